@@ -1,0 +1,151 @@
+"""The model folder on disk: written beside and renamed, checked before anything in it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from lessen.errors import ArtefactError
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place if the block succeeds.
+
+    Files of the old folder that the block did not write are carried over. On any error the old folder is untouched
+    and the temporary one removed.
+
+    Raises:
+        ArtefactError: When the place cannot be written (no permission, disk full, a file in the way).
+    """
+    if target.exists() and not target.is_dir():
+        raise ArtefactError(f"{target}: a file is in the way; name a folder")
+    fresh: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        fresh.chmod(0o755)
+        yield fresh
+        _carry_over(target, fresh)
+        _swap(fresh, target)
+    except (OSError, SafetensorError) as error:
+        kept = "; what was there before is unchanged" if target.exists() else ""
+        raise ArtefactError(f"cannot write {target}: {reason_of(error)}{kept}") from error
+    finally:
+        if fresh is not None and fresh.exists():
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file beside its place and rename it there.
+
+    Raises:
+        ArtefactError: When it cannot be written; the old file stays.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ArtefactError(f"cannot write {path}: {reason_of(error)}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The decoded `config.json` of a folder.
+
+    Raises:
+        ArtefactError: When it is missing, unreadable or not a JSON object.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(f"{folder} has no {CONFIG}; it is not a model folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"cannot read {path}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise ArtefactError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+    if not isinstance(config, dict):
+        raise ArtefactError(f"{path}: expected a JSON object")
+    return config
+
+
+def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a weights file that is truncated or belongs to another model, before it is loaded.
+
+    Args:
+        folder: The model folder.
+        expected: Shape of each tensor the config says exists.
+
+    Raises:
+        ArtefactError: Naming the file and the first tensor that does not fit.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        raise ArtefactError(f"{folder} has no {WEIGHTS}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ArtefactError(f"{path} is truncated or not a safetensors file ({error}); fetch it again") from None
+    for name, shape in expected.items():
+        if name not in found:
+            raise ArtefactError(f"{path}: no tensor {name}; the file belongs to another model than {CONFIG}")
+        if found[name] != shape:
+            raise ArtefactError(
+                f"{path}: tensor {name} has shape {list(found[name])}, {CONFIG} says {list(shape)}; "
+                "the file belongs to another model"
+            )
+    if extra := sorted(found.keys() - expected.keys()):
+        raise ArtefactError(f"{path}: unknown tensor {extra[0]}; the file belongs to another model than {CONFIG}")
+
+
+def reason_of(error: BaseException) -> str:
+    """The short cause of an input/output error, without the path the caller already names."""
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _carry_over(old: Path, fresh: Path) -> None:
+    if not old.is_dir():
+        return
+    for entry in old.iterdir():
+        place = fresh / entry.name
+        if place.exists():
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, place, copy_function=os.link)
+        else:
+            os.link(entry, place)
+
+
+def _swap(fresh: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(fresh, target)
+        return
+    retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    os.rename(target, retired / "old")
+    try:
+        os.rename(fresh, target)
+    except OSError:
+        os.rename(retired / "old", target)
+        raise
+    finally:
+        shutil.rmtree(retired, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The depth axis: exits, when a row may leave at one, and how to train them."""

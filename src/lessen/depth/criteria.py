@@ -1,0 +1,207 @@
+"""Exit criteria: from the logits of successive exits to one score per row, and when a score is good enough.
+
+Every criterion has the same three parts: a score in its natural unit, the side of the threshold on which a row
+leaves, and a memory carried from one exit to the next (nothing for most; the previous entropy or a count for some).
+Scores are computed in float32 or wider from log-probabilities, so saturated logits such as (200, 0, 0) are safe.
+
+Sources: entropy (DeeBERT; COST-EFF 1.10), its normalised form (FastBERT), maximum probability (Shallow-Deep),
+margin (CALM; self-supervised exits 1.1), patience (PABEE), fractional entropy reduction (BEExformer 1.8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lessen.errors import PlanError
+from lessen.plan import ExitRule
+
+Memory = Tensor | None
+"""What a criterion remembers per row, `[rows, k]`; None before the first exit, and for criteria without memory."""
+
+Step = Callable[[Tensor, Memory, ExitRule], tuple[Tensor, Memory]]
+"""`step(logits [rows, outputs], memory, rule)` to scores `[rows]` and the next memory."""
+
+SMALLEST_ENTROPY = 1e-12
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits) in nats, `[rows]`, between 0 and ln C."""
+    log_p = logits.log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """How to score an answer, and which scores let a row leave.
+
+    Attributes:
+        name: As written in an `ExitRule`.
+        step: Computes the scores of one exit.
+        leaves: `below`: a row leaves where score < threshold. `at_least`: where score >= threshold.
+        remembers: Whether every exit must be evaluated because later scores depend on earlier answers.
+        regression: Whether it applies to a single real-valued output (and only to that).
+    """
+
+    name: str
+    step: Step
+    leaves: Literal["below", "at_least"]
+    remembers: bool = False
+    regression: bool = False
+
+    def passes(self, scores: Tensor, threshold: float) -> Tensor:
+        """Which rows may leave, `[rows]` bool."""
+        return scores < threshold if self.leaves == "below" else scores >= threshold
+
+
+def _entropy(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    return entropy(logits), None
+
+
+def _normalised_entropy(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    return entropy(logits) / math.log(max(logits.shape[-1], 2)), None
+
+
+def _max_probability(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    return logits.softmax(-1).amax(-1), None
+
+
+def _margin(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    best = logits.softmax(-1).topk(min(2, logits.shape[-1]), -1).values
+    return best[:, 0] - best[:, -1], None
+
+
+def _patience(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    answer = logits.argmax(-1).to(logits.dtype)
+    return _count_agreements(answer, memory, tolerance=0.0)
+
+
+def _regression_patience(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    return _count_agreements(logits[:, 0], memory, tolerance=rule.change or 0.0)
+
+
+def _count_agreements(answer: Tensor, memory: Memory, tolerance: float) -> tuple[Tensor, Memory]:
+    """How many exits in a row have given the same answer as the one before them."""
+    if memory is None:
+        count = torch.zeros_like(answer)
+    else:
+        agrees = (answer - memory[:, 0]).abs() <= tolerance
+        count = torch.where(agrees, memory[:, 1] + 1, torch.zeros_like(answer))
+    return count, torch.stack([answer, count], 1)
+
+
+def _reduction(now: Tensor, before: Tensor) -> Tensor:
+    return (before - now) / before.clamp(min=SMALLEST_ENTROPY)
+
+
+def _plateau(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    now = entropy(logits)
+    if memory is None:
+        return torch.full_like(now, math.inf), now[:, None]
+    before = memory[:, 0]
+    certain = before <= SMALLEST_ENTROPY
+    return torch.where(certain, torch.full_like(now, -math.inf), _reduction(now, before)), now[:, None]
+
+
+def _drop(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    now = entropy(logits)
+    before = torch.full_like(now, math.log(logits.shape[-1])) if memory is None else memory[:, 0]
+    certain = before <= SMALLEST_ENTROPY
+    return torch.where(certain, torch.full_like(now, math.inf), _reduction(now, before)), now[:, None]
+
+
+CRITERIA: dict[str, Criterion] = {
+    criterion.name: criterion
+    for criterion in (
+        Criterion("entropy", _entropy, "below"),
+        Criterion("normalised_entropy", _normalised_entropy, "below"),
+        Criterion("max_probability", _max_probability, "at_least"),
+        Criterion("margin", _margin, "at_least"),
+        Criterion("patience", _patience, "at_least", remembers=True),
+        Criterion("entropy_plateau", _plateau, "below", remembers=True),
+        Criterion("entropy_drop", _drop, "at_least", remembers=True),
+        Criterion("regression_patience", _regression_patience, "at_least", remembers=True, regression=True),
+    )
+}
+"""`entropy_plateau` leaves when an exit no longer reduces the entropy by the given fraction (the default reading of
+BEExformer's rule), `entropy_drop` when it does (the alternative); see the spec page, 1.8."""
+
+
+def criterion_of(rule: ExitRule, *, regression: bool) -> Criterion:
+    """The criterion an exit rule names.
+
+    Raises:
+        PlanError: When it is unknown or does not fit the task.
+    """
+    if rule.criterion not in CRITERIA:
+        raise PlanError(
+            f"exit criterion {rule.criterion!r} is unknown; this version has {', '.join(sorted(CRITERIA))}"
+        )
+    criterion = CRITERIA[rule.criterion]
+    if criterion.regression != regression:
+        fitting = ", ".join(sorted(c.name for c in CRITERIA.values() if c.regression == regression))
+        task = "regression" if regression else "classification"
+        raise PlanError(f"exit criterion {rule.criterion!r} does not fit {task}; use one of: {fitting}")
+    return criterion
+
+
+def may_leave(
+    criterion: Criterion, rule: ExitRule, layer: int, logits: Tensor, memory: Memory
+) -> tuple[Tensor | None, Memory]:
+    """One exit's decision.
+
+    Args:
+        criterion: What `criterion_of(rule)` returned.
+        rule: Thresholds and options.
+        layer: Layers run so far (1-based).
+        logits: This exit's answers, `[rows, outputs]`.
+        memory: What the previous exit's call returned, for the same rows.
+
+    Returns:
+        Which rows leave, `[rows]` bool, or None if none may leave here; and the memory to carry on.
+    """
+    threshold = rule.at(layer)
+    if threshold is None and not criterion.remembers:
+        return None, None
+    scores, memory = criterion.step(logits, memory, rule)
+    if threshold is None:
+        return None, memory
+    leaving = criterion.passes(scores, threshold)
+    if rule.entropy_ceiling is not None:
+        leaving &= entropy(logits) <= rule.entropy_ceiling
+    return leaving, memory
+
+
+def scores_at_every_exit(criterion: Criterion, rule: ExitRule, logits: Sequence[Tensor]) -> Tensor:
+    """Scores `[exits, rows]` as if no row ever left: what thresholds are chosen from."""
+    memory: Memory = None
+    scores = []
+    for answer in logits:
+        score, memory = criterion.step(answer, memory, rule)
+        scores.append(score)
+    return torch.stack(scores)
+
+
+def exit_of_every_row(rule: ExitRule, layers: Sequence[int], logits: Sequence[Tensor]) -> Tensor:
+    """The index of the exit at which each row leaves, `[rows]`: the slow, obvious form of the running engine.
+
+    Args:
+        rule: When a row leaves.
+        layers: Depth of each exit (1-based), ascending.
+        logits: Answers of each exit for all rows, `[rows, outputs]` each.
+    """
+    criterion = criterion_of(rule, regression=logits[0].shape[-1] == 1)
+    chosen = torch.full((len(logits[0]),), len(layers) - 1)
+    gone = torch.zeros(len(logits[0]), dtype=torch.bool)
+    memory: Memory = None
+    for index, layer in enumerate(layers[:-1]):
+        leaving, memory = may_leave(criterion, rule, layer, logits[index], memory)
+        if leaving is not None:
+            chosen[leaving & ~gone] = index
+            gone |= leaving
+    return chosen

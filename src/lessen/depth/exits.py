@@ -1,0 +1,60 @@
+"""The training form of early exits: full depth, every exit answers, gradients flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lessen.model.rows import Rows
+from lessen.model.transformer import Transformer
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient * ctx.factor, None
+
+
+def scale_gradient(values: Tensor, factor: float) -> Tensor:
+    """The same values; their gradient is multiplied by `factor` on the way back."""
+    return _ScaleGradient.apply(values, factor)
+
+
+def every_exit(
+    model: Transformer, ids: Tensor, rows: Rows, segments: Tensor | None = None, *, equilibrium: bool = False
+) -> list[Tensor]:
+    """Logits of every exit for every row, shallowest exit first, in the caller's row order.
+
+    Args:
+        model: With at least one exit.
+        ids: Token ids `[tokens]`.
+        rows: Layout of the batch.
+        segments: Segment ids `[tokens]`, or None.
+        equilibrium: Gradient equilibrium (COST-EFF page, 1.4): a layer's gradient becomes the mean over the exits
+            at or above it instead of their sum. Forward values and the heads' own gradients do not change.
+
+    Returns:
+        One `[rows, outputs]` tensor for each exit.
+    """
+    answers: list[Tensor] = []
+    places = model.shape.exit_layers
+
+    def after_layer(layer: int, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+        if layer in places:
+            above = len(places) - len(answers)
+            if equilibrium:
+                hidden = scale_gradient(hidden, 1 / above)
+            answers.append(rows.restore(model.exits[str(layer)](hidden, rows)))
+            if equilibrium:
+                hidden = scale_gradient(hidden, above - 1)
+        return hidden, rows
+
+    model(ids, rows, segments, after_layer)
+    return answers

@@ -1,0 +1,23 @@
+"""Errors are part of the interface: each message says what is wrong, where, and what to do, in one line."""
+
+from __future__ import annotations
+
+
+class LessenError(Exception):
+    """Base of every error a user can cause; the command line prints it as one line and exits with code 2."""
+
+
+class InputError(LessenError):
+    """A file, a column, a row or an option the user gave cannot be used."""
+
+
+class PlanError(LessenError):
+    """A Shape, a Point or another part of `config.json` is malformed, unknown or from a newer version."""
+
+
+class ArtefactError(LessenError):
+    """A model folder is incomplete, truncated, foreign, or cannot be written."""
+
+
+class UnsupportedModelError(LessenError):
+    """The checkpoint's architecture is not one lessen knows; the message names those it does."""

@@ -1,0 +1,308 @@
+"""The one adapter to transformers: config class, model shells, and their registration with the Auto classes.
+
+After `import lessen`, `AutoModelForSequenceClassification.from_pretrained(folder)`, `Trainer` and
+`pipeline("text-classification")` work on a lessen folder. The shells hold no weights of their own: everything lives in
+`transformer`, whose form is given by the config's `architecture` and `shape`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+
+from lessen.artefact import replacing_folder
+from lessen.depth.exits import every_exit
+from lessen.depth.losses import task_loss, weighted
+from lessen.errors import PlanError
+from lessen.model.architecture import Architecture
+from lessen.model.heads import pool
+from lessen.model.rows import pad, rows_of_mask
+from lessen.model.transformer import Transformer, initialise
+from lessen.plan import FULL, FORMAT_VERSION, Point, Shape, parse
+from lessen.runtime.engine import run
+from lessen.runtime.predict import Prediction, predict
+from lessen.runtime.text import Text
+
+Objective = Callable[[list[Tensor], Tensor], Tensor]
+"""`objective(logits of every exit, labels)`: the scalar that training minimises."""
+
+
+class LessenConfig(PreTrainedConfig):
+    """`config.json`: family facts, Shape, Points, and transformers' own task fields (`id2label`, `problem_type`)."""
+
+    model_type = "lessen"
+
+    format_version: int = FORMAT_VERSION
+    architecture: dict | None = None
+    shape: dict | None = None
+    points: list | None = None
+    point: str = "full"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.architecture is not None:
+            self.facts()
+            self.form()
+            self.choices()
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return self.facts().hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the token table."""
+        return self.facts().vocab_size
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Longest input, in tokens."""
+        return self.facts().max_tokens
+
+    def facts(self) -> Architecture:
+        """The validated `architecture` field."""
+        return parse(Architecture, self.architecture, self._where("architecture"))
+
+    def form(self) -> Shape:
+        """The validated `shape` field."""
+        return parse(Shape, self.shape, self._where("shape"))
+
+    def choices(self) -> dict[str, Point]:
+        """The validated Points by name; "full" is always among them."""
+        points = [parse(Point, p, self._where(f"points[{i}]")) for i, p in enumerate(self.points or [])]
+        named = {point.name: point for point in points}
+        if len(named) < len(points):
+            raise PlanError(f"{self._where('points')}: two points have the same name")
+        return {FULL.name: FULL, **named}
+
+    def _where(self, field: str) -> str:
+        name = getattr(self, "_name_or_path", "")
+        return f"{name}/config.json: {field}" if name else f"config.json: {field}"
+
+
+class LessenPreTrainedModel(PreTrainedModel):
+    """What the shells share: building, initialising, saving, and turning padded batches into ragged ones."""
+
+    config_class = LessenConfig
+    base_model_prefix = "transformer"
+    _supports_sdpa = True
+    _no_split_modules = ["Block"]
+
+    def __init__(self, config: LessenConfig) -> None:
+        super().__init__(config)
+        if config.architecture is None or config.shape is None:
+            raise PlanError("config.json: architecture and shape are missing; it was not written by lessen")
+        self.transformer = Transformer(config.facts(), config.form(), config.num_labels)
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        if not any(True for _ in module.children()):
+            initialise(module)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The token table."""
+        return self.transformer.embeddings.token
+
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+        """Replace the token table."""
+        self.transformer.embeddings.token = value
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
+        """Write config, weights and (if attached) the tokenizer; an existing folder is replaced only when all is written.
+
+        Raises:
+            ArtefactError: When the folder cannot be written; what was there before stays.
+        """
+        with replacing_folder(Path(save_directory)) as fresh:
+            super().save_pretrained(fresh, **kwargs)
+            if self.tokenizer is not None:
+                self.tokenizer.save_pretrained(fresh)
+
+    def _ragged(
+        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
+    ) -> tuple[Tensor, Any, Tensor | None, Tensor]:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        index, rows = rows_of_mask(mask)
+        segments = None
+        if token_type_ids is not None and self.transformer.embeddings.segment is not None:
+            segments = token_type_ids.flatten()[index]
+        return input_ids.flatten()[index], rows, segments, index
+
+
+class LessenModel(LessenPreTrainedModel):
+    """The encoder alone: hidden states, and mean-pooled sentence embeddings."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        return_dict: bool = True,
+        **_: Any,
+    ) -> BaseModelOutput | tuple[Tensor]:
+        """Padded ids `[batch, length]` to hidden states `[batch, length, hidden]`, zero at padding."""
+        ids, rows, segments, index = self._ragged(input_ids, attention_mask, token_type_ids)
+        hidden, rows = self.transformer(ids, rows, segments)
+        states = pad(hidden, rows, index, (input_ids.shape[0], input_ids.shape[1]))
+        return BaseModelOutput(last_hidden_state=states) if return_dict else (states,)
+
+    @torch.inference_mode()
+    def embed(
+        self, texts: Sequence[str], *, batch_size: int = 32, normalize: bool = True, strict: bool = False
+    ) -> Tensor:
+        """Mean-pooled embeddings `[texts, hidden]` of texts, of unit length unless `normalize` is off.
+
+        Raises:
+            InputError: With `strict`, for a text longer than the model takes.
+        """
+        from lessen.runtime.text import batches, collate, encode
+
+        self.eval()
+        encoded = encode(_tokenizer_of(self), texts, self.config.facts().max_tokens, strict=strict)
+        result = torch.empty(len(texts), self.config.hidden_size)
+        for batch in batches(encoded, batch_size):
+            ids, rows, segments = collate([encoded[i] for i in batch], self.device)
+            hidden, rows = self.transformer(ids, rows, segments)
+            result[batch] = rows.restore(pool(hidden, rows, "mean")).float().cpu()
+        return torch.nn.functional.normalize(result, dim=-1) if normalize else result
+
+
+class LessenForSequenceClassification(LessenPreTrainedModel):
+    """Single and pair classification, multi-label classification and regression, with exits.
+
+    Attributes:
+        point: How much of the model an input uses; set it by name with `use`.
+        objective: What training minimises, given the logits of every exit and the labels.
+        equilibrium: Whether training uses gradient equilibrium.
+    """
+
+    def __init__(self, config: LessenConfig) -> None:
+        super().__init__(config)
+        if not config.form().exits:
+            raise PlanError("config.json: shape.exits is empty; this model embeds sentences and has no classifier")
+        self.point = self._named(config.point)
+        self.objective: Objective = partial(
+            weighted, loss=task_loss(self.problem_type), how="linear"
+        )
+        self.equilibrium = False
+
+    @property
+    def problem_type(self) -> str:
+        """`single_label_classification`, `multi_label_classification` or `regression`."""
+        if self.config.problem_type:
+            return self.config.problem_type
+        return "regression" if self.config.num_labels == 1 else "single_label_classification"
+
+    @property
+    def points(self) -> dict[str, Point]:
+        """The Points saved with the model, by name."""
+        return self.config.choices()
+
+    def use(self, point: str | Point) -> LessenForSequenceClassification:
+        """Choose the Point inputs are answered at from now on; returns the model.
+
+        Raises:
+            PlanError: When no Point of this name was saved.
+        """
+        self.point = self._named(point) if isinstance(point, str) else point
+        return self
+
+    def _named(self, name: str) -> Point:
+        points = self.config.choices()
+        if name not in points:
+            raise PlanError(f"no point named {name!r}; this model has {', '.join(points)}")
+        return points[name]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool = True,
+        **_: Any,
+    ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
+        """Padded ids `[batch, length]` to logits `[batch, labels]`.
+
+        In training mode every exit answers and the loss is `objective`; in evaluation mode rows leave as the Point
+        says and the loss is the task's own on the answers given.
+        """
+        ids, rows, segments, _ = self._ragged(input_ids, attention_mask, token_type_ids)
+        loss = None
+        if self.training:
+            answers = every_exit(self.transformer, ids, rows, segments, equilibrium=self.equilibrium)
+            logits = answers[-1]
+            if labels is not None:
+                loss = self.objective(answers, labels)
+        else:
+            logits = run(self.transformer, ids, rows, segments, self.point).logits
+            if labels is not None:
+                loss = task_loss(self.problem_type)(logits, labels)
+        if return_dict:
+            return SequenceClassifierOutput(loss=loss, logits=logits)
+        return (logits,) if loss is None else (loss, logits)
+
+    def predict(
+        self,
+        texts: Sequence[Text],
+        *,
+        point: str | Point | None = None,
+        batch_size: int = 32,
+        strict: bool = False,
+    ) -> list[Prediction]:
+        """Answer texts or pairs, each with its label, probability and the layers it used.
+
+        Args:
+            texts: Texts, or pairs of texts.
+            point: A Point or the name of one; the current one if None.
+            batch_size: Texts per ragged batch.
+            strict: Refuse texts longer than the model instead of cutting them.
+
+        Raises:
+            InputError: With `strict`, for a text longer than the model takes.
+            PlanError: For an unknown Point.
+        """
+        chosen = self.point if point is None else self._named(point) if isinstance(point, str) else point
+        labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
+        return predict(
+            self.transformer.eval(),
+            _tokenizer_of(self),
+            texts,
+            labels=labels,
+            problem_type=self.problem_type,
+            point=chosen,
+            batch_size=batch_size,
+            strict=strict,
+        )
+
+
+def _tokenizer_of(model: LessenPreTrainedModel) -> PreTrainedTokenizerBase:
+    if model.tokenizer is None:
+        raise PlanError("the model has no tokenizer; load it with lessen.load or set model.tokenizer")
+    return model.tokenizer
+
+
+def register() -> None:
+    """Make transformers' Auto classes know `model_type: "lessen"`."""
+    AutoConfig.register("lessen", LessenConfig, exist_ok=True)
+    AutoModel.register(LessenConfig, LessenModel, exist_ok=True)
+    AutoModelForSequenceClassification.register(
+        LessenConfig, LessenForSequenceClassification, exist_ok=True
+    )

@@ -1,0 +1,231 @@
+"""`lessen.load`: a hub name, a folder of either format, or `builtin:NAME`, as one kind of model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub.errors import HFValidationError
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
+
+from lessen import artefact, builtin
+from lessen.errors import ArtefactError, InputError, PlanError
+from lessen.families import family_of
+from lessen.families.family import from_hugging_face, to_hugging_face
+from lessen.hf import LessenConfig, LessenForSequenceClassification, LessenModel
+from lessen.model.transformer import initialise
+from lessen.plan import ExitShape, Shape, dense_shape
+
+Model = LessenForSequenceClassification | LessenModel
+Precision = Literal["float32", "bfloat16", "float64"]
+
+
+def load(name: str | Path, *, precision: Precision = "float32", point: str | None = None) -> Model:
+    """Load a model for inference.
+
+    Args:
+        name: A lessen folder, a Hugging Face folder or hub name, or `builtin:NAME`.
+        precision: Type of the weights.
+        point: Name of the saved Point to answer at; the artefact's own choice if None.
+
+    Returns:
+        A transformers model with its tokenizer attached, in evaluation mode: a classifier (or regressor) if the
+        checkpoint has a head, else an encoder that embeds sentences.
+
+    Raises:
+        InputError: When nothing can be found under the name.
+        ArtefactError: When the folder's files are incomplete, truncated or do not belong together.
+        PlanError: When `config.json` has unknown fields or is of a newer version, or the Point does not exist.
+        UnsupportedModelError: When the architecture is not supported.
+    """
+    source = _resolve(name)
+    config = _config_of(source)
+    model = _load_own(Path(source), config) if isinstance(config, LessenConfig) else _load_foreign(source, config)
+    model.tokenizer = _tokenizer(source)
+    if point is not None:
+        if isinstance(model, LessenModel):
+            raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
+        model.use(point)
+    return model.to(getattr(torch, precision)).eval()
+
+
+def with_exits(
+    model: Model,
+    *,
+    exits: Sequence[ExitShape] | None = None,
+    labels: Sequence[str] | None = None,
+    problem_type: str | None = None,
+    seed: int = 0,
+) -> LessenForSequenceClassification:
+    """A classifier with new exit heads on the same backbone weights.
+
+    Args:
+        model: Any loaded model.
+        exits: Where the exits sit and how they are built; after every layer, in the form of the last head (or mean
+            pooling and one linear layer if there is none), if None.
+        labels: Names of the outputs of a new task; None keeps the model's task and its last head.
+        problem_type: Of the new task, as in transformers.
+        seed: Of the new heads' initial weights.
+
+    Returns:
+        A new model sharing no memory with `model`. The backbone's weights are equal; so are those of the last head
+        if the task is kept and its form unchanged.
+    """
+    config = model.config
+    old = config.form()
+    keeps_task = labels is None
+    if keeps_task and not old.exits:
+        raise InputError("this model has no classifier; name the labels of the task it is to learn")
+    depth = len(old.layers)
+    if exits is None:
+        like = old.exits[-1] if keeps_task else ExitShape(layer=depth, pool="mean")
+        exits = [like.model_copy(update={"layer": layer}) for layer in range(1, depth + 1)]
+    shape = Shape.model_validate(old.model_dump() | {"exits": [e.model_dump() for e in exits]})
+    names = list(config.id2label.values()) if labels is None else list(labels)
+    fresh = LessenForSequenceClassification(
+        LessenConfig(
+            architecture=config.architecture,
+            shape=shape.model_dump(mode="json"),
+            id2label=dict(enumerate(names)),
+            label2id={name: i for i, name in enumerate(names)},
+            problem_type=problem_type or (config.problem_type if keeps_task else _problem_type(len(names))),
+        )
+    )
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    if not keeps_task:
+        state = {name: value for name, value in state.items() if ".exits." not in name}
+    wanted = fresh.state_dict()
+    state = {k: v for k, v in state.items() if k in wanted and wanted[k].shape == v.shape}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        initialise(fresh.transformer.exits)
+    fresh.load_state_dict(state, strict=False)
+    fresh.tokenizer = model.tokenizer
+    return fresh.to(model.dtype).eval()
+
+
+def export_hugging_face(model: LessenForSequenceClassification) -> dict[str, Tensor]:
+    """The full-depth weights under the names of the family's Hugging Face model, backbone only.
+
+    Use it to run the same weights elsewhere: `AutoModel.from_config(...).load_state_dict(..., strict=False)`.
+    """
+    facts = model.config.facts()
+    names = family_of(facts.family).names(facts, prefixed=False, head=False)
+    state = {k.removeprefix("transformer."): v for k, v in model.state_dict().items()}
+    return to_hugging_face(state, names)
+
+
+def _problem_type(outputs: int) -> str:
+    return "regression" if outputs == 1 else "single_label_classification"
+
+
+def _resolve(name: str | Path) -> str:
+    text = str(name)
+    if text.startswith("builtin:"):
+        return str(builtin.model_folder(text.removeprefix("builtin:")))
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists():
+        raise InputError(f"{text} is a file; name the model's folder")
+    if text.startswith((".", "/", "~")) or text.count("/") > 1:
+        raise InputError(f"no such model folder: {text}")
+    return text
+
+
+def _config_of(source: str) -> PreTrainedConfig:
+    if Path(source).is_dir():
+        raw = artefact.read_config(Path(source))
+        if raw.get("model_type") == "lessen":
+            _check_own_config(raw, source)
+        elif isinstance(raw.get("model_type"), str):
+            family_of(raw["model_type"])
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, HFValidationError) as error:
+        raise InputError(f"cannot load a model named {source!r}: {_first_line(error)}") from None
+    if not isinstance(config, LessenConfig):
+        family_of(config.model_type)
+    return config
+
+
+def _check_own_config(raw: dict[str, Any], source: str) -> None:
+    version = raw.get("format_version", 1)
+    if not isinstance(version, int) or version > artefact_version():
+        raise PlanError(
+            f"{source}/config.json: format_version {version!r} is newer than this lessen reads "
+            f"({artefact_version()}); upgrade lessen"
+        )
+    known = LessenConfig().to_dict().keys() | {"architectures", "id2label", "label2id", "problem_type", "dtype"}
+    known |= {"transformers_version", "torch_dtype", "num_labels"}
+    for field in raw:
+        if field not in known:
+            near = difflib.get_close_matches(field, sorted(known), n=1)
+            hint = f", did you mean {near[0]!r}?" if near else "; it may come from a newer lessen"
+            raise PlanError(f"{source}/config.json: unknown field {field!r}{hint}")
+
+
+def artefact_version() -> int:
+    """The newest `format_version` this lessen reads."""
+    return LessenConfig().format_version
+
+
+def _load_own(folder: Path, config: LessenConfig) -> Model:
+    kind = LessenForSequenceClassification if config.form().exits else LessenModel
+    with torch.device("meta"):
+        skeleton = kind(config)
+    artefact.check_weights(folder, {name: tuple(t.shape) for name, t in skeleton.state_dict().items()})
+    return kind.from_pretrained(folder, config=config)
+
+
+def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
+    family = family_of(config.model_type)
+    facts = family.architecture(config)
+    has_head = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+    auto = AutoModelForSequenceClassification if has_head else AutoModel
+    try:
+        foreign = auto.from_pretrained(source, dtype="auto")
+    except Exception as error:  # transformers raises many kinds for a damaged or missing weights file
+        raise ArtefactError(f"cannot read the weights of {source}: {_first_line(error)}") from None
+    head = family.head_shape(config) if has_head else None
+    shape = dense_shape(
+        facts.num_hidden_layers,
+        facts.num_attention_heads,
+        facts.intermediate_size,
+        exits=(head,) if head else (),
+    )
+    own = LessenConfig(
+        architecture=facts.model_dump(mode="json"),
+        shape=shape.model_dump(mode="json"),
+        id2label=config.id2label if has_head else None,
+        label2id=config.label2id if has_head else None,
+        problem_type=config.problem_type or _problem_type(config.num_labels) if has_head else None,
+    )
+    kind = LessenForSequenceClassification if has_head else LessenModel
+    with torch.device("meta"):
+        model = kind(own)
+    names = family.names(facts, prefixed=has_head, head=has_head)
+    state = from_hugging_face(foreign.state_dict(), names)
+    model.load_state_dict({f"transformer.{k}": v for k, v in state.items()}, strict=True, assign=True)
+    return model
+
+
+def _tokenizer(source: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,98 @@
+"""Self-attention over a ragged batch: every row attends to itself, and no padding is computed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from lessen.model.rows import Rows
+
+
+def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
+    """Fused attention, one call for each group of rows of equal length.
+
+    Args:
+        qkv: Queries, keys and values side by side, `[tokens, 3, heads, head_dim]`.
+        rows: Layout of the batch.
+        bias: Added to the scores before the softmax, `[heads, longest, longest]`; a shorter row uses its corner.
+        dropout: Probability of dropping an attention weight.
+
+    Returns:
+        Context `[tokens, heads, head_dim]`.
+    """
+    contexts = []
+    for group in rows.groups:
+        query, key, value = group.view(qkv).permute(2, 0, 3, 1, 4).unbind(0)
+        mask = None if bias is None else bias[:, : group.length, : group.length]
+        context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        contexts.append(context.transpose(1, 2).flatten(0, 1))
+    return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+
+def attend_reference(qkv: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
+    """The definition, row by row and in the open: softmax(q k^T / sqrt(head_dim) + bias) v. The oracle of `attend`."""
+    contexts = []
+    start = 0
+    for length in rows.lengths:
+        query, key, value = qkv[start : start + length].unbind(1)
+        scores = torch.einsum("qhd,khd->hqk", query, key) / math.sqrt(query.shape[-1])
+        if bias is not None:
+            scores = scores + bias[:, :length, :length]
+        contexts.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), value))
+        start += length
+    return torch.cat(contexts)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one matrix for queries, keys and values.
+
+    The rows of `qkv` are ordered as [query heads, key heads, value heads], `head_dim` rows each, so removing a head
+    removes one block of rows in each third and one block of columns of `output`.
+    """
+
+    def __init__(self, hidden_size: int, heads: int, head_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.head_dim = head_dim
+        self.dropout = dropout
+        self.qkv = nn.Linear(hidden_size, 3 * heads * head_dim)
+        self.output = nn.Linear(heads * head_dim, hidden_size)
+
+    def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
+        """`[tokens, hidden]` to `[tokens, hidden]`; `bias` as in `attend`."""
+        qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, self.head_dim))
+        context = attend(qkv, rows, bias, dropout=self.dropout if self.training else 0.0)
+        return self.output(context.flatten(1))
+
+
+class RelativeBias(nn.Module):
+    """A learned bias for each head and bucket of signed distance, shared by all layers (MPNet, T5).
+
+    Half of the buckets are for keys after the query. Within a half, small distances have a bucket each and larger
+    ones share logarithmically growing buckets up to `max_distance` (Raffel et al. 2020, section 2.1).
+    """
+
+    def __init__(self, buckets: int, max_distance: int, heads: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.weight = nn.Parameter(torch.empty(buckets, heads).normal_(std=0.02))
+
+    def forward(self, length: int) -> Tensor:
+        """Bias `[heads, length, length]` from query position (second axis) to key position (third axis)."""
+        places = torch.arange(length, device=self.weight.device)
+        buckets = self.bucket(places[None, :] - places[:, None])
+        return self.weight[buckets].permute(2, 0, 1).contiguous()
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """Bucket number of `distance` = key position - query position."""
+        half = self.weight.shape[0] // 2
+        exact = half // 2
+        size = distance.abs()
+        far = exact + (
+            torch.log(size.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (half - exact)
+        ).to(torch.long)
+        near_or_far = torch.where(size < exact, size, far.clamp(max=half - 1))
+        return near_or_far + half * (distance > 0)

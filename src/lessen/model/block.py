@@ -1,0 +1,48 @@
+"""One transformer layer: attention, then feed-forward, each with its residual and norm."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from lessen.model.architecture import Architecture
+from lessen.model.attention import Attention
+from lessen.model.rows import Rows
+from lessen.plan import LayerShape
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around an activation, applied to each token alone."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, activation: str) -> None:
+        super().__init__()
+        self.up = nn.Linear(hidden_size, intermediate_size)
+        self.activation = ACT2FN[activation]
+        self.down = nn.Linear(intermediate_size, hidden_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.down(self.activation(self.up(hidden)))
+
+
+class Block(nn.Module):
+    """A layer with its norms after each residual sum (post, as in BERT) or before each branch (pre)."""
+
+    def __init__(self, architecture: Architecture, shape: LayerShape) -> None:
+        super().__init__()
+        hidden = architecture.hidden_size
+        self.pre = architecture.norm_place == "pre"
+        self.attention = Attention(
+            hidden, len(shape.heads), architecture.head_dim, architecture.attention_dropout
+        )
+        self.attention_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
+        self.feed_forward = FeedForward(hidden, shape.intermediate_size, architecture.hidden_act)
+        self.feed_forward_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
+        self.dropout = nn.Dropout(architecture.dropout)
+
+    def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
+        """`[tokens, hidden]` to `[tokens, hidden]`."""
+        if self.pre:
+            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), rows, bias))
+            return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, rows, bias)))
+        return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))

@@ -1,0 +1,163 @@
+"""The layout of a ragged batch: which stretch of a `[tokens, ...]` matrix belongs to which input row.
+
+Rows are kept sorted by length, so that rows of equal length lie side by side and can be viewed as one dense
+`[rows, length, ...]` tensor without copying and without padding.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring rows of one length: tokens `start .. start + count * length`."""
+
+    start: int
+    count: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count * self.length
+
+    def view(self, values: Tensor) -> Tensor:
+        """The group's tokens as `[count, length, ...]`, sharing memory with `values`."""
+        return values[self.start : self.stop].unflatten(0, (self.count, self.length))
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Lengths of the rows in storage order (ascending) and the caller's index of each row.
+
+    Attributes:
+        lengths: Tokens of each row, ascending.
+        original: For each stored row, its index in the batch the caller passed.
+        device: Where the index tensors live.
+    """
+
+    lengths: tuple[int, ...]
+    original: tuple[int, ...]
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in the whole batch."""
+        return self._bounds[-1]
+
+    @cached_property
+    def _bounds(self) -> tuple[int, ...]:
+        return (0, *itertools.accumulate(self.lengths))
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """Maximal runs of rows of equal length."""
+        groups = []
+        row = 0
+        for length, run in itertools.groupby(self.lengths):
+            count = sum(1 for _ in run)
+            groups.append(Group(self._bounds[row], count, length))
+            row += count
+        return tuple(groups)
+
+    @cached_property
+    def first(self) -> Tensor:
+        """Index of each row's first token, `[rows]`."""
+        return torch.tensor(self._bounds[:-1], device=self.device)
+
+    @cached_property
+    def last(self) -> Tensor:
+        """Index of each row's last token, `[rows]`."""
+        return torch.tensor(self._bounds[1:], device=self.device) - 1
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Position of each token within its row, `[tokens]`."""
+        return torch.cat(
+            [torch.arange(group.length, device=self.device).repeat(group.count) for group in self.groups]
+        )
+
+    def select(self, stay: Sequence[bool]) -> Rows:
+        """The layout of the rows for which `stay` is true, in the same order."""
+        return Rows(
+            tuple(itertools.compress(self.lengths, stay)),
+            tuple(itertools.compress(self.original, stay)),
+            self.device,
+        )
+
+    def gather(self, values: Tensor, stay: Sequence[bool]) -> Tensor:
+        """The tokens `[tokens left, ...]` of the rows for which `stay` is true."""
+        runs = [values[start:stop] for start, stop in self._runs(stay)]
+        return runs[0] if len(runs) == 1 else torch.cat(runs) if runs else values[:0]
+
+    def _runs(self, stay: Sequence[bool]) -> Iterator[tuple[int, int]]:
+        row = 0
+        for staying, run in itertools.groupby(stay):
+            count = sum(1 for _ in run)
+            if staying:
+                yield self._bounds[row], self._bounds[row + count]
+            row += count
+
+    def restore(self, per_row: Tensor) -> Tensor:
+        """Reorder `[rows, ...]` from storage order to the caller's order."""
+        if self.original == tuple(range(len(self))):
+            return per_row
+        order = torch.tensor(self.original, device=per_row.device)
+        return torch.empty_like(per_row).index_copy_(0, order, per_row)
+
+
+def pack(sequences: Sequence[Tensor]) -> tuple[Tensor, Rows]:
+    """Lay rows of different lengths end to end, shortest first.
+
+    Args:
+        sequences: One `[length, ...]` tensor per row; at least one row, each at least one token long.
+
+    Returns:
+        The tokens `[tokens, ...]` and their layout.
+    """
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    values = torch.cat([sequences[i] for i in order])
+    lengths = tuple(len(sequences[i]) for i in order)
+    return values, Rows(lengths, tuple(order), values.device)
+
+
+def rows_of_mask(attention_mask: Tensor) -> tuple[Tensor, Rows]:
+    """Where the real tokens of a padded batch go in the ragged one.
+
+    Args:
+        attention_mask: `[batch, length]`, nonzero at real tokens; padding may stand on either side.
+
+    Returns:
+        Index `[tokens]` into the flattened `[batch * length]` batch, and the layout.
+
+    Raises:
+        ValueError: When a row has no real token.
+    """
+    mask = attention_mask.bool()
+    lengths = mask.sum(1).tolist()
+    if not lengths or min(lengths) == 0:
+        raise ValueError("every row of attention_mask needs at least one token")
+    width = mask.shape[1]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    if lengths[order[0]] == width:
+        index = torch.arange(mask.numel(), device=mask.device)
+    else:
+        rank = torch.tensor(order, device=mask.device)
+        row, column = mask[rank].nonzero(as_tuple=True)
+        index = rank[row] * width + column
+    return index, Rows(tuple(lengths[i] for i in order), tuple(order), mask.device)
+
+
+def pad(values: Tensor, rows: Rows, index: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The inverse of taking `index` out of a flattened batch: `[batch, length, hidden]`, zero at padding."""
+    padded = values.new_zeros(shape[0] * shape[1], *values.shape[1:])
+    return padded.index_copy(0, index, values).unflatten(0, shape)

@@ -1,0 +1,129 @@
+"""The transformer: embeddings, a stack of blocks, and the heads that may answer along the way.
+
+The stack runs on a ragged batch and calls `after_layer` between layers. The training form passes a callable that
+records every exit's answer; the running form passes one that lets finished rows leave. Neither is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from lessen.model.architecture import Architecture
+from lessen.model.attention import RelativeBias
+from lessen.model.block import Block
+from lessen.model.heads import Head
+from lessen.model.rows import Rows
+from lessen.plan import Shape
+
+AfterLayer = Callable[[int, Tensor, Rows], tuple[Tensor, Rows]]
+"""Called as `after_layer(layer, hidden, rows)` with the number of layers run (1-based); returns what goes on."""
+
+
+class Embeddings(nn.Module):
+    """Token, position and segment tables, summed and normed; projected where they are narrower than the stack."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        width = architecture.embedding_size
+        self.offset = architecture.position_offset
+        self.token = nn.Embedding(architecture.vocab_size, width)
+        self.position = nn.Embedding(architecture.max_position_embeddings, width)
+        self.segment = nn.Embedding(architecture.type_vocab_size, width) if architecture.type_vocab_size else None
+        self.norm = nn.LayerNorm(width, eps=architecture.norm_eps)
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.project = nn.Linear(width, architecture.hidden_size) if width != architecture.hidden_size else None
+
+    def forward(self, ids: Tensor, rows: Rows, segments: Tensor | None = None) -> Tensor:
+        """Token ids `[tokens]` (and segment ids `[tokens]`, zero if None) to `[tokens, hidden]`."""
+        hidden = self.token(ids) + self.position(rows.positions + self.offset)
+        if self.segment is not None:
+            hidden = hidden + (self.segment.weight[0] if segments is None else self.segment(segments))
+        hidden = self.dropout(self.norm(hidden))
+        return hidden if self.project is None else self.project(hidden)
+
+
+class Transformer(nn.Module):
+    """An encoder of the given architecture with the weights its Shape says exist.
+
+    Args:
+        architecture: Family facts.
+        shape: Which layers, heads, neurons and exits there are.
+        outputs: Number of outputs of each exit head; unused when the shape has no exits.
+    """
+
+    def __init__(self, architecture: Architecture, shape: Shape, outputs: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.shape = shape
+        hidden = architecture.hidden_size
+        self.embeddings = Embeddings(architecture)
+        self.relative_bias = (
+            RelativeBias(
+                architecture.relative_buckets,
+                architecture.relative_max_distance,
+                architecture.num_attention_heads,
+            )
+            if architecture.position == "learned+relative"
+            else None
+        )
+        self.layers = nn.ModuleList(Block(architecture, layer) for layer in shape.layers)
+        self.final_norm = (
+            nn.LayerNorm(hidden, eps=architecture.norm_eps) if architecture.norm_place == "pre" else None
+        )
+        self.exits = nn.ModuleDict(
+            {str(exit.layer): Head(hidden, outputs, exit, architecture.dropout) for exit in shape.exits}
+        )
+
+    def forward(
+        self, ids: Tensor, rows: Rows, segments: Tensor | None = None, after_layer: AfterLayer | None = None
+    ) -> tuple[Tensor, Rows]:
+        """Run the stack on a ragged batch.
+
+        Args:
+            ids: Token ids `[tokens]`.
+            rows: Layout of the batch.
+            segments: Segment ids `[tokens]`, or None for all zero.
+            after_layer: Asked after each layer which rows go on, and with what hidden states.
+
+        Returns:
+            Hidden states `[tokens left, hidden]` and their layout; no rows are left if all of them exited.
+        """
+        hidden = self.embeddings(ids, rows, segments)
+        longest = rows.lengths[-1]
+        bias = None if self.relative_bias is None else self.relative_bias(longest).to(hidden.dtype)
+        for number, block in enumerate(self.layers, start=1):
+            hidden = block(hidden, rows, bias)
+            if number == len(self.layers) and self.final_norm is not None:
+                hidden = self.final_norm(hidden)
+            if after_layer is not None:
+                hidden, rows = after_layer(number, hidden, rows)
+                if len(rows) == 0:
+                    break
+        return hidden, rows
+
+
+def initialise(module: nn.Module, std: float = 0.02) -> None:
+    """Draw weights as BERT does: normal with deviation `std`, zero biases, unit norms."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            part.weight.data.normal_(mean=0.0, std=std)
+            if isinstance(part, nn.Linear) and part.bias is not None:
+                part.bias.data.zero_()
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+
+
+def parameter_counts(model: Transformer) -> dict[str, int]:
+    """Number of parameters: in all, in the layers alone (the encoder), in embeddings and in exit heads."""
+    count = {
+        "total": sum(p.numel() for p in model.parameters()),
+        "encoder": sum(p.numel() for p in model.layers.parameters()),
+        "embeddings": sum(p.numel() for p in model.embeddings.parameters()),
+        "exits": sum(p.numel() for p in model.exits.parameters()),
+    }
+    return count
+
+

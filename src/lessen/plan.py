@@ -1,0 +1,242 @@
+"""Shape and Point: which weights exist, and how much of them an input uses; JSON in and out.
+
+A `Shape` is what training leaves behind (heads, neurons, ranks, bits, exits). A `Point` is a choice made at load
+time or per request (exit rule, token retention, precision). Both have room for all four axes; `docs/format.md`
+shows them on one screen. Size names follow transformers' `per_layer_config` vocabulary where it has one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lessen.errors import PlanError
+
+FORMAT_VERSION = 1
+
+Bits = Literal[1, 8, 16, 32]
+"""Bits per weight or activation: 1 is a sign, 8 an integer, 16 bfloat16, 32 float32."""
+
+Size = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Immutable, and refuses fields it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Rank(Strict):
+    """Inner sizes of matrices stored as a product of two; `None` means one full matrix."""
+
+    qkv: Size | None = None
+    attention_output: Size | None = None
+    up: Size | None = None
+    down: Size | None = None
+
+
+class LayerShape(Strict):
+    """What exists of one layer.
+
+    `layer` is its number in the original checkpoint (0-based) and `heads` the original ids of the attention heads it
+    keeps; both survive repeated slimming. An empty `heads` or a zero `intermediate_size` leaves only that branch's
+    output bias.
+    """
+
+    layer: Annotated[int, Field(ge=0)]
+    heads: tuple[Annotated[int, Field(ge=0)], ...]
+    intermediate_size: Annotated[int, Field(ge=0)]
+    rank: Rank = Rank()
+    bits: Bits = 32
+    activation_bits: Bits = 32
+
+    @model_validator(mode="after")
+    def _ids_ascend(self) -> LayerShape:
+        if any(a >= b for a, b in itertools.pairwise(self.heads)):
+            raise ValueError("heads must be ascending original head ids without repeats")
+        return self
+
+
+class ExitShape(Strict):
+    """An exit head: where it sits and how it is built.
+
+    `layer` counts the layers an input has gone through when this head reads it (1-based), so the last exit's
+    `layer` equals the number of layers. `hidden_size` is the width of an optional dense layer before the output.
+    """
+
+    layer: Size
+    pool: Literal["cls", "mean", "last"] = "cls"
+    hidden_size: Size | None = None
+    activation: Literal["tanh", "relu", "gelu"] = "tanh"
+
+
+class Shape(Strict):
+    """Which weights exist. Dropped layers are absent from `layers`; the rest keep their original number."""
+
+    version: Literal[1] = FORMAT_VERSION
+    layers: Annotated[tuple[LayerShape, ...], Field(min_length=1)]
+    exits: tuple[ExitShape, ...] = ()
+    embedding_rank: Size | None = None
+    embedding_bits: Bits = 32
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Shape:
+        numbers = [layer.layer for layer in self.layers]
+        if any(a >= b for a, b in itertools.pairwise(numbers)):
+            raise ValueError("layers must be in ascending order of their original number, without repeats")
+        places = [exit.layer for exit in self.exits]
+        if any(a >= b for a, b in itertools.pairwise(places)):
+            raise ValueError("exits must be in ascending order of layer, without repeats")
+        if places and places[-1] != len(self.layers):
+            raise ValueError(f"the last exit must sit after the last layer ({len(self.layers)}), not {places[-1]}")
+        return self
+
+    @property
+    def exit_layers(self) -> tuple[int, ...]:
+        """Depths (1-based) at which a head can answer, the last one included."""
+        return tuple(exit.layer for exit in self.exits)
+
+
+class ExitRule(Strict):
+    """When a row leaves early: a criterion and its threshold, one for all exits or one per exit.
+
+    Thresholds are in the criterion's own unit (nats for entropy, a probability for confidence, a count for patience);
+    an exit without a threshold never answers early. `change` is the regression criterion's tolerance in label units.
+    `entropy_ceiling` (nats) forbids leaving while the head's entropy is above it.
+    """
+
+    criterion: str
+    threshold: float | None = None
+    thresholds: dict[Size, float] | None = None
+    first_layer: Size = 1
+    change: Annotated[float, Field(ge=0.0)] | None = None
+    entropy_ceiling: Annotated[float, Field(ge=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ExitRule:
+        if (self.threshold is None) == (self.thresholds is None):
+            raise ValueError("give either threshold (all exits) or thresholds (by layer), and not both")
+        return self
+
+    def at(self, layer: int) -> float | None:
+        """The threshold of the exit after `layer` layers (1-based), or None where no row may leave."""
+        if layer < self.first_layer:
+            return None
+        return self.threshold if self.thresholds is None else self.thresholds.get(layer)
+
+
+class Expectation(Strict):
+    """What was measured when the Point was chosen, and on which split: a figure, not a promise."""
+
+    split: str
+    rows: Size
+    metric: str
+    value: float
+    full_value: float
+    mean_layers: Annotated[float, Field(gt=0.0)]
+    macs_ratio: Annotated[float, Field(gt=0.0)] | None = None
+
+
+class Promise(Strict):
+    """How far a Point may be trusted: the literature's plug-in rule (uncertified), or a certificate by its id."""
+
+    kind: Literal["uncertified", "certified"] = "uncertified"
+    rule: str | None = None
+    loss: str | None = None
+    epsilon: Annotated[float, Field(ge=0.0)] | None = None
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    certificate: str | None = None
+
+
+class Point(Strict):
+    """How much of the Shape an input uses. The empty Point is the full model.
+
+    `exits` is the early-exit rule, `retention` the share of each row's tokens leaving each layer (non-increasing),
+    `precision` the type the Point must run in (None: any).
+    """
+
+    version: Literal[1] = FORMAT_VERSION
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^\s/][^\n/]*$")]
+    exits: ExitRule | None = None
+    retention: tuple[Fraction, ...] | None = None
+    precision: Literal["float32", "bfloat16", "int8"] | None = None
+    promise: Promise | None = None
+    expected: Expectation | None = None
+
+    @model_validator(mode="after")
+    def _retention_falls(self) -> Point:
+        if self.retention and any(a < b for a, b in itertools.pairwise(self.retention)):
+            raise ValueError("retention must not increase from one layer to the next")
+        return self
+
+
+FULL = Point(name="full")
+
+
+def parse(kind: type[Record], value: object, where: str) -> Record:
+    """Validate untrusted JSON as a `Shape`, `Point`, ... .
+
+    Args:
+        kind: The record class to build.
+        value: The decoded JSON value.
+        where: File and field named in the error, such as `small/config.json: shape`.
+
+    Raises:
+        PlanError: With one line naming the field, what is wrong with it, and (for an unknown field) the nearest
+            known one.
+    """
+    if isinstance(value, Mapping):
+        version = value.get("version", FORMAT_VERSION)
+        if "version" in kind.model_fields and isinstance(version, int) and version > FORMAT_VERSION:
+            raise PlanError(
+                f"{where}: written by a newer lessen (format {version}, this one reads {FORMAT_VERSION}); "
+                "upgrade lessen"
+            )
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise PlanError(f"{where}: {_first_problem(kind, error)}") from None
+
+
+def json_schema(kind: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a record class, as shipped in `docs/schema/`."""
+    return kind.model_json_schema()
+
+
+def dense_shape(
+    layers: int, heads: int, intermediate_size: int, exits: tuple[ExitShape, ...] = ()
+) -> Shape:
+    """The Shape of an untouched checkpoint: every head and neuron of every layer, in 32 bits."""
+    return Shape(
+        layers=tuple(
+            LayerShape(layer=i, heads=tuple(range(heads)), intermediate_size=intermediate_size)
+            for i in range(layers)
+        ),
+        exits=exits,
+    )
+
+
+def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
+    problems = error.errors()
+    problem = problems[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(".")
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        field = str(problem["loc"][-1])
+        message = "unknown field" + _suggestion(field, kind)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place}: {message}{more}" if place else message + more
+
+
+def _suggestion(field: str, kind: type[BaseModel]) -> str:
+    known: set[str] = set()
+    for definition in [schema := kind.model_json_schema(), *schema.get("$defs", {}).values()]:
+        known |= set(definition.get("properties", ()))
+    near = difflib.get_close_matches(field, sorted(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else "; it may come from a newer lessen"

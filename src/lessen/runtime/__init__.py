@@ -1,0 +1,1 @@
+"""The running form: physical removal, early return, no gradients."""

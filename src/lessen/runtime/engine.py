@@ -1,0 +1,92 @@
+"""Run a ragged batch in which every row leaves at the first exit that is sure of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lessen.depth.criteria import Memory, criterion_of, may_leave
+from lessen.model.rows import Rows
+from lessen.model.transformer import Transformer
+from lessen.plan import FULL, Point
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model said, in the caller's row order.
+
+    Attributes:
+        logits: `[rows, outputs]`, float32 or wider.
+        layers: Layers each row went through, `[rows]`.
+    """
+
+    logits: Tensor
+    layers: Tensor
+
+
+@torch.inference_mode()
+def run(
+    model: Transformer, ids: Tensor, rows: Rows, segments: Tensor | None = None, point: Point = FULL
+) -> Answers:
+    """Answer every row of a ragged batch at a Point.
+
+    An exit head is evaluated only where a row may leave or the criterion needs its answer later, so a Point without
+    an exit rule costs nothing beyond the stack and the last head.
+
+    Args:
+        model: In evaluation mode, with at least the last exit.
+        ids: Token ids `[tokens]`.
+        rows: Layout of the batch.
+        segments: Segment ids `[tokens]`, or None.
+        point: How much of the model to use.
+
+    Raises:
+        PlanError: When the Point's criterion is unknown or does not fit the task.
+    """
+    last = len(model.layers)
+    depth = len(rows)
+    collected: list[tuple[Rows, Tensor, int]] = []
+    rule = point.exits
+    criterion = None
+    if rule is not None:
+        outputs = model.exits[str(last)].output.out_features
+        criterion = criterion_of(rule, regression=outputs == 1)
+    memory: Memory = None
+
+    def after_layer(layer: int, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+        nonlocal memory
+        if layer == last:
+            collected.append((rows, model.exits[str(last)](hidden, rows), last))
+            return hidden, rows
+        if criterion is None or rule is None or str(layer) not in model.exits:
+            return hidden, rows
+        if rule.at(layer) is None and not criterion.remembers:
+            return hidden, rows
+        logits = model.exits[str(layer)](hidden, rows)
+        leaving, memory = may_leave(criterion, rule, layer, logits, memory)
+        if leaving is None:
+            return hidden, rows
+        gone = leaving.tolist()
+        if not any(gone):
+            return hidden, rows
+        if all(gone):
+            collected.append((rows, logits, layer))
+            return hidden[:0], rows.select([False] * len(rows))
+        stay = [not g for g in gone]
+        collected.append((rows.select(gone), logits[leaving], layer))
+        if memory is not None:
+            memory = memory[~leaving]
+        return rows.gather(hidden, stay), rows.select(stay)
+
+    model(ids, rows, segments, after_layer)
+    if len(collected) == 1 and len(collected[0][0]) == 1:
+        _, logits, layer = collected[0]
+        return Answers(logits, torch.tensor([layer]))
+    order = [index for group, _, _ in collected for index in group.original]
+    layers = torch.empty(depth, dtype=torch.long)
+    layers[order] = torch.tensor([layer for group, _, layer in collected for _ in range(len(group))])
+    stacked = torch.cat([logits for _, logits, _ in collected])
+    logits = torch.empty_like(stacked).index_copy_(0, torch.tensor(order, device=stacked.device), stacked)
+    return Answers(logits, layers)

@@ -1,0 +1,84 @@
+"""Answers for people: label, probability and layers used, one record per text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lessen.model.transformer import Transformer
+from lessen.plan import FULL, Point
+from lessen.runtime.engine import run
+from lessen.runtime.text import Text, batches, collate, encode
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer.
+
+    Attributes:
+        label: The most probable label; for multi-label tasks all labels with probability at least one half.
+        probability: Of that label; for multi-label tasks a probability per label. None for regression.
+        value: The predicted number, for regression only.
+        layers: Layers the text went through.
+        tokens: Tokens it has, special tokens included.
+        truncated: Whether it was cut to fit the model.
+    """
+
+    label: str | list[str] | None
+    probability: float | list[float] | None
+    value: float | None
+    layers: int
+    tokens: int
+    truncated: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record without fields that do not apply to the task."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+def predict(
+    model: Transformer,
+    tokenizer: Any,
+    texts: Sequence[Text],
+    *,
+    labels: Sequence[str],
+    problem_type: str,
+    point: Point = FULL,
+    batch_size: int = 32,
+    strict: bool = False,
+) -> list[Prediction]:
+    """Answer texts in ragged batches; results come back in input order.
+
+    Raises:
+        InputError: With `strict`, for a text longer than the model takes.
+    """
+    encoded = encode(tokenizer, texts, model.architecture.max_tokens, strict=strict)
+    device = next(model.parameters()).device
+    results: list[Prediction | None] = [None] * len(encoded)
+    for batch in batches(encoded, batch_size):
+        answers = run(model, *collate([encoded[i] for i in batch], device), point)
+        for place, logits, layers in zip(batch, answers.logits, answers.layers.tolist(), strict=True):
+            item = encoded[place]
+            results[place] = Prediction(
+                **_answer(logits, labels, problem_type),
+                layers=layers,
+                tokens=len(item.ids),
+                truncated=item.truncated,
+            )
+    return [result for result in results if result is not None]
+
+
+def _answer(logits: Tensor, labels: Sequence[str], problem_type: str) -> dict[str, Any]:
+    if problem_type == "regression":
+        return {"label": None, "probability": None, "value": float(logits[0])}
+    if problem_type == "multi_label_classification":
+        shares = logits.sigmoid().tolist()
+        named = [label for label, share in zip(labels, shares, strict=True) if share >= 0.5]
+        return {"label": named, "probability": shares, "value": None}
+    shares = torch.softmax(logits, -1)
+    best = int(shares.argmax())
+    return {"label": labels[best], "probability": float(shares[best]), "value": None}

@@ -1,0 +1,87 @@
+"""From texts to ragged token batches: no padding, rows of similar length together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lessen.errors import InputError
+from lessen.model.rows import Rows, pack
+
+Text = str | tuple[str, str]
+"""One input: a text, or a pair of texts."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one text, its segment ids (None if all zero), and whether it was cut to fit the model."""
+
+    ids: list[int]
+    segments: list[int] | None
+    truncated: bool
+
+
+def encode(tokenizer: Any, texts: Sequence[Text], max_tokens: int, *, strict: bool = False) -> list[Encoded]:
+    """Tokenize texts or pairs, cutting each to `max_tokens`.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        texts: Texts or pairs; empty texts are allowed.
+        max_tokens: Longest input the model takes, special tokens included.
+        strict: Refuse a longer text instead of cutting it.
+
+    Raises:
+        InputError: With `strict`, naming the first text that is too long.
+    """
+    if not texts:
+        return []
+    first = [t if isinstance(t, str) else t[0] for t in texts]
+    second = [t[1] for t in texts if not isinstance(t, str)]
+    if second and len(second) != len(texts):
+        raise InputError("texts mix single texts and pairs; give one kind")
+    batch = tokenizer(
+        first,
+        second or None,
+        truncation=True,
+        max_length=max_tokens,
+        return_overflowing_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=bool(second),
+        verbose=False,
+    )
+    segments = batch.get("token_type_ids") if second else None
+    encoded = []
+    for row, ids in enumerate(batch["input_ids"]):
+        truncated = len(ids) == max_tokens and _untruncated_length(tokenizer, first, second, row) > max_tokens
+        if truncated and strict:
+            raise InputError(
+                f"text {row + 1} has {_untruncated_length(tokenizer, first, second, row)} tokens, "
+                f"the model takes {max_tokens}; shorten it or allow truncation"
+            )
+        encoded.append(Encoded(ids, segments[row] if segments else None, truncated))
+    return encoded
+
+
+def _untruncated_length(tokenizer: Any, first: list[str], second: list[str], row: int) -> int:
+    pair = second[row] if second else None
+    return len(tokenizer(first[row], pair, truncation=False, verbose=False)["input_ids"])
+
+
+def batches(encoded: Sequence[Encoded], size: int) -> Iterator[list[int]]:
+    """Indices of `encoded` in batches of `size`, rows of similar length together."""
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def collate(encoded: Sequence[Encoded], device: torch.device) -> tuple[Tensor, Rows, Tensor | None]:
+    """One ragged batch: ids `[tokens]`, layout, segments `[tokens]` or None."""
+    ids, rows = pack([torch.tensor(e.ids, device=device) for e in encoded])
+    if all(e.segments is None for e in encoded):
+        return ids, rows, None
+    segments, _ = pack([torch.tensor(e.segments, device=device) for e in encoded])
+    return ids, rows, segments

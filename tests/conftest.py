@@ -1,0 +1,68 @@
+"""Tiny random models of every supported family, and texts of awkward lengths."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+import transformers
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+}
+DISTIL = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 66}
+
+TINY: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertConfig", SIZES),
+    "roberta": ("RobertaConfig", {**SIZES, "pad_token_id": 1}),
+    "xlm-roberta": ("XLMRobertaConfig", {**SIZES, "pad_token_id": 1}),
+    "distilbert": ("DistilBertConfig", {"vocab_size": 101, **DISTIL}),
+    "electra": ("ElectraConfig", {**SIZES, "embedding_size": 16}),
+    "electra-wide": ("ElectraConfig", {**SIZES, "embedding_size": 32}),
+    "mpnet": ("MPNetConfig", SIZES),
+}
+"""A new family is added to the test matrix here."""
+
+
+def tiny_hugging_face(family: str, *, head: bool = True, seed: int = 0, **changes: Any) -> Any:
+    """A small random Hugging Face model of a family, in evaluation mode."""
+    name, sizes = TINY[family]
+    config = getattr(transformers, name)(**sizes, num_labels=3, **changes)
+    torch.manual_seed(seed)
+    auto = transformers.AutoModelForSequenceClassification if head else transformers.AutoModel
+    model = auto.from_config(config)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.2)
+    return model.eval()
+
+
+@pytest.fixture(params=sorted(TINY))
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def ragged_ids(lengths: list[int], seed: int = 0) -> list[torch.Tensor]:
+    """Random token ids, none of them padding."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, 101, (n,), generator=generator) for n in lengths]
+
+
+def padded(sequences: list[torch.Tensor], pad: int, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask `[batch, longest]`."""
+    width = max(map(len, sequences))
+    ids = torch.full((len(sequences), width), pad)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        place = slice(0, len(sequence)) if side == "right" else slice(width - len(sequence), width)
+        ids[row, place] = sequence
+        mask[row, place] = 1
+    return ids, mask
