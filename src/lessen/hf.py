@@ -31,7 +31,7 @@ from lessen.depth.losses import task_loss, weighted
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.heads import pool
-from lessen.model.rows import pad, rows_of_mask
+from lessen.model.rows import rows_of_mask, scatter
 from lessen.model.transformer import Transformer, initialise
 from lessen.plan import FULL, FORMAT_VERSION, Point, Shape, parse
 from lessen.runtime.engine import run
@@ -160,7 +160,7 @@ class LessenModel(LessenPreTrainedModel):
         """Padded ids `[batch, length]` to hidden states `[batch, length, hidden]`, zero at padding."""
         ids, rows, segments, index = self._ragged(input_ids, attention_mask, token_type_ids)
         hidden, rows = self.transformer(ids, rows, segments)
-        states = pad(hidden, rows, index, (input_ids.shape[0], input_ids.shape[1]))
+        states = scatter(hidden, index, (input_ids.shape[0], input_ids.shape[1]))
         return BaseModelOutput(last_hidden_state=states) if return_dict else (states,)
 
     @torch.inference_mode()

@@ -59,6 +59,16 @@ def load(name: str | Path, *, precision: Precision = "float32", point: str | Non
     return model.to(getattr(torch, precision)).eval()
 
 
+def depth_of(name: str | Path) -> int:
+    """Number of layers of a model, from its config alone.
+
+    Raises:
+        InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
+    """
+    config = _config_of(_resolve(name))
+    return len(config.form().layers) if isinstance(config, LessenConfig) else config.num_hidden_layers
+
+
 def with_exits(
     model: Model,
     *,

@@ -1,4 +1,8 @@
-"""Self-attention over a ragged batch: every row attends to itself, and no padding is computed."""
+"""Self-attention over a ragged batch: every row attends to itself.
+
+In inference no padding is computed. With gradients one padded call replaces many small ones, because the backward
+passes of small calls cost far more than the padding of length-grouped batches.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from lessen.model.linear import Linear
 from lessen.model.rows import Rows
 
 
 def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
-    """Fused attention, one call for each group of rows of equal length.
+    """Attention of each row to itself, by the implementation that suits the device and whether gradients are on.
 
     Args:
         qkv: Queries, keys and values side by side, `[tokens, 3, heads, head_dim]`.
@@ -23,13 +28,37 @@ def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: floa
     Returns:
         Context `[tokens, heads, head_dim]`.
     """
+    if torch.is_grad_enabled() or qkv.is_cuda:
+        return _attend_padded(qkv, rows, bias, dropout)
+    return _attend_by_length(qkv, rows, bias)
+
+
+def _attend_by_length(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor:
+    """Fused attention, one call for each group of rows of equal length."""
     contexts = []
     for group in rows.groups:
         query, key, value = group.view(qkv).permute(2, 0, 3, 1, 4).unbind(0)
         mask = None if bias is None else bias[:, : group.length, : group.length]
-        context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         contexts.append(context.transpose(1, 2).flatten(0, 1))
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+
+def _attend_padded(qkv: Tensor, rows: Rows, bias: Tensor | None, dropout: float) -> Tensor:
+    """One call for the whole batch, padded to its longest row; masked keys get no weight.
+
+    On a CPU in bfloat16 the product is written out: the fused kernel's backward pass is ten times slower there.
+    """
+    query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
+    mask = rows.key_mask.to(qkv.dtype)
+    if bias is not None:
+        mask = mask + bias
+    if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16:
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask
+        context = torch.dropout(scores.softmax(-1), dropout, dropout > 0) @ value
+    else:
+        context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    return rows.unpad(context.transpose(1, 2))
 
 
 def attend_reference(qkv: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
@@ -58,8 +87,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.head_dim = head_dim
         self.dropout = dropout
-        self.qkv = nn.Linear(hidden_size, 3 * heads * head_dim)
-        self.output = nn.Linear(heads * head_dim, hidden_size)
+        self.qkv = Linear(hidden_size, 3 * heads * head_dim)
+        self.output = Linear(heads * head_dim, hidden_size)
 
     def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
         """`[tokens, hidden]` to `[tokens, hidden]`; `bias` as in `attend`."""

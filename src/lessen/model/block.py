@@ -7,6 +7,7 @@ from transformers.activations import ACT2FN
 
 from lessen.model.architecture import Architecture
 from lessen.model.attention import Attention
+from lessen.model.linear import Linear
 from lessen.model.rows import Rows
 from lessen.plan import LayerShape
 
@@ -16,9 +17,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int, activation: str) -> None:
         super().__init__()
-        self.up = nn.Linear(hidden_size, intermediate_size)
+        self.up = Linear(hidden_size, intermediate_size)
         self.activation = ACT2FN[activation]
-        self.down = nn.Linear(intermediate_size, hidden_size)
+        self.down = Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.down(self.activation(self.up(hidden)))

@@ -86,6 +86,29 @@ class Rows:
             [torch.arange(group.length, device=self.device).repeat(group.count) for group in self.groups]
         )
 
+    @cached_property
+    def _places(self) -> Tensor:
+        """Index `[tokens]` of each token in a flattened batch padded to the longest row."""
+        row = torch.repeat_interleave(
+            torch.arange(len(self), device=self.device), torch.tensor(self.lengths, device=self.device)
+        )
+        return row * self.lengths[-1] + self.positions
+
+    @cached_property
+    def key_mask(self) -> Tensor:
+        """Added to attention scores of the padded batch, `[rows, 1, 1, longest]`: 0 at tokens, -inf at padding."""
+        mask = torch.full((len(self) * self.lengths[-1],), float("-inf"), device=self.device)
+        return mask.index_fill(0, self._places, 0.0).view(len(self), 1, 1, self.lengths[-1])
+
+    def pad(self, values: Tensor) -> Tensor:
+        """`[tokens, ...]` to `[rows, longest, ...]` in storage order, zero at padding."""
+        padded = values.new_zeros(len(self) * self.lengths[-1], *values.shape[1:])
+        return padded.index_copy(0, self._places, values).unflatten(0, (len(self), self.lengths[-1]))
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """The inverse of `pad`."""
+        return padded.flatten(0, 1).index_select(0, self._places)
+
     def select(self, stay: Sequence[bool]) -> Rows:
         """The layout of the rows for which `stay` is true, in the same order."""
         return Rows(
@@ -157,7 +180,7 @@ def rows_of_mask(attention_mask: Tensor) -> tuple[Tensor, Rows]:
     return index, Rows(tuple(lengths[i] for i in order), tuple(order), mask.device)
 
 
-def pad(values: Tensor, rows: Rows, index: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The inverse of taking `index` out of a flattened batch: `[batch, length, hidden]`, zero at padding."""
+def scatter(values: Tensor, index: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The inverse of taking `index` out of a flattened batch: `[batch, length, hidden]`, zero elsewhere."""
     padded = values.new_zeros(shape[0] * shape[1], *values.shape[1:])
     return padded.index_copy(0, index, values).unflatten(0, shape)

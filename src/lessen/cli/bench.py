@@ -1,0 +1,115 @@
+"""`lessen bench`: measured time of a model's Points beside the same weights in other runtimes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lessen.cli.output import Json, LabelColumn, PairColumn, Stop, Task, TextColumn, Threads, emit, percent, say, table
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Model folder, hub name, or builtin:NAME.")],
+    data: Annotated[
+        str, typer.Option(help="Rows to time on; quality is measured on the same rows if they have labels.")
+    ] = "builtin:movie-reviews",
+    against: Annotated[
+        str, typer.Option(help="Rivals, separated by commas; onnxruntime and openvino need the [bench] extra.")
+    ] = "torch",
+    point: Annotated[list[str] | None, typer.Option(help="Only these Points; all if not given.")] = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8,32",
+    rows: Annotated[int, typer.Option(min=1, help="How many rows to time on.")] = 64,
+    precision: Annotated[str, typer.Option(help="Our own precisions, separated by commas.")] = "float32,bfloat16",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time for each batch size.")] = 20.0,
+    thread_count: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    task: Task = None,
+    as_json: Json = False,
+) -> None:
+    """Time every Point, and rivals with the same weights, interleaved in one process on the same rows."""
+    import random
+
+    import torch
+
+    from lessen.data.reading import read
+    from lessen.hf import LessenForSequenceClassification
+    from lessen.loading import load
+    from lessen.measure.machine import machine
+    from lessen.measure.rivals import RIVALS
+    from lessen.measure.side_by_side import compare
+    from lessen.runtime.text import encode
+
+    kinds = [kind for kind in against.split(",") if kind and kind != "none"]
+    for kind in kinds:
+        if kind not in RIVALS:
+            raise Stop(f"--against {kind}: choose from {', '.join(RIVALS)}")
+    sizes = _numbers(batch)
+    models: dict[str, Any] = {}
+    for name in precision.split(","):
+        if name not in ("float32", "bfloat16"):
+            raise Stop(f"--precision {name}: choose float32, bfloat16 or both")
+        models["lessen" if name == "float32" else "lessen-bf16"] = load(model, precision=name)
+    first = next(iter(models.values()))
+    if not isinstance(first, LessenForSequenceClassification):
+        raise Stop(f"{model} has no classifier to time; compress it on a task first")
+    source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
+    fits = source.labels is not None and source.kind == first.problem_type
+    fits = fits and set(source.label_names) <= set(first.config.id2label.values())
+    if fits:
+        source = source.with_labels_of(list(first.config.id2label.values()))
+    else:
+        say(f"{data} has no labels of this model's task; the quality column stays empty")
+    chosen = random.Random(seed).sample(range(len(source)), min(rows, len(source)))
+    sample = source.take(chosen)
+    encoded = encode(first.tokenizer, sample.texts, first.config.facts().max_tokens)
+    points = [first.use(name).point for name in point] if point else list(first.points.values())
+    count = thread_count or torch.get_num_threads()
+    result = compare(
+        models,
+        encoded,
+        sample.labels if fits else None,
+        points=points,
+        rivals=kinds,
+        batch_sizes=sizes,
+        thread_count=count,
+        seconds=seconds,
+    )
+    if as_json:
+        emit({"rows": [row.as_dict() for row in result], "threads": count, "machine": machine()})
+        return
+    show(result, f"ms per row on {len(sample)} rows of {data}, {result[0].length:.0f} tokens, {count} threads")
+
+
+def show(result: Any, title: str) -> None:
+    """One line per model and Point, one column per batch size."""
+    sizes = sorted({row.batch for row in result})
+    lines: dict[tuple[str, str], dict[int, Any]] = {}
+    for row in result:
+        lines.setdefault((row.kind, row.name), {})[row.batch] = row
+    table(
+        ["kind", "point", "quality", *(f"batch {size}" for size in sizes)],
+        [
+            [
+                kind,
+                name,
+                "" if (value := next(iter(found.values())).value) is None else percent(value),
+                *(f"{found[size].ms:.2f}" for size in sizes),
+            ]
+            for (kind, name), found in lines.items()
+        ],
+        title,
+    )
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise Stop(f"--batch {text}: expected sizes such as 1,8,32")
+    return numbers

@@ -1,0 +1,72 @@
+"""`lessen evaluate`: a model's Points on labelled rows, as they really run."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from lessen.cli.output import (
+    Data,
+    Json,
+    LabelColumn,
+    PairColumn,
+    Precision,
+    Stop,
+    Task,
+    TextColumn,
+    emit,
+    precision_of,
+    say,
+)
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Model folder, hub name, or builtin:NAME.")],
+    data: Data,
+    point: Annotated[list[str] | None, typer.Option(help="Only these Points; all if not given.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a dataset that has several.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
+    precision: Precision = "float32",
+    strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model.")] = False,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    task: Task = None,
+    as_json: Json = False,
+) -> None:
+    """Measure quality, mean depth and MACs of each Point on labelled rows."""
+    from lessen.cli.compress import show_results
+    from lessen.data.reading import read
+    from lessen.hf import LessenForSequenceClassification
+    from lessen.loading import load
+    from lessen.runtime.evaluation import evaluate
+    from lessen.runtime.text import encode
+
+    loaded = load(model, precision=precision_of(precision))
+    if not isinstance(loaded, LessenForSequenceClassification):
+        raise Stop(f"{model} has no classifier to evaluate; it only embeds sentences")
+    table = read(data, text=text_column, pair=pair_column, label=label_column, split=split, task=task)
+    if table.labels is None:
+        raise Stop(f"{data} has no labels to evaluate against")
+    if table.kind != loaded.problem_type:
+        raise Stop(f"{data} is for {table.kind}, {model} was trained for {loaded.problem_type}")
+    table = table.with_labels_of(list(loaded.config.id2label.values()))
+    began = time.perf_counter()
+    encoded = encode(loaded.tokenizer, table.texts, loaded.config.facts().max_tokens, strict=strict)
+    if cut := sum(row.truncated for row in encoded):
+        say(f"{cut} of {len(encoded)} texts were cut to the model's {loaded.config.facts().max_tokens} tokens")
+    chosen = [loaded.use(name).point for name in point] if point else list(loaded.points.values())
+    results = [evaluate(loaded, encoded, table.labels, each, batch_size) for each in chosen]
+    if as_json:
+        emit(
+            {
+                "points": [result.as_dict() for result in results],
+                "n": len(table),
+                "seconds": round(time.perf_counter() - began, 3),
+                "truncated": cut,
+            }
+        )
+        return
+    show_results(results, f"{data}: {len(table):,} rows")

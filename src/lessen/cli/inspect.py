@@ -1,0 +1,87 @@
+"""`lessen inspect`: what a model consists of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lessen.cli.output import Json, emit, table
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Model folder, hub name, or builtin:NAME.")],
+    tokens: Annotated[int, typer.Option(min=1, help="Input length the MACs are stated for.")] = 128,
+    as_json: Json = False,
+) -> None:
+    """Count parameters, bytes and MACs, and list layers, exits and Points."""
+    from lessen.loading import load
+
+    facts = describe(load(model), model, tokens)
+    if as_json:
+        emit(facts)
+        return
+    counts = facts["parameters"]
+    print(f"{model}: {facts['family']}, {len(facts['layers'])} layers, {counts['total'] / 1e6:.2f}M parameters")
+    print(
+        f"  encoder {counts['encoder'] / 1e6:.2f}M, embeddings {counts['embeddings'] / 1e6:.2f}M, "
+        f"exits {counts['exits'] / 1e6:.4f}M; {facts['bytes'] / 1e6:.1f} MB; "
+        f"{facts['macs'] / 1e6:.0f}M MACs for {tokens} tokens"
+    )
+    table(
+        ["layer", "heads", "ffn", "keep", "bits", "exit"],
+        [
+            [f"{i}", row["heads"], row["ffn"], f"{row['keep']:g}", row["bits"], "yes" if row["exit"] else ""]
+            for i, row in enumerate(facts["layers"], start=1)
+        ],
+    )
+    for point in facts["points"]:
+        print(f"point {point['name']}: {point['rule']}")
+
+
+def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
+    """The facts `inspect --json` prints; MACs are those of one row of `tokens` tokens at full depth."""
+    from lessen.artefact import WEIGHTS
+    from lessen.hf import LessenForSequenceClassification
+    from lessen.measure.macs import row_macs
+    from lessen.model.transformer import parameter_counts
+
+    facts = model.config.facts()
+    shape = model.config.form()
+    points = list(model.points.values()) if isinstance(model, LessenForSequenceClassification) else []
+    retention = points[0].retention if points else None
+    file = Path(name) / WEIGHTS
+    return {
+        "family": facts.family,
+        "parameters": parameter_counts(model.transformer),
+        "bytes": file.stat().st_size if file.is_file() else 4 * sum(p.numel() for p in model.parameters()),
+        "macs": row_macs(facts, shape, model.config.num_labels, tokens),
+        "tokens": tokens,
+        "max_tokens": facts.max_tokens,
+        "layers": [
+            {
+                "heads": len(layer.heads),
+                "ffn": layer.intermediate_size,
+                "keep": 1.0 if retention is None else retention[place],
+                "bits": layer.bits,
+                "exit": place + 1 in shape.exit_layers,
+            }
+            for place, layer in enumerate(shape.layers)
+        ],
+        "labels": list(model.config.id2label.values()) if shape.exits else [],
+        "points": [{"name": point.name, "rule": _rule(point)} for point in points],
+    }
+
+
+def _rule(point: Any) -> str:
+    if point.exits is None:
+        return "every layer"
+    rule = point.exits
+    how = (
+        f"threshold {rule.threshold:g}"
+        if rule.threshold is not None
+        else ", ".join(f"{layer}: {value:.4g}" for layer, value in rule.thresholds.items())
+    )
+    promise = f" ({point.promise.kind}, max drop {point.promise.epsilon:g})" if point.promise else ""
+    return f"{rule.criterion} {how}{promise}"

@@ -1,0 +1,75 @@
+"""`lessen predict`: answers for texts given on the command line or in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lessen.cli.output import Json, Precision, Stop, emit, precision_of, table
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Model folder, hub name, or builtin:NAME.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.")] = None,
+    file: Annotated[Path | None, typer.Option(help="One text per line; a tab separates the two of a pair.")] = None,
+    pair: Annotated[list[str] | None, typer.Option(help="Second text for each text, in order.")] = None,
+    point: Annotated[str | None, typer.Option(help="Point to answer at; the model's default if not given.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
+    precision: Precision = "float32",
+    strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Label texts, and say how many layers each needed."""
+    from lessen.hf import LessenForSequenceClassification
+    from lessen.loading import load
+
+    loaded = load(model, precision=precision_of(precision))
+    if not isinstance(loaded, LessenForSequenceClassification):
+        raise Stop(f"{model} has no classifier; embed texts with lessen.load(...).embed in Python")
+    inputs = _inputs(texts, file, pair)
+    predictions = loaded.predict(inputs, point=point, batch_size=batch_size, strict=strict)
+    shown = [text if isinstance(text, str) else " | ".join(text) for text in inputs]
+    if as_json:
+        rows = [{"text": text, **p.as_dict()} for text, p in zip(shown, predictions, strict=True)]
+        emit({"predictions": rows, "point": point or loaded.point.name})
+        return
+    table(
+        ["text", "answer", "probability", "layers", "tokens"],
+        [
+            [_short(text), _answer(p), _probability(p), p.layers, f"{p.tokens}{' (cut)' if p.truncated else ''}"]
+            for text, p in zip(shown, predictions, strict=True)
+        ],
+    )
+
+
+def _inputs(texts: list[str] | None, file: Path | None, pair: list[str] | None) -> list[Any]:
+    inputs: list[Any] = list(texts or [])
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Stop(f"cannot read {file}: {error}") from None
+        inputs += [tuple(line.split("\t", 1)) if "\t" in line else line for line in lines]
+    if not inputs:
+        raise Stop("nothing to predict: give texts, or --file")
+    if pair:
+        if len(pair) != len(inputs):
+            raise Stop(f"{len(inputs)} texts but {len(pair)} --pair texts; give one for each")
+        inputs = list(zip(inputs, pair, strict=True))
+    return inputs
+
+
+def _answer(prediction: Any) -> str:
+    if prediction.value is not None:
+        return f"{prediction.value:.3f}"
+    return prediction.label if isinstance(prediction.label, str) else ", ".join(prediction.label) or "(none)"
+
+
+def _probability(prediction: Any) -> str:
+    return f"{prediction.probability:.3f}" if isinstance(prediction.probability, float) else ""
+
+
+def _short(text: str, width: int = 60) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

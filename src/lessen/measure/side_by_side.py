@@ -1,0 +1,154 @@
+"""Time a model's Points and the same weights in other runtimes: same rows, same threads, interleaved, one process.
+
+Every figure carries the quality reached on the same rows. Before anything is timed, each float32 rival must give the
+model's own full-depth answers; a rival that does not is a bug and stops the comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from lessen.errors import LessenError
+from lessen.measure.latency import interleaved, threads
+from lessen.measure.metrics import quality
+from lessen.measure.rivals import build
+from lessen.plan import FULL, Point
+from lessen.runtime.engine import run
+from lessen.runtime.text import Encoded, collate
+
+EXACT = ("torch", "torch-compiled", "onnxruntime", "openvino")
+"""Kinds that compute in float32 and must agree with us to `TOLERANCE` of the largest logit."""
+
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison.
+
+    Attributes:
+        kind: `lessen` with its precision, or the rival's name.
+        name: The Point; `dense` for rivals.
+        batch: Rows given at once.
+        length: Mean tokens per row.
+        ms: Median milliseconds per row.
+        value: The main metric on the rows timed; None without labels.
+        low: 10th percentile of `ms`.
+        high: 90th percentile of `ms`.
+    """
+
+    kind: str
+    name: str
+    batch: int
+    length: float
+    ms: float
+    value: float | None
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+def compare(
+    models: dict[str, Any],
+    encoded: Sequence[Encoded],
+    labels: Sequence[object] | None,
+    *,
+    points: Sequence[Point],
+    rivals: Sequence[str],
+    batch_sizes: Sequence[int],
+    thread_count: int,
+    seconds: float = 10.0,
+) -> list[Row]:
+    """Time Points and rivals on the same batches.
+
+    Args:
+        models: The model by kind (`lessen`, `lessen-bf16`, ...): the same weights in different precisions. The first
+            is the one rivals are built from.
+        encoded: Rows to time on, in random order.
+        labels: Of the rows, for the quality column; None leaves it empty.
+        points: Points of each model.
+        rivals: Kinds from `lessen.measure.rivals`.
+        batch_sizes: Rows given at once.
+        thread_count: Threads for everyone.
+        seconds: Time for each batch size.
+
+    Raises:
+        LessenError: When a float32 rival's answers differ from ours.
+        InputError: When a rival's package is not installed.
+    """
+    reference = next(iter(models.values()))
+    with threads(thread_count):
+        others = {kind: build(kind, reference, thread_count, encoded) for kind in rivals}
+        truth = run_all(reference, encoded, FULL, len(encoded))
+        for kind, rival in others.items():
+            _check(kind, rival(encoded), truth)
+        rows: list[Row] = []
+        for size in batch_sizes:
+            rows += _one_size(models, others, encoded, labels, points, size, seconds, reference.problem_type)
+        return rows
+
+
+def run_all(model: Any, encoded: Sequence[Encoded], point: Point, batch: int) -> torch.Tensor:
+    """Logits `[rows, outputs]` in order, given `batch` rows at once: what is timed for our own models."""
+    return torch.cat(
+        [
+            run(model.transformer, *collate(encoded[start : start + batch], model.device), point).logits
+            for start in range(0, len(encoded), batch)
+        ]
+    )
+
+
+def _one_size(
+    models: dict[str, Any],
+    rivals: dict[str, Any],
+    encoded: Sequence[Encoded],
+    labels: Sequence[object] | None,
+    points: Sequence[Point],
+    batch: int,
+    seconds: float,
+    problem_type: str,
+) -> list[Row]:
+    candidates: dict[tuple[str, str], Callable[[], torch.Tensor]] = {}
+    for kind, model in models.items():
+        for point in points:
+            candidates[kind, point.name] = lambda m=model, p=point: run_all(m, encoded, p, batch)
+    for kind, rival in rivals.items():
+        candidates[kind, "dense"] = lambda r=rival: torch.cat(
+            [r(encoded[start : start + batch]) for start in range(0, len(encoded), batch)]
+        )
+    names = {"\n".join(key): call for key, call in candidates.items()}
+    values: dict[str, float | None] = dict.fromkeys(names)
+    if labels is not None:
+        values = {
+            name: quality(call().double().numpy(), labels, problem_type) for name, call in names.items()
+        }
+    timings = interleaved(names, seconds=seconds)
+    length = float(np.mean([len(row.ids) for row in encoded]))
+    return [
+        Row(
+            *name.split("\n"),
+            batch=batch,
+            length=length,
+            ms=timing.median_ms / len(encoded),
+            value=values[name],
+            low=timing.low_ms / len(encoded),
+            high=timing.high_ms / len(encoded),
+        )
+        for name, timing in timings.items()
+    ]
+
+
+def _check(kind: str, found: torch.Tensor, expected: torch.Tensor) -> None:
+    if kind not in EXACT:
+        return
+    gap = float((found.double() - expected.double()).abs().max() / expected.abs().max())
+    if not gap <= TOLERANCE:
+        raise LessenError(f"{kind} answers differently from the model it was built from (by {gap:.2g}); not timed")

@@ -1,0 +1,22 @@
+"""Published systems, each a recipe over the axes: one short file each, and the lookup."""
+
+from __future__ import annotations
+
+from lessen.errors import InputError
+from lessen.systems import deebert, early_exit, pabee, self_exit
+from lessen.systems.system import System
+
+SYSTEMS: dict[str, System] = {
+    module.SYSTEM.name: module.SYSTEM for module in (early_exit, pabee, deebert, self_exit)
+}
+
+
+def system_of(name: str) -> System:
+    """The system of this name.
+
+    Raises:
+        InputError: Naming the known ones.
+    """
+    if name not in SYSTEMS:
+        raise InputError(f"no system {name!r}; there is {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]

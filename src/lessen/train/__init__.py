@@ -1,0 +1,1 @@
+"""Training: objectives over the exits, and the glue to transformers' Trainer."""

@@ -1,0 +1,238 @@
+"""Fine-tune a model with exits through transformers' Trainer: fast on CPUs, resumable, reproducible."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from lessen.data.table import Table
+from lessen.errors import InputError
+from lessen.plan import Size, Strict
+from lessen.runtime.text import Encoded, encode
+from lessen.train.objectives import objective
+from lessen.train.progress import Progress
+
+
+class Recipe(Strict):
+    """How to train; recorded in the artefact.
+
+    Attributes:
+        objective: A name from `train.objectives`.
+        epochs: Passes over the data.
+        batch_size: Rows per step.
+        learning_rate: Peak, reached after the warm-up and falling linearly to zero.
+        head_learning_rate: The same for exit heads, which start from nothing.
+        warmup: Share of the steps spent warming up.
+        weight_decay: Of matrices; none on biases and norms.
+        max_tokens: Texts are cut to this for training.
+        equilibrium: Gradient equilibrium (COST-EFF page, 1.4).
+        train_backbone: Off: only exit heads before the last are trained, everything else is frozen.
+        attention_dropout: Overrides the checkpoint's; 0 spares the random numbers, most of an attention's cost here.
+        seed: Of the data order, the dropout and the new heads.
+    """
+
+    objective: str = "depth_weighted"
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    batch_size: Size = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    head_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_tokens: Size = 128
+    equilibrium: bool = False
+    train_backbone: bool = True
+    attention_dropout: float | None = 0.0
+    seed: int = 0
+
+
+class Interrupted(Exception):
+    """Training was stopped by the user; the checkpoint in the working folder continues it."""
+
+
+def fine_tune(model: Any, data: Table, recipe: Recipe, folder: Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Train `model` in place, continuing from the newest checkpoint in `folder` if there is one.
+
+    Args:
+        model: A `LessenForSequenceClassification` with a tokenizer.
+        data: Labelled rows; may be unlabelled for the `self_supervised` objective.
+        recipe: How to train.
+        folder: Where checkpoints go.
+        quiet: No progress bar.
+
+    Returns:
+        `steps`, `seconds`, the last `loss`, the `precision` used and whether the run was `resumed`.
+
+    Raises:
+        InputError: When the data lacks labels the objective needs.
+        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
+    """
+    if data.labels is None and recipe.objective != "self_supervised":
+        raise InputError(f"{data.name} has no labels; only the self_supervised objective trains without")
+    model.objective = objective(recipe.objective, model.problem_type)
+    model.equilibrium = recipe.equilibrium
+    _set_trainable(model, all_of_it=recipe.train_backbone)
+    if recipe.attention_dropout is not None:
+        for layer in model.transformer.layers:
+            layer.attention.dropout = recipe.attention_dropout
+    limit = min(recipe.max_tokens, model.config.facts().max_tokens)
+    rows = EncodedRows(encode(model.tokenizer, data.texts, limit), data.labels)
+    half = _bfloat16_pays()
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        warmup_steps=recipe.warmup,
+        max_grad_norm=1.0,
+        lr_scheduler_type="linear",
+        train_sampling_strategy="group_by_length",
+        bf16=half,
+        use_cpu=not torch.cuda.is_available(),
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        save_strategy="steps",
+        save_steps=max(50, min(1000, len(rows) // recipe.batch_size)),
+        save_total_limit=1,
+        logging_steps=25,
+        report_to="none",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    stop = StopAtStepEnd()
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=rows.collate,
+        optimizers=(_optimizer(model, recipe), None),
+        callbacks=[stop, Progress(quiet=quiet)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    with stop.on_signals():
+        outcome = trainer.train(resume_from_checkpoint=checkpoint)
+    if stop.asked:
+        raise Interrupted(f"stopped after step {trainer.state.global_step}; run the same command to continue")
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    model.eval()
+    return {
+        "steps": trainer.state.global_step,
+        "seconds": round(outcome.metrics.get("train_runtime", 0.0), 1),
+        "loss": round(outcome.training_loss, 4),
+        "precision": "bfloat16 autocast" if half else "float32",
+        "resumed": checkpoint is not None,
+    }
+
+
+class EncodedRows(Dataset):
+    """Token ids and labels of a table, padded per batch only as far as the Trainer's interface needs."""
+
+    def __init__(self, encoded: Sequence[Encoded], labels: Sequence[Any] | None) -> None:
+        self.encoded = encoded
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.encoded[index]
+        label = 0 if self.labels is None else self.labels[index]
+        return {"input_ids": row.ids, "token_type_ids": row.segments, "labels": label}
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """A padded batch with its mask; the model takes the padding out again before the first layer."""
+        width = max(len(row["input_ids"]) for row in rows)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        segments = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            length = len(row["input_ids"])
+            ids[place, :length] = torch.tensor(row["input_ids"])
+            mask[place, :length] = 1
+            if row["token_type_ids"] is not None:
+                segments[place, :length] = torch.tensor(row["token_type_ids"])
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([r["labels"] for r in rows])}
+        if any(row["token_type_ids"] is not None for row in rows):
+            batch["token_type_ids"] = segments
+        return batch
+
+
+class StopAtStepEnd(TrainerCallback):
+    """On the first Ctrl-C or SIGTERM finish the step, save a checkpoint and stop; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if self.asked:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listen while the block runs (in the main thread only, where signals arrive)."""
+        try:
+            before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("stopping after this step, writing a checkpoint (again to stop at once)", file=sys.stderr)
+
+
+def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
+    """Fused AdamW; heads at their own rate, no decay on biases and norms."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (name.startswith("transformer.exits."), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": recipe.head_learning_rate if head else recipe.learning_rate,
+                "weight_decay": recipe.weight_decay if matrix else 0.0,
+            }
+            for (head, matrix), parameters in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def _set_trainable(model: Any, *, all_of_it: bool) -> None:
+    last = str(len(model.transformer.layers))
+    for name, parameter in model.named_parameters():
+        early = name.startswith("transformer.exits.") and not name.startswith(f"transformer.exits.{last}.")
+        parameter.requires_grad_(all_of_it or early)
+
+
+def _bfloat16_pays() -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 here: a GPU, or a CPU with the instructions."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
