@@ -66,3 +66,16 @@ def padded(sequences: list[torch.Tensor], pad: int, side: str = "right") -> tupl
         ids[row, place] = sequence
         mask[row, place] = 1
     return ids, mask
+
+
+@pytest.fixture
+def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny BERT with an exit after each of its three layers, on three classes, without dropout."""
+    import lessen
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_hugging_face("bert").save_pretrained(folder)
+    model = lessen.with_exits(lessen.load(folder), exits=None)
+    for head in model.transformer.exits.values():
+        torch.nn.init.normal_(head.output.weight, std=0.5)
+    return model

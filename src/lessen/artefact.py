@@ -23,8 +23,8 @@ WEIGHTS = "model.safetensors"
 def replacing_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place if the block succeeds.
 
-    Files of the old folder that the block did not write are carried over. On any error the old folder is untouched
-    and the temporary one removed.
+    Files of the old folder that the block did not write are carried over. On any error the old folder is
+    untouched and the temporary one removed.
 
     Raises:
         ArtefactError: When the place cannot be written (no permission, disk full, a file in the way).
@@ -105,7 +105,9 @@ def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ArtefactError(f"{path} is truncated or not a safetensors file ({error}); fetch it again") from None
+        raise ArtefactError(
+            f"{path} is truncated or not a safetensors file ({error}); fetch it again"
+        ) from None
     for name, shape in expected.items():
         if name not in found:
             raise ArtefactError(f"{path}: no tensor {name}; the file belongs to another model than {CONFIG}")
@@ -115,7 +117,9 @@ def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
                 "the file belongs to another model"
             )
     if extra := sorted(found.keys() - expected.keys()):
-        raise ArtefactError(f"{path}: unknown tensor {extra[0]}; the file belongs to another model than {CONFIG}")
+        raise ArtefactError(
+            f"{path}: unknown tensor {extra[0]}; the file belongs to another model than {CONFIG}"
+        )
 
 
 def reason_of(error: BaseException) -> str:

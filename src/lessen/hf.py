@@ -1,8 +1,8 @@
 """The one adapter to transformers: config class, model shells, and their registration with the Auto classes.
 
 After `import lessen`, `AutoModelForSequenceClassification.from_pretrained(folder)`, `Trainer` and
-`pipeline("text-classification")` work on a lessen folder. The shells hold no weights of their own: everything lives in
-`transformer`, whose form is given by the config's `architecture` and `shape`.
+`pipeline("text-classification")` work on a lessen folder. The shells hold no weights of their own: everything
+lives in `transformer`, whose form is given by the config's `architecture` and `shape`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.heads import pool
 from lessen.model.rows import rows_of_mask, scatter
 from lessen.model.transformer import Transformer, initialise
-from lessen.plan import FULL, FORMAT_VERSION, Point, Shape, parse
+from lessen.plan import FORMAT_VERSION, FULL, Point, Shape, parse
 from lessen.runtime.engine import run
 from lessen.runtime.predict import Prediction, predict
 from lessen.runtime.text import Text
@@ -42,8 +42,25 @@ Objective = Callable[[list[Tensor], Tensor], Tensor]
 """`objective(logits of every exit, labels)`: the scalar that training minimises."""
 
 
+WRITTEN = (
+    "model_type",
+    "format_version",
+    "architecture",
+    "shape",
+    "points",
+    "point",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "transformers_version",
+)
+"""The fields of `config.json`: no others are written, and `lessen.load` refuses a file that has others."""
+
+
 class LessenConfig(PreTrainedConfig):
-    """`config.json`: family facts, Shape, Points, and transformers' own task fields (`id2label`, `problem_type`)."""
+    """`config.json`: family facts, Shape, Points, and transformers' own `id2label` and `problem_type`."""
 
     model_type = "lessen"
 
@@ -59,6 +76,10 @@ class LessenConfig(PreTrainedConfig):
             self.facts()
             self.form()
             self.choices()
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is written: the known fields only, whatever a trainer has set on the config."""
+        return {key: value for key, value in super().to_diff_dict().items() if key in WRITTEN}
 
     @property
     def hidden_size(self) -> int:
@@ -120,12 +141,12 @@ class LessenPreTrainedModel(PreTrainedModel):
         """The token table."""
         return self.transformer.embeddings.token
 
-    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+    def set_input_embeddings(self, value: torch.nn.Embedding) -> None:
         """Replace the token table."""
         self.transformer.embeddings.token = value
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
-        """Write config, weights and (if attached) the tokenizer; an existing folder is replaced only when all is written.
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write config, weights and tokenizer (if attached); an old folder is replaced when all is written.
 
         Raises:
             ArtefactError: When the folder cannot be written; what was there before stays.
@@ -196,11 +217,11 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
     def __init__(self, config: LessenConfig) -> None:
         super().__init__(config)
         if not config.form().exits:
-            raise PlanError("config.json: shape.exits is empty; this model embeds sentences and has no classifier")
+            raise PlanError(
+                "config.json: shape.exits is empty; this model embeds sentences and has no classifier"
+            )
         self.point = self._named(config.point)
-        self.objective: Objective = partial(
-            weighted, loss=task_loss(self.problem_type), how="linear"
-        )
+        self.objective: Objective = partial(weighted, loss=task_loss(self.problem_type), how="linear")
         self.equilibrium = False
 
     @property
@@ -241,11 +262,11 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
         """Padded ids `[batch, length]` to logits `[batch, labels]`.
 
-        In training mode every exit answers and the loss is `objective`; in evaluation mode rows leave as the Point
-        says and the loss is the task's own on the answers given.
+        In training mode every exit answers and the loss is `objective`; in evaluation mode rows leave as the
+        Point says and the loss is the task's own on the answers given.
         """
         ids, rows, segments, _ = self._ragged(input_ids, attention_mask, token_type_ids)
-        loss = None
+        loss: Tensor | None = None
         if self.training:
             answers = every_exit(self.transformer, ids, rows, segments, equilibrium=self.equilibrium)
             logits = answers[-1]
@@ -303,6 +324,4 @@ def register() -> None:
     """Make transformers' Auto classes know `model_type: "lessen"`."""
     AutoConfig.register("lessen", LessenConfig, exist_ok=True)
     AutoModel.register(LessenConfig, LessenModel, exist_ok=True)
-    AutoModelForSequenceClassification.register(
-        LessenConfig, LessenForSequenceClassification, exist_ok=True
-    )
+    AutoModelForSequenceClassification.register(LessenConfig, LessenForSequenceClassification, exist_ok=True)

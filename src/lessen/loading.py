@@ -22,9 +22,9 @@ from lessen import artefact, builtin
 from lessen.errors import ArtefactError, InputError, PlanError
 from lessen.families import family_of
 from lessen.families.family import from_hugging_face, to_hugging_face
-from lessen.hf import LessenConfig, LessenForSequenceClassification, LessenModel
+from lessen.hf import WRITTEN, LessenConfig, LessenForSequenceClassification, LessenModel
 from lessen.model.transformer import initialise
-from lessen.plan import ExitShape, Shape, dense_shape
+from lessen.plan import FORMAT_VERSION, ExitShape, Shape, dense_shape
 
 Model = LessenForSequenceClassification | LessenModel
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -39,18 +39,21 @@ def load(name: str | Path, *, precision: Precision = "float32", point: str | Non
         point: Name of the saved Point to answer at; the artefact's own choice if None.
 
     Returns:
-        A transformers model with its tokenizer attached, in evaluation mode: a classifier (or regressor) if the
-        checkpoint has a head, else an encoder that embeds sentences.
+        A transformers model with its tokenizer attached, in evaluation mode: a classifier (or regressor) if
+        the checkpoint has a head, else an encoder that embeds sentences.
 
     Raises:
         InputError: When nothing can be found under the name.
         ArtefactError: When the folder's files are incomplete, truncated or do not belong together.
-        PlanError: When `config.json` has unknown fields or is of a newer version, or the Point does not exist.
+        PlanError: When `config.json` has unknown fields or is of a newer version, or the Point does not
+            exist.
         UnsupportedModelError: When the architecture is not supported.
     """
     source = _resolve(name)
     config = _config_of(source)
-    model = _load_own(Path(source), config) if isinstance(config, LessenConfig) else _load_foreign(source, config)
+    model = (
+        _load_own(Path(source), config) if isinstance(config, LessenConfig) else _load_foreign(source, config)
+    )
     model.tokenizer = _tokenizer(source)
     if point is not None:
         if isinstance(model, LessenModel):
@@ -81,15 +84,15 @@ def with_exits(
 
     Args:
         model: Any loaded model.
-        exits: Where the exits sit and how they are built; after every layer, in the form of the last head (or mean
-            pooling and one linear layer if there is none), if None.
+        exits: Where the exits sit and how they are built; after every layer, in the form of the last head (or
+            mean pooling and one linear layer if there is none), if None.
         labels: Names of the outputs of a new task; None keeps the model's task and its last head.
         problem_type: Of the new task, as in transformers.
         seed: Of the new heads' initial weights.
 
     Returns:
-        A new model sharing no memory with `model`. The backbone's weights are equal; so are those of the last head
-        if the task is kept and its form unchanged.
+        A new model sharing no memory with `model`. The backbone's weights are equal; so are those of the last
+        head if the task is kept and its form unchanged.
     """
     config = model.config
     old = config.form()
@@ -170,24 +173,17 @@ def _config_of(source: str) -> PreTrainedConfig:
 
 
 def _check_own_config(raw: dict[str, Any], source: str) -> None:
-    version = raw.get("format_version", 1)
-    if not isinstance(version, int) or version > artefact_version():
+    version = raw.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise PlanError(
             f"{source}/config.json: format_version {version!r} is newer than this lessen reads "
-            f"({artefact_version()}); upgrade lessen"
+            f"({FORMAT_VERSION}); upgrade lessen"
         )
-    known = LessenConfig().to_dict().keys() | {"architectures", "id2label", "label2id", "problem_type", "dtype"}
-    known |= {"transformers_version", "torch_dtype", "num_labels"}
     for field in raw:
-        if field not in known:
-            near = difflib.get_close_matches(field, sorted(known), n=1)
+        if field not in WRITTEN:
+            near = difflib.get_close_matches(field, WRITTEN, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "; it may come from a newer lessen"
             raise PlanError(f"{source}/config.json: unknown field {field!r}{hint}")
-
-
-def artefact_version() -> int:
-    """The newest `format_version` this lessen reads."""
-    return LessenConfig().format_version
 
 
 def _load_own(folder: Path, config: LessenConfig) -> Model:

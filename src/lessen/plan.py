@@ -1,8 +1,9 @@
 """Shape and Point: which weights exist, and how much of them an input uses; JSON in and out.
 
-A `Shape` is what training leaves behind (heads, neurons, ranks, bits, exits). A `Point` is a choice made at load
-time or per request (exit rule, token retention, precision). Both have room for all four axes; `docs/format.md`
-shows them on one screen. Size names follow transformers' `per_layer_config` vocabulary where it has one.
+A `Shape` is what training leaves behind (heads, neurons, ranks, bits, exits). A `Point` is a choice made at
+load time or per request (exit rule, token retention, precision). Both have room for all four axes;
+`docs/format.md` shows them on one screen. Size names follow transformers' `per_layer_config` vocabulary where
+it has one.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lessen.errors import PlanError
 
 FORMAT_VERSION = 1
+"""Of Shape and Point; a higher one in a file is refused."""
 
 Bits = Literal[1, 8, 16, 32]
 """Bits per weight or activation: 1 is a sign, 8 an integer, 16 bfloat16, 32 float32."""
 
+HeadActivation = Literal["tanh", "relu", "gelu"]
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Record = TypeVar("Record", bound=BaseModel)
@@ -44,9 +47,9 @@ class Rank(Strict):
 class LayerShape(Strict):
     """What exists of one layer.
 
-    `layer` is its number in the original checkpoint (0-based) and `heads` the original ids of the attention heads it
-    keeps; both survive repeated slimming. An empty `heads` or a zero `intermediate_size` leaves only that branch's
-    output bias.
+    `layer` is its number in the original checkpoint (0-based) and `heads` the original ids of the attention
+    heads it keeps; both survive repeated slimming. An empty `heads` or a zero `intermediate_size` leaves only
+    that branch's output bias.
     """
 
     layer: Annotated[int, Field(ge=0)]
@@ -67,19 +70,20 @@ class ExitShape(Strict):
     """An exit head: where it sits and how it is built.
 
     `layer` counts the layers an input has gone through when this head reads it (1-based), so the last exit's
-    `layer` equals the number of layers. `hidden_size` is the width of an optional dense layer before the output.
+    `layer` equals the number of layers. `hidden_size` is the width of an optional dense layer before the
+    output.
     """
 
     layer: Size
     pool: Literal["cls", "mean", "last"] = "cls"
     hidden_size: Size | None = None
-    activation: Literal["tanh", "relu", "gelu"] = "tanh"
+    activation: HeadActivation = "tanh"
 
 
 class Shape(Strict):
     """Which weights exist. Dropped layers are absent from `layers`; the rest keep their original number."""
 
-    version: Literal[1] = FORMAT_VERSION
+    version: Literal[1] = 1
     layers: Annotated[tuple[LayerShape, ...], Field(min_length=1)]
     exits: tuple[ExitShape, ...] = ()
     embedding_rank: Size | None = None
@@ -94,7 +98,9 @@ class Shape(Strict):
         if any(a >= b for a, b in itertools.pairwise(places)):
             raise ValueError("exits must be in ascending order of layer, without repeats")
         if places and places[-1] != len(self.layers):
-            raise ValueError(f"the last exit must sit after the last layer ({len(self.layers)}), not {places[-1]}")
+            raise ValueError(
+                f"the last exit must sit after the last layer ({len(self.layers)}), not {places[-1]}"
+            )
         return self
 
     @property
@@ -106,9 +112,9 @@ class Shape(Strict):
 class ExitRule(Strict):
     """When a row leaves early: a criterion and its threshold, one for all exits or one per exit.
 
-    Thresholds are in the criterion's own unit (nats for entropy, a probability for confidence, a count for patience);
-    an exit without a threshold never answers early. `change` is the regression criterion's tolerance in label units.
-    `entropy_ceiling` (nats) forbids leaving while the head's entropy is above it.
+    Thresholds are in the criterion's own unit (nats for entropy, a probability for confidence, a count for
+    patience); an exit without a threshold never answers early. `change` is the regression criterion's
+    tolerance in label units. `entropy_ceiling` (nats) forbids leaving while the head's entropy is above it.
     """
 
     criterion: str
@@ -144,7 +150,7 @@ class Expectation(Strict):
 
 
 class Promise(Strict):
-    """How far a Point may be trusted: the literature's plug-in rule (uncertified), or a certificate by its id."""
+    """How far a Point may be trusted: a rule of the literature (uncertified), or a certificate by its id."""
 
     kind: Literal["uncertified", "certified"] = "uncertified"
     rule: str | None = None
@@ -157,11 +163,11 @@ class Promise(Strict):
 class Point(Strict):
     """How much of the Shape an input uses. The empty Point is the full model.
 
-    `exits` is the early-exit rule, `retention` the share of each row's tokens leaving each layer (non-increasing),
-    `precision` the type the Point must run in (None: any).
+    `exits` is the early-exit rule, `retention` the share of each row's tokens leaving each layer
+    (non-increasing), `precision` the type the Point must run in (None: any).
     """
 
-    version: Literal[1] = FORMAT_VERSION
+    version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1, pattern=r"^[^\s/][^\n/]*$")]
     exits: ExitRule | None = None
     retention: tuple[Fraction, ...] | None = None
@@ -188,8 +194,8 @@ def parse(kind: type[Record], value: object, where: str) -> Record:
         where: File and field named in the error, such as `small/config.json: shape`.
 
     Raises:
-        PlanError: With one line naming the field, what is wrong with it, and (for an unknown field) the nearest
-            known one.
+        PlanError: With one line naming the field, what is wrong with it, and (for an unknown field) the
+            nearest known one.
     """
     if isinstance(value, Mapping):
         version = value.get("version", FORMAT_VERSION)
@@ -209,9 +215,7 @@ def json_schema(kind: type[BaseModel]) -> dict[str, Any]:
     return kind.model_json_schema()
 
 
-def dense_shape(
-    layers: int, heads: int, intermediate_size: int, exits: tuple[ExitShape, ...] = ()
-) -> Shape:
+def dense_shape(layers: int, heads: int, intermediate_size: int, exits: tuple[ExitShape, ...] = ()) -> Shape:
     """The Shape of an untouched checkpoint: every head and neuron of every layer, in 32 bits."""
     return Shape(
         layers=tuple(
@@ -225,7 +229,9 @@ def dense_shape(
 def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
     problems = error.errors()
     problem = problems[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(".")
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(
+        "."
+    )
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         field = str(problem["loc"][-1])

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-import click
 import typer
 
 from lessen.cli import bench, compress, demo, evaluate, inspect, predict
-from lessen.cli.output import Stop
 
 app = typer.Typer(
     name="lessen",
@@ -19,8 +17,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, compress, evaluate, bench, predict, inspect):
-    app.command(name=command.__name__.rpartition(".")[2])(command.command)
+COMMANDS = {
+    "demo": demo,
+    "compress": compress,
+    "evaluate": evaluate,
+    "bench": bench,
+    "predict": predict,
+    "inspect": inspect,
+}
+for name, module in COMMANDS.items():
+    app.command(name=name)(module.command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,18 +45,20 @@ def _run(given: list[str], debug: bool) -> int:
     _quiet_libraries()
     try:
         app(given, standalone_mode=False, prog_name="lessen")
-    except click.exceptions.NoArgsIsHelpError:
+    except typer.TyperException as error:
+        message = error.format_message()
+        command = next((word for word in given if not word.startswith("-")), "")
+        if not message.startswith("Usage:"):
+            where = f"lessen {command}" if command in COMMANDS else "lessen"
+            message = f"lessen: {' '.join(message.split())} (see {where} --help)"
+        print(message, file=sys.stderr)
         return 2
-    except click.UsageError as error:
-        where = f" (see lessen {error.ctx.info_name} --help)" if error.ctx and error.ctx.parent else ""
-        print(f"lessen: {error.format_message()}{where}", file=sys.stderr)
-        return 2
-    except (LessenError, Stop) as error:
+    except LessenError as error:
         if debug:
             raise
         print(f"lessen: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except (Interrupted, KeyboardInterrupt, click.exceptions.Abort) as error:
+    except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
         print(f"lessen: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -59,7 +67,9 @@ def _run(given: list[str], debug: bool) -> int:
 
 
 def _quiet_libraries() -> None:
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -6,7 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.output import Json, LabelColumn, PairColumn, Stop, Task, TextColumn, Threads, emit, percent, say, table
+from lessen.cli.output import (
+    Json,
+    LabelColumn,
+    PairColumn,
+    Task,
+    TextColumn,
+    emit,
+    percent,
+    precision_of,
+    say,
+    table,
+)
+from lessen.errors import InputError
 
 
 def command(
@@ -15,12 +27,15 @@ def command(
         str, typer.Option(help="Rows to time on; quality is measured on the same rows if they have labels.")
     ] = "builtin:movie-reviews",
     against: Annotated[
-        str, typer.Option(help="Rivals, separated by commas; onnxruntime and openvino need the [bench] extra.")
+        str,
+        typer.Option(help="Rivals, separated by commas; onnxruntime and openvino need the [bench] extra."),
     ] = "torch",
     point: Annotated[list[str] | None, typer.Option(help="Only these Points; all if not given.")] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8,32",
     rows: Annotated[int, typer.Option(min=1, help="How many rows to time on.")] = 64,
-    precision: Annotated[str, typer.Option(help="Our own precisions, separated by commas.")] = "float32,bfloat16",
+    precision: Annotated[
+        str, typer.Option(help="Our own precisions, separated by commas.")
+    ] = "float32,bfloat16",
     seconds: Annotated[float, typer.Option(min=0.1, help="Time for each batch size.")] = 20.0,
     thread_count: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads.")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
@@ -46,16 +61,14 @@ def command(
     kinds = [kind for kind in against.split(",") if kind and kind != "none"]
     for kind in kinds:
         if kind not in RIVALS:
-            raise Stop(f"--against {kind}: choose from {', '.join(RIVALS)}")
+            raise InputError(f"--against {kind}: choose from {', '.join(RIVALS)}")
     sizes = _numbers(batch)
     models: dict[str, Any] = {}
     for name in precision.split(","):
-        if name not in ("float32", "bfloat16"):
-            raise Stop(f"--precision {name}: choose float32, bfloat16 or both")
-        models["lessen" if name == "float32" else "lessen-bf16"] = load(model, precision=name)
+        models["lessen" if name == "float32" else "lessen-bf16"] = load(model, precision=precision_of(name))
     first = next(iter(models.values()))
     if not isinstance(first, LessenForSequenceClassification):
-        raise Stop(f"{model} has no classifier to time; compress it on a task first")
+        raise InputError(f"{model} has no classifier to time; compress it on a task first")
     source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
     fits = source.labels is not None and source.kind == first.problem_type
     fits = fits and set(source.label_names) <= set(first.config.id2label.values())
@@ -81,7 +94,9 @@ def command(
     if as_json:
         emit({"rows": [row.as_dict() for row in result], "threads": count, "machine": machine()})
         return
-    show(result, f"ms per row on {len(sample)} rows of {data}, {result[0].length:.0f} tokens, {count} threads")
+    show(
+        result, f"ms per row on {len(sample)} rows of {data}, {result[0].length:.0f} tokens, {count} threads"
+    )
 
 
 def show(result: Any, title: str) -> None:
@@ -111,5 +126,5 @@ def _numbers(text: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 1:
-        raise Stop(f"--batch {text}: expected sizes such as 1,8,32")
+        raise InputError(f"--batch {text}: expected sizes such as 1,8,32")
     return numbers

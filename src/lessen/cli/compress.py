@@ -12,7 +12,6 @@ from lessen.cli.output import (
     Json,
     LabelColumn,
     PairColumn,
-    Stop,
     Task,
     TextColumn,
     emit,
@@ -21,28 +20,44 @@ from lessen.cli.output import (
     say,
     table,
 )
+from lessen.errors import InputError
 
 
 def command(
     model: Annotated[str | None, typer.Argument(help="Hub name, local folder, or builtin:NAME.")] = None,
-    data: Annotated[str | None, typer.Option(help="CSV, TSV, JSONL or Parquet file, builtin:NAME, hub dataset.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="CSV, TSV, JSONL or Parquet file, builtin:NAME, hub dataset.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the result.")] = Path("small"),
     max_drop: Annotated[
-        list[str] | None, typer.Option(help="Loss allowed against full depth; repeat for several Points. [1%]")
+        list[str] | None,
+        typer.Option(help="Loss allowed against full depth; repeat for several Points. [1%]"),
     ] = None,
     system: Annotated[str, typer.Option(help="early-exit, pabee, deebert or self-exit.")] = "early-exit",
-    tune_data: Annotated[str | None, typer.Option(help="Rows to choose thresholds on; else a part of --data.")] = None,
-    test_data: Annotated[str | None, typer.Option(help="Rows for the final figures; else a part of --data.")] = None,
+    tune_data: Annotated[
+        str | None, typer.Option(help="Rows to choose thresholds on; else a part of --data.")
+    ] = None,
+    test_data: Annotated[
+        str | None, typer.Option(help="Rows for the final figures; else a part of --data.")
+    ] = None,
     exits: Annotated[str | None, typer.Option(help="Layers with an exit, such as 2,4,6; else all.")] = None,
     pool: Annotated[str | None, typer.Option(help="What a new exit reads: cls or mean. [mean]")] = None,
-    exit_hidden: Annotated[int | None, typer.Option(min=1, help="Width of a dense layer in each new exit.")] = None,
-    criterion: Annotated[list[str] | None, typer.Option(help="Exit criteria to choose from; repeatable.")] = None,
-    objective: Annotated[str | None, typer.Option(help="Training objective; the system's own if not given.")] = None,
+    exit_hidden: Annotated[
+        int | None, typer.Option(min=1, help="Width of a dense layer in each new exit.")
+    ] = None,
+    criterion: Annotated[
+        list[str] | None, typer.Option(help="Exit criteria to choose from; repeatable.")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Training objective; the system's own if not given.")
+    ] = None,
     epochs: Annotated[float | None, typer.Option(min=0.0, help="Passes over the training rows.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per training step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the order of rows and new weights.")] = 0,
-    plan: Annotated[Path | None, typer.Option(help="Replay a saved plan.json; no other option applies.")] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="Replay a saved plan.json; no other option applies.")
+    ] = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
@@ -51,17 +66,17 @@ def command(
 ) -> None:
     """Train exits into a model and choose how early inputs may leave it.
 
-    The figures printed are measured on rows that neither training nor the choice of thresholds saw. Thresholds come
-    from the literature's plug-in rule on a tuning split: they are measured, not certified.
+    The figures printed are measured on rows that neither training nor the choice of thresholds saw.
+    Thresholds come from the literature's plug-in rule on a tuning split: they are measured, not certified.
     """
     from lessen.systems import system_of
-    from lessen.systems.pipeline import CompressionPlan, Columns, compress, plan_for
+    from lessen.systems.pipeline import Columns, CompressionPlan, compress, plan_for
 
     if plan is not None:
         chosen = _read_plan(plan)
     else:
         if model is None or data is None:
-            raise Stop("compress needs MODEL and --data (or --plan)")
+            raise InputError("compress needs MODEL and --data (or --plan)")
         recipe: dict[str, Any] = {
             "objective": objective,
             "epochs": epochs,
@@ -96,14 +111,22 @@ def command(
         )
         return
     show_results(outcome.results, f"on {outcome.rows['test']:,} rows never seen")
-    say(f"saved {out}; its default point is {outcome.model.config.point!r} (chosen by the plug-in rule, uncertified)")
+    say(
+        f"saved {out}; its default point is {outcome.model.config.point!r}, by the plug-in rule (uncertified)"
+    )
 
 
 def show_results(results: Any, title: str) -> None:
     """Points side by side."""
     deepest = max(max(result.layers) for result in results)
     table(
-        ["point", results[0].metric, "mean layers", "MACs ratio", *(f"exit {i}" for i in range(1, deepest + 1))],
+        [
+            "point",
+            results[0].metric,
+            "mean layers",
+            "MACs ratio",
+            *(f"exit {i}" for i in range(1, deepest + 1)),
+        ],
         [
             [
                 result.name,
@@ -128,18 +151,18 @@ def _exits(model: str, layers: str | None, pool: str | None, hidden: int | None)
     try:
         places = sorted({int(part) for part in layers.split(",")}) if layers else list(range(1, depth + 1))
     except ValueError:
-        raise Stop(f"--exits {layers}: expected layer numbers such as 2,4,6") from None
+        raise InputError(f"--exits {layers}: expected layer numbers such as 2,4,6") from None
     if places[0] < 1 or places[-1] > depth:
-        raise Stop(f"--exits {layers}: the model has layers 1 to {depth}")
+        raise InputError(f"--exits {layers}: the model has layers 1 to {depth}")
     if pool not in (None, "cls", "mean"):
-        raise Stop(f"--pool {pool}: choose cls or mean")
+        raise InputError(f"--pool {pool}: choose cls or mean")
     shape: dict[str, Any] = {"pool": pool or "mean", "hidden_size": hidden}
     return tuple(ExitShape(layer=place, **shape) for place in sorted({*places, depth}))
 
 
 def _task(task: str | None) -> Any:
     if task not in (None, "classification", "multi-label", "regression"):
-        raise Stop(f"--task {task}: choose classification, multi-label or regression")
+        raise InputError(f"--task {task}: choose classification, multi-label or regression")
     return task
 
 
@@ -150,5 +173,5 @@ def _read_plan(path: Path) -> Any:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Stop(f"--plan {path}: {error}") from None
+        raise InputError(f"--plan {path}: {error}") from None
     return parse(CompressionPlan, raw, str(path))

@@ -24,9 +24,11 @@ def command(
 ) -> None:
     """Give MiniLM early exits on movie reviews, and time it against the dense Hugging Face model.
 
-    Fine-tunes on 80 % of the reviews, chooses thresholds on 10 %, and reports on the last 10 %, which nothing else
-    sees. A second run reuses the trained model.
+    Fine-tunes on 80 % of the reviews, chooses thresholds on 10 %, and reports on the last 10 %, which nothing
+    else sees. A second run reuses the trained model.
     """
+    import torch
+
     from lessen.cli.output import parse_share
     from lessen.measure.side_by_side import compare
     from lessen.plan import FULL
@@ -34,8 +36,6 @@ def command(
     from lessen.runtime.text import encode
     from lessen.systems import system_of
     from lessen.systems.pipeline import plan_for, read_splits
-
-    import torch
 
     plan = plan_for(
         system_of("early-exit"),
@@ -83,7 +83,13 @@ def command(
     table(
         ["on reviews never seen", "accuracy", "mean layers", "ms per review", "speed-up"],
         [
-            ["Hugging Face, dense", percent(full.value), f"{full.mean_layers:.1f}", f"{ms['hugging face']:.2f}", "1.0x"],
+            [
+                "Hugging Face, dense",
+                percent(full.value),
+                f"{full.mean_layers:.1f}",
+                f"{ms['hugging face']:.2f}",
+                "1.0x",
+            ],
             *(
                 [
                     f"lessen, {label}",
@@ -95,14 +101,15 @@ def command(
                 for label, result in (("full depth", full), ("early exits", chosen))
             ),
         ],
-        f"{len(test)} reviews, batch 1, {torch.get_num_threads()} threads; thresholds by the plug-in rule (uncertified)",
+        f"{len(test)} reviews, batch 1, {torch.get_num_threads()} threads; "
+        "thresholds by the plug-in rule (uncertified)",
     )
     _show_sentences(test, logits, layers, list(model.config.id2label.values()))
-    print(f"\nthe model is in {out}: try  lessen predict {out} \"a gripping film\"")
+    print(f'\nthe model is in {out}: try  lessen predict {out} "a gripping film"')
 
 
 def _trained(plan: Any, out: Path) -> tuple[Any, Any]:
-    """The demo's model: from an earlier run of the same plan, or trained now. Also its test rows, if just read."""
+    """The demo's model, from an earlier run of the same plan or trained now; its test rows, if just read."""
     import json
 
     from lessen.loading import load

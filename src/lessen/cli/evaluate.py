@@ -13,13 +13,13 @@ from lessen.cli.output import (
     LabelColumn,
     PairColumn,
     Precision,
-    Stop,
     Task,
     TextColumn,
     emit,
     precision_of,
     say,
 )
+from lessen.errors import InputError
 
 
 def command(
@@ -46,19 +46,22 @@ def command(
 
     loaded = load(model, precision=precision_of(precision))
     if not isinstance(loaded, LessenForSequenceClassification):
-        raise Stop(f"{model} has no classifier to evaluate; it only embeds sentences")
+        raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
     table = read(data, text=text_column, pair=pair_column, label=label_column, split=split, task=task)
     if table.labels is None:
-        raise Stop(f"{data} has no labels to evaluate against")
+        raise InputError(f"{data} has no labels to evaluate against")
     if table.kind != loaded.problem_type:
-        raise Stop(f"{data} is for {table.kind}, {model} was trained for {loaded.problem_type}")
+        raise InputError(f"{data} is for {table.kind}, {model} was trained for {loaded.problem_type}")
     table = table.with_labels_of(list(loaded.config.id2label.values()))
     began = time.perf_counter()
     encoded = encode(loaded.tokenizer, table.texts, loaded.config.facts().max_tokens, strict=strict)
     if cut := sum(row.truncated for row in encoded):
-        say(f"{cut} of {len(encoded)} texts were cut to the model's {loaded.config.facts().max_tokens} tokens")
+        say(
+            f"{cut} of {len(encoded)} texts were cut to the model's {loaded.config.facts().max_tokens} tokens"
+        )
     chosen = [loaded.use(name).point for name in point] if point else list(loaded.points.values())
-    results = [evaluate(loaded, encoded, table.labels, each, batch_size) for each in chosen]
+    labels = table.labels or []
+    results = [evaluate(loaded, encoded, labels, each, batch_size) for each in chosen]
     if as_json:
         emit(
             {

@@ -23,7 +23,9 @@ def command(
         emit(facts)
         return
     counts = facts["parameters"]
-    print(f"{model}: {facts['family']}, {len(facts['layers'])} layers, {counts['total'] / 1e6:.2f}M parameters")
+    print(
+        f"{model}: {facts['family']}, {len(facts['layers'])} layers, {counts['total'] / 1e6:.2f}M parameters"
+    )
     print(
         f"  encoder {counts['encoder'] / 1e6:.2f}M, embeddings {counts['embeddings'] / 1e6:.2f}M, "
         f"exits {counts['exits'] / 1e6:.4f}M; {facts['bytes'] / 1e6:.1f} MB; "

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lessen.errors import InputError
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Data = Annotated[
     str, typer.Option("--data", help="A CSV, TSV, JSONL or Parquet file, builtin:NAME, or a hub dataset.")
@@ -19,14 +21,11 @@ TextColumn = Annotated[str | None, typer.Option(help="Column with the text.")]
 PairColumn = Annotated[str | None, typer.Option(help="Column with the second text of a pair.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column with the label.")]
 Task = Annotated[
-    str | None, typer.Option(help="classification, multi-label or regression; found from the labels if not given.")
+    str | None,
+    typer.Option(help="classification, multi-label or regression; found from the labels if not given."),
 ]
 Precision = Annotated[str, typer.Option(help="Type of the weights: float32 or bfloat16.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; torch's default if not given.")]
-
-
-class Stop(Exception):
-    """Bad usage found by a command itself."""
 
 
 def say(line: str) -> None:
@@ -57,7 +56,7 @@ def percent(share: float) -> str:
 def precision_of(name: str) -> Any:
     """Check a `--precision` value."""
     if name not in ("float32", "bfloat16"):
-        raise Stop(f"--precision {name}: choose float32 or bfloat16")
+        raise InputError(f"--precision {name}: choose float32 or bfloat16")
     return name
 
 
@@ -65,13 +64,15 @@ def parse_share(text: str, option: str) -> float:
     """`1%` or `0.01` as 0.01.
 
     Raises:
-        Stop: When it is neither.
+        InputError: When it is neither.
     """
     raw = text.strip()
     try:
         value = float(raw[:-1]) / 100 if raw.endswith("%") else float(raw)
     except ValueError:
-        raise Stop(f"{option} {text}: expected a share such as 1% or 0.01") from None
+        raise InputError(f"{option} {text}: expected a share such as 1% or 0.01") from None
     if not 0 <= value < 1:
-        raise Stop(f"{option} {text}: must be at least 0 and below 100%; 1% means one point in a hundred")
+        raise InputError(
+            f"{option} {text}: must be at least 0 and below 100%; 1% means one point in a hundred"
+        )
     return value

@@ -7,15 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.output import Json, Precision, Stop, emit, precision_of, table
+from lessen.cli.output import Json, Precision, emit, precision_of, table
+from lessen.errors import InputError
 
 
 def command(
     model: Annotated[str, typer.Argument(help="Model folder, hub name, or builtin:NAME.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to answer.")] = None,
-    file: Annotated[Path | None, typer.Option(help="One text per line; a tab separates the two of a pair.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="One text per line; a tab separates the two of a pair.")
+    ] = None,
     pair: Annotated[list[str] | None, typer.Option(help="Second text for each text, in order.")] = None,
-    point: Annotated[str | None, typer.Option(help="Point to answer at; the model's default if not given.")] = None,
+    point: Annotated[
+        str | None, typer.Option(help="Point to answer at; the model's default if not given.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     precision: Precision = "float32",
     strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model.")] = False,
@@ -27,7 +32,7 @@ def command(
 
     loaded = load(model, precision=precision_of(precision))
     if not isinstance(loaded, LessenForSequenceClassification):
-        raise Stop(f"{model} has no classifier; embed texts with lessen.load(...).embed in Python")
+        raise InputError(f"{model} has no classifier; embed texts with lessen.load(...).embed in Python")
     inputs = _inputs(texts, file, pair)
     predictions = loaded.predict(inputs, point=point, batch_size=batch_size, strict=strict)
     shown = [text if isinstance(text, str) else " | ".join(text) for text in inputs]
@@ -38,7 +43,13 @@ def command(
     table(
         ["text", "answer", "probability", "layers", "tokens"],
         [
-            [_short(text), _answer(p), _probability(p), p.layers, f"{p.tokens}{' (cut)' if p.truncated else ''}"]
+            [
+                _short(text),
+                _answer(p),
+                _probability(p),
+                p.layers,
+                f"{p.tokens}{' (cut)' if p.truncated else ''}",
+            ]
             for text, p in zip(shown, predictions, strict=True)
         ],
     )
@@ -50,13 +61,13 @@ def _inputs(texts: list[str] | None, file: Path | None, pair: list[str] | None) 
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise Stop(f"cannot read {file}: {error}") from None
+            raise InputError(f"cannot read {file}: {error}") from None
         inputs += [tuple(line.split("\t", 1)) if "\t" in line else line for line in lines]
     if not inputs:
-        raise Stop("nothing to predict: give texts, or --file")
+        raise InputError("nothing to predict: give texts, or --file")
     if pair:
         if len(pair) != len(inputs):
-            raise Stop(f"{len(inputs)} texts but {len(pair)} --pair texts; give one for each")
+            raise InputError(f"{len(inputs)} texts but {len(pair)} --pair texts; give one for each")
         inputs = list(zip(inputs, pair, strict=True))
     return inputs
 

@@ -1,8 +1,9 @@
 """Exit criteria: from the logits of successive exits to one score per row, and when a score is good enough.
 
-Every criterion has the same three parts: a score in its natural unit, the side of the threshold on which a row
-leaves, and a memory carried from one exit to the next (nothing for most; the previous entropy or a count for some).
-Scores are computed in float32 or wider from log-probabilities, so saturated logits such as (200, 0, 0) are safe.
+Every criterion has the same three parts: a score in its natural unit, the side of the threshold on which a
+row leaves, and a memory carried from one exit to the next (nothing for most; the previous entropy or a count
+for some). Scores are computed in float32 or wider from log-probabilities, so saturated logits such as (200,
+0, 0) are safe.
 
 Sources: entropy (DeeBERT; COST-EFF 1.10), its normalised form (FastBERT), maximum probability (Shallow-Deep),
 margin (CALM; self-supervised exits 1.1), patience (PABEE), fractional entropy reduction (BEExformer 1.8).
@@ -22,7 +23,7 @@ from lessen.errors import PlanError
 from lessen.plan import ExitRule
 
 Memory = Tensor | None
-"""What a criterion remembers per row, `[rows, k]`; None before the first exit, and for criteria without memory."""
+"""What a criterion remembers per row, `[rows, k]`; None before the first exit or without memory."""
 
 Step = Callable[[Tensor, Memory, ExitRule], tuple[Tensor, Memory]]
 """`step(logits [rows, outputs], memory, rule)` to scores `[rows]` and the next memory."""
@@ -128,8 +129,8 @@ CRITERIA: dict[str, Criterion] = {
         Criterion("regression_patience", _regression_patience, "at_least", remembers=True, regression=True),
     )
 }
-"""`entropy_plateau` leaves when an exit no longer reduces the entropy by the given fraction (the default reading of
-BEExformer's rule), `entropy_drop` when it does (the alternative); see the spec page, 1.8."""
+"""`entropy_plateau` leaves when an exit no longer reduces the entropy by the given fraction (the default
+reading of BEExformer's rule), `entropy_drop` when it does (the alternative); see the spec page, 1.8."""
 
 
 def criterion_of(rule: ExitRule, *, regression: bool) -> Criterion:

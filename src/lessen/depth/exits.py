@@ -18,13 +18,14 @@ class _ScaleGradient(torch.autograd.Function):
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * ctx.factor, None
 
 
 def scale_gradient(values: Tensor, factor: float) -> Tensor:
     """The same values; their gradient is multiplied by `factor` on the way back."""
-    return _ScaleGradient.apply(values, factor)
+    scaled: Tensor = _ScaleGradient.apply(values, factor)
+    return scaled
 
 
 def every_exit(
@@ -37,8 +38,9 @@ def every_exit(
         ids: Token ids `[tokens]`.
         rows: Layout of the batch.
         segments: Segment ids `[tokens]`, or None.
-        equilibrium: Gradient equilibrium (COST-EFF page, 1.4): a layer's gradient becomes the mean over the exits
-            at or above it instead of their sum. Forward values and the heads' own gradients do not change.
+        equilibrium: Gradient equilibrium (COST-EFF page, 1.4): a layer's gradient becomes the mean over the
+            exits at or above it instead of their sum. Forward values and the heads' own gradients do not
+            change.
 
     Returns:
         One `[rows, outputs]` tensor for each exit.

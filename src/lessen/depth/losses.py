@@ -1,4 +1,4 @@
-"""Losses over the answers of all exits. Each takes the logits of every exit (shallowest first) and returns a scalar."""
+"""Losses over the answers of all exits: logits of every exit (shallowest first) to a scalar."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def task_loss(problem_type: str) -> TaskLoss:
 def exit_weights(count: int, how: str) -> list[float]:
     """Weights of `count` exits, shallowest first.
 
-    `sum`: 1 each (COST-EFF). `uniform`: 1 / count each (soft routing, BEExformer 1.8). `linear`: proportional to the
-    exit's rank, summing to 1 (PABEE; the other soft-routing reading). `last`: only the last exit.
+    `sum`: 1 each (COST-EFF). `uniform`: 1 / count each (soft routing, BEExformer 1.8). `linear`: proportional
+    to the exit's rank, summing to 1 (PABEE; the other soft-routing reading). `last`: only the last exit.
     """
     if how == "sum":
         return [1.0] * count
@@ -55,13 +55,12 @@ def self_distillation(
 ) -> Tensor:
     """Distance of every earlier exit from the model's own last one, without labels; mean over exits and rows.
 
-    KL(last || exit) for classification, scaled by temperature squared; binary KL per label for multi-label; squared
-    difference for regression. The last exit is the teacher and gets no gradient (self-supervised exits page, 1.4).
+    KL(last || exit) for classification, scaled by temperature squared; binary KL per label for multi-label;
+    squared difference for regression. The last exit is the teacher and gets no gradient (self-supervised
+    exits page, 1.4).
     """
     teacher = answers[-1].detach()
-    terms = [
-        _distance(answer, teacher, problem_type, temperature) for answer in answers[:-1]
-    ]
+    terms = [_distance(answer, teacher, problem_type, temperature) for answer in answers[:-1]]
     return torch.stack(terms).mean()
 
 

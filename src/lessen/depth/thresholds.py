@@ -1,5 +1,7 @@
-"""Choosing exit thresholds on a tuning split by the literature's plug-in rule: the fastest rule whose measured loss there
-is small enough. What holds on the tuning split need not hold on new rows; Points chosen here are labelled uncertified.
+"""Choosing exit thresholds on a tuning split by the literature's plug-in rule.
+
+The fastest rule whose measured loss there is small enough is taken. What holds on the tuning split need not
+hold on new rows; Points chosen here are labelled uncertified.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ def choose(
 
     Args:
         logits: Of every exit, `[exits, rows, outputs]`.
-        scores: Score in [0, 1] of every exit's answer, `[exits, rows]` (accuracy, or agreement with the last exit).
+        scores: Score in [0, 1] of every exit's answer, `[exits, rows]` (accuracy, or agreement with the last
+            exit).
         layers: Depth of each exit (1-based), ascending.
         criteria: Names of the criteria to try.
         max_drop: Largest mean score lost; 0.01 is one point in a hundred.
@@ -75,14 +78,13 @@ def candidates(
         yield Choice(rule, drop, float(depth[chosen].mean()))
 
 
-def path(
-    logits: Array, layers: Sequence[int], criterion: str, *, label_range: float = 1.0
-) -> list[ExitRule]:
+def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: float = 1.0) -> list[ExitRule]:
     """Rules of one criterion in order of boldness.
 
-    Criteria with a real-valued score get one threshold per exit, matched so that the rows leaving there agree with
-    the last exit at a target rate, for targets falling from one to a half, never growing more careful along the path
-    (self-supervised exits page, 6.1). Patience gets every count; the entropy rules a grid of one global threshold.
+    Criteria with a real-valued score get one threshold per exit, matched so that the rows leaving there agree
+    with the last exit at a target rate, for targets falling from one to a half, never growing more careful
+    along the path (self-supervised exits page, 6.1). Patience gets every count; the entropy rules a grid of
+    one global threshold.
     """
     kind = CRITERIA[criterion]
     if criterion == "patience":
@@ -117,7 +119,7 @@ def _matched_path(
     ordered = np.take_along_axis(sign * scores, surest_first, 1)
     running = np.take_along_axis(agree, surest_first, 1).cumsum(1) / np.arange(1, agree.shape[1] + 1)
     boldest: dict[int, float] = {}
-    rules = []
+    rules: list[ExitRule] = []
     for target in np.linspace(1.0, 0.5, AGREEMENT_LEVELS):
         for exit in range(len(scores)):
             enough = np.flatnonzero(running[exit] >= target)

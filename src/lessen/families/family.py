@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lessen.errors import ArtefactError, UnsupportedModelError
 from lessen.model.architecture import Architecture
-from lessen.plan import ExitShape
+from lessen.plan import ExitShape, HeadActivation
 
 Names = Mapping[str, str | tuple[str, ...]]
 """Our part to theirs. A tuple means ours is theirs laid end to end along the first axis."""
@@ -39,7 +39,7 @@ class Family:
     stem: Names
     parts: Names
     head: Names
-    head_activation: str = "tanh"
+    head_activation: HeadActivation = "tanh"
     sizes: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -49,7 +49,9 @@ class Family:
             raise UnsupportedModelError(
                 f"{config.model_type} with is_decoder=True is not supported; lessen knows it as an encoder"
             )
-        sizes = {ours: theirs for ours, theirs in {**COMMON_SIZES, **self.sizes}.items() if ours not in self.facts}
+        sizes = {
+            ours: theirs for ours, theirs in {**COMMON_SIZES, **self.sizes}.items() if ours not in self.facts
+        }
         read = {ours: getattr(config, theirs) for ours, theirs in sizes.items()}
         read.setdefault("embedding_size", read["hidden_size"])
         facts: dict[str, Any] = {

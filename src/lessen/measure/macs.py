@@ -1,7 +1,7 @@
 """Multiply-accumulate operations, exactly: matrix products only, counted for each row's own length.
 
-Embedding lookups, norms, activations, softmax and residual sums are not counted; every exit head that is evaluated
-is. `docs/measuring.md` has the definition in words.
+Embedding lookups, norms, activations, softmax and residual sums are not counted; every exit head that is
+evaluated is. `docs/measuring.md` has the definition in words.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def row_macs(
         outputs: Outputs of a head.
         tokens: Length of the row.
         layers: Layers the row goes through; all if None.
-        heads: Depths of the exit heads evaluated on the way, the answering one included; only the last if None.
+        heads: Depths of the exit heads evaluated on the way, the answering one included; only the last if
+            None.
     """
     depth = len(shape.layers) if layers is None else layers
     total = architecture.embedding_size * architecture.hidden_size * tokens

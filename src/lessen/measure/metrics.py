@@ -43,7 +43,8 @@ def row_scores(
         logits: `[rows, outputs]`.
         truth: Labels; or, to measure agreement, another model's answers in the form of labels.
         problem_type: As in transformers.
-        label_range: Regression: the spread of the labels; the score is 1 minus the error as a share of it, at least 0.
+        label_range: Regression: the spread of the labels; the score is 1 minus the error as a share of it, at
+            least 0.
     """
     target = np.asarray(truth)
     if problem_type == "single_label_classification":

@@ -1,22 +1,23 @@
-"""Time a model's Points and the same weights in other runtimes: same rows, same threads, interleaved, one process.
+"""Time a model's Points and the same weights in other runtimes: same rows and threads, interleaved.
 
-Every figure carries the quality reached on the same rows. Before anything is timed, each float32 rival must give the
-model's own full-depth answers; a rival that does not is a bug and stops the comparison.
+Every figure carries the quality reached on the same rows. Before anything is timed, each float32 rival must
+give the model's own full-depth answers; a rival that does not is a bug and stops the comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from lessen.measure.latency import interleaved, threads
+from lessen.measure.rivals import build
 
 from lessen.errors import LessenError
-from lessen.measure.latency import interleaved, threads
 from lessen.measure.metrics import quality
-from lessen.measure.rivals import build
 from lessen.plan import FULL, Point
 from lessen.runtime.engine import run
 from lessen.runtime.text import Encoded, collate
@@ -70,8 +71,8 @@ def compare(
     """Time Points and rivals on the same batches.
 
     Args:
-        models: The model by kind (`lessen`, `lessen-bf16`, ...): the same weights in different precisions. The first
-            is the one rivals are built from.
+        models: The model by kind (`lessen`, `lessen-bf16`, ...): the same weights in different precisions.
+            The first is the one rivals are built from.
         encoded: Rows to time on, in random order.
         labels: Of the rows, for the quality column; None leaves it empty.
         points: Points of each model.
@@ -106,6 +107,10 @@ def run_all(model: Any, encoded: Sequence[Encoded], point: Point, batch: int) ->
     )
 
 
+def _rival_all(rival: Any, encoded: Sequence[Encoded], batch: int) -> torch.Tensor:
+    return torch.cat([rival(encoded[start : start + batch]) for start in range(0, len(encoded), batch)])
+
+
 def _one_size(
     models: dict[str, Any],
     rivals: dict[str, Any],
@@ -119,26 +124,24 @@ def _one_size(
     candidates: dict[tuple[str, str], Callable[[], torch.Tensor]] = {}
     for kind, model in models.items():
         for point in points:
-            candidates[kind, point.name] = lambda m=model, p=point: run_all(m, encoded, p, batch)
+            candidates[kind, point.name] = partial(run_all, model, encoded, point, batch)
     for kind, rival in rivals.items():
-        candidates[kind, "dense"] = lambda r=rival: torch.cat(
-            [r(encoded[start : start + batch]) for start in range(0, len(encoded), batch)]
-        )
-    names = {"\n".join(key): call for key, call in candidates.items()}
-    values: dict[str, float | None] = dict.fromkeys(names)
+        candidates[kind, "dense"] = partial(_rival_all, rival, encoded, batch)
+    values: dict[tuple[str, str], float | None] = dict.fromkeys(candidates)
     if labels is not None:
-        values = {
-            name: quality(call().double().numpy(), labels, problem_type) for name, call in names.items()
-        }
-    timings = interleaved(names, seconds=seconds)
+        for key, call in candidates.items():
+            values[key] = quality(call().double().numpy(), labels, problem_type)
+    keys = {" ".join(key): key for key in candidates}
+    timings = interleaved({name: candidates[key] for name, key in keys.items()}, seconds=seconds)
     length = float(np.mean([len(row.ids) for row in encoded]))
     return [
         Row(
-            *name.split("\n"),
+            kind=keys[name][0],
+            name=keys[name][1],
             batch=batch,
             length=length,
             ms=timing.median_ms / len(encoded),
-            value=values[name],
+            value=values[keys[name]],
             low=timing.low_ms / len(encoded),
             high=timing.high_ms / len(encoded),
         )
@@ -151,4 +154,6 @@ def _check(kind: str, found: torch.Tensor, expected: torch.Tensor) -> None:
         return
     gap = float((found.double() - expected.double()).abs().max() / expected.abs().max())
     if not gap <= TOLERANCE:
-        raise LessenError(f"{kind} answers differently from the model it was built from (by {gap:.2g}); not timed")
+        raise LessenError(
+            f"{kind} answers differently from the model it was built from (by {gap:.2g}); not timed"
+        )

@@ -1,4 +1,4 @@
-"""What a checkpoint's family fixes: sizes and variants of the transformer, none of them a choice of lessen's."""
+"""What a checkpoint's family fixes: sizes and variants of the transformer; no choice of lessen's."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]
 class Architecture(Strict):
     """Family facts, under transformers' config names where those exist.
 
-    `position` is how order enters: a learned table added to the embeddings, or that plus a learned bias over bucketed
-    relative distances shared by all layers. `position_offset` is the row of the position table used by the first
-    token (RoBERTa counts from `pad_token_id + 1`).
+    `position` is how order enters: a learned table added to the embeddings, or that plus a learned bias over
+    bucketed relative distances shared by all layers. `position_offset` is the row of the position table used
+    by the first token (RoBERTa counts from `pad_token_id + 1`).
     """
 
     family: str

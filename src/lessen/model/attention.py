@@ -1,7 +1,7 @@
 """Self-attention over a ragged batch: every row attends to itself.
 
-In inference no padding is computed. With gradients one padded call replaces many small ones, because the backward
-passes of small calls cost far more than the padding of length-grouped batches.
+In inference no padding is computed. With gradients one padded call replaces many small ones, because the
+backward passes of small calls cost far more than the padding of length-grouped batches.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from lessen.model.rows import Rows
 
 
 def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
-    """Attention of each row to itself, by the implementation that suits the device and whether gradients are on.
+    """Attention of each row to itself, by whichever implementation suits the device and the gradients.
 
     Args:
         qkv: Queries, keys and values side by side, `[tokens, 3, heads, head_dim]`.
         rows: Layout of the batch.
-        bias: Added to the scores before the softmax, `[heads, longest, longest]`; a shorter row uses its corner.
+        bias: Added to the scores before the softmax, `[heads, longest, longest]`; a shorter row uses its
+            corner.
         dropout: Probability of dropping an attention weight.
 
     Returns:
@@ -47,7 +48,8 @@ def _attend_by_length(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor:
 def _attend_padded(qkv: Tensor, rows: Rows, bias: Tensor | None, dropout: float) -> Tensor:
     """One call for the whole batch, padded to its longest row; masked keys get no weight.
 
-    On a CPU in bfloat16 the product is written out: the fused kernel's backward pass is ten times slower there.
+    On a CPU in bfloat16 the product is written out: the fused kernel's backward pass is ten times slower
+    there.
     """
     query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
     mask = rows.key_mask.to(qkv.dtype)
@@ -62,7 +64,7 @@ def _attend_padded(qkv: Tensor, rows: Rows, bias: Tensor | None, dropout: float)
 
 
 def attend_reference(qkv: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
-    """The definition, row by row and in the open: softmax(q k^T / sqrt(head_dim) + bias) v. The oracle of `attend`."""
+    """The definition, row by row: softmax(q k^T / sqrt(head_dim) + bias) v. The oracle of `attend`."""
     contexts = []
     start = 0
     for length in rows.lengths:
@@ -78,8 +80,8 @@ def attend_reference(qkv: Tensor, rows: Rows, bias: Tensor | None = None) -> Ten
 class Attention(nn.Module):
     """Multi-head self-attention with one matrix for queries, keys and values.
 
-    The rows of `qkv` are ordered as [query heads, key heads, value heads], `head_dim` rows each, so removing a head
-    removes one block of rows in each third and one block of columns of `output`.
+    The rows of `qkv` are ordered as [query heads, key heads, value heads], `head_dim` rows each, so removing
+    a head removes one block of rows in each third and one block of columns of `output`.
     """
 
     def __init__(self, hidden_size: int, heads: int, head_dim: int, dropout: float) -> None:
@@ -100,8 +102,8 @@ class Attention(nn.Module):
 class RelativeBias(nn.Module):
     """A learned bias for each head and bucket of signed distance, shared by all layers (MPNet, T5).
 
-    Half of the buckets are for keys after the query. Within a half, small distances have a bucket each and larger
-    ones share logarithmically growing buckets up to `max_distance` (Raffel et al. 2020, section 2.1).
+    Half of the buckets are for keys after the query. Within a half, small distances have a bucket each and
+    larger ones share logarithmically growing buckets up to `max_distance` (Raffel et al. 2020, section 2.1).
     """
 
     def __init__(self, buckets: int, max_distance: int, heads: int) -> None:
@@ -121,7 +123,9 @@ class RelativeBias(nn.Module):
         exact = half // 2
         size = distance.abs()
         far = exact + (
-            torch.log(size.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (half - exact)
+            torch.log(size.clamp(min=1).float() / exact)
+            / math.log(self.max_distance / exact)
+            * (half - exact)
         ).to(torch.long)
         near_or_far = torch.where(size < exact, size, far.clamp(max=half - 1))
         return near_or_far + half * (distance > 0)

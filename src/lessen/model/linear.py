@@ -1,7 +1,8 @@
-"""The linear layer of the transformer: one matrix, and in inference on a CPU the layout the processor wants it in.
+"""The linear layer: one matrix, and in inference on a CPU the layout the processor wants it in.
 
-`torch.nn.functional.linear` hands oneDNN or MKL a plain matrix, which is re-laid out at every call; for a short input
-that costs as much as the product. Outside of training this layer keeps a copy in oneDNN's own blocked layout.
+`torch.nn.functional.linear` hands oneDNN or MKL a plain matrix, which is re-laid out at every call; for a
+short input that costs as much as the product. Outside of training this layer keeps a copy in oneDNN's own
+blocked layout.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ENABLED = (
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 )
-"""Whether blocked weights are used at all. They double the memory of the layers; LESSEN_DISABLE_PACKING=1 saves it."""
+"""Whether blocked weights are used; they double the layers' memory, which LESSEN_DISABLE_PACKING=1 saves."""
 
 FEWEST_TOKENS = 4
 """Below this, a float32 matrix-vector product on the plain layout is faster than a blocked one."""

@@ -96,7 +96,7 @@ class Rows:
 
     @cached_property
     def key_mask(self) -> Tensor:
-        """Added to attention scores of the padded batch, `[rows, 1, 1, longest]`: 0 at tokens, -inf at padding."""
+        """Added to scores of the padded batch, `[rows, 1, 1, longest]`: 0 at tokens, -inf at padding."""
         mask = torch.full((len(self) * self.lengths[-1],), float("-inf"), device=self.device)
         return mask.index_fill(0, self._places, 0.0).view(len(self), 1, 1, self.lengths[-1])
 

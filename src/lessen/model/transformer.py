@@ -1,7 +1,8 @@
 """The transformer: embeddings, a stack of blocks, and the heads that may answer along the way.
 
-The stack runs on a ragged batch and calls `after_layer` between layers. The training form passes a callable that
-records every exit's answer; the running form passes one that lets finished rows leave. Neither is known here.
+The stack runs on a ragged batch and calls `after_layer` between layers. The training form passes a callable
+that records every exit's answer; the running form passes one that lets finished rows leave. Neither is known
+here.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from lessen.model.rows import Rows
 from lessen.plan import Shape
 
 AfterLayer = Callable[[int, Tensor, Rows], tuple[Tensor, Rows]]
-"""Called as `after_layer(layer, hidden, rows)` with the number of layers run (1-based); returns what goes on."""
+"""`after_layer(layer, hidden, rows)`, with the number of layers run (1-based), returns what goes on."""
 
 
 class Embeddings(nn.Module):
-    """Token, position and segment tables, summed and normed; projected where they are narrower than the stack."""
+    """Token, position and segment tables, summed and normed; projected if narrower than the stack."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -30,10 +31,14 @@ class Embeddings(nn.Module):
         self.offset = architecture.position_offset
         self.token = nn.Embedding(architecture.vocab_size, width)
         self.position = nn.Embedding(architecture.max_position_embeddings, width)
-        self.segment = nn.Embedding(architecture.type_vocab_size, width) if architecture.type_vocab_size else None
+        self.segment = (
+            nn.Embedding(architecture.type_vocab_size, width) if architecture.type_vocab_size else None
+        )
         self.norm = nn.LayerNorm(width, eps=architecture.norm_eps)
         self.dropout = nn.Dropout(architecture.dropout)
-        self.project = nn.Linear(width, architecture.hidden_size) if width != architecture.hidden_size else None
+        self.project = (
+            nn.Linear(width, architecture.hidden_size) if width != architecture.hidden_size else None
+        )
 
     def forward(self, ids: Tensor, rows: Rows, segments: Tensor | None = None) -> Tensor:
         """Token ids `[tokens]` (and segment ids `[tokens]`, zero if None) to `[tokens, hidden]`."""
@@ -57,6 +62,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.shape = shape
+        self.outputs = outputs
         hidden = architecture.hidden_size
         self.embeddings = Embeddings(architecture)
         self.relative_bias = (
@@ -118,12 +124,9 @@ def initialise(module: nn.Module, std: float = 0.02) -> None:
 
 def parameter_counts(model: Transformer) -> dict[str, int]:
     """Number of parameters: in all, in the layers alone (the encoder), in embeddings and in exit heads."""
-    count = {
+    return {
         "total": sum(p.numel() for p in model.parameters()),
         "encoder": sum(p.numel() for p in model.layers.parameters()),
         "embeddings": sum(p.numel() for p in model.embeddings.parameters()),
         "exits": sum(p.numel() for p in model.exits.parameters()),
     }
-    return count
-
-

@@ -32,8 +32,8 @@ def run(
 ) -> Answers:
     """Answer every row of a ragged batch at a Point.
 
-    An exit head is evaluated only where a row may leave or the criterion needs its answer later, so a Point without
-    an exit rule costs nothing beyond the stack and the last head.
+    An exit head is evaluated only where a row may leave or the criterion needs its answer later, so a Point
+    without an exit rule costs nothing beyond the stack and the last head.
 
     Args:
         model: In evaluation mode, with at least the last exit.
@@ -51,8 +51,7 @@ def run(
     rule = point.exits
     criterion = None
     if rule is not None:
-        outputs = model.exits[str(last)].output.out_features
-        criterion = criterion_of(rule, regression=outputs == 1)
+        criterion = criterion_of(rule, regression=model.outputs == 1)
     memory: Memory = None
 
     def after_layer(layer: int, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:

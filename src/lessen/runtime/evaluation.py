@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lessen.data.table import Table
 from lessen.depth.criteria import CRITERIA
 from lessen.depth.exits import every_exit
 from lessen.measure.macs import row_macs
@@ -56,7 +55,7 @@ class Result:
 def evaluate(
     model: Any, encoded: Sequence[Encoded], labels: Sequence[object], point: Point, batch_size: int = 32
 ) -> Result:
-    """Run `model` (a `LessenForSequenceClassification`) at a Point over encoded rows, as it would serve them."""
+    """Run a `LessenForSequenceClassification` at a Point over encoded rows, as it would serve them."""
     logits, layers = answers_at(model, encoded, point, batch_size)
     return Result(
         name=point.name,
@@ -101,7 +100,6 @@ def macs_ratio(
     model: Transformer, encoded: Sequence[Encoded], layers: Sequence[int], rule: ExitRule | None
 ) -> float:
     """MACs of full depth over MACs spent, heads included, for rows that used `layers` layers each."""
-    outputs = model.exits[str(len(model.layers))].output.out_features
     cost: dict[tuple[int, int], int] = {}
     spent = dense = 0
     for row, depth in zip(encoded, layers, strict=True):
@@ -112,7 +110,7 @@ def macs_ratio(
                 cost[key] = row_macs(
                     model.architecture,
                     model.shape,
-                    outputs,
+                    model.outputs,
                     tokens,
                     layers=None if full else depth,
                     heads=None if full else heads_evaluated(model, rule, depth),

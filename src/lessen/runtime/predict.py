@@ -76,9 +76,9 @@ def _answer(logits: Tensor, labels: Sequence[str], problem_type: str) -> dict[st
     if problem_type == "regression":
         return {"label": None, "probability": None, "value": float(logits[0])}
     if problem_type == "multi_label_classification":
-        shares = logits.sigmoid().tolist()
-        named = [label for label, share in zip(labels, shares, strict=True) if share >= 0.5]
-        return {"label": named, "probability": shares, "value": None}
+        each = logits.sigmoid().tolist()
+        named = [label for label, share in zip(labels, each, strict=True) if share >= 0.5]
+        return {"label": named, "probability": each, "value": None}
     shares = torch.softmax(logits, -1)
     best = int(shares.argmax())
     return {"label": labels[best], "probability": float(shares[best]), "value": None}

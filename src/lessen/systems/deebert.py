@@ -1,4 +1,4 @@
-"""DeeBERT (Xin et al. 2020): fine-tune the dense model first, then freeze it and train the exits on their own."""
+"""DeeBERT (Xin et al. 2020): fine-tune the dense model, then freeze it and train the exits."""
 
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe

@@ -1,4 +1,4 @@
-"""PABEE (Zhou et al. 2020): exits trained together, leaving after some exits in a row give the same answer."""
+"""PABEE (Zhou et al. 2020): exits trained together, left when some in a row give the same answer."""
 
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe

@@ -1,7 +1,7 @@
 """From a checkpoint and data to a model folder with Points: read, split, train in stages, choose, test, save.
 
-Everything a run decides is in its `CompressionPlan`, which is saved with the result and can be replayed. A run that
-was stopped continues from its working folder, `OUT.work`, when the same command is given again.
+Everything a run decides is in its `CompressionPlan`, which is saved with the result and can be replayed. A
+run that was stopped continues from its working folder, `OUT.work`, when the same command is given again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lessen.depth.thresholds import choose
 from lessen.errors import InputError
 from lessen.loading import load, with_exits
 from lessen.measure.metrics import METRIC_OF, as_labels, quality, row_scores
-from lessen.plan import FULL, ExitShape, Expectation, Point, Promise, Size, Strict
+from lessen.plan import FULL, ExitShape, Expectation, Point, Promise, Strict
 from lessen.runtime.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.runtime.text import encode
 from lessen.systems.system import System
@@ -50,9 +50,9 @@ class Columns(Strict):
 class CompressionPlan(Strict):
     """Everything a `compress` run decides.
 
-    `shares` of the data are kept aside for tuning thresholds and for the final test where no files for them are
-    named. `max_drops` are the losses against full depth (0.01: one point in a hundred) to make Points for; the first
-    is the one the model answers at by default.
+    `shares` of the data are kept aside for tuning thresholds and for the final test where no files for them
+    are named. `max_drops` are the losses against full depth (0.01: one point in a hundred) to make Points
+    for; the first is the one the model answers at by default.
     """
 
     version: Literal[1] = 1
@@ -91,7 +91,9 @@ def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: An
     return CompressionPlan(system=system.name, stages=stages, seed=seed, **choices)
 
 
-def compress(plan: CompressionPlan, system: System, out: Path, say: Say = print, *, quiet: bool = False) -> Outcome:
+def compress(
+    plan: CompressionPlan, system: System, out: Path, say: Say = print, *, quiet: bool = False
+) -> Outcome:
     """Carry out a plan and save the result in `out`.
 
     Raises:
@@ -159,7 +161,7 @@ def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
     if system.keeps_head:
         if not base.config.form().exits:
             raise InputError(
-                f"{plan.model} has no classifier; system {system.name} adds exits to a model already fine-tuned"
+                f"{plan.model} has no classifier; {system.name} adds exits to a model already fine-tuned"
             )
         return with_exits(base, exits=plan.exits, seed=plan.seed)
     if train.kind is None:

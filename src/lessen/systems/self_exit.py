@@ -1,4 +1,4 @@
-"""Self-supervised exits (Valade 2024), for classifiers: exits on a frozen model learn its own answers, without labels."""
+"""Self-supervised exits (Valade 2024): exits on a frozen model learn its own answers, without labels."""
 
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe

@@ -40,7 +40,8 @@ class Recipe(Strict):
         max_tokens: Texts are cut to this for training.
         equilibrium: Gradient equilibrium (COST-EFF page, 1.4).
         train_backbone: Off: only exit heads before the last are trained, everything else is frozen.
-        attention_dropout: Overrides the checkpoint's; 0 spares the random numbers, most of an attention's cost here.
+        attention_dropout: Overrides the checkpoint's; 0 spares the random numbers, most of an attention's
+            cost here.
         seed: Of the data order, the dropout and the new heads.
     """
 
@@ -62,7 +63,9 @@ class Interrupted(Exception):
     """Training was stopped by the user; the checkpoint in the working folder continues it."""
 
 
-def fine_tune(model: Any, data: Table, recipe: Recipe, folder: Path, *, quiet: bool = False) -> dict[str, Any]:
+def fine_tune(
+    model: Any, data: Table, recipe: Recipe, folder: Path, *, quiet: bool = False
+) -> dict[str, Any]:
     """Train `model` in place, continuing from the newest checkpoint in `folder` if there is one.
 
     Args:
@@ -165,14 +168,18 @@ class EncodedRows(Dataset):
             mask[place, :length] = 1
             if row["token_type_ids"] is not None:
                 segments[place, :length] = torch.tensor(row["token_type_ids"])
-        batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([r["labels"] for r in rows])}
+        batch = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "labels": torch.tensor([r["labels"] for r in rows]),
+        }
         if any(row["token_type_ids"] is not None for row in rows):
             batch["token_type_ids"] = segments
         return batch
 
 
 class StopAtStepEnd(TrainerCallback):
-    """On the first Ctrl-C or SIGTERM finish the step, save a checkpoint and stop; a second one stops at once."""
+    """On the first Ctrl-C or SIGTERM finish the step, save and stop; a second one stops at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -231,7 +238,7 @@ def _set_trainable(model: Any, *, all_of_it: bool) -> None:
 
 
 def _bfloat16_pays() -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32 here: a GPU, or a CPU with the instructions."""
+    """Whether products in bfloat16 are faster than in float32 here: a GPU, or a CPU with the instructions."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -54,7 +54,8 @@ class Progress(TrainerCallback):
             each = (self.printed - self.began) / max(1, state.global_step - self.first_step)
             left = each * (state.max_steps - state.global_step)
             print(
-                f"{self.title}: step {state.global_step}/{state.max_steps} {self.loss} {left / 60:.1f} min left",
+                f"{self.title}: step {state.global_step}/{state.max_steps} {self.loss} "
+                f"{left / 60:.1f} min left",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,0 +1,155 @@
+"""Exit criteria: golden values of the BEExformer page (T14-T17), stability, and the properties thresholds rely on."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lessen.depth.criteria import (
+    CRITERIA,
+    criterion_of,
+    entropy,
+    exit_of_every_row,
+    scores_at_every_exit,
+)
+from lessen.errors import PlanError
+from lessen.plan import ExitRule
+
+CLASSIFICATION = sorted(name for name, c in CRITERIA.items() if not c.regression)
+
+
+def logits_of(*probabilities: float) -> torch.Tensor:
+    """Logits `[1, C]` whose softmax is the given distribution."""
+    return torch.tensor([[math.log(p) for p in probabilities]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [
+        ((0.5, 0.5), 0.693147),
+        ((0.6, 0.4), 0.673012),
+        ((0.8, 0.2), 0.500402),
+        ((0.9, 0.1), 0.325083),
+        ((0.905, 0.095), 0.313956),
+        ((0.99, 0.01), 0.056002),
+        ((1 / 3, 1 / 3, 1 / 3), 1.098612),
+    ],
+)
+def test_entropy_golden_values(probabilities: tuple[float, ...], expected: float) -> None:
+    assert float(entropy(logits_of(*probabilities))) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION)
+@pytest.mark.parametrize("logits", [(200.0, 0.0, 0.0), (1000.0, 0.0, 0.0), (0.0, 0.0, 0.0), (-1e4, 0.0, 1e4)])
+def test_scores_of_saturated_logits_are_numbers(name: str, logits: tuple[float, ...]) -> None:
+    answers = [torch.tensor([logits])] * 3
+    scores = scores_at_every_exit(CRITERIA[name], ExitRule(criterion=name, threshold=0.0), answers)
+    assert not scores.isnan().any()
+
+
+def test_a_certain_row_leaves_under_every_careful_rule() -> None:
+    answers = [torch.tensor([[200.0, 0.0, 0.0]])] * 4
+    for name, threshold in [
+        ("entropy", 1e-3),
+        ("normalised_entropy", 1e-3),
+        ("max_probability", 0.999),
+        ("margin", 0.999),
+    ]:
+        rule = ExitRule(criterion=name, threshold=threshold)
+        assert exit_of_every_row(rule, [1, 2, 3, 4], answers).tolist() == [0]
+
+
+SEQUENCE = [logits_of(p, 1 - p) for p in (0.60, 0.80, 0.90, 0.905, 0.99)]
+
+
+def test_fractional_entropy_reduction_golden_values() -> None:
+    rule = ExitRule(criterion="entropy_plateau", threshold=0.0)
+    scores = scores_at_every_exit(CRITERIA["entropy_plateau"], rule, SEQUENCE)[:, 0]
+    assert scores[0] == math.inf
+    assert scores[1:].tolist() == pytest.approx([0.256473, 0.350357, 0.034229, 0.821626], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "block"),
+    [(-9, 5), (0, 5), (0.01, 5), (0.04, 4), (0.05, 4), (0.1, 4), (0.2, 4), (0.3, 2), (0.35, 2), (0.5, 2), (1.01, 2)],
+)
+def test_plateau_exits_of_the_page(threshold: float, block: int) -> None:
+    rule = ExitRule(criterion="entropy_plateau", threshold=threshold)
+    assert exit_of_every_row(rule, [1, 2, 3, 4, 5], SEQUENCE).item() == block - 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [(0.5, 0.6, 0.029049), (0.6, 0.9, 0.516973), (0.9, 0.905, 0.034229), (0.9, 0.8, -0.539307), (0.7, 0.7, 0.0)],
+)
+def test_reduction_between_two_exits(before: float, after: float, expected: float) -> None:
+    answers = [logits_of(before, 1 - before), logits_of(after, 1 - after)]
+    rule = ExitRule(criterion="entropy_drop", threshold=0.0)
+    assert float(scores_at_every_exit(CRITERIA["entropy_drop"], rule, answers)[1, 0]) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_zero_entropy_before_is_safe_and_leaves() -> None:
+    answers = [torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1000.0]])]
+    for name in ("entropy_plateau", "entropy_drop"):
+        rule = ExitRule(criterion=name, threshold=0.5, first_layer=2)
+        assert exit_of_every_row(rule, [1, 2], answers).item() == 1
+        assert not scores_at_every_exit(CRITERIA[name], rule, answers).isnan().any()
+
+
+def test_patience_counts_agreements() -> None:
+    says = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]], [[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])
+    scores = scores_at_every_exit(CRITERIA["patience"], ExitRule(criterion="patience", threshold=1), says)
+    assert scores[:, 0].tolist() == [0, 0, 1, 2, 0]
+    for patience, exit in [(1, 2), (2, 3), (3, 4)]:
+        rule = ExitRule(criterion="patience", threshold=patience)
+        assert exit_of_every_row(rule, [1, 2, 3, 4, 5], list(says)).item() == exit
+
+
+def test_regression_patience_waits_for_small_changes() -> None:
+    says = [torch.tensor([[value]]) for value in (0.0, 1.0, 1.05, 1.02, 3.0)]
+    rule = ExitRule(criterion="regression_patience", threshold=2, change=0.1)
+    assert exit_of_every_row(rule, [1, 2, 3, 4, 5], says).item() == 3
+
+
+def test_entropy_ceiling_forbids_leaving_clueless() -> None:
+    flat = [torch.zeros(1, 2)] * 3
+    rule = ExitRule(criterion="entropy_plateau", threshold=0.5)
+    assert exit_of_every_row(rule, [1, 2, 3], flat).item() == 1
+    capped = rule.model_copy(update={"entropy_ceiling": 0.5})
+    assert exit_of_every_row(capped, [1, 2, 3], flat).item() == 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    name=st.sampled_from(CLASSIFICATION),
+    seed=st.integers(0, 10**6),
+    low=st.floats(-1, 2),
+    step=st.floats(0, 2),
+)
+def test_bolder_thresholds_never_make_a_row_stay_longer(name: str, seed: int, low: float, step: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    answers = list(torch.randn(5, 7, 3, generator=generator).double() * 3)
+    sign = 1 if CRITERIA[name].leaves == "below" else -1
+    careful, bold = (ExitRule(criterion=name, threshold=sign * t) for t in (low, low + step))
+    layers = [1, 2, 3, 4, 5]
+    assert (exit_of_every_row(bold, layers, answers) <= exit_of_every_row(careful, layers, answers)).all()
+
+
+def test_fractions_do_not_depend_on_the_base_of_the_logarithm() -> None:
+    nats = [entropy(answer) for answer in SEQUENCE]
+    bits = [value / math.log(2) for value in nats]
+    for i in range(1, len(nats)):
+        assert float((nats[i - 1] - nats[i]) / nats[i - 1]) == pytest.approx(
+            float((bits[i - 1] - bits[i]) / bits[i - 1])
+        )
+
+
+def test_unknown_and_unfitting_criteria_are_refused() -> None:
+    with pytest.raises(PlanError, match="'entrpy' is unknown"):
+        criterion_of(ExitRule(criterion="entrpy", threshold=1.0), regression=False)
+    with pytest.raises(PlanError, match="does not fit regression"):
+        criterion_of(ExitRule(criterion="entropy", threshold=1.0), regression=True)
