@@ -39,9 +39,13 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(hidden, shape.intermediate_size, architecture.hidden_act)
         self.feed_forward_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
         self.dropout = nn.Dropout(architecture.dropout)
+        complete = len(shape.heads) == architecture.num_attention_heads
+        self.heads_of_bias = None if complete else list(shape.heads)
 
     def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
-        """`[tokens, hidden]` to `[tokens, hidden]`."""
+        """`[tokens, hidden]` to `[tokens, hidden]`; `bias` of all original heads, as in `attend`."""
+        if bias is not None and self.heads_of_bias is not None:
+            bias = bias[self.heads_of_bias]
         if self.pre:
             hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), rows, bias))
             return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))

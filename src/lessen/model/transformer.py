@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.attention import RelativeBias
 from lessen.model.block import Block
 from lessen.model.heads import Head
 from lessen.model.rows import Rows
-from lessen.plan import Shape
+from lessen.plan import Rank, Shape
 
 AfterLayer = Callable[[int, Tensor, Rows], tuple[Tensor, Rows]]
 """`after_layer(layer, hidden, rows)`, with the number of layers run (1-based), returns what goes on."""
@@ -60,6 +61,7 @@ class Transformer(nn.Module):
 
     def __init__(self, architecture: Architecture, shape: Shape, outputs: int) -> None:
         super().__init__()
+        _refuse_what_is_not_built(shape)
         self.architecture = architecture
         self.shape = shape
         self.outputs = outputs
@@ -108,6 +110,19 @@ class Transformer(nn.Module):
                 if len(rows) == 0:
                     break
         return hidden, rows
+
+
+def _refuse_what_is_not_built(shape: Shape) -> None:
+    """The schema has room for all axes; refuse what this version cannot build rather than build it wrong."""
+    for place, layer in enumerate(shape.layers):
+        if layer.bits != 32 or layer.activation_bits != 32:
+            raise PlanError(f"shape.layers[{place}]: this lessen cannot run bits other than 32; upgrade lessen")
+        if layer.rank != Rank():
+            raise PlanError(f"shape.layers[{place}]: this lessen cannot run low-rank matrices; upgrade lessen")
+        if not layer.heads or not layer.intermediate_size:
+            raise PlanError(f"shape.layers[{place}]: this lessen cannot run a layer without heads or neurons")
+    if shape.embedding_rank is not None or shape.embedding_bits != 32:
+        raise PlanError("shape: this lessen cannot run low-rank or low-bit embeddings; upgrade lessen")
 
 
 def initialise(module: nn.Module, std: float = 0.02) -> None:

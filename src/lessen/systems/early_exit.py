@@ -7,5 +7,5 @@ SYSTEM = System(
     name="early-exit",
     summary="train all exits together, deeper ones weighing more; choose the criterion by what it saves",
     stages=(Recipe(objective="depth_weighted"),),
-    criteria=("max_probability", "entropy", "margin", "patience", "entropy_plateau", "entropy_drop"),
+    criteria=("max_probability", "entropy", "margin", "patience"),
 )

@@ -1,0 +1,149 @@
+"""The model folder: refused with one clear line when damaged, and never lost while saving."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_hugging_face
+from safetensors.torch import load_file, save_file
+
+import lessen
+from lessen import artefact
+from lessen.errors import LessenError
+
+
+@pytest.fixture
+def folder(tiny_classifier, tmp_path: Path) -> Path:
+    tiny_classifier.save_pretrained(tmp_path / "small")
+    return tmp_path / "small"
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_shape(folder: Path, **changes: object) -> None:
+    edit(folder, shape=json.loads((folder / "config.json").read_text())["shape"] | changes)
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def foreign_tensor(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), "transformer.layers.9.up": torch.zeros(2)}, path)
+
+
+def missing_tensor(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors.pop("transformer.layers.1.attention.qkv.weight")
+    save_file(tensors, path)
+
+
+DAMAGE = {
+    "truncated": (truncate, "model.safetensors is truncated"),
+    "garbage": (lambda f: (f / "model.safetensors").write_bytes(b"no"), "is truncated or not a safetensors file"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
+    "foreign tensor": (foreign_tensor, "unknown tensor transformer.layers.9.up"),
+    "missing tensor": (missing_tensor, "no tensor transformer.layers.1.attention.qkv.weight"),
+    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
+    "bad json": (lambda f: (f / "config.json").write_text("{,"), "not valid JSON (line 1"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "expected a JSON object"),
+    "unknown field": (lambda f: edit(f, pionts=[]), "unknown field 'pionts', did you mean 'points'?"),
+    "newer format": (lambda f: edit(f, format_version=2), "format_version 2 is newer than this lessen reads"),
+    "newer shape": (lambda f: edit_shape(f, version=7), "shape: written by a newer lessen (format 7"),
+    "unknown shape field": (lambda f: edit_shape(f, layer=3), "shape: layer: unknown field"),
+    "bad point": (lambda f: edit(f, points=[{"name": "x", "exits": 3}]), "points[0]: exits"),
+    "point missing": (lambda f: edit(f, point="gone"), "no point named 'gone'"),
+    "other model": (lambda f: edit(f, model_type="gpt9"), "model_type 'gpt9' is not supported; lessen reads bert"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_refused_in_one_line(folder: Path, kind: str) -> None:
+    damage, message = DAMAGE[kind]
+    damage(folder)
+    with pytest.raises(LessenError) as error:
+        lessen.load(folder)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_bits_and_ranks_that_do_not_exist_yet_are_refused(folder: Path) -> None:
+    shape = json.loads((folder / "config.json").read_text())["shape"]
+    shape["layers"][0]["bits"] = 1
+    edit(folder, shape=shape)
+    with pytest.raises(LessenError, match=r"layers\[0\].*bits"):
+        lessen.load(folder)
+
+
+def test_a_failed_save_leaves_the_old_folder(folder: Path, tiny_classifier, monkeypatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full_disk(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel.save_pretrained", full_disk)
+    with pytest.raises(LessenError, match="No space left on device; what was there before is unchanged"):
+        tiny_classifier.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [p.name for p in folder.parent.iterdir()] == ["small"]
+
+
+def test_saving_over_a_file_is_refused(tiny_classifier, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(LessenError, match="a file is in the way"):
+        tiny_classifier.save_pretrained(tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_saving_again_replaces_the_weights_and_keeps_other_files(folder: Path, tiny_classifier) -> None:
+    (folder / "report.html").write_text("mine")
+    with torch.no_grad():
+        tiny_classifier.transformer.layers[0].attention.qkv.weight.zero_()
+    tiny_classifier.save_pretrained(folder)
+    assert lessen.load(folder).transformer.layers[0].attention.qkv.weight.abs().sum() == 0
+    assert (folder / "report.html").read_text() == "mine"
+    assert [p.name for p in folder.parent.iterdir()] == ["small"]
+
+
+def test_small_files_are_replaced_whole(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.json"
+    artefact.write_json(path, {"old": 1})
+
+    def broken(*args: object) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(LessenError, match="cannot write"):
+        artefact.write_json(path, {"new": 1})
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_decoder_is_refused(tmp_path: Path) -> None:
+    tiny_hugging_face("bert", is_decoder=True).save_pretrained(tmp_path)
+    with pytest.raises(LessenError, match="is_decoder=True is not supported"):
+        lessen.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./nowhere", "no such model folder"),
+        ("builtin:nothing", "no built-in model 'nothing'; there is minilm-l6"),
+        (__file__, "is a file; name the model's folder"),
+        ("no-such-model-xyz", "cannot load a model named"),
+    ],
+)
+def test_names_that_lead_nowhere(name: str, message: str) -> None:
+    with pytest.raises(LessenError) as error:
+        lessen.load(name)
+    assert message in str(error.value)

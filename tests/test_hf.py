@@ -1,0 +1,168 @@
+"""Round trips and the transformers front door: Auto classes, pipeline, Trainer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import padded, ragged_ids, tiny_hugging_face
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
+
+import lessen
+from lessen.builtin import model_folder
+from lessen.loading import export_hugging_face
+from lessen.plan import ExitRule, Point
+
+
+@pytest.fixture
+def real_tokenizer():
+    return AutoTokenizer.from_pretrained(model_folder("minilm-l6"))
+
+
+@pytest.fixture
+def words(real_tokenizer) -> lessen.LessenForSequenceClassification:
+    """A small random model over the real vocabulary, with tokenizer and one early Point."""
+    from lessen.hf import LessenConfig
+    from lessen.model.architecture import Architecture
+    from lessen.plan import ExitShape, dense_shape
+
+    facts = Architecture(
+        family="bert",
+        vocab_size=30522,
+        hidden_size=32,
+        embedding_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=8,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        type_vocab_size=2,
+    )
+    shape = dense_shape(3, 4, 64, exits=tuple(ExitShape(layer=i, pool="mean") for i in (1, 2, 3)))
+    early = Point(name="early", exits=ExitRule(criterion="max_probability", threshold=0.52))
+    torch.manual_seed(0)
+    model = lessen.LessenForSequenceClassification(
+        LessenConfig(
+            architecture=facts.model_dump(mode="json"),
+            shape=shape.model_dump(mode="json"),
+            points=[early.model_dump(mode="json", exclude_none=True)],
+            point="early",
+            id2label={0: "bad", 1: "good"},
+            label2id={"bad": 0, "good": 1},
+            problem_type="single_label_classification",
+        )
+    )
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.2)
+    model.tokenizer = real_tokenizer
+    return model.eval()
+
+
+TEXTS = ["a gripping film", "", "dull", "it is " * 100]
+
+
+def test_a_saved_model_answers_the_same(words, tmp_path: Path) -> None:
+    before = words.predict(TEXTS)
+    words.save_pretrained(tmp_path / "m")
+    again = lessen.load(tmp_path / "m")
+    assert again.predict(TEXTS) == before
+    assert again.point == words.points["early"]
+    assert {p.layers for p in before} != {3}
+    assert before[3].truncated
+    assert not before[0].truncated
+
+
+def test_results_come_back_in_input_order(words) -> None:
+    alone = [words.predict([text])[0] for text in TEXTS]
+    together = words.predict(TEXTS)
+    assert [(p.label, p.layers, p.tokens) for p in alone] == [(p.label, p.layers, p.tokens) for p in together]
+
+
+def test_auto_classes_and_pipeline(words, tmp_path: Path) -> None:
+    words.save_pretrained(tmp_path)
+    auto = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(auto) is lessen.LessenForSequenceClassification
+    for name, tensor in words.state_dict().items():
+        assert torch.equal(tensor, auto.state_dict()[name]), name
+    classify = pipeline("text-classification", model=str(tmp_path))
+    said = classify(TEXTS[:3], batch_size=3)
+    expected = words.predict(TEXTS[:3])
+    assert [answer["label"] for answer in said] == [p.label for p in expected]
+    assert [answer["score"] for answer in said] == pytest.approx([p.probability for p in expected], abs=1e-5)
+
+
+def test_buffers_survive_from_pretrained(words, tmp_path: Path) -> None:
+    words.save_pretrained(tmp_path)
+    auto = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    own, theirs = dict(words.named_buffers()), dict(auto.named_buffers())
+    assert own.keys() == theirs.keys()
+    ids = torch.tensor([[101, 2023, 2003, 102]])
+    assert torch.equal(auto(input_ids=ids).logits, words(input_ids=ids).logits)
+
+
+def test_trainer_trains_and_evaluates(words, tmp_path: Path) -> None:
+    rows = [
+        {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": label}
+        for ids, label in [([101, 2204, 102], 1), ([101, 2919, 2919, 102], 0)]
+    ] * 16
+    trainer = Trainer(
+        model=words,
+        args=TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=100,
+            per_device_train_batch_size=8,
+            learning_rate=2e-3,
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+        train_dataset=rows,
+        eval_dataset=rows,
+        processing_class=words.tokenizer,
+    )
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < 0.2
+
+
+def test_exits_can_be_given_to_a_finished_model_without_touching_it(tmp_path: Path) -> None:
+    theirs = tiny_hugging_face("roberta")
+    theirs.save_pretrained(tmp_path)
+    model = lessen.with_exits(lessen.load(tmp_path))
+    ids, mask = padded(ragged_ids([9, 4, 30]), 1)
+    with torch.no_grad():
+        expected = theirs(input_ids=ids, attention_mask=mask).logits
+    found = model(input_ids=ids, attention_mask=mask).logits
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert list(model.transformer.exits) == ["1", "2", "3"]
+
+
+def test_export_gives_the_backbone_back(family: str, tmp_path: Path) -> None:
+    theirs = tiny_hugging_face(family)
+    theirs.save_pretrained(tmp_path)
+    state = export_hugging_face(lessen.load(tmp_path))
+    backbone = getattr(theirs, theirs.base_model_prefix).state_dict()
+    for name, tensor in state.items():
+        assert torch.equal(tensor, backbone[name]), name
+    left = {name for name in backbone if name not in state and "pooler" not in name and "_ids" not in name}
+    assert not left
+
+
+def test_embeddings_are_mean_pooled_and_normal() -> None:
+    model = lessen.load("builtin:minilm-l6")
+    texts = ["a cat sits on the mat", "", "stocks fell sharply on Monday", "a kitten rests on the rug"]
+    found = model.embed(texts)
+    theirs = AutoModel.from_pretrained(model_folder("minilm-l6")).eval()
+    batch = model.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        hidden = theirs(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    expected = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert found[0] @ found[3] > found[0] @ found[2]

@@ -1,0 +1,77 @@
+"""The import contract of docs/architecture.md: arrows point one way, and axes do not know one another."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "lessen"
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "plan": {"errors"},
+    "artefact": {"errors"},
+    "builtin": {"errors"},
+    "model": {"errors", "plan"},
+    "families": {"errors", "plan", "model"},
+    "depth": {"errors", "plan", "model"},
+    "measure": {"errors", "plan", "model", "families", "loading", "hf", "runtime"},
+    "data": {"errors", "builtin", "runtime"},
+    "runtime": {"errors", "plan", "model", "depth", "measure", "data"},
+    "train": {"errors", "plan", "depth", "data", "runtime"},
+    "hf": {"errors", "plan", "model", "artefact", "depth", "runtime"},
+    "loading": {"errors", "plan", "model", "artefact", "builtin", "families", "hf"},
+    "systems": {
+        "errors", "plan", "artefact", "data", "depth", "loading", "measure", "runtime", "train",
+    },
+    "cli": {"errors", "plan", "artefact", "data", "hf", "loading", "measure", "model", "runtime", "systems", "train"},
+}  # fmt: skip
+"""What each room may import; a new room is added here and in docs/architecture.md."""
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("lessen.")}
+    return rooms
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        return
+    assert room in MAY_IMPORT, f"new room {room}: say in MAY_IMPORT and docs/architecture.md what it may import"
+    forbidden = imports_of(path) - MAY_IMPORT[room] - {room}
+    assert not forbidden, f"{room} may not import {', '.join(sorted(forbidden))}"
+
+
+def test_only_the_adapter_and_its_neighbours_know_transformers() -> None:
+    allowed = {"hf.py", "loading.py", "train", "measure", "cli", "model"}
+    for path in SOURCE.rglob("*.py"):
+        place = path.relative_to(SOURCE).parts[0]
+        text = path.read_text(encoding="utf-8")
+        if place not in allowed:
+            assert "import transformers" not in text, path
+            assert "from transformers" not in text, path
+        if place == "model":
+            lines = [line for line in text.splitlines() if "transformers" in line and "import" in line]
+            assert all("ACT2FN" in line for line in lines), path
+
+
+def test_every_public_name_is_documented() -> None:
+    import lessen
+
+    page = (SOURCE.parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    readme = (SOURCE.parent.parent / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in lessen.__all__ if f"`{name}" not in page + readme]
+    assert not missing, f"public names not in README.md or docs/architecture.md: {missing}"

@@ -1,0 +1,132 @@
+"""Training learns, leaves frozen what it should, and continues after a stop to the very same weights."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+import lessen
+from lessen.builtin import model_folder
+from lessen.data.table import Table
+from lessen.errors import InputError
+from lessen.train.fine_tuning import Interrupted, Recipe, StopAtStepEnd, fine_tune
+from lessen.train.objectives import OBJECTIVES, objective
+
+
+class CharacterTokenizer:
+    """One token per character: enough to train a tiny model, without a vocabulary file."""
+
+    def __call__(self, first, second=None, *, max_length=64, **_):
+        single = isinstance(first, str)
+        texts = [first] if single else first
+        ids = [[1, *(3 + ord(c) % 90 for c in text)][: max_length - 1] + [2] for text in texts]
+        return {"input_ids": ids[0] if single else ids}
+
+    def save_pretrained(self, folder) -> None:
+        pass
+
+
+def task(rows: int = 64) -> Table:
+    texts = [("good " if i % 2 else "bad ") * (1 + i % 5) + str(i) for i in range(rows)]
+    return Table("toy", texts, [i % 2 for i in range(rows)], "single_label_classification", ["no", "yes"])
+
+
+@pytest.fixture
+def model(tiny_classifier) -> lessen.LessenForSequenceClassification:
+    fresh = lessen.with_exits(tiny_classifier, labels=["no", "yes"])
+    fresh.tokenizer = CharacterTokenizer()
+    return fresh
+
+
+RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2, seed=3)
+
+
+def test_every_exit_learns(model, tmp_path: Path) -> None:
+    record = fine_tune(model, task(), RECIPE, tmp_path, quiet=True)
+    assert record["steps"] == 32
+    assert not record["resumed"]
+    from lessen.runtime.evaluation import answers_of_every_exit
+    from lessen.runtime.text import encode
+
+    table = task()
+    answers = answers_of_every_exit(model, encode(model.tokenizer, table.texts, 64))
+    for exit, answer in enumerate(answers, start=1):
+        assert (answer.argmax(-1) == table.labels).mean() > 0.9, f"exit {exit}"
+
+
+def test_a_frozen_backbone_does_not_move(model, tmp_path: Path) -> None:
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    recipe = RECIPE.model_copy(update={"train_backbone": False, "objective": "self_supervised", "epochs": 1})
+    unlabelled = Table("toy", task().texts, None, None, [])
+    fine_tune(model, unlabelled, recipe, tmp_path, quiet=True)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert all(name.startswith(("transformer.exits.1.", "transformer.exits.2.")) for name in moved)
+
+
+def test_labels_are_asked_for(model, tmp_path: Path) -> None:
+    unlabelled = Table("toy", task().texts, None, None, [])
+    with pytest.raises(InputError, match="toy has no labels"):
+        fine_tune(model, unlabelled, RECIPE, tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_and_resumed_equals_uninterrupted(model, tmp_path: Path, monkeypatch, number: int) -> None:
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def train(folder: Path):
+        model.load_state_dict(start)
+        torch.manual_seed(0)
+        return fine_tune(model, task(), RECIPE, folder, quiet=True)
+
+    train(tmp_path / "whole")
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+
+    steps = {"left": 13}
+    original = StopAtStepEnd.on_step_end
+
+    def signal_once(self, *args, **kwargs):
+        steps["left"] -= 1
+        if steps["left"] == 0:
+            os.kill(os.getpid(), number)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(StopAtStepEnd, "on_step_end", signal_once)
+    with pytest.raises(Interrupted, match="stopped after step 13"):
+        train(tmp_path / "cut")
+    record = train(tmp_path / "cut")
+    assert record["resumed"]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
+def test_objectives_give_finite_gradients(name: str, problem: str) -> None:
+    torch.manual_seed(0)
+    width = 1 if problem == "regression" else 3
+    answers = [torch.randn(4, width, requires_grad=True) for _ in range(3)]
+    labels = {
+        "single_label_classification": torch.tensor([0, 1, 2, 0]),
+        "multi_label_classification": torch.tensor([[1, 0, 1]] * 4),
+        "regression": torch.tensor([0.5, 1.0, -2.0, 3.0]),
+    }[problem]
+    loss = objective(name, problem)(answers, labels)
+    loss.backward()
+    assert loss.isfinite()
+    assert any(a.grad is not None and a.grad.abs().sum() > 0 for a in answers)
+
+
+def test_unknown_objective() -> None:
+    with pytest.raises(InputError, match="unknown objective 'sum'"):
+        objective("sum", "regression")
+
+
+def test_minilm_trains_a_step_in_the_precision_that_pays(tmp_path: Path) -> None:
+    assert model_folder("minilm-l6").is_dir()
+    model = lessen.with_exits(lessen.load("builtin:minilm-l6"), labels=["no", "yes"])
+    record = fine_tune(model, task(16), RECIPE.model_copy(update={"epochs": 1}), tmp_path, quiet=True)
+    assert record["steps"] == 2
+    assert record["precision"] in ("float32", "bfloat16 autocast")
