@@ -1,7 +1,7 @@
 """SST-2: accuracy and depth of MiniLM with exits, against the same recipe without exits. 3 seeds, resumable.
 
-Trains on the 67k phrases, tunes on `validation.jsonl` plus 2,000 held-out rows of `train_sentences.jsonl`, and tests
-once on `test.jsonl`. Every phrase contained in a held-out or test sentence leaves the training set.
+Trains on the 67k phrases, tunes on `validation.jsonl` plus 2,000 held-out rows of `train_sentences.jsonl`,
+and tests once on `test.jsonl`. Every phrase contained in a held-out or test sentence leaves the training set.
 
     LESSEN_DATA=/path/to/data python benchmarks/sst2_exits.py [--seeds 0,1,2] [--epochs 3]
 
@@ -115,7 +115,9 @@ def main() -> None:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over seeds of every Point's accuracy and depth, and of the dense model's."""
+    """Mean and standard deviation over seeds of every Point's accuracy and depth, and of the dense
+    model's.
+    """
     lines: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
         dense = run["objective"] == "last"

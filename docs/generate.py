@@ -18,8 +18,9 @@ HEADER = """# Commands
 
 Generated from the commands' own help by `make docs`; a test keeps it current.
 
-`--json` on every command prints one JSON object on stdout; progress goes to stderr. Exit code 0 means success, 2 bad
-usage or bad input (one line says what), 130 interrupted. `--debug` shows the traceback of an error.
+`--json` on every command prints one JSON object on stdout; progress goes to stderr. Exit code 0 means
+success, 2 bad usage or bad input (one line says what), 130 interrupted. `--debug` shows the traceback of an
+error.
 """
 
 
@@ -28,7 +29,9 @@ def cli_page() -> str:
     group: Any = typer.main.get_command(app)
     parts = [HEADER]
     for name, command in group.commands.items():
-        context = typer.Context(command, info_name=f"lessen {name}", terminal_width=100, max_content_width=100)
+        context = typer.Context(
+            command, info_name=f"lessen {name}", terminal_width=100, max_content_width=100
+        )
         parts.append(f"## lessen {name}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

@@ -49,7 +49,10 @@ def missing_tensor(folder: Path) -> None:
 
 DAMAGE = {
     "truncated": (truncate, "model.safetensors is truncated"),
-    "garbage": (lambda f: (f / "model.safetensors").write_bytes(b"no"), "is truncated or not a safetensors file"),
+    "garbage": (
+        lambda f: (f / "model.safetensors").write_bytes(b"no"),
+        "is truncated or not a safetensors file",
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
     "foreign tensor": (foreign_tensor, "unknown tensor transformer.layers.9.up"),
     "missing tensor": (missing_tensor, "no tensor transformer.layers.1.attention.qkv.weight"),
@@ -62,7 +65,10 @@ DAMAGE = {
     "unknown shape field": (lambda f: edit_shape(f, layer=3), "shape: layer: unknown field"),
     "bad point": (lambda f: edit(f, points=[{"name": "x", "exits": 3}]), "points[0]: exits"),
     "point missing": (lambda f: edit(f, point="gone"), "no point named 'gone'"),
-    "other model": (lambda f: edit(f, model_type="gpt9"), "model_type 'gpt9' is not supported; lessen reads bert"),
+    "other model": (
+        lambda f: edit(f, model_type="gpt9"),
+        "model_type 'gpt9' is not supported; lessen reads bert",
+    ),
 }
 
 

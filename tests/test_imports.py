@@ -24,7 +24,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "systems": {
         "errors", "plan", "artefact", "data", "depth", "loading", "measure", "runtime", "train",
     },
-    "cli": {"errors", "plan", "artefact", "data", "hf", "loading", "measure", "model", "runtime", "systems", "train"},
+    "cli": {
+        "errors", "plan", "artefact", "data", "hf", "loading", "measure", "model", "runtime", "systems",
+        "train",
+    },
 }  # fmt: skip
 """What each room may import; a new room is added here and in docs/architecture.md."""
 
@@ -50,7 +53,9 @@ def test_imports_follow_the_arrows(path: Path) -> None:
     room = room_of(path)
     if room == "__init__":
         return
-    assert room in MAY_IMPORT, f"new room {room}: say in MAY_IMPORT and docs/architecture.md what it may import"
+    assert room in MAY_IMPORT, (
+        f"new room {room}: say in MAY_IMPORT and docs/architecture.md what it may import"
+    )
     forbidden = imports_of(path) - MAY_IMPORT[room] - {room}
     assert not forbidden, f"{room} may not import {', '.join(sorted(forbidden))}"
 

@@ -40,7 +40,9 @@ def test_round_trip_through_json() -> None:
 )
 def test_uneven_and_dropped_layers_round_trip(layers: list[int], heads: list[int], bits: int) -> None:
     shape = Shape(
-        layers=tuple(LayerShape(layer=i, heads=tuple(heads), intermediate_size=7 * i, bits=bits) for i in layers),
+        layers=tuple(
+            LayerShape(layer=i, heads=tuple(heads), intermediate_size=7 * i, bits=bits) for i in layers
+        ),
         embedding_rank=9,
     )
     assert parse(Shape, json.loads(shape.model_dump_json()), "here") == shape
@@ -86,7 +88,7 @@ def changed(**changes: object) -> dict:
     ],
 )
 def test_malformed_shapes_are_refused(value: object, message: str) -> None:
-    with pytest.raises(PlanError, match=".*") as error:
+    with pytest.raises(PlanError) as error:
         parse(Shape, value, "here")
     assert message in str(error.value)
 

@@ -176,7 +176,7 @@ class LessenModel(LessenPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         return_dict: bool = True,
-        **_: Any,
+        **unused: Any,
     ) -> BaseModelOutput | tuple[Tensor]:
         """Padded ids `[batch, length]` to hidden states `[batch, length, hidden]`, zero at padding."""
         ids, rows, segments, index = self._ragged(input_ids, attention_mask, token_type_ids)
@@ -258,7 +258,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         return_dict: bool = True,
-        **_: Any,
+        **unused: Any,
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
         """Padded ids `[batch, length]` to logits `[batch, labels]`.
 

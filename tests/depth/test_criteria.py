@@ -1,4 +1,6 @@
-"""Exit criteria: golden values of the BEExformer page (T14-T17), stability, and the properties thresholds rely on."""
+"""Exit criteria: golden values of the BEExformer page (T14-T17), stability, and the properties thresholds
+rely on.
+"""
 
 import math
 
@@ -73,7 +75,19 @@ def test_fractional_entropy_reduction_golden_values() -> None:
 
 @pytest.mark.parametrize(
     ("threshold", "block"),
-    [(-9, 5), (0, 5), (0.01, 5), (0.04, 4), (0.05, 4), (0.1, 4), (0.2, 4), (0.3, 2), (0.35, 2), (0.5, 2), (1.01, 2)],
+    [
+        (-9, 5),
+        (0, 5),
+        (0.01, 5),
+        (0.04, 4),
+        (0.05, 4),
+        (0.1, 4),
+        (0.2, 4),
+        (0.3, 2),
+        (0.35, 2),
+        (0.5, 2),
+        (1.01, 2),
+    ],
 )
 def test_plateau_exits_of_the_page(threshold: float, block: int) -> None:
     rule = ExitRule(criterion="entropy_plateau", threshold=threshold)
@@ -82,7 +96,13 @@ def test_plateau_exits_of_the_page(threshold: float, block: int) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
-    [(0.5, 0.6, 0.029049), (0.6, 0.9, 0.516973), (0.9, 0.905, 0.034229), (0.9, 0.8, -0.539307), (0.7, 0.7, 0.0)],
+    [
+        (0.5, 0.6, 0.029049),
+        (0.6, 0.9, 0.516973),
+        (0.9, 0.905, 0.034229),
+        (0.9, 0.8, -0.539307),
+        (0.7, 0.7, 0.0),
+    ],
 )
 def test_reduction_between_two_exits(before: float, after: float, expected: float) -> None:
     answers = [logits_of(before, 1 - before), logits_of(after, 1 - after)]
@@ -130,7 +150,9 @@ def test_entropy_ceiling_forbids_leaving_clueless() -> None:
     low=st.floats(-1, 2),
     step=st.floats(0, 2),
 )
-def test_bolder_thresholds_never_make_a_row_stay_longer(name: str, seed: int, low: float, step: float) -> None:
+def test_bolder_thresholds_never_make_a_row_stay_longer(
+    name: str, seed: int, low: float, step: float
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     answers = list(torch.randn(5, 7, 3, generator=generator).double() * 3)
     sign = 1 if CRITERIA[name].leaves == "below" else -1

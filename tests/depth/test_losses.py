@@ -59,7 +59,8 @@ def gradients(model, answers: list[torch.Tensor], chosen: list[int]) -> dict[str
     loss = task_loss("single_label_classification")
     torch.stack([loss(answers[i], LABELS) for i in chosen]).sum().backward()
     return {
-        name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.named_parameters()
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
     }
 
 

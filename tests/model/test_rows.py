@@ -32,7 +32,9 @@ def test_gather_keeps_exactly_the_staying_rows(lengths: list[int], data: st.Data
     stay = data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
     left = rows.select(stay)
     kept = rows.gather(values, stay).tolist()
-    expected = [v for i, s in zip(rows.original, stay, strict=True) if s for v in numbered(lengths)[i].tolist()]
+    expected = [
+        v for i, s in zip(rows.original, stay, strict=True) if s for v in numbered(lengths)[i].tolist()
+    ]
     assert kept == expected
     assert left.tokens == len(kept)
 

@@ -36,7 +36,9 @@ def test_rows_leave_where_the_slow_form_says_and_with_the_same_logits(tiny_class
     found = run(model, ids, rows, point=Point(name="test", exits=rule))
     assert (found.layers - 1).tolist() == expected.tolist()
     for row, exit in enumerate(expected.tolist()):
-        assert torch.allclose(found.logits[row], answers[exit][row], atol=1e-5 * float(answers[exit].abs().max()))
+        assert torch.allclose(
+            found.logits[row], answers[exit][row], atol=1e-5 * float(answers[exit].abs().max())
+        )
 
 
 @settings(deadline=None, max_examples=25)

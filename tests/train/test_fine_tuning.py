@@ -11,8 +11,10 @@ import lessen
 from lessen.builtin import model_folder
 from lessen.data.table import Table
 from lessen.errors import InputError
+from lessen.plan import ExitShape
 from lessen.train.fine_tuning import Interrupted, Recipe, StopAtStepEnd, fine_tune
 from lessen.train.objectives import OBJECTIVES, objective
+from lessen.train.sampler import LengthGrouped
 
 
 class CharacterTokenizer:
@@ -21,7 +23,7 @@ class CharacterTokenizer:
     def __call__(self, first, second=None, *, max_length=64, **_):
         single = isinstance(first, str)
         texts = [first] if single else first
-        ids = [[1, *(3 + ord(c) % 90 for c in text)][: max_length - 1] + [2] for text in texts]
+        ids = [[*[1, *(3 + ord(c) % 90 for c in text)][: max_length - 1], 2] for text in texts]
         return {"input_ids": ids[0] if single else ids}
 
     def save_pretrained(self, folder) -> None:
@@ -44,8 +46,12 @@ RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=1e-3, head_learning_rate=1
 
 
 def test_every_exit_learns(model, tmp_path: Path) -> None:
-    record = fine_tune(model, task(), RECIPE, tmp_path, quiet=True)
-    assert record["steps"] == 32
+    model = lessen.with_exits(
+        model, labels=["no", "yes"], exits=[ExitShape(layer=i, pool="mean") for i in (1, 2, 3)]
+    )
+    model.tokenizer = CharacterTokenizer()
+    record = fine_tune(model, task(), RECIPE.model_copy(update={"epochs": 20}), tmp_path, quiet=True)
+    assert record["steps"] == 160
     assert not record["resumed"]
     from lessen.runtime.evaluation import answers_of_every_exit
     from lessen.runtime.text import encode
@@ -103,7 +109,9 @@ def test_stopped_and_resumed_equals_uninterrupted(model, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
-@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
+@pytest.mark.parametrize(
+    "problem", ["single_label_classification", "multi_label_classification", "regression"]
+)
 def test_objectives_give_finite_gradients(name: str, problem: str) -> None:
     torch.manual_seed(0)
     width = 1 if problem == "regression" else 3
@@ -130,3 +138,20 @@ def test_minilm_trains_a_step_in_the_precision_that_pays(tmp_path: Path) -> None
     record = fine_tune(model, task(16), RECIPE.model_copy(update={"epochs": 1}), tmp_path, quiet=True)
     assert record["steps"] == 2
     assert record["precision"] in ("float32", "bfloat16 autocast")
+
+
+def test_the_order_of_an_epoch_is_fixed_and_complete() -> None:
+    lengths = [1 + i % 17 for i in range(203)]
+    sampler = LengthGrouped(lengths, 8, seed=1)
+    first, again = list(sampler), list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert first == again
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(203))
+    spread = [max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in batched(first, 8)]
+    assert sum(spread) / len(spread) < 4
+
+
+def batched(rows: list[int], size: int) -> list[list[int]]:
+    return [rows[i : i + size] for i in range(0, len(rows) - size + 1, size)]

@@ -1,8 +1,10 @@
-"""Latency: medians of repeated runs in one process, all candidates in turn, so that drift hits each of them alike.
+"""Latency: medians of repeated runs in one process, all candidates in turn, so that drift hits each of them
+alike.
 
-Runtimes keep their worker threads spinning for a while after a call, on cores the next candidate needs. So each turn
-begins with untimed calls of the candidate itself, until its predecessor's threads have gone to sleep. A candidate so
-slow that those calls would double the measurement waits instead: it does not notice cold caches.
+Runtimes keep their worker threads spinning for a while after a call, on cores the next candidate needs. So
+each turn begins with untimed calls of the candidate itself, until its predecessor's threads have gone to
+sleep. A candidate so slow that those calls would double the measurement waits instead: it does not notice
+cold caches.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ import torch
 from lessen.errors import InputError
 
 SETTLING_SECONDS = 0.02
-"""Untimed calls at the start of a turn last at least this long: more than OpenMP and ONNX Runtime threads spin."""
+"""Untimed calls at the start of a turn last at least this long: more than OpenMP and ONNX Runtime threads
+spin.
+"""
 
 SLOW_MS = 500.0
 """From here on a candidate waits for its predecessor's threads instead of running untimed."""
@@ -65,7 +69,8 @@ class Ratio:
 
     Attributes:
         medians: Quotient of the two medians.
-        paired: Median over rounds of the quotient within a round, which slow drift of the machine cannot bend.
+        paired: Median over rounds of the quotient within a round, which slow drift of the machine cannot
+            bend.
     """
 
     medians: float
@@ -83,7 +88,8 @@ def interleaved(
 
     Args:
         candidates: What to run, by name. Each must do its whole work before it returns.
-        seconds: Time budget of all rounds together; when it is given, there are as many rounds as fit, at least 3.
+        seconds: Time budget of all rounds together; when it is given, there are as many rounds as fit, at
+            least 3.
         repeats: Number of rounds, when there is no budget.
         warmup: Untimed runs of each candidate before the first round.
 

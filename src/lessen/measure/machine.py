@@ -29,9 +29,10 @@ def machine() -> dict[str, Any]:
     """Everything about this machine and process that a measured time depends on, ready for JSON.
 
     Returns:
-        `processor`; `cores`, the physical cores this process may use; `cpu_quota`, the processor time it may use per
-        second if a container limits that, else None; `instruction_sets`; `memory_gib`; `os`; `python`; `versions` of
-        the installed packages that take part in a measurement; `date`, UTC in ISO format.
+        `processor`; `cores`, the physical cores this process may use; `cpu_quota`, the processor time it may
+        use per second if a container limits that, else None; `instruction_sets`; `memory_gib`; `os`;
+        `python`; `versions` of the installed packages that take part in a measurement; `date`, UTC in ISO
+        format.
     """
     return {
         "processor": processor(),
@@ -68,7 +69,9 @@ def cpu_quota() -> float | None:
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Which of `INSTRUCTION_SETS` the processor has; where the system does not say, the widest torch found."""
+    """Which of `INSTRUCTION_SETS` the processor has; where the system does not say, the widest torch
+    found.
+    """
     info = _cpu_info()
     listed = (info.get("flags") or info.get("Features") or "").split()
     if listed:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lessen.measure.latency import interleaved, threads
-from lessen.measure.rivals import build
 
 from lessen.errors import LessenError
+from lessen.measure.latency import interleaved, threads
 from lessen.measure.metrics import quality
+from lessen.measure.rivals import build
 from lessen.plan import FULL, Point
 from lessen.runtime.engine import run
 from lessen.runtime.text import Encoded, collate

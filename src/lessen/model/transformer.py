@@ -116,9 +116,13 @@ def _refuse_what_is_not_built(shape: Shape) -> None:
     """The schema has room for all axes; refuse what this version cannot build rather than build it wrong."""
     for place, layer in enumerate(shape.layers):
         if layer.bits != 32 or layer.activation_bits != 32:
-            raise PlanError(f"shape.layers[{place}]: this lessen cannot run bits other than 32; upgrade lessen")
+            raise PlanError(
+                f"shape.layers[{place}]: this lessen cannot run bits other than 32; upgrade lessen"
+            )
         if layer.rank != Rank():
-            raise PlanError(f"shape.layers[{place}]: this lessen cannot run low-rank matrices; upgrade lessen")
+            raise PlanError(
+                f"shape.layers[{place}]: this lessen cannot run low-rank matrices; upgrade lessen"
+            )
         if not layer.heads or not layer.intermediate_size:
             raise PlanError(f"shape.layers[{place}]: this lessen cannot run a layer without heads or neurons")
     if shape.embedding_rank is not None or shape.embedding_bits != 32:

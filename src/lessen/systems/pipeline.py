@@ -22,6 +22,7 @@ from lessen.artefact import replacing_folder, write_json
 from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
+from lessen.depth.criteria import CRITERIA
 from lessen.depth.thresholds import choose
 from lessen.errors import InputError
 from lessen.loading import load, with_exits
@@ -31,6 +32,7 @@ from lessen.runtime.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.runtime.text import encode
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe, fine_tune
+from lessen.train.objectives import OBJECTIVES
 
 Say = Callable[[str], None]
 
@@ -100,8 +102,9 @@ def compress(
         InputError: When model, data and system do not fit, or `out` holds the work of another plan.
         Interrupted: When stopped; the same call continues.
     """
-    work = _working_folder(plan, out)
+    check_names(plan)
     tables = read_splits(plan)
+    work = _working_folder(plan, out)
     say("  ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
     model = prepare(plan, system, tables["train"])
     tables = {name: table.with_labels_of(_names(model)) for name, table in tables.items()}
@@ -128,6 +131,20 @@ def compress(
         write_json(fresh / "training.json", record)
     shutil.rmtree(work, ignore_errors=True)
     return Outcome(out, model, results, rows, training, tables["test"])
+
+
+def check_names(plan: CompressionPlan) -> None:
+    """Refuse a plan that names an objective or criterion there is not, before any work is done.
+
+    Raises:
+        InputError: Naming it and the known ones.
+    """
+    for stage in plan.stages:
+        if stage.objective not in OBJECTIVES:
+            raise InputError(f"unknown objective {stage.objective!r}; one of {', '.join(OBJECTIVES)}")
+    for criterion in plan.criteria:
+        if criterion not in CRITERIA:
+            raise InputError(f"unknown exit criterion {criterion!r}; one of {', '.join(CRITERIA)}")
 
 
 def read_splits(plan: CompressionPlan) -> dict[str, Table]:

@@ -24,6 +24,7 @@ from lessen.plan import Size, Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.train.objectives import objective
 from lessen.train.progress import Progress
+from lessen.train.sampler import LengthGrouped
 
 
 class Recipe(Strict):
@@ -100,7 +101,6 @@ def fine_tune(
         warmup_steps=recipe.warmup,
         max_grad_norm=1.0,
         lr_scheduler_type="linear",
-        train_sampling_strategy="group_by_length",
         bf16=half,
         use_cpu=not torch.cuda.is_available(),
         seed=recipe.seed,
@@ -115,7 +115,9 @@ def fine_tune(
         dataloader_pin_memory=False,
     )
     stop = StopAtStepEnd()
-    trainer = Trainer(
+    sampler = LengthGrouped([len(row.ids) for row in rows.encoded], recipe.batch_size, recipe.seed)
+    trainer = _Trainer(
+        sampler,
         model=model,
         args=arguments,
         train_dataset=rows,
@@ -139,6 +141,17 @@ def fine_tune(
         "precision": "bfloat16 autocast" if half else "float32",
         "resumed": checkpoint is not None,
     }
+
+
+class _Trainer(Trainer):
+    """transformers' Trainer with our order of rows."""
+
+    def __init__(self, sampler: LengthGrouped, **options: Any) -> None:
+        self.sampler = sampler
+        super().__init__(**options)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGrouped:
+        return self.sampler
 
 
 class EncodedRows(Dataset):

@@ -1,6 +1,7 @@
 """The same fine-tuned weights, at full depth and without early exits, in other runtimes at their best.
 
-Each rival pads tightly, sorts a batch by length, cuts it where that is faster, and uses the threads it is given.
+Each rival pads tightly, sorts a batch by length, cuts it where that is faster, and uses the threads it is
+given.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What every rival does with a batch of rows of different lengths: sort, cut, pad tightly, put answers in order."""
+"""What every rival does with a batch of rows of different lengths: sort, cut, pad tightly, put answers in
+order.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from lessen.runtime.text import Encoded
 Ids = NDArray[np.int64]
 
 MOST_ROWS = 64
-"""A larger batch is first cut into this many rows of similar length; more at once is never faster on a CPU."""
+"""A larger batch is first cut into this many rows of similar length; more at once is never faster on a
+CPU.
+"""
 
 COUNTS = (1, 2, 4, 8)
 """Numbers of chunks that are tried."""
@@ -54,8 +58,8 @@ class Rival:
         kind: Its name in tables.
         answer: The runtime.
         pad: The id to pad with.
-        chunks: Number of chunks a batch is cut into after sorting by length. None: whichever of 1, 2, 4, 8 is fastest
-            when a batch of that many rows is first seen; that call is slow.
+        chunks: Number of chunks a batch is cut into after sorting by length. None: whichever of 1, 2, 4, 8 is
+            fastest when a batch of that many rows is first seen; that call is slow.
     """
 
     def __init__(self, kind: str, answer: Answer, *, pad: int, chunks: int | None = None) -> None:

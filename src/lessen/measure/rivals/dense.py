@@ -1,13 +1,15 @@
-"""The dense twin: a model's own weights in the Hugging Face implementation of its family, as everyone else runs them."""
+"""The dense twin: a model's own weights in the Hugging Face implementation of its family, as everyone else
+runs them.
+"""
 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from lessen.errors import PlanError
 from lessen.families import family_of
@@ -25,13 +27,15 @@ class DenseTwin(nn.Module):
     Attributes:
         backbone: The family's `AutoModel`, without its pooler.
         head: The last head's layers.
+        config: Of the backbone.
         has_segments: Whether segment ids make a difference.
         pad: The id to pad with.
     """
 
-    def __init__(self, backbone: nn.Module, head: Head, facts: Architecture) -> None:
+    def __init__(self, backbone: PreTrainedModel, head: Head, facts: Architecture) -> None:
         super().__init__()
         self.backbone = backbone
+        self.config: PreTrainedConfig = backbone.config
         self.head = head
         self.has_segments = facts.type_vocab_size > 1
         self.pad = facts.pad_token_id
@@ -52,19 +56,22 @@ class DenseTwin(nn.Module):
 
 
 def dense_twin(
-    model: LessenForSequenceClassification, *, attention: Literal["sdpa", "eager"] = "sdpa"
+    model: LessenForSequenceClassification, *, attention: Literal["sdpa", "eager"] | None = None
 ) -> DenseTwin:
     """The model at full depth in Hugging Face's implementation, float32, in evaluation mode.
 
     Args:
-        model: A classifier with all heads and neurons. Dropped layers are fine: the twin is as deep as the model.
-        attention: transformers' attention implementation.
+        model: A classifier with all heads and neurons. Dropped layers are fine: the twin is as deep as the
+            model.
+        attention: transformers' attention implementation; its own choice if None, which is the fused one for
+            all families but MPNet.
 
     Returns:
         A twin sharing no memory with `model`.
 
     Raises:
-        PlanError: When heads, neurons, rank or bits have been taken away, so that no such model exists elsewhere.
+        PlanError: When heads, neurons, rank or bits have been taken away, so that no such model exists
+            elsewhere.
     """
     facts, shape = model.config.facts(), model.config.form()
     _check_dense(facts, shape)
@@ -75,13 +82,15 @@ def dense_twin(
     if hasattr(backbone, "pooler"):
         backbone.pooler = None
     backbone.load_state_dict({name: value.cpu() for name, value in export_hugging_face(model).items()})
-    head = deepcopy(model.transformer.exits[str(len(shape.layers))]).cpu()
+    head = deepcopy(cast(Head, model.transformer.exits[str(len(shape.layers))])).cpu()
     return DenseTwin(backbone, head, facts).float().eval().requires_grad_(False)
 
 
 def _hugging_face_config(facts: Architecture, layers: int) -> PreTrainedConfig:
     family = family_of(facts.family)
-    names = {ours: theirs for ours, theirs in {**COMMON_SIZES, **family.sizes}.items() if ours not in family.facts}
+    names = {
+        ours: theirs for ours, theirs in {**COMMON_SIZES, **family.sizes}.items() if ours not in family.facts
+    }
     values = {theirs: getattr(facts, ours) for ours, theirs in names.items()}
     return AutoConfig.for_model(facts.family, **values | {names["num_hidden_layers"]: layers})
 

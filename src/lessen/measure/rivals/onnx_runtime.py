@@ -1,8 +1,9 @@
-"""ONNX Runtime as a rival, in float32 and with dynamic int8 quantization; and the ONNX export OpenVINO shares.
+"""ONNX Runtime as a rival, in float32 and with dynamic int8 quantization; and the ONNX export OpenVINO
+shares.
 
-The export has attention written out in elementary operations, through the exporter that traces: ONNX Runtime and OpenVINO
-fuse that form best. The graph of the newer exporter was up to a quarter slower in ONNX Runtime, and ONNX Runtime's
-own transformer optimizer, which fuses whole attention layers, gained nothing on a CPU.
+The export has attention written out in elementary operations, through the exporter that traces: ONNX Runtime
+and OpenVINO fuse that form best. The graph of the newer exporter was up to a quarter slower in ONNX Runtime,
+and ONNX Runtime's own transformer optimizer, which fuses whole attention layers, gained nothing on a CPU.
 """
 
 from __future__ import annotations
@@ -34,14 +35,13 @@ def build(
     calibration: Sequence[Encoded] = (),
     folder: Path | None = None,
 ) -> Rival:
-    """A session over the dense twin; `onnxruntime-int8` quantizes weights per channel and activations as they come."""
+    """A session over the dense twin; `onnxruntime-int8` quantizes weights per channel and activations as they
+    come.
+    """
     runtime = optional("onnxruntime")
     twin = dense_twin(model, attention="eager")
     with exported(twin, folder) as path:
-        if kind == "onnxruntime-int8":
-            content = _quantized(path)
-        else:
-            content = path.read_bytes()
+        content = _quantized(path) if kind == "onnxruntime-int8" else path.read_bytes()
     session = _session(runtime, content, threads)
     names = {item.name for item in session.get_inputs()}
 
@@ -58,8 +58,8 @@ def exported(twin: DenseTwin, folder: Path | None = None) -> Iterator[Path]:
 
     Args:
         twin: With eager attention.
-        folder: Where to keep the file; an export of the same weights found there is used. If None, the file exists
-            only inside the block.
+        folder: Where to keep the file; an export of the same weights found there is used. If None, the file
+            exists only inside the block.
 
     Raises:
         InputError: When the package onnx is not installed.
@@ -131,7 +131,8 @@ def _export(twin: DenseTwin, path: Path) -> None:
 
 
 def _digest(twin: DenseTwin) -> str:
-    digest = hashlib.sha256(repr((OPSET, twin.head, twin.head.pool, twin.backbone.config.to_json_string())).encode())
+    form = (OPSET, twin.config.to_json_string(), twin.head.pool, repr(twin.head))
+    digest = hashlib.sha256(repr(form).encode())
     for name, value in twin.state_dict().items():
         digest.update(name.encode())
         digest.update(value.contiguous().view(torch.uint8).numpy())

@@ -1,4 +1,6 @@
-"""OpenVINO as a rival: float32, bfloat16 where the processor has it, and int8 by NNCF's post-training quantization."""
+"""OpenVINO as a rival: float32, bfloat16 where the processor has it, and int8 by NNCF's post-training
+quantization.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from lessen.measure.rivals.onnx_runtime import exported, feeds
 from lessen.measure.rivals.optional import optional, quietly
 from lessen.runtime.text import Encoded
 
-PRECISION = {"openvino": {"INFERENCE_PRECISION_HINT": "f32"}, "openvino-bf16": {"INFERENCE_PRECISION_HINT": "bf16"}}
+PRECISION = {
+    "openvino": {"INFERENCE_PRECISION_HINT": "f32"},
+    "openvino-bf16": {"INFERENCE_PRECISION_HINT": "bf16"},
+}
 """Of the arithmetic, by kind. What int8 leaves in floating point runs in the device's own choice."""
 
 MOST_CALIBRATION_ROWS = 300
@@ -34,10 +39,12 @@ def build(
     calibration: Sequence[Encoded] = (),
     folder: Path | None = None,
 ) -> Rival:
-    """The dense twin compiled for low latency, with dynamic shapes; single rows get a graph of their own length.
+    """The dense twin compiled for low latency, with dynamic shapes; single rows get a graph of their own
+    length.
 
-    A fixed length saves a tenth (float32) to a fifth (int8) of the time of a short row. There is one such graph for each
-    length of a single row, in the order they are first seen (that call compiles it), while they fit in `STATIC_BYTES`.
+    A fixed length saves a tenth (float32) to a fifth (int8) of the time of a short row. There is one such
+    graph for each length of a single row, in the order they are first seen (that call compiles it), while
+    they fit in `STATIC_BYTES`.
 
     Raises:
         InputError: When a package is missing, or `openvino-int8` has no calibration rows.

@@ -24,7 +24,9 @@ def optional(package: str) -> Any:
             return import_module(package)
     except ImportError as error:
         missing = error.name or package
-        raise InputError(f"this rival needs the package {missing}; run: pip install 'lessen[bench]'") from None
+        raise InputError(
+            f"this rival needs the package {missing}; run: pip install 'lessen[bench]'"
+        ) from None
 
 
 @contextmanager

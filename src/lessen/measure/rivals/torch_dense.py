@@ -1,4 +1,6 @@
-"""PyTorch as a rival: transformers' own model with fused attention, eager or compiled, in float32 or bfloat16."""
+"""PyTorch as a rival: transformers' own model with fused attention, eager or compiled, in float32 or
+bfloat16.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,230 @@
+"""The commands, run in process on a tiny model: JSON keys, exit codes, one-line errors, resumable work."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+import lessen
+from lessen.builtin import model_folder
+from lessen.cli import main
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT with the real vocabulary, saved in Hugging Face's own format."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=30522,
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        )
+    ).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model_folder("minilm-l6")).save_pretrained(folder)
+    return folder
+
+
+GOOD = ["good fine film", "a great story", "i love it", "wonderful acting"]
+BAD = ["bad dull film", "a poor story", "i hate it", "terrible acting"]
+
+
+def rows(count: int) -> list[tuple[str, str]]:
+    made = []
+    for i in range(count):
+        words, label = (GOOD, "pos") if i % 2 else (BAD, "neg")
+        made.append((f"{words[i % 4]} number {i}", label))
+    return made
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows(400)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "small"
+    code, _, _ = run(
+        "compress", base, "--data", data, "--out", out, "--epochs", 4, "--learning-rate", 1e-3,
+        "--max-drop", "5%", "--max-drop", "1%", "--json",
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    import contextlib
+    import io
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0), out.getvalue(), err.getvalue()
+
+
+def test_compress_makes_a_folder_whose_figures_repeat(small: Path, data: Path) -> None:
+    assert {p.name for p in small.iterdir()} >= {
+        "config.json",
+        "model.safetensors",
+        "plan.json",
+        "training.json",
+    }
+    assert not small.with_name("small.work").exists()
+    plan = json.loads((small / "plan.json").read_text())
+    assert plan["max_drops"] == [0.05, 0.01]
+    record = json.loads((small / "training.json").read_text())
+    assert sum(record["rows"].values()) == 400
+    code, out, _ = run("evaluate", small, "--data", data, "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["n"] == 400
+    assert {"name", "metric", "value", "mean_layers", "layers", "macs_ratio"} <= answer["points"][0].keys()
+    assert [point["name"] for point in answer["points"]] == ["full", "drop-5%", "drop-1%"]
+    assert answer["points"][0]["macs_ratio"] == 1.0
+    assert answer["points"][0]["value"] > 0.9
+
+
+def test_a_plan_replays_to_the_same_model(small: Path, tmp_path: Path) -> None:
+    code, out, _ = run("compress", "--plan", small / "plan.json", "--out", tmp_path / "again", "--json")
+    assert code == 0
+    assert json.loads(out)["points"] == json.loads((small / "training.json").read_text())["test"]
+    first, second = (lessen.load(folder).state_dict() for folder in (small, tmp_path / "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_unfinished_work_of_another_plan_is_not_mixed_in(base: Path, data: Path, tmp_path: Path) -> None:
+    work = tmp_path / "m.work"
+    work.mkdir()
+    (work / "plan.json").write_text("{}")
+    code, _, err = run("compress", base, "--data", data, "--out", tmp_path / "m")
+    assert code == 2
+    assert "holds the unfinished work of another plan" in err
+
+
+def test_predict(small: Path, tmp_path: Path) -> None:
+    code, out, _ = run("predict", small, "good fine film", "", "--json")
+    assert code == 0
+    said = json.loads(out)["predictions"]
+    assert {"text", "label", "probability", "layers", "tokens", "truncated"} <= said[0].keys()
+    assert said[1]["tokens"] == 2
+    lines = tmp_path / "texts.txt"
+    lines.write_text("good fine film\nbad dull film\n")
+    code, out, _ = run("predict", small, "--file", lines, "--point", "full")
+    assert code == 0
+    assert len(out.strip().splitlines()) == 3
+
+
+def test_long_text_is_cut_or_refused(small: Path) -> None:
+    code, out, _ = run("predict", small, "word " * 100, "--json")
+    assert code == 0
+    assert json.loads(out)["predictions"][0]["truncated"]
+    code, _, err = run("predict", small, "word " * 100, "--strict")
+    assert code == 2
+    assert "text 1 has 102 tokens, the model takes 64" in err
+
+
+def test_inspect(small: Path, base: Path) -> None:
+    code, out, _ = run("inspect", small, "--json")
+    assert code == 0
+    facts = json.loads(out)
+    assert {"parameters", "bytes", "macs", "layers"} <= facts.keys()
+    assert facts["layers"][0] == {"heads": 4, "ffn": 64, "keep": 1.0, "bits": 32, "exit": True}
+    model = lessen.load(small)
+    assert facts["parameters"]["total"] == sum(p.numel() for p in model.parameters())
+    assert facts["bytes"] == (small / "model.safetensors").stat().st_size
+    assert run("inspect", base)[0] == 0
+
+
+def test_bench(small: Path, data: Path) -> None:
+    code, out, _ = run(
+        "bench", small, "--data", data, "--against", "torch", "--batch", "1,4", "--rows", 8,
+        "--seconds", 0.2, "--threads", 1, "--json",
+    )  # fmt: skip
+    assert code == 0
+    answer = json.loads(out)
+    assert answer["threads"] == 1
+    assert answer["machine"]
+    assert {"kind", "name", "batch", "length", "ms", "value"} <= answer["rows"][0].keys()
+    assert {row["kind"] for row in answer["rows"]} == {"lessen", "lessen-bf16", "torch"}
+    assert {row["batch"] for row in answer["rows"]} == {1, 4}
+    assert all(row["value"] is not None and row["ms"] > 0 for row in answer["rows"])
+
+
+BAD_INPUT = {
+    "no such file": ("text,label\na,b\n", ["--data", "nowhere.csv"], "nowhere.csv: there is no such file"),
+    "no such column": ("txt,label\na,b\n", [], "no text column"),
+    "empty text": ("text,label\na,x\n,y\n", [], "row 2"),
+    "one class": ("text,label\na,x\nb,x\n", [], "at least two classes"),
+    "nan": ("text,label\na,0.5\nb,nan\n", ["--task", "regression"], "row 2"),
+    "too few": ("text,label\na,x\nb,y\nc,x\nd,y\n", [], "rows are too few"),
+    "bad share": ("text,label\na,x\nb,y\n", ["--max-drop", "abc"], "--max-drop abc: expected a share"),
+    "too large share": ("text,label\na,x\nb,y\n", ["--max-drop", "100%"], "below 100%"),
+    "unknown system": (
+        "text,label\na,x\nb,y\n",
+        ["--system", "magic"],
+        "no system 'magic'; there is",
+    ),
+    "unknown objective": ("text,label\na,x\nb,y\n", ["--objective", "magic"], "unknown objective 'magic'"),
+    "unknown criterion": ("text,label\na,x\nb,y\n", ["--criterion", "magic"], "unknown exit criterion 'magic'"),
+    "exit beyond the model": ("text,label\na,x\nb,y\n", ["--exits", "1,9"], "the model has layers 1 to 3"),
+    "unknown option": ("text,label\na,x\nb,y\n", ["--wat"], "--wat"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_INPUT)
+def test_bad_input_gets_one_clear_line(base: Path, tmp_path: Path, kind: str) -> None:
+    content, options, message = BAD_INPUT[kind]
+    path = tmp_path / "d.csv"
+    path.write_text(content)
+    given = options if "--data" in options else ["--data", str(path), *options]
+    code, out, err = run("compress", base, *given, "--out", tmp_path / "m")
+    said = err.strip().splitlines()
+    assert code == 2, err
+    assert out == ""
+    assert message in said[-1]
+    assert said[-1].startswith("lessen: ")
+    assert not (tmp_path / "m").exists()
+
+
+def test_labels_unseen_in_training_are_named(small: Path, tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\na,pos\nb,meh\n")
+    code, _, err = run("evaluate", small, "--data", path)
+    assert code == 2
+    assert "row 2: the model was not trained on label 'meh'; it knows neg, pos" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "builtin:minilm-l6", "--data", "builtin:trec"], "has no classifier to evaluate"),
+        (["predict", "builtin:minilm-l6", "hi"], "has no classifier"),
+        (["predict"], "Missing argument"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_bad_usage(arguments: list[str], message: str) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert message in err
+
+
+def test_unknown_point_and_nothing_to_predict(small: Path) -> None:
+    code, _, err = run("predict", small, "hi", "--point", "fastest")
+    assert code == 2
+    assert "no point named 'fastest'; this model has full, drop-5%, drop-1%" in err
+    code, _, err = run("predict", small)
+    assert code == 2
+    assert "nothing to predict" in err
