@@ -177,7 +177,11 @@ BAD_INPUT = {
         "no system 'magic'; there is",
     ),
     "unknown objective": ("text,label\na,x\nb,y\n", ["--objective", "magic"], "unknown objective 'magic'"),
-    "unknown criterion": ("text,label\na,x\nb,y\n", ["--criterion", "magic"], "unknown exit criterion 'magic'"),
+    "unknown criterion": (
+        "text,label\na,x\nb,y\n",
+        ["--criterion", "magic"],
+        "unknown exit criterion 'magic'",
+    ),
     "exit beyond the model": ("text,label\na,x\nb,y\n", ["--exits", "1,9"], "the model has layers 1 to 3"),
     "unknown option": ("text,label\na,x\nb,y\n", ["--wat"], "--wat"),
 }

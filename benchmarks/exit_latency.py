@@ -1,0 +1,90 @@
+"""Exits on: ms per review at batch 1, 8 and 32 against the same fine-tuned weights in other runtimes,
+interleaved.
+
+Uses the SST-2 model of `sst2_exits.py` (seed 0) and real test sentences. Accuracy of every Point and rival is
+measured on all 1,821 test rows, time on a random sample of them.
+
+    python benchmarks/exit_latency.py [--threads 2] [--rows 64] [--seconds 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from typing import Any
+
+from results import CACHE, write_results
+
+from lessen.data.reading import read
+from lessen.loading import load
+from lessen.measure.latency import threads
+from lessen.measure.metrics import quality
+from lessen.measure.rivals import build
+from lessen.measure.side_by_side import compare
+from lessen.runtime.evaluation import answers_at
+from lessen.runtime.text import encode
+
+FOLDER = CACHE / "sst2"
+RIVALS = (
+    "torch",
+    "torch-bf16",
+    "onnxruntime",
+    "onnxruntime-int8",
+    "openvino",
+    "openvino-bf16",
+    "openvino-int8",
+)
+POINTS = ("full", "drop-0.5%", "drop-1%", "drop-2%")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    folder = FOLDER / "depth_weighted-seed0"
+    if not folder.exists():
+        sys.exit("run benchmarks/sst2_exits.py first: it makes the model timed here")
+    models: dict[str, Any] = {"lessen": load(folder), "lessen-bf16": load(folder, precision="bfloat16")}
+    model = models["lessen"]
+    test = read(str(FOLDER / "data" / "test.jsonl"))
+    tune = read(str(FOLDER / "data" / "tune.jsonl"))
+    everything = encode(model.tokenizer, test.texts, 512)
+    points = [model.points[name] for name in POINTS if name in model.points]
+    chosen = random.Random(0).sample(range(len(test)), options.rows)
+    rows = compare(
+        models,
+        [everything[i] for i in chosen],
+        None,
+        points=points,
+        rivals=RIVALS,
+        batch_sizes=(1, 8, 32),
+        thread_count=options.threads,
+        seconds=options.seconds,
+    )
+    accuracy: dict[str, Any] = {}
+    labels = test.labels or []
+    for kind, each in models.items():
+        for point in points:
+            logits, layers = answers_at(each, everything, point)
+            value = quality(logits, labels, model.problem_type)
+            accuracy[f"{kind} {point.name}"] = {
+                "accuracy": value,
+                "mean_layers": sum(layers) / len(layers),
+            }
+    calibration = encode(model.tokenizer, tune.texts[:300], 512)
+    with threads(options.threads):
+        for kind in RIVALS:
+            rival = build(kind, model, options.threads, calibration)
+            found = quality(rival(everything).double().numpy(), labels, model.problem_type)
+            accuracy[f"{kind} dense"] = {"accuracy": found, "mean_layers": 6.0}
+    table = [row.as_dict() | accuracy[f"{row.kind} {row.name}"] for row in rows]
+    for row in table:
+        print(row["kind"], row["name"], row["batch"], row["ms"], row["accuracy"], sep="\t")
+    write_results("exit_latency", {"model": "MiniLM-L6, SST-2, seed 0", "rows": table, "n": len(test)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Write the README's tables from the results files; `--check` fails if they are stale.
+
+python benchmarks/tables.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN = "<!-- tables: made by benchmarks/tables.py, do not edit -->\n"
+END = "<!-- end of tables -->"
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """A results file, or None if that benchmark has not been run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """A table, first column left, others right."""
+    lines = [f"| {' | '.join(columns)} |", f"|{'|'.join([':--', *['--:'] * (len(columns) - 1)])}|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def accuracy_table(result: dict[str, Any]) -> str:
+    """SST-2: accuracy and depth, mean over seeds."""
+    rows = []
+    for name, line in result["summary"].items():
+        spread = "" if line["accuracy_sd"] is None else f" ± {100 * line['accuracy_sd']:.1f}"
+        accuracy = f"{100 * line['accuracy']:.1f}{spread}"
+        rows.append([name, accuracy, f"{line['mean_layers']:.2f}", f"{line['seeds']}"])
+    title = (
+        "**SST-2, MiniLM-L6, 1,821 test sentences.** Points are named by the loss allowed on the tuning "
+        "split.\n\n"
+    )
+    return title + markdown(["point", "accuracy", "mean layers of 6", "seeds"], rows)
+
+
+def latency_table(result: dict[str, Any]) -> str:
+    """SST-2: ms per sentence against other runtimes."""
+    sizes = sorted({row["batch"] for row in result["rows"]})
+    lines: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for row in result["rows"]:
+        lines.setdefault((row["kind"], row["name"]), {})[row["batch"]] = row
+    rows = []
+    for (kind, name), found in lines.items():
+        first = next(iter(found.values()))
+        figures = [f"{found[size]['ms']:.2f}" for size in sizes]
+        rows.append(
+            [f"{kind}, {name}", f"{100 * first['accuracy']:.1f}", f"{first['mean_layers']:.2f}", *figures]
+        )
+    title = (
+        f"**The same fine-tuned weights, ms per sentence, {result['threads']} threads, one process, "
+        "interleaved.**\n\n"
+    )
+    return title + markdown(["", "accuracy", "layers", *(f"batch {size}" for size in sizes)], rows)
+
+
+WAYS = [(kind, how) for kind in ("fp32", "bf16") for how in ("tight", "naive")]
+
+
+def speed_table(result: dict[str, Any]) -> str:
+    """Exits off against Hugging Face."""
+    rows = []
+    for setting, found in result["results"].items():
+        for name, entry in found.items():
+            ratios = entry["ratios"]
+            rows.append(
+                [
+                    f"{name}, {setting}",
+                    *(f"{ratios[f'{kind} against {how} padding']:.2f}x" for kind, how in WAYS),
+                ]
+            )
+    columns = ["", "fp32, tight", "fp32, naive", "bf16, tight", "bf16, naive"]
+    title = (
+        "**Exits off: how many times faster than Hugging Face with SDPA**, tightly padded in length-sorted "
+        "batches, and naively padded.\n\n"
+    )
+    return title + markdown(columns, rows)
+
+
+TABLES = {"sst2_exits": accuracy_table, "exit_latency": latency_table, "dense_speed": speed_table}
+
+
+def tables() -> str:
+    """All tables whose benchmarks have been run."""
+    parts = []
+    for name, make in TABLES.items():
+        if (result := read(name)) is not None:
+            machine = result["machine"]
+            place = f"{machine['processor']}, {machine['date'][:10]}, `benchmarks/results/{name}.json`"
+            parts.append(f"{make(result)}\n<sub>{place}</sub>\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Rewrite the README, or check it."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    fresh = head + BEGIN + tables() + END + rest.split(END, 1)[1]
+    if "--check" in sys.argv:
+        sys.exit(None if fresh == text else "README.md's tables are stale; run python benchmarks/tables.py")
+    path.write_text(fresh, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
