@@ -10,6 +10,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 import transformers
+from hypothesis import settings
+
+settings.register_profile("lessen", deadline=None)
+settings.load_profile("lessen")
 
 SIZES: dict[str, Any] = {
     "vocab_size": 101,

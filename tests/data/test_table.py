@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lessen.data.table import Table, code_labels, row_key, words
+from lessen.data.labels import code_labels
+from lessen.data.table import Table, row_key, words
 from lessen.errors import InputError
 
 

@@ -143,7 +143,7 @@ def test_entropy_ceiling_forbids_leaving_clueless() -> None:
     assert exit_of_every_row(capped, [1, 2, 3], flat).item() == 2
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(CLASSIFICATION),
     seed=st.integers(0, 10**6),

@@ -1,5 +1,6 @@
 """A batch is sorted, cut and padded so that as little as possible is computed, and answered in order."""
 
+import math
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessen.errors import InputError
-from lessen.measure.rivals import Rival
+from lessen.measure.rivals import Rival, batching
 from lessen.measure.rivals.batching import MOST_ROWS, Padded, cuts, padded
 from lessen.runtime.text import Encoded
 
@@ -24,20 +25,24 @@ def encoded(lengths: list[int], *, pairs: bool = False) -> list[Encoded]:
     ]
 
 
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=7), st.integers(1, 8))
-def test_cuts_compute_the_fewest_padded_tokens(lengths: list[int], count: int) -> None:
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=7),
+    st.sampled_from([0.0, 0.5, 3.0, 11.0, 100.0, math.inf]),
+)
+def test_cuts_cost_the_least(lengths: list[int], overhead: float) -> None:
     lengths = sorted(lengths)
-    bounds = cuts(lengths, count)
+    bounds = cuts(lengths, overhead)
     assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
     assert bounds[-1][1] == len(lengths)
-    assert len(bounds) <= count
 
-    def cost(bounds) -> int:
-        return sum((stop - start) * lengths[stop - 1] for start, stop in bounds)
+    def cost(bounds: list[tuple[int, int]]) -> float:
+        # The first call has to be made anyway.
+        calls = overhead * (len(bounds) - 1) if len(bounds) > 1 else 0.0
+        return calls + sum((stop - start) * lengths[stop - 1] for start, stop in bounds)
 
     best = min(
         cost(list(zip((0, *inner), (*inner, len(lengths)), strict=True)))
-        for size in range(min(count, len(lengths)))
+        for size in range(len(lengths))
         for inner in combinations(range(1, len(lengths)), size)
     )
     assert cost(bounds) == best
@@ -67,33 +72,50 @@ class Recorder:
         return torch.from_numpy(np.stack([(batch.ids * batch.mask).sum(1), batch.mask.sum(1)], 1)).double()
 
 
-@pytest.mark.parametrize("chunks", [None, 1, 3, 8])
+@pytest.mark.parametrize("overhead", [None, 0.0, 20.0, math.inf])
 @pytest.mark.parametrize("lengths", [[5], [4, 4, 4], LENGTHS, list(range(1, 65)) * 3], ids=len)
-def test_answers_come_back_in_order_however_the_batch_is_cut(chunks: int | None, lengths: list[int]) -> None:
+def test_answers_come_back_in_order_however_the_batch_is_cut(
+    overhead: float | None, lengths: list[int]
+) -> None:
     rows = encoded(lengths)
     expected = torch.tensor([[float(sum(row.ids)), float(len(row.ids))] for row in rows])
     recorder = Recorder()
-    rival = Rival("recorder", recorder, pad=7, chunks=chunks)
+    rival = Rival("recorder", recorder, pad=7, overhead=overhead)
     assert torch.equal(rival(rows), expected)
     recorder.shapes.clear()
     assert torch.equal(rival(rows), expected)
     used = sum(count * length for count, length in recorder.shapes)
     assert max(count for count, _ in recorder.shapes) <= MOST_ROWS
+    if overhead == 0.0:
+        assert used == sum(lengths)
     recorder.shapes.clear()
     assert torch.equal(rival(rows, naive=True), expected)
     assert recorder.shapes == [(len(rows), max(lengths))]
     assert used <= len(rows) * max(lengths)
 
 
-def test_number_of_chunks_is_measured_once_for_a_batch_size() -> None:
-    recorder = Recorder()
-    rival = Rival("recorder", recorder, pad=0)
-    rival(encoded(LENGTHS))
-    assert set(rival.chosen) == {1, 8}
-    assert len(recorder.shapes) > 8
-    recorder.shapes.clear()
-    rival(encoded(LENGTHS[::-1]))
-    assert len(recorder.shapes) <= rival.chosen[8]
+@pytest.mark.parametrize(
+    ("call", "token", "expected"), [(6.0, 0.5, 12.0), (0.0, 0.5, 0.0), (1.0, 0.0, math.inf), (-1.0, 0.5, 0.0)]
+)
+def test_overhead_is_measured_once_in_tokens(
+    call: float, token: float, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def answer(batch: Padded) -> torch.Tensor:
+        nonlocal now
+        now += call + token * batch.ids.size
+        return torch.zeros(len(batch.ids), 1)
+
+    monkeypatch.setattr(batching, "perf_counter", lambda: now)
+    rival = Rival("linear", answer, pad=0)
+    rival(encoded([4, 4, 4]))
+    assert rival.overhead is None, "equal lengths need no cut, so nothing to measure"
+    rival(encoded([9, 2, 5]))
+    assert rival.overhead == pytest.approx(expected)
+    call += 100
+    rival(encoded([9, 2, 5]))
+    assert rival.overhead == pytest.approx(expected)
 
 
 def test_an_empty_batch_is_an_error() -> None:

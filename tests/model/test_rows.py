@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lessen.model.attention import attend, attend_reference
@@ -68,7 +68,6 @@ def test_a_row_without_tokens_is_refused() -> None:
         rows_of_mask(torch.tensor([[1, 1], [0, 0]]))
 
 
-@settings(deadline=None)
 @given(LENGTHS, st.booleans(), st.booleans())
 def test_every_attention_equals_the_definition(lengths: list[int], with_bias: bool, gradients: bool) -> None:
     torch.manual_seed(sum(lengths))

@@ -41,7 +41,7 @@ def test_rows_leave_where_the_slow_form_says_and_with_the_same_logits(tiny_class
         )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(lengths=st.lists(st.integers(1, 64), min_size=1, max_size=12), seed=st.integers(0, 1000))
 def test_a_batch_agrees_with_its_rows_one_by_one(lengths: list[int], seed: int) -> None:
     model = shared_model()

@@ -11,26 +11,7 @@ from lessen.runtime.engine import run
 from lessen.runtime.text import collate, encode
 
 LENGTHS = [0, 1, 1, 2, 3, 5, 8, 8, 8, 13, 21, 34, 55, 89, 144, 233, 377, 600]
-WORDS = [
-    "the",
-    "film",
-    "is",
-    "a",
-    "slow",
-    "and",
-    "moving",
-    "story",
-    "about",
-    "loss",
-    "with",
-    "great",
-    "acting",
-    "but",
-    "no",
-    "plot",
-    "at",
-    "all",
-]
+WORDS = ("the", "film", "is", "slow", "and", "moving", "with", "great", "acting", "but", "no", "plot")
 
 
 @pytest.fixture(scope="module")

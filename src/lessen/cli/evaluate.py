@@ -47,7 +47,14 @@ def command(
     loaded = load(model, precision=precision_of(precision))
     if not isinstance(loaded, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
-    table = read(data, text=text_column, pair=pair_column, label=label_column, split=split, task=task)
+    table = read(
+        data,
+        text=text_column,
+        pair=pair_column,
+        label=label_column,
+        split=split,
+        task=task or loaded.problem_type,
+    )
     if table.labels is None:
         raise InputError(f"{data} has no labels to evaluate against")
     if table.kind != loaded.problem_type:

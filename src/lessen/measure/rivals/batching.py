@@ -4,8 +4,10 @@ order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from time import perf_counter
 
 import numpy as np
@@ -19,15 +21,11 @@ from lessen.runtime.text import Encoded
 Ids = NDArray[np.int64]
 
 MOST_ROWS = 64
-"""A larger batch is first cut into this many rows of similar length; more at once is never faster on a
-CPU.
-"""
+"""A larger batch is first cut into this many rows of similar length; more at once is hardly faster on a CPU."""
 
-COUNTS = (1, 2, 4, 8)
-"""Numbers of chunks that are tried."""
-
-TRIALS = 3
-"""Timed runs of each number of chunks, after one untimed."""
+TRIAL_ROWS = 8
+TRIALS = 5
+"""What a call costs is measured on one row and on this many, this many times after one untimed call."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +52,21 @@ Answer = Callable[[Padded], Tensor]
 class Rival:
     """A runtime and the most favourable way to feed it.
 
+    A sorted batch is cut where the padding saved outweighs what one more call costs.
+
     Args:
         kind: Its name in tables.
         answer: The runtime.
         pad: The id to pad with.
-        chunks: Number of chunks a batch is cut into after sorting by length. None: whichever of 1, 2, 4, 8 is
-            fastest when a batch of that many rows is first seen; that call is slow.
+        overhead: What a call costs beside its tokens, in tokens: 0 never pads, infinity never cuts. None: measured
+            when rows of different lengths are first seen; that call is slow.
     """
 
-    def __init__(self, kind: str, answer: Answer, *, pad: int, chunks: int | None = None) -> None:
+    def __init__(self, kind: str, answer: Answer, *, pad: int, overhead: float | None = None) -> None:
         self.kind = kind
         self.answer = answer
         self.pad = pad
-        self.chunks = chunks
-        self.chosen: dict[int, int] = {1: 1}
+        self.overhead = overhead
 
     def __call__(self, batch: Sequence[Encoded], *, naive: bool = False) -> Tensor:
         """Logits `[rows, outputs]`, float32, in the order of `batch`.
@@ -81,40 +80,35 @@ class Rival:
         """
         if not batch:
             raise InputError("a batch needs at least one row")
-        if naive:
+        if naive or len(batch) == 1:
             return self._run(batch, [list(range(len(batch)))])
         order = sorted(range(len(batch)), key=lambda row: len(batch[row].ids))
         chunks = []
         for start in range(0, len(order), MOST_ROWS):
-            piece = order[start : start + MOST_ROWS]
-            chunks += self._cut(batch, piece, self._count([batch[row] for row in piece]))
+            chunks += self._cut(batch, order[start : start + MOST_ROWS])
         return self._run(batch, chunks)
 
-    def _cut(self, batch: Sequence[Encoded], rows: list[int], count: int) -> list[list[int]]:
-        if count == 1:
+    def _cut(self, batch: Sequence[Encoded], rows: list[int]) -> list[list[int]]:
+        lengths = [len(batch[row].ids) for row in rows]
+        if lengths[0] == lengths[-1]:
             return [rows]
-        bounds = cuts([len(batch[row].ids) for row in rows], count)
-        return [rows[start:stop] for start, stop in bounds]
+        if self.overhead is None:
+            self.overhead = self._measured(batch[rows[len(rows) // 2]])
+        return [rows[start:stop] for start, stop in cuts(lengths, self.overhead)]
 
-    def _count(self, piece: Sequence[Encoded]) -> int:
-        """How many chunks to cut a piece into; measured when a piece of this size is first seen."""
-        if self.chunks is not None:
-            return self.chunks
-        if len(piece) not in self.chosen:
-            everything = list(range(len(piece)))
-            plans = {count: self._cut(piece, everything, count) for count in COUNTS if count <= len(piece)}
-            self.chosen[len(piece)] = self._fastest(piece, plans)
-        return self.chosen[len(piece)]
-
-    def _fastest(self, piece: Sequence[Encoded], plans: dict[int, list[list[int]]]) -> int:
-        times: dict[int, list[float]] = {count: [] for count in plans}
-        for trial in range(1 + TRIALS):
-            for count, chunks in plans.items():
-                began = perf_counter()
-                self._run(piece, chunks)
-                if trial:
-                    times[count].append(perf_counter() - began)
-        return min(times, key=lambda count: sorted(times[count])[TRIALS // 2])
+    def _measured(self, row: Encoded) -> float:
+        """The cost of a call in tokens, from the times of one row and of several of the same length."""
+        one, many = padded([row], self.pad), padded([row] * TRIAL_ROWS, self.pad)
+        times: list[tuple[float, float]] = []
+        for _ in range(1 + TRIALS):
+            began = perf_counter()
+            self.answer(one)
+            between = perf_counter()
+            self.answer(many)
+            times.append((between - began, perf_counter() - between))
+        of_one, of_many = (median(taken) for taken in zip(*times[1:], strict=True))
+        of_row = (of_many - of_one) / (TRIAL_ROWS - 1)
+        return max(0.0, of_one / of_row - 1) * len(row.ids) if of_row > 0 else math.inf
 
     def _run(self, batch: Sequence[Encoded], chunks: list[list[int]]) -> Tensor:
         answers = [self.answer(padded([batch[row] for row in rows], self.pad)) for rows in chunks]
@@ -144,31 +138,28 @@ def padded(rows: Sequence[Encoded], pad: int) -> Padded:
     return Padded(ids, mask, segments, full=min(lengths) == shape[1])
 
 
-def cuts(lengths: Sequence[int], count: int) -> list[tuple[int, int]]:
-    """Where to cut sorted rows into at most `count` chunks so that the fewest padded tokens are computed.
+def cuts(lengths: Sequence[int], overhead: float) -> list[tuple[int, int]]:
+    """Where to cut sorted rows so that padded tokens and calls together cost the least.
 
     Args:
         lengths: Tokens of each row, ascending.
-        count: Most chunks allowed.
+        overhead: What a call costs, in tokens.
 
     Returns:
         `(start, stop)` of each chunk. Rows of equal length are never separated.
     """
     sizes, repeats = np.unique(lengths, return_counts=True)
     before = np.concatenate([[0], np.cumsum(repeats)])
-    cost = (before[None, 1:] - before[:-1, None]) * sizes.astype(float)[None, :]
-    cost[np.tril_indices(len(sizes), -1)] = np.inf
-    best = cost[0]
-    choices = []
-    for _ in range(min(count, len(sizes)) - 1):
-        total = best[:-1, None] + cost[1:]
-        choices.append(total.argmin(0))
-        best = total.min(0)
-    last = len(sizes) - 1
+    best = np.zeros(len(sizes) + 1)
+    first = []
+    for last, size in enumerate(sizes):
+        costs = best[: last + 1] + (before[last + 1] - before[: last + 1]) * float(size)
+        first.append(int(costs.argmin()))
+        best[last + 1] = costs[first[last]] + overhead
     bounds = []
-    for choice in reversed(choices):
-        first = int(choice[last]) + 1
-        bounds.append((int(before[first]), int(before[last + 1])))
-        last = first - 1
-    bounds.append((0, int(before[last + 1])))
+    stop = len(sizes)
+    while stop:
+        start = first[stop - 1]
+        bounds.append((int(before[start]), int(before[stop])))
+        stop = start
     return bounds[::-1]
