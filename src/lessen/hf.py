@@ -36,7 +36,7 @@ from lessen.model.transformer import Transformer, initialise
 from lessen.plan import FORMAT_VERSION, FULL, Point, Shape, parse
 from lessen.runtime.engine import run
 from lessen.runtime.predict import Prediction, predict
-from lessen.runtime.text import Text
+from lessen.runtime.text import Text, batches, collate, encode
 
 Objective = Callable[[list[Tensor], Tensor], Tensor]
 """`objective(logits of every exit, labels)`: the scalar that training minimises."""
@@ -193,8 +193,6 @@ class LessenModel(LessenPreTrainedModel):
         Raises:
             InputError: With `strict`, for a text longer than the model takes.
         """
-        from lessen.runtime.text import batches, collate, encode
-
         self.eval()
         encoded = encode(_tokenizer_of(self), texts, self.config.facts().max_tokens, strict=strict)
         result = torch.empty(len(texts), self.config.hidden_size)

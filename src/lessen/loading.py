@@ -88,7 +88,8 @@ def with_exits(
             mean pooling and one linear layer if there is none), if None.
         labels: Names of the outputs of a new task; None keeps the model's task and its last head.
         problem_type: Of the new task, as in transformers.
-        seed: Of the new heads' initial weights.
+        seed: Of the new heads' initial weights. Where the task is kept, a new exit of the same form as the
+            last one starts as its copy instead.
 
     Returns:
         A new model sharing no memory with `model`. The backbone's weights are equal; so are those of the last
@@ -122,6 +123,11 @@ def with_exits(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         initialise(fresh.transformer.exits)
+    if keeps_task:
+        last = model.transformer.exits[str(depth)].state_dict()
+        for shape_of_exit in exits:
+            if shape_of_exit.model_copy(update={"layer": depth}) == old.exits[-1]:
+                fresh.transformer.exits[str(shape_of_exit.layer)].load_state_dict(last)
     fresh.load_state_dict(state, strict=False)
     fresh.tokenizer = model.tokenizer
     return fresh.to(model.dtype).eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from lessen.model.architecture import Architecture
 from lessen.model.attention import Attention
@@ -18,11 +17,11 @@ class FeedForward(nn.Module):
     def __init__(self, hidden_size: int, intermediate_size: int, activation: str) -> None:
         super().__init__()
         self.up = Linear(hidden_size, intermediate_size)
-        self.activation = ACT2FN[activation]
+        self.activation = activation
         self.down = Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(hidden)))
+        return self.down(self.up(hidden, self.activation))
 
 
 class Block(nn.Module):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.activations import ACT2FN
 
 ENABLED = (
     os.environ.get("LESSEN_DISABLE_PACKING") != "1"
@@ -26,6 +27,13 @@ ENABLED = (
 FEWEST_TOKENS = 4
 """Below this, a float32 matrix-vector product on the plain layout is faster than a blocked one."""
 
+FUSED: dict[str | None, tuple[str, str]] = {
+    None: ("none", ""),
+    "gelu": ("gelu", "none"),
+    "relu": ("relu", ""),
+}
+"""Activations the blocked product applies itself, under oneDNN's names."""
+
 BLOCKED_TYPES = (torch.float32, torch.bfloat16)
 
 
@@ -35,8 +43,8 @@ class Linear(nn.Linear):
     _blocked: Tensor | None = None
     _blocked_of: tuple[int, int, int] | None = None
 
-    def forward(self, values: Tensor) -> Tensor:
-        """`[tokens, in_features]` to `[tokens, out_features]`."""
+    def forward(self, values: Tensor, activation: str | None = None) -> Tensor:
+        """`[tokens, in_features]` to `[tokens, out_features]`, through the activation of this name."""
         weight = self.weight
         if (
             torch.is_grad_enabled()
@@ -47,8 +55,11 @@ class Linear(nn.Linear):
             or (len(values) < FEWEST_TOKENS and weight.dtype == torch.float32)
             or weight.numel() == 0
         ):
-            return functional.linear(values, weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(values, self._in_blocks(), self.bias, "none", [], "")
+            result = functional.linear(values, weight, self.bias)
+            return result if activation is None else ACT2FN[activation](result)
+        name, algorithm = FUSED.get(activation, FUSED[None])
+        result = torch.ops.mkldnn._linear_pointwise(values, self._in_blocks(), self.bias, name, [], algorithm)
+        return result if activation in FUSED else ACT2FN[activation](result)
 
     def _in_blocks(self) -> Tensor:
         """The blocked copy, made anew whenever the weights have changed."""

@@ -21,11 +21,13 @@ from lessen.runtime.text import Encoded
 Ids = NDArray[np.int64]
 
 MOST_ROWS = 64
-"""A larger batch is first cut into this many rows of similar length; more at once is hardly faster on a CPU."""
+"""A larger batch is first cut into this many rows of similar length; more at once is hardly faster."""
 
-TRIAL_ROWS = 8
+FEW_ROWS = 2
+MANY_ROWS = 8
 TRIALS = 5
-"""What a call costs is measured on one row and on this many, this many times after one untimed call."""
+"""What a call costs is measured on few and on many rows, this often after one untimed call. One row would not
+do as few: runtimes have a shorter way for it."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Rival:
         kind: Its name in tables.
         answer: The runtime.
         pad: The id to pad with.
-        overhead: What a call costs beside its tokens, in tokens: 0 never pads, infinity never cuts. None: measured
-            when rows of different lengths are first seen; that call is slow.
+        overhead: What a call costs beside its tokens, in tokens: 0 never pads, infinity never cuts. None:
+            measured when rows of different lengths are first seen; that call is slow.
     """
 
     def __init__(self, kind: str, answer: Answer, *, pad: int, overhead: float | None = None) -> None:
@@ -97,18 +99,18 @@ class Rival:
         return [rows[start:stop] for start, stop in cuts(lengths, self.overhead)]
 
     def _measured(self, row: Encoded) -> float:
-        """The cost of a call in tokens, from the times of one row and of several of the same length."""
-        one, many = padded([row], self.pad), padded([row] * TRIAL_ROWS, self.pad)
+        """The cost of a call in tokens, from the times of few and of many rows of one length."""
+        few, many = padded([row] * FEW_ROWS, self.pad), padded([row] * MANY_ROWS, self.pad)
         times: list[tuple[float, float]] = []
         for _ in range(1 + TRIALS):
             began = perf_counter()
-            self.answer(one)
+            self.answer(few)
             between = perf_counter()
             self.answer(many)
             times.append((between - began, perf_counter() - between))
-        of_one, of_many = (median(taken) for taken in zip(*times[1:], strict=True))
-        of_row = (of_many - of_one) / (TRIAL_ROWS - 1)
-        return max(0.0, of_one / of_row - 1) * len(row.ids) if of_row > 0 else math.inf
+        of_few, of_many = (median(taken) for taken in zip(*times[1:], strict=True))
+        of_row = (of_many - of_few) / (MANY_ROWS - FEW_ROWS)
+        return max(0.0, of_few / of_row - FEW_ROWS) * len(row.ids) if of_row > 0 else math.inf
 
     def _run(self, batch: Sequence[Encoded], chunks: list[list[int]]) -> Tensor:
         answers = [self.answer(padded([batch[row] for row in rows], self.pad)) for rows in chunks]
