@@ -108,6 +108,20 @@ def test_stopped_and_resumed_equals_uninterrupted(model, tmp_path: Path, monkeyp
         assert torch.equal(value, expected[name]), name
 
 
+def test_a_half_written_checkpoint_is_passed_over(model, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    fine_tune(model, task(), RECIPE.model_copy(update={"epochs": 1}), tmp_path, quiet=True)
+    whole = next(tmp_path.glob("checkpoint-*"))
+    torn = tmp_path / "checkpoint-999"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    record = fine_tune(model, task(), RECIPE.model_copy(update={"epochs": 2}), tmp_path, quiet=True)
+    assert record["resumed"]
+    assert record["steps"] == 16
+    assert not torn.exists()
+    assert whole.name == "checkpoint-8"
+
+
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 @pytest.mark.parametrize(
     "problem", ["single_label_classification", "multi_label_classification", "regression"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from lessen.data.table import Table
 from lessen.errors import InputError
@@ -25,6 +26,9 @@ from lessen.runtime.text import Encoded, encode
 from lessen.train.objectives import objective
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
+
+STEPS_BETWEEN_CHECKPOINTS = 200
+"""What a run that is killed outright can lose; a signal that can be caught loses nothing."""
 
 
 class Recipe(Strict):
@@ -106,7 +110,7 @@ def fine_tune(
         seed=recipe.seed,
         data_seed=recipe.seed,
         save_strategy="steps",
-        save_steps=max(50, min(1000, len(rows) // recipe.batch_size)),
+        save_steps=STEPS_BETWEEN_CHECKPOINTS,
         save_total_limit=1,
         logging_steps=25,
         report_to="none",
@@ -126,7 +130,7 @@ def fine_tune(
         callbacks=[stop, Progress(quiet=quiet)],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    checkpoint = _last_whole_checkpoint(folder)
     with stop.on_signals():
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.asked:
@@ -241,6 +245,17 @@ def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
         ],
         fused=True,
     )
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; the Trainer writes its state file last."""
+    for place in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
+        try:
+            json.loads((place / "trainer_state.json").read_text())
+            return str(place)
+        except (OSError, ValueError):
+            shutil.rmtree(place, ignore_errors=True)
+    return None
 
 
 def _set_trainable(model: Any, *, all_of_it: bool) -> None:
