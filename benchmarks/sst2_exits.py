@@ -107,11 +107,29 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=3.0)
     options = parser.parse_args()
     files = prepare(CACHE / "sst2" / "data")
+    trivial = baselines(files)
     runs = []
     for seed in map(int, options.seeds.split(",")):
         for objective in ("depth_weighted", "last"):
             runs.append(run_seed(files, seed, options.epochs, objective))
-            write_results("sst2_exits", {"model": MODEL, "runs": runs, "summary": summary(runs)})
+            content = {"model": MODEL, "runs": runs, "summary": summary(runs), "baselines": trivial}
+            write_results("sst2_exits", content)
+
+
+def baselines(files: dict[str, Path]) -> dict[str, float]:
+    """Accuracy of the most frequent label, and of TF-IDF with logistic regression, on the same rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    train, test = read(str(files["train"])), read(str(files["test"]))
+    labels = test.labels or []
+    frequent = max(labels.count(label) for label in set(labels)) / len(labels)
+    words = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), min_df=2), LogisticRegression(max_iter=1000, C=10)
+    )
+    words.fit(train.texts, train.labels)
+    return {"most frequent label": frequent, "TF-IDF + logistic regression": words.score(test.texts, labels)}
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -126,6 +144,10 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 continue
             name = "dense (no exits trained)" if dense else point["name"]
             lines.setdefault(name, []).append((point["value"], point["mean_layers"]))
+        if not dense:
+            middle = len(run["accuracy_by_exit"]) // 2
+            fixed = (run["accuracy_by_exit"][middle - 1], float(middle))
+            lines.setdefault(f"every row leaves after layer {middle}", []).append(fixed)
     return {
         name: {
             "accuracy": mean(v for v, _ in found),

@@ -35,6 +35,7 @@ def accuracy_table(result: dict[str, Any]) -> str:
         spread = "" if line["accuracy_sd"] is None else f" ± {100 * line['accuracy_sd']:.1f}"
         accuracy = f"{100 * line['accuracy']:.1f}{spread}"
         rows.append([name, accuracy, f"{line['mean_layers']:.2f}", f"{line['seeds']}"])
+    rows += [[name, f"{100 * value:.1f}", "", ""] for name, value in result["baselines"].items()]
     title = (
         "**SST-2, MiniLM-L6, 1,821 test sentences.** Points are named by the loss allowed on the tuning "
         "split.\n\n"

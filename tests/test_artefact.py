@@ -110,13 +110,17 @@ def test_saving_over_a_file_is_refused(tiny_classifier, tmp_path: Path) -> None:
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_saving_again_replaces_the_weights_and_keeps_other_files(folder: Path, tiny_classifier) -> None:
-    (folder / "report.html").write_text("mine")
+def test_saving_again_replaces_the_model_and_keeps_only_other_peoples_files(
+    folder: Path, tiny_classifier
+) -> None:
+    (folder / "notes.txt").write_text("mine")
+    (folder / "certificate.json").write_text("of the old weights")
     with torch.no_grad():
         tiny_classifier.transformer.layers[0].attention.qkv.weight.zero_()
     tiny_classifier.save_pretrained(folder)
     assert lessen.load(folder).transformer.layers[0].attention.qkv.weight.abs().sum() == 0
-    assert (folder / "report.html").read_text() == "mine"
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not (folder / "certificate.json").exists()
     assert [p.name for p in folder.parent.iterdir()] == ["small"]
 
 

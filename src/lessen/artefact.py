@@ -17,14 +17,16 @@ from lessen.errors import ArtefactError
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+DESCRIBING = ("plan.json", "training.json", "certificate.json", "report.html", "README.md")
+"""Files that speak of one set of weights; they do not outlive it."""
 
 
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place if the block succeeds.
 
-    Files of the old folder that the block did not write are carried over. On any error the old folder is
-    untouched and the temporary one removed.
+    Files of the old folder that the block did not write are carried over, unless they describe the old model.
+    On any error the old folder is untouched and the temporary one removed.
 
     Raises:
         ArtefactError: When the place cannot be written (no permission, disk full, a file in the way).
@@ -132,12 +134,12 @@ def _carry_over(old: Path, fresh: Path) -> None:
         return
     for entry in old.iterdir():
         place = fresh / entry.name
-        if place.exists():
+        if place.exists() or entry.name in DESCRIBING:
             continue
         if entry.is_dir():
-            shutil.copytree(entry, place, copy_function=os.link)
+            shutil.copytree(entry, place)
         else:
-            os.link(entry, place)
+            shutil.copy2(entry, place)
 
 
 def _swap(fresh: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from lessen.cli import bench, compress, demo, evaluate, inspect, predict
 
 app = typer.Typer(
     name="lessen",
-    help="Make pre-trained Transformers do less work wherever less is enough.",
+    help="Make pre-trained Transformers do less work wherever less is enough. (--version, --debug)",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,6 +42,11 @@ def _run(given: list[str], debug: bool) -> int:
     from lessen.errors import LessenError
     from lessen.train.fine_tuning import Interrupted
 
+    if given == ["--version"]:
+        from lessen import __version__
+
+        print(__version__)
+        return 0
     _quiet_libraries()
     try:
         app(given, standalone_mode=False, prog_name="lessen")

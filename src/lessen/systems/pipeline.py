@@ -105,7 +105,9 @@ def compress(
     check_names(plan)
     tables = read_splits(plan)
     work = _working_folder(plan, out)
-    say("  ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
+    say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
+    stages = "; ".join(f"{r.objective}, {r.epochs:g} epochs at {r.learning_rate:g}" for r in plan.stages)
+    say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
     model = prepare(plan, system, tables["train"])
     tables = {name: table.with_labels_of(_names(model)) for name, table in tables.items()}
     training = [

@@ -85,18 +85,14 @@ class Rival:
         if naive or len(batch) == 1:
             return self._run(batch, [list(range(len(batch)))])
         order = sorted(range(len(batch)), key=lambda row: len(batch[row].ids))
+        if self.overhead is None and len(batch[order[0]].ids) < len(batch[order[-1]].ids):
+            self.overhead = self._measured(batch[order[len(order) // 2]])
         chunks = []
         for start in range(0, len(order), MOST_ROWS):
-            chunks += self._cut(batch, order[start : start + MOST_ROWS])
+            rows = order[start : start + MOST_ROWS]
+            bounds = cuts([len(batch[row].ids) for row in rows], self.overhead or 0.0)
+            chunks += [rows[first:last] for first, last in bounds]
         return self._run(batch, chunks)
-
-    def _cut(self, batch: Sequence[Encoded], rows: list[int]) -> list[list[int]]:
-        lengths = [len(batch[row].ids) for row in rows]
-        if lengths[0] == lengths[-1]:
-            return [rows]
-        if self.overhead is None:
-            self.overhead = self._measured(batch[rows[len(rows) // 2]])
-        return [rows[start:stop] for start, stop in cuts(lengths, self.overhead)]
 
     def _measured(self, row: Encoded) -> float:
         """The cost of a call in tokens, from the times of few and of many rows of one length."""
