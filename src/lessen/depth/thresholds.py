@@ -37,38 +37,32 @@ class Choice:
     mean_layers: float
 
 
-def choose(
-    logits: Array,
-    scores: Array,
-    layers: Sequence[int],
-    criteria: Sequence[str],
-    max_drop: float,
-    *,
-    label_range: float = 1.0,
-) -> Choice:
-    """The rule with the fewest mean layers among those that lose at most `max_drop` on these rows.
+def fastest(choices: Sequence[Choice], max_drop: float, full_depth: float) -> Choice:
+    """The choice with the fewest mean layers among those that lose at most `max_drop`, or full depth.
 
     Args:
-        logits: Of every exit, `[exits, rows, outputs]`.
-        scores: Score in [0, 1] of every exit's answer, `[exits, rows]` (accuracy, or agreement with the last
-            exit).
-        layers: Depth of each exit (1-based), ascending.
-        criteria: Names of the criteria to try.
+        choices: From `candidates`, of any number of criteria.
         max_drop: Largest mean score lost; 0.01 is one point in a hundred.
-        label_range: Regression: spread of the labels.
+        full_depth: Layers of the whole model.
     """
-    best = Choice(None, 0.0, float(layers[-1]))
-    for name in criteria:
-        for choice in candidates(logits, scores, layers, name, label_range=label_range):
-            if choice.drop <= max_drop and (choice.mean_layers, choice.drop) < (best.mean_layers, best.drop):
-                best = choice
-    return best
+    allowed = [choice for choice in choices if choice.drop <= max_drop]
+    return min(
+        [Choice(None, 0.0, full_depth), *allowed], key=lambda choice: (choice.mean_layers, choice.drop)
+    )
 
 
 def candidates(
     logits: Array, scores: Array, layers: Sequence[int], criterion: str, *, label_range: float = 1.0
 ) -> Iterator[Choice]:
-    """Every rule of one criterion's path, from the most careful to the boldest, measured on these rows."""
+    """Every rule of one criterion's path, from the most careful to the boldest, measured on these rows.
+
+    Args:
+        logits: Of every exit, `[exits, rows, outputs]`.
+        scores: In [0, 1], of every exit's answer, `[exits, rows]`: accuracy, or agreement with the last exit.
+        layers: Depth of each exit (1-based), ascending.
+        criterion: Name of the criterion.
+        label_range: Regression: spread of the labels.
+    """
     depth = np.asarray(layers, dtype=float)
     rows = np.arange(scores.shape[1])
     answers = [torch.from_numpy(answer) for answer in logits]

@@ -23,7 +23,7 @@ from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
 from lessen.depth.criteria import CRITERIA
-from lessen.depth.thresholds import choose
+from lessen.depth.thresholds import candidates, fastest
 from lessen.errors import InputError
 from lessen.loading import load, with_exits
 from lessen.measure.metrics import METRIC_OF, as_labels, quality, row_scores
@@ -198,9 +198,14 @@ def choose_points(model: Any, tune: Table, plan: CompressionPlan, label_range: f
     scores = np.stack([row_scores(answer, truth, problem, label_range) for answer in logits])
     layers = model.transformer.shape.exit_layers
     criteria = REGRESSION_CRITERIA if problem == "regression" else plan.criteria
+    choices = [
+        choice
+        for criterion in criteria
+        for choice in candidates(logits, scores, layers, criterion, label_range=label_range)
+    ]
     points = []
     for max_drop in plan.max_drops:
-        choice = choose(logits, scores, layers, criteria, max_drop, label_range=label_range)
+        choice = fastest(choices, max_drop, float(layers[-1]))
         point = Point(
             name=f"drop-{100 * max_drop:g}%",
             exits=choice.rule,
