@@ -25,10 +25,12 @@ from lessen.data.reading import read
 from lessen.data.splits import without, without_contained
 from lessen.data.table import Table
 from lessen.loading import load
-from lessen.runtime.evaluation import answers_of_every_exit
+from lessen.measure.metrics import quality
+from lessen.plan import FULL
+from lessen.runtime.evaluation import answers_of_every_exit, evaluate
 from lessen.runtime.text import encode
 from lessen.systems import system_of
-from lessen.systems.pipeline import compress, plan_for
+from lessen.systems.pipeline import choose_points, compress, plan_for
 
 MODEL = "builtin:minilm-l6"
 HELD_OUT = 2000
@@ -66,11 +68,8 @@ def _write(table: Table, path: Path) -> None:
 
 
 def run_seed(files: dict[str, Path], seed: int, epochs: float, objective: str) -> dict[str, Any]:
-    """One training, or its record if it is there already."""
+    """Train once and keep the model; choose and test its Points anew at every call."""
     out = CACHE / "sst2" / f"{objective}-seed{seed}"
-    record = out / "benchmark.json"
-    if record.exists():
-        return json.loads(record.read_text())
     system = system_of("early-exit")
     plan = plan_for(
         system,
@@ -82,23 +81,26 @@ def run_seed(files: dict[str, Path], seed: int, epochs: float, objective: str) -
         test_data=str(files["test"]),
         max_drops=MAX_DROPS,
     )
-    outcome = compress(plan, system, out)
+    if not (out / "training.json").exists():
+        compress(plan, system, out)
+    record = json.loads((out / "training.json").read_text())
     model = load(out)
-    test = read(str(files["test"]))
+    tune, test = read(str(files["tune"])), read(str(files["test"]))
+    points = choose_points(model, tune, plan) if objective != "last" else []
+    model.config.points = [point.model_dump(mode="json", exclude_none=True) for point in points]
+    write_json(out / "config.json", model.config.to_diff_dict())
     encoded = encode(model.tokenizer, test.texts, 512)
+    labels = test.labels or []
     answers = answers_of_every_exit(model, encoded)
-    each = [float((answer.argmax(-1) == test.labels).mean()) for answer in answers]
-    result = {
+    return {
         "seed": seed,
         "objective": objective,
         "epochs": epochs,
-        "rows": outcome.rows,
-        "training": outcome.training,
-        "accuracy_by_exit": each,
-        "points": [r.as_dict() for r in outcome.results],
+        "rows": record["rows"],
+        "training": record["training"],
+        "accuracy_by_exit": [quality(answer, labels, model.problem_type) for answer in answers],
+        "points": [evaluate(model, encoded, labels, point).as_dict() for point in (FULL, *points)],
     }
-    write_json(record, result)
-    return result
 
 
 def main() -> None:
