@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 
 import typer
 
@@ -43,9 +44,7 @@ def _run(given: list[str], debug: bool) -> int:
     from lessen.train.fine_tuning import Interrupted
 
     if given == ["--version"]:
-        from lessen import __version__
-
-        print(__version__)
+        print(version("lessen"))
         return 0
     _quiet_libraries()
     try:
