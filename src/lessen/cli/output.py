@@ -40,7 +40,9 @@ def emit(value: dict[str, Any]) -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
     """A table on stdout: first column left, numbers right."""
-    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    if title:
+        print(title)
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
     for place, column in enumerate(columns):
         drawn.add_column(column, justify="left" if place == 0 else "right", no_wrap=place > 0)
     for row in rows:

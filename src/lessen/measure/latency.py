@@ -1,10 +1,8 @@
-"""Latency: medians of repeated runs in one process, all candidates in turn, so that drift hits each of them
-alike.
+"""Latency: medians of repeated runs in one process, candidates in turn, so that drift hits all of them alike.
 
-Runtimes keep their worker threads spinning for a while after a call, on cores the next candidate needs. So
-each turn begins with untimed calls of the candidate itself, until its predecessor's threads have gone to
-sleep. A candidate so slow that those calls would double the measurement waits instead: it does not notice
-cold caches.
+A runtime's worker threads go on spinning after a call, on cores the next candidate needs: measured right
+after ONNX Runtime, PyTorch took two and a half times as long. So each turn waits until they sleep, and then
+runs the candidate untimed until its own threads and caches are warm.
 """
 
 from __future__ import annotations
@@ -22,13 +20,14 @@ import torch
 
 from lessen.errors import InputError
 
-SETTLING_SECONDS = 0.02
-"""Untimed calls at the start of a turn last at least this long: more than OpenMP and ONNX Runtime threads
-spin.
-"""
+REST_SECONDS = 0.12
+"""Each turn begins with this pause. ONNX Runtime spins for about 0.1 s after a call, OpenMP for less."""
+
+WARM_SECONDS = 0.02
+"""Then the candidate runs untimed, once at least and this long at least."""
 
 SLOW_MS = 500.0
-"""From here on a candidate waits for its predecessor's threads instead of running untimed."""
+"""From here on a candidate is timed without an untimed run before: a cold start no longer shows."""
 
 FEWEST_ROUNDS = 3
 """With a budget of seconds, candidates run at least this often, however slow they are."""
@@ -161,13 +160,12 @@ def threads(count: int) -> Iterator[None]:
 
 
 def _turn(run: Callable[[], object], *, slow: bool) -> float:
-    """Let the predecessor's threads go to sleep, then run once, timed in ms."""
-    if slow:
-        sleep(SETTLING_SECONDS)
-    else:
+    """Let the predecessor's threads go to sleep, warm up, and run once more, timed in ms."""
+    sleep(REST_SECONDS)
+    if not slow:
         began = perf_counter()
         run()
-        while perf_counter() - began < SETTLING_SECONDS:
+        while perf_counter() - began < WARM_SECONDS:
             run()
     began = perf_counter()
     run()
