@@ -48,7 +48,7 @@ def _attend_by_length(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor:
 def _attend_padded(qkv: Tensor, rows: Rows, bias: Tensor | None, dropout: float) -> Tensor:
     """One call for the whole batch, padded to its longest row; masked keys get no weight.
 
-    On a CPU in bfloat16 the product is written out: the fused kernel's backward pass is ten times slower
+    On a CPU in bfloat16 the product is written out: the fused kernel's backward pass is far slower
     there.
     """
     query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)

@@ -1,7 +1,7 @@
 """The linear layer: one matrix, and in inference on a CPU the layout the processor wants it in.
 
 `torch.nn.functional.linear` hands oneDNN or MKL a plain matrix, which is re-laid out at every call; for a
-short input that costs as much as the product. Outside of training this layer keeps a copy in oneDNN's own
+short input that is a large part of the time. Outside of training this layer keeps a copy in oneDNN's own
 blocked layout.
 """
 
