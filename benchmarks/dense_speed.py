@@ -20,7 +20,7 @@ from lessen.data.reading import read
 from lessen.loading import load, with_exits
 from lessen.measure.latency import interleaved, ratio, threads
 from lessen.measure.rivals import build
-from lessen.measure.side_by_side import run_all
+from lessen.measure.side_by_side import must_agree, run_all
 from lessen.plan import FULL, ExitRule, ExitShape, Point
 from lessen.runtime.text import Encoded, encode
 
@@ -46,6 +46,8 @@ def measure(seconds: float, count: int) -> dict[str, Any]:
     hugging = {kind: build(kind, full, count) for kind in ("torch", "torch-bf16")}
     found: dict[str, Any] = {}
     for name, batches in rows_of(base.tokenizer).items():
+        for rows in batches:
+            must_agree("torch", hugging["torch"](rows), run_all(full, rows, FULL, len(rows)))
         candidates: dict[str, Any] = {
             "lessen": lambda b=batches: [run_all(full, rows, FULL, len(rows)) for rows in b],
             "lessen, rule without exits": lambda b=batches: [

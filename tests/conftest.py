@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -83,3 +84,16 @@ def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Any:
     for head in model.transformer.exits.values():
         torch.nn.init.normal_(head.output.weight, std=0.5)
     return model
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random BERT with a real vocabulary, in Hugging Face's own format."""
+    from lessen.builtin import model_folder
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    sizes = {key: value for key, value in SIZES.items() if key != "vocab_size"}
+    torch.manual_seed(0)
+    transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(model_folder("minilm-l6")).save_pretrained(folder)
+    return folder

@@ -5,33 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer
 
 import lessen
-from lessen.builtin import model_folder
 from lessen.cli import main
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random BERT with the real vocabulary, saved in Hugging Face's own format."""
-    from transformers import BertConfig, BertModel
-
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    BertModel(
-        BertConfig(
-            vocab_size=30522,
-            hidden_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=64,
-        )
-    ).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model_folder("minilm-l6")).save_pretrained(folder)
-    return folder
-
 
 GOOD = ["good fine film", "a great story", "i love it", "wonderful acting"]
 BAD = ["bad dull film", "a poor story", "i hate it", "terrible acting"]
@@ -53,10 +29,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "small"
     code, _, _ = run(
-        "compress", base, "--data", data, "--out", out, "--epochs", 4, "--learning-rate", 1e-3,
+        "compress", tiny_checkpoint, "--data", data, "--out", out, "--epochs", 4, "--learning-rate", 1e-3,
         "--max-drop", "5%", "--max-drop", "1%", "--json",
     )  # fmt: skip
     assert code == 0
@@ -104,11 +80,13 @@ def test_a_plan_replays_to_the_same_model(small: Path, tmp_path: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_unfinished_work_of_another_plan_is_not_mixed_in(base: Path, data: Path, tmp_path: Path) -> None:
+def test_unfinished_work_of_another_plan_is_not_mixed_in(
+    tiny_checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
     work = tmp_path / "m.work"
     work.mkdir()
     (work / "plan.json").write_text("{}")
-    code, _, err = run("compress", base, "--data", data, "--out", tmp_path / "m")
+    code, _, err = run("compress", tiny_checkpoint, "--data", data, "--out", tmp_path / "m")
     assert code == 2
     assert "holds the unfinished work of another plan" in err
 
@@ -135,7 +113,7 @@ def test_long_text_is_cut_or_refused(small: Path) -> None:
     assert "text 1 has 102 tokens, the model takes 64" in err
 
 
-def test_inspect(small: Path, base: Path) -> None:
+def test_inspect(small: Path, tiny_checkpoint: Path) -> None:
     code, out, _ = run("inspect", small, "--json")
     assert code == 0
     facts = json.loads(out)
@@ -144,7 +122,7 @@ def test_inspect(small: Path, base: Path) -> None:
     model = lessen.load(small)
     assert facts["parameters"]["total"] == sum(p.numel() for p in model.parameters())
     assert facts["bytes"] == (small / "model.safetensors").stat().st_size
-    assert run("inspect", base)[0] == 0
+    assert run("inspect", tiny_checkpoint)[0] == 0
 
 
 def test_bench(small: Path, data: Path) -> None:
@@ -188,12 +166,12 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("kind", BAD_INPUT)
-def test_bad_input_gets_one_clear_line(base: Path, tmp_path: Path, kind: str) -> None:
+def test_bad_input_gets_one_clear_line(tiny_checkpoint: Path, tmp_path: Path, kind: str) -> None:
     content, options, message = BAD_INPUT[kind]
     path = tmp_path / "d.csv"
     path.write_text(content)
     given = options if "--data" in options else ["--data", str(path), *options]
-    code, out, err = run("compress", base, *given, "--out", tmp_path / "m")
+    code, out, err = run("compress", tiny_checkpoint, *given, "--out", tmp_path / "m")
     said = err.strip().splitlines()
     assert code == 2, err
     assert out == ""

@@ -4,25 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel
 
 import lessen
-from lessen.builtin import model_folder
 from lessen.data.table import row_key
 from lessen.systems import SYSTEMS, system_of
 from lessen.systems.pipeline import compress, plan_for, read_splits
 
 FAST = {"epochs": 2.0, "batch_size": 16, "learning_rate": 1e-3}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
-    BertModel(BertConfig(max_position_embeddings=64, **sizes)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model_folder("minilm-l6")).save_pretrained(folder)
-    return folder
 
 
 DATA = {
@@ -44,11 +32,13 @@ PROBLEM = {
 
 
 @pytest.mark.parametrize("kind", DATA)
-def test_every_kind_of_task(kind: str, base: Path, tmp_path: Path) -> None:
+def test_every_kind_of_task(kind: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / ("d.jsonl" if kind == "multi-label" else "d.csv")
     path.write_text(DATA[kind])
     system = system_of("early-exit")
-    plan = plan_for(system, seed=0, recipe=FAST, model=str(base), data=str(path), max_drops=(0.05,))
+    plan = plan_for(
+        system, seed=0, recipe=FAST, model=str(tiny_checkpoint), data=str(path), max_drops=(0.05,)
+    )
     outcome = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
     problem, outputs = PROBLEM[kind]
     model = lessen.load(tmp_path / "m")
@@ -63,10 +53,10 @@ def test_every_kind_of_task(kind: str, base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
-def test_every_system(name: str, base: Path, tmp_path: Path) -> None:
+def test_every_system(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text(DATA["multi-class"])
-    start = str(base)
+    start = str(tiny_checkpoint)
     if SYSTEMS[name].keeps_head:
         first = system_of("early-exit")
         plan = plan_for(
@@ -88,12 +78,14 @@ def test_every_system(name: str, base: Path, tmp_path: Path) -> None:
                 assert torch.equal(before[key], after[key]), key
 
 
-def test_exits_from_unlabelled_text(base: Path, tmp_path: Path) -> None:
+def test_exits_from_unlabelled_text(tiny_checkpoint: Path, tmp_path: Path) -> None:
     labelled, bare = tmp_path / "d.csv", tmp_path / "bare.csv"
     labelled.write_text(DATA["multi-class"])
     bare.write_text("text\n" + "".join(f"word{i % 3} other {i}\n" for i in range(300)))
     first, system = system_of("early-exit"), system_of("self-exit")
-    plan = plan_for(first, seed=0, recipe=FAST, model=str(base), data=str(labelled), max_drops=(0.05,))
+    plan = plan_for(
+        first, seed=0, recipe=FAST, model=str(tiny_checkpoint), data=str(labelled), max_drops=(0.05,)
+    )
     compress(plan, first, tmp_path / "dense", say=lambda _: None, quiet=True)
     plan = plan_for(
         system, seed=0, recipe=FAST, model=str(tmp_path / "dense"), data=str(bare), max_drops=(0.1,)

@@ -90,7 +90,7 @@ def compare(
         others = {kind: build(kind, reference, thread_count, encoded) for kind in rivals}
         truth = run_all(reference, encoded, FULL, len(encoded))
         for kind, rival in others.items():
-            _check(kind, rival(encoded), truth)
+            must_agree(kind, rival(encoded), truth)
         rows: list[Row] = []
         for size in batch_sizes:
             rows += _one_size(models, others, encoded, labels, points, size, seconds, reference.problem_type)
@@ -105,6 +105,21 @@ def run_all(model: Any, encoded: Sequence[Encoded], point: Point, batch: int) ->
             for start in range(0, len(encoded), batch)
         ]
     )
+
+
+def must_agree(kind: str, found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Stop if a rival that computes in float32 does not give the model's own full-depth logits.
+
+    Raises:
+        LessenError: When it does not; such a rival is wrong, or not the same model.
+    """
+    if kind not in EXACT:
+        return
+    gap = float((found.double() - expected.double()).abs().max() / expected.abs().max())
+    if not gap <= TOLERANCE:
+        raise LessenError(
+            f"{kind} answers differently from the model it was built from (by {gap:.2g}); not timed"
+        )
 
 
 def _rival_all(rival: Any, encoded: Sequence[Encoded], batch: int) -> torch.Tensor:
@@ -147,13 +162,3 @@ def _one_size(
         )
         for name, timing in timings.items()
     ]
-
-
-def _check(kind: str, found: torch.Tensor, expected: torch.Tensor) -> None:
-    if kind not in EXACT:
-        return
-    gap = float((found.double() - expected.double()).abs().max() / expected.abs().max())
-    if not gap <= TOLERANCE:
-        raise LessenError(
-            f"{kind} answers differently from the model it was built from (by {gap:.2g}); not timed"
-        )

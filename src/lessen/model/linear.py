@@ -1,14 +1,21 @@
-"""The linear layer: one matrix, and in inference on a CPU the layout the processor wants it in.
+"""The linear layer: one matrix, and in inference on a CPU a copy laid out as the processor wants it.
 
-`torch.nn.functional.linear` hands oneDNN or MKL a plain matrix, which is re-laid out at every call; for a
-short input that is a large part of the time. Outside of training this layer keeps a copy in oneDNN's own
-blocked layout.
+`torch.nn.functional.linear` hands MKL or oneDNN a plain matrix, which is laid out anew at every call; for a
+short input that is a large part of the time. Outside of training this layer keeps a laid-out copy: MKL's in
+float32 on Intel processors, oneDNN's own everywhere else.
+
+oneDNN also compiles a kernel for every number of tokens it meets, which takes longer than using it. Ragged
+batches hardly ever have the same number twice, so products that go to oneDNN are rounded up to one of a few
+numbers, in inference and in training alike.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,62 +23,65 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-ENABLED = (
-    os.environ.get("LESSEN_DISABLE_PACKING") != "1"
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-)
-"""Whether blocked weights are used; they double the layers' memory, which LESSEN_DISABLE_PACKING=1 saves."""
+ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
+"""Whether laid-out copies are kept; they double the layers' memory, which LESSEN_DISABLE_PACKING=1 saves."""
 
 FEWEST_TOKENS = 4
-"""Below this, a float32 matrix-vector product on the plain layout is faster than a blocked one."""
+"""Below this, a float32 matrix-vector product on the plain layout is as fast."""
+
+TYPICAL_TOKENS = 300
+"""MKL lays out for a number of tokens, and computes right, if slower, for any other."""
 
 FUSED: dict[str | None, tuple[str, str]] = {
     None: ("none", ""),
     "gelu": ("gelu", "none"),
     "relu": ("relu", ""),
 }
-"""Activations the blocked product applies itself, under oneDNN's names."""
+"""Activations oneDNN's product applies itself, under its own names."""
 
-BLOCKED_TYPES = (torch.float32, torch.bfloat16)
+Product = Callable[[Tensor, Tensor | None, str | None], Tensor]
+"""`product(values, bias, activation)`: `[tokens, in_features]` to `[tokens, out_features]`."""
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, with blocked weights where gradients are off and the processor is a CPU."""
+    """`nn.Linear`, with laid-out weights where gradients are off and the processor is a CPU."""
 
-    _blocked: Tensor | None = None
-    _blocked_of: tuple[int, int, int] | None = None
+    _product: Product | None = None
+    _product_of: tuple[int, int, int] | None = None
 
     def forward(self, values: Tensor, activation: str | None = None) -> Tensor:
         """`[tokens, in_features]` to `[tokens, out_features]`, through the activation of this name."""
-        weight = self.weight
-        if (
-            torch.is_grad_enabled()
-            or not ENABLED
-            or weight.dtype not in BLOCKED_TYPES
-            or values.dtype != weight.dtype
-            or weight.device.type != "cpu"
-            or (len(values) < FEWEST_TOKENS and weight.dtype == torch.float32)
-            or weight.numel() == 0
-        ):
-            result = functional.linear(values, weight, self.bias)
-            return result if activation is None else ACT2FN[activation](result)
-        name, algorithm = FUSED.get(activation, FUSED[None])
-        result = torch.ops.mkldnn._linear_pointwise(values, self._in_blocks(), self.bias, name, [], algorithm)
-        return result if activation in FUSED else ACT2FN[activation](result)
+        if self._lays_out(values):
+            return self._laid_out()(values, self.bias, activation)
+        if _goes_to_onednn(values, self.weight):
+            result = rounded(values, lambda more: functional.linear(more, self.weight, self.bias))
+        else:
+            result = functional.linear(values, self.weight, self.bias)
+        return _activate(result, activation)
 
-    def _in_blocks(self) -> Tensor:
-        """The blocked copy, made anew whenever the weights have changed."""
+    def _lays_out(self, values: Tensor) -> bool:
         weight = self.weight
-        source = (id(weight), weight.data_ptr(), weight._version)
-        if self._blocked is None or source != self._blocked_of:
-            self._blocked = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
-            self._blocked_of = source
-        return self._blocked
+        if torch.is_grad_enabled() or not ENABLED or weight.device.type != "cpu" or weight.numel() == 0:
+            return False
+        if values.dtype != weight.dtype or torch.is_autocast_enabled("cpu"):
+            return False
+        if weight.dtype == torch.float32:
+            return len(values) >= FEWEST_TOKENS and (mkl_packs() or onednn_packs())
+        return weight.dtype == torch.bfloat16 and onednn_packs()
+
+    def _laid_out(self) -> Product:
+        """The product with a laid-out copy, made anew whenever the weights have changed."""
+        weight = self.weight
+        version = 0 if weight.is_inference() else weight._version
+        source = (id(weight), weight.data_ptr(), version)
+        if self._product is None or source != self._product_of:
+            mkl = weight.dtype == torch.float32 and mkl_packs()
+            self._product = _mkl_product(weight) if mkl else _onednn_product(weight)
+            self._product_of = source
+        return self._product
 
     def _forget(self) -> None:
-        self._blocked = self._blocked_of = None
+        self._product = self._product_of = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear:
         self._forget()
@@ -82,10 +92,101 @@ class Linear(nn.Linear):
         super()._load_from_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Linear:
-        """Switch the mode; training drops the blocked copy."""
+        """Switch the mode; training drops the laid-out copy."""
         if mode:
             self._forget()
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if not key.startswith("_blocked")}
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_product")}
+
+
+def rounded(values: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
+    """`product(values)`, computed on as many rows as `round_tokens` says; the surplus is cut off again."""
+    tokens = len(values)
+    surplus = round_tokens(tokens) - tokens
+    if surplus == 0:
+        return product(values)
+    return product(torch.cat([values, values.new_zeros(surplus, *values.shape[1:])]))[:tokens]
+
+
+def round_tokens(tokens: int) -> int:
+    """`tokens` up to 64 as they are, above that rounded up by less than a sixteenth: 16 numbers an octave."""
+    if tokens <= 64:
+        return tokens
+    step = 1 << (tokens.bit_length() - 5)
+    return -(-tokens // step) * step
+
+
+def _goes_to_onednn(values: Tensor, weight: Tensor) -> bool:
+    if values.device.type != "cpu":
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return weight.dtype == torch.bfloat16
+
+
+def _mkl_product(weight: Tensor) -> Product:
+    packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.detach(), TYPICAL_TOKENS)
+
+    def product(values: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
+        result = torch.ops.mkl._mkl_linear(values.contiguous(), packed, weight, bias, len(values))
+        return _activate(result, activation)
+
+    return product
+
+
+def _onednn_product(weight: Tensor) -> Product:
+    blocked = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+
+    def product(values: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
+        name, algorithm = FUSED.get(activation, FUSED[None])
+        result = rounded(
+            values,
+            lambda more: torch.ops.mkldnn._linear_pointwise(more, blocked, bias, name, [], algorithm),
+        )
+        return result if activation in FUSED else _activate(result, activation)
+
+    return product
+
+
+def _activate(values: Tensor, activation: str | None) -> Tensor:
+    return values if activation is None else ACT2FN[activation](values)
+
+
+@cache
+def onednn_packs() -> bool:
+    """Whether this torch can keep weights in oneDNN's layout."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    )
+
+
+@cache
+def mkl_packs() -> bool:
+    """Whether this torch can keep weights in MKL's layout, and the processor is one MKL is made for.
+
+    One layout is used for every number of tokens. MKL's manual does not promise that, so it is tried once.
+    """
+    if not (
+        torch.backends.mkl.is_available()
+        and hasattr(torch.ops.mkl, "_mkl_linear")
+        and hasattr(torch.ops.mkl, "_mkl_reorder_linear_weight")
+        and _is_intel()
+    ):
+        return False
+    weight = torch.sin(torch.arange(40.0 * 48)).view(40, 48)
+    product = _mkl_product(weight)
+    for tokens in (FEWEST_TOKENS, 33, TYPICAL_TOKENS, 3 * TYPICAL_TOKENS):
+        values = torch.cos(torch.arange(48.0 * tokens)).view(tokens, 48)
+        if not torch.allclose(product(values, None, None), values @ weight.T, rtol=0, atol=1e-4):
+            return False
+    return True
+
+
+def _is_intel() -> bool:
+    listing = Path("/proc/cpuinfo")
+    text = listing.read_text(encoding="utf-8") if listing.exists() else platform.processor()
+    return "GenuineIntel" in text

@@ -2,8 +2,7 @@
 shares.
 
 The export has attention written out in elementary operations, through the exporter that traces: ONNX Runtime
-and OpenVINO fuse that form best. The graph of the newer exporter was up to a quarter slower in ONNX Runtime,
-and ONNX Runtime's own transformer optimizer, which fuses whole attention layers, gained nothing on a CPU.
+and OpenVINO fuse that form best.
 """
 
 from __future__ import annotations

@@ -42,9 +42,8 @@ def build(
     """The dense twin compiled for low latency, with dynamic shapes; single rows get a graph of their own
     length.
 
-    A fixed length saves a tenth (float32) to a fifth (int8) of the time of a short row. There is one such
-    graph for each length of a single row, in the order they are first seen (that call compiles it), while
-    they fit in `STATIC_BYTES`.
+    A fixed length is faster for a short row. There is one such graph for each length of a single row, in the
+    order they are first seen (that call compiles it), while they fit in `STATIC_BYTES`.
 
     Raises:
         InputError: When a package is missing, or `openvino-int8` has no calibration rows.
