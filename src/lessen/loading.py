@@ -172,7 +172,8 @@ def _config_of(source: str) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError, HFValidationError) as error:
-        raise InputError(f"cannot load a model named {source!r}: {_first_line(error)}") from None
+        place = "the folder" if Path(source).is_dir() else "there is no such folder, and the hub"
+        raise InputError(f"cannot load a model named {source!r}: {place} says: {_first_line(error)}") from None
     if not isinstance(config, LessenConfig):
         family_of(config.model_type)
     return config

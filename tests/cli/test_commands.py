@@ -91,6 +91,13 @@ def test_unfinished_work_of_another_plan_is_not_mixed_in(
     assert "holds the unfinished work of another plan" in err
 
 
+def test_a_run_that_is_refused_leaves_nothing_behind(data: Path, tmp_path: Path) -> None:
+    code, _, err = run("compress", tmp_path / "nowhere", "--data", data, "--out", tmp_path / "m")
+    assert code == 2
+    assert "no such model folder" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_predict(small: Path, tmp_path: Path) -> None:
     code, out, _ = run("predict", small, "good fine film", "", "--json")
     assert code == 0
@@ -110,7 +117,7 @@ def test_long_text_is_cut_or_refused(small: Path) -> None:
     assert json.loads(out)["predictions"][0]["truncated"]
     code, _, err = run("predict", small, "word " * 100, "--strict")
     assert code == 2
-    assert "text 1 has 102 tokens, the model takes 64" in err
+    assert "text 1 has 102 tokens, the model takes 66" in err
 
 
 def test_inspect(small: Path, tiny_checkpoint: Path) -> None:

@@ -103,12 +103,13 @@ def compress(
         Interrupted: When stopped; the same call continues.
     """
     check_names(plan)
-    tables = read_splits(plan)
     work = _working_folder(plan, out)
+    tables = read_splits(plan)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
     stages = "; ".join(f"{r.objective}, {r.epochs:g} epochs at {r.learning_rate:g}" for r in plan.stages)
     say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
     model = prepare(plan, system, tables["train"])
+    write_json(work / "plan.json", plan.model_dump(mode="json"))
     tables = {name: table.with_labels_of(_names(model)) for name, table in tables.items()}
     training = [
         _stage(model, tables["train"], recipe, work / f"stage-{number}", say, quiet)
@@ -245,14 +246,13 @@ def _stage(model: Any, train: Table, recipe: Recipe, folder: Path, say: Say, qui
 
 
 def _working_folder(plan: CompressionPlan, out: Path) -> Path:
+    """The folder of the unfinished work, which must not be another plan's."""
     work = out.with_name(out.name + ".work")
-    wanted = plan.model_dump(mode="json")
     place = work / "plan.json"
-    if place.exists() and json.loads(place.read_text()) != wanted:
+    if place.exists() and json.loads(place.read_text()) != plan.model_dump(mode="json"):
         raise InputError(
             f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete it"
         )
-    write_json(place, wanted)
     return work
 
 
