@@ -11,6 +11,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "plan": {"errors"},
     "artefact": {"errors"},
+    "guarantee": set(),
     "builtin": {"errors"},
     "model": {"errors", "plan"},
     "families": {"errors", "plan", "model"},

@@ -1,0 +1,80 @@
+"""What a step of a path costs each row: bounded losses, whose mean is the risk that is controlled.
+
+Source: DESIGN of the promise; self-supervised exits page, 6.2 (C2: disagreement, C3: selective).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of every step of a path on the same rows.
+
+    Attributes:
+        values: `[rows, steps]`, steps from the most careful to the boldest.
+        low: No loss can be smaller.
+        high: No loss can be larger.
+        kind: `drop`, `disagreement` or `selective`.
+    """
+
+    values: Array
+    low: float
+    high: float
+    kind: str
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or not len(self.values):
+            raise ValueError(f"losses must be [rows, steps] with at least one row, not {self.values.shape}")
+        if not (self.values >= self.low).all() or not (self.values <= self.high).all():
+            raise ValueError(f"losses must lie between {self.low:g} and {self.high:g}")
+
+    @property
+    def binary(self) -> bool:
+        """Whether every loss is 0 or 1, so that the exact binomial test applies."""
+        return self.low == 0 and self.high == 1 and bool(np.isin(self.values, (0.0, 1.0)).all())
+
+    def take(self, rows: ArrayLike) -> Losses:
+        """The losses of some rows, in the order given."""
+        return Losses(self.values[np.asarray(rows)], self.low, self.high, self.kind)
+
+
+def marginal_drop(reference: ArrayLike, scores: ArrayLike) -> Losses:
+    """Score lost against the reference, signed: a row that only the step gets right counts -1.
+
+    Args:
+        reference: Scores of the reference in [0, 1], `[rows]`; 0 or 1 for right and wrong.
+        scores: Of every step, `[rows, steps]`.
+    """
+    lost = np.asarray(reference, float)[:, None] - np.asarray(scores, float)
+    return Losses(lost, -1.0, 1.0, "drop")
+
+
+def disagreement(agrees: ArrayLike) -> Losses:
+    """1 where a step's answer differs from the reference's.
+
+    Args:
+        agrees: `[rows, steps]`, bool.
+    """
+    return Losses(1.0 - np.asarray(agrees, bool), 0.0, 1.0, "disagreement")
+
+
+def selective_disagreement(agrees: ArrayLike, early: ArrayLike, epsilon: float) -> Losses:
+    """Disagreement among the rows that leave early, in the linear form epsilon + early (wrong - epsilon).
+
+    Its mean is at most epsilon exactly when the share of wrong rows among the early ones is.
+
+    Args:
+        agrees: `[rows, steps]`, bool.
+        early: Whether the row left before the end, `[rows, steps]`, bool.
+        epsilon: The bound it will be tested against.
+    """
+    wrong = 1.0 - np.asarray(agrees, bool)
+    values = epsilon + np.asarray(early, bool) * (wrong - epsilon)
+    return Losses(values, 0.0, 1.0, "selective")
