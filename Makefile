@@ -35,11 +35,12 @@ format: setup ## rewrite the code in the house style
 demo: setup ## the whole story on a real model and real reviews
 	$(BIN)/lessen demo
 
-bench: setup ## measure against other runtimes (needs LESSEN_DATA for the accuracy tables)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+bench: setup ## all figures of the README, in hours; LESSEN_DATA names the folder with the data
+	@test -d "$$LESSEN_DATA" || { echo "set LESSEN_DATA to the folder with sst2/ and the others"; exit 2; }
 	$(BIN)/python benchmarks/dense_speed.py
 	$(BIN)/python benchmarks/sst2_exits.py
 	$(BIN)/python benchmarks/exit_latency.py
+	$(BIN)/python benchmarks/tables.py
 
 docs: setup ## regenerate docs/cli.md and the JSON schemas
 	$(BIN)/python docs/generate.py

@@ -4,7 +4,7 @@ unused exits.
 Batch 1 x 24 tokens and batch 32 of mixed lengths, from real reviews. Hugging Face gets length-sorted, tightly
 padded batches in the number of chunks that is fastest for it; naive padding stands beside it.
 
-    python benchmarks/dense_speed.py [--threads 2] [--seconds 40]
+    python benchmarks/dense_speed.py [--threads 2,1] [--seconds 120]
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import argparse
 import random
 from typing import Any
 
+import numpy as np
 import torch
 from results import write_results
 
 from lessen.data.reading import read
 from lessen.loading import load, with_exits
-from lessen.measure.latency import interleaved, ratio, threads
+from lessen.measure.latency import Timing, interleaved, ratio, threads
 from lessen.measure.rivals import build
 from lessen.measure.side_by_side import must_agree, run_all
 from lessen.plan import FULL, ExitRule, ExitShape, Point
 from lessen.runtime.text import Encoded, encode
 
-NEVER = Point(name="never", exits=ExitRule(criterion="entropy", thresholds={}))
-"""Exits exist and a rule is set, but no row may leave anywhere."""
+NEVER = Point(name="never", exits=ExitRule(criterion="entropy", threshold=-1.0))
+"""Every exit is asked, and no row can ever leave."""
 
 
 def rows_of(tokenizer: Any) -> dict[str, list[list[Encoded]]]:
@@ -50,7 +51,7 @@ def measure(seconds: float, count: int) -> dict[str, Any]:
             must_agree("torch", hugging["torch"](rows), run_all(full, rows, FULL, len(rows)))
         candidates: dict[str, Any] = {
             "lessen": lambda b=batches: [run_all(full, rows, FULL, len(rows)) for rows in b],
-            "lessen, rule without exits": lambda b=batches: [
+            "lessen, exits asked in vain": lambda b=batches: [
                 run_all(full, rows, NEVER, len(rows)) for rows in b
             ],
             "lessen, no heads": lambda b=batches: [run_all(bare, rows, FULL, len(rows)) for rows in b],
@@ -71,8 +72,8 @@ def measure(seconds: float, count: int) -> dict[str, Any]:
             "bf16 against tight padding": ("hugging face bf16", "lessen bf16"),
             "bf16 against naive padding": ("hugging face bf16, naive padding", "lessen bf16"),
             "unused exits cost (1 is nothing)": ("lessen", "lessen, no heads"),
-            "a rule that never fires costs (1 is nothing)": (
-                "lessen, rule without exits",
+            "exits asked in vain cost (1 is nothing)": (
+                "lessen, exits asked in vain",
                 "lessen, no heads",
             ),
         }
@@ -80,15 +81,22 @@ def measure(seconds: float, count: int) -> dict[str, Any]:
             "tokens": [len(row.ids) for rows in batches for row in rows],
             "ms_per_batch": {k: round(t.median_ms / len(batches), 4) for k, t in timings.items()},
             "ratios": {k: round(ratio(timings, slow, fast).paired, 4) for k, (slow, fast) in pairs.items()},
+            "middle_half": {k: quartiles(timings, slow, fast) for k, (slow, fast) in pairs.items()},
             "rounds": next(iter(timings.values())).runs,
         }
     return found
 
 
+def quartiles(timings: dict[str, Timing], slow: str, fast: str) -> list[float]:
+    """Between which values the middle half of the rounds' ratios lie."""
+    pairs = zip(timings[slow].samples_ms, timings[fast].samples_ms, strict=True)
+    return [round(float(q), 4) for q in np.quantile([a / b for a, b in pairs], (0.25, 0.75))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", default="2,1")
-    parser.add_argument("--seconds", type=float, default=40.0)
+    parser.add_argument("--seconds", type=float, default=120.0)
     options = parser.parse_args()
     results = {}
     for count in map(int, options.threads.split(",")):

@@ -18,11 +18,9 @@ from results import CACHE, write_results
 
 from lessen.data.reading import read
 from lessen.loading import load
-from lessen.measure.latency import threads
+from lessen.measure.evaluation import answers_at
 from lessen.measure.metrics import quality
-from lessen.measure.rivals import build
-from lessen.measure.side_by_side import compare
-from lessen.runtime.evaluation import answers_at
+from lessen.measure.side_by_side import build_rivals, compare
 from lessen.runtime.text import encode
 
 FOLDER = CACHE / "sst2"
@@ -54,12 +52,15 @@ def main() -> None:
     everything = encode(model.tokenizer, test.texts, 512)
     points = [model.points[name] for name in POINTS if name in model.points]
     chosen = random.Random(0).sample(range(len(test)), options.rows)
+    calibration = encode(model.tokenizer, tune.texts[:300], 512)
+    rivals = build_rivals(RIVALS, model, options.threads, calibration)
     rows = compare(
         models,
+        model,
         [everything[i] for i in chosen],
         None,
         points=points,
-        rivals=RIVALS,
+        rivals=rivals,
         batch_sizes=(1, 8, 32),
         thread_count=options.threads,
         seconds=options.seconds,
@@ -74,12 +75,9 @@ def main() -> None:
                 "accuracy": value,
                 "mean_layers": sum(layers) / len(layers),
             }
-    calibration = encode(model.tokenizer, tune.texts[:300], 512)
-    with threads(options.threads):
-        for kind in RIVALS:
-            rival = build(kind, model, options.threads, calibration)
-            found = quality(rival(everything).double().numpy(), labels, model.problem_type)
-            accuracy[f"{kind} dense"] = {"accuracy": found, "mean_layers": 6.0}
+    for kind, rival in rivals.items():
+        found = quality(rival(everything).double().numpy(), labels, model.problem_type)
+        accuracy[f"{kind} dense"] = {"accuracy": found, "mean_layers": 6.0}
     table = [row.as_dict() | accuracy[f"{row.kind} {row.name}"] for row in rows]
     for row in table:
         print(row["kind"], row["name"], row["batch"], row["ms"], row["accuracy"], sep="\t")

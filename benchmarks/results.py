@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,23 @@ def write_results(name: str, content: dict[str, Any]) -> Path:
     from lessen.measure.machine import machine
 
     path = RESULTS / f"{name}.json"
-    facts = {"benchmark": name, "machine": machine(), "threads": torch.get_num_threads()}
+    facts = {
+        "benchmark": name,
+        "commit": commit(),
+        "machine": machine(),
+        "threads": torch.get_num_threads(),
+    }
     write_json(path, facts | content)
     return path
+
+
+def commit() -> str | None:
+    """The commit measured, marked where `src/` differs from it; None outside of a git checkout."""
+    try:
+        head, changed = (
+            subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+            for arguments in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "../src"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.strip() + (" with changes" if changed.strip() else "")

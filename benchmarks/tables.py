@@ -63,6 +63,7 @@ def latency_table(result: dict[str, Any]) -> str:
     return title + markdown(["", "accuracy", "layers", *(f"batch {size}" for size in sizes)], rows)
 
 
+UNUSED = "unused exits cost (1 is nothing)"
 WAYS = [(kind, how) for kind in ("fp32", "bf16") for how in ("tight", "naive")]
 
 
@@ -76,9 +77,10 @@ def speed_table(result: dict[str, Any]) -> str:
                 [
                     f"{name}, {setting}",
                     *(f"{ratios[f'{kind} against {how} padding']:.2f}x" for kind, how in WAYS),
+                    f"{100 * (ratios[UNUSED] - 1):+.1f}%",
                 ]
             )
-    columns = ["", "fp32, tight", "fp32, naive", "bf16, tight", "bf16, naive"]
+    columns = ["", "fp32, tight", "fp32, naive", "bf16, tight", "bf16, naive", "unused exits cost"]
     title = (
         "**Exits off: how many times faster than Hugging Face with SDPA**, tightly padded in length-sorted "
         "batches, and naively padded.\n\n"
@@ -96,6 +98,8 @@ def tables() -> str:
         if (result := read(name)) is not None:
             machine = result["machine"]
             place = f"{machine['processor']}, {machine['date'][:10]}, `benchmarks/results/{name}.json`"
+            if result.get("commit"):
+                place += f", commit {result['commit']}"
             parts.append(f"{make(result)}\n<sub>{place}</sub>\n")
     return "\n".join(parts)
 

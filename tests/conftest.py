@@ -75,7 +75,7 @@ def padded(sequences: list[torch.Tensor], pad: int, side: str = "right") -> tupl
 
 @pytest.fixture
 def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tiny BERT with an exit after each of its three layers, on three classes, without dropout."""
+    """A tiny BERT with an exit after each of its three layers, on three classes."""
     import lessen
 
     folder = tmp_path_factory.mktemp("tiny")

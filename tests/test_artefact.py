@@ -30,6 +30,18 @@ def edit_shape(folder: Path, **changes: object) -> None:
     edit(folder, shape=json.loads((folder / "config.json").read_text())["shape"] | changes)
 
 
+def edit_facts(folder: Path, **changes: object) -> None:
+    edit(folder, architecture=json.loads((folder / "config.json").read_text())["architecture"] | changes)
+
+
+def edit_layer(folder: Path, *, only: bool = False, **changes: object) -> None:
+    """Change the first layer, or leave nothing but it, changed."""
+    layers = json.loads((folder / "config.json").read_text())["shape"]["layers"]
+    edit_shape(folder, layers=[layers[0] | changes, *([] if only else layers[1:])])
+    if only:
+        edit_shape(folder, exits=[{"layer": 1}])
+
+
 def truncate(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -65,6 +77,27 @@ DAMAGE = {
     "unknown shape field": (lambda f: edit_shape(f, layer=3), "shape: layer: unknown field"),
     "bad point": (lambda f: edit(f, points=[{"name": "x", "exits": 3}]), "points[0]: exits"),
     "point missing": (lambda f: edit(f, point="gone"), "no point named 'gone'"),
+    "exit nowhere": (
+        lambda f: edit(f, points=[{"name": "x", "exits": {"criterion": "entropy", "thresholds": {"17": 1}}}]),
+        "points[0].exits.thresholds: there is no exit after layer 17",
+    ),
+    "a second full": (
+        lambda f: edit(f, points=[{"name": "full", "exits": {"criterion": "entropy", "threshold": 1}}]),
+        "'full' is the whole model",
+    ),
+    "tokens taken": (
+        lambda f: edit(f, points=[{"name": "x", "retention": [0.5, 0.4, 0.3]}]),
+        "cannot take tokens away",
+    ),
+    "head beyond": (lambda f: edit_layer(f, heads=[0, 9]), "layers[0].heads: 9, but the architecture has 4"),
+    "layer beyond": (lambda f: edit_layer(f, layer=40, only=True), "layers[0].layer: 40, but"),
+    "labels with a gap": (lambda f: edit(f, id2label={"0": "a", "2": "b"}), "id2label must name the outputs"),
+    "labels in a list": (lambda f: edit(f, id2label=["a", "b", "c"]), "id2label must name the outputs"),
+    "unknown task": (lambda f: edit(f, problem_type="foo"), "problem_type 'foo' is none of"),
+    "regression of many": (lambda f: edit(f, problem_type="regression"), "regression has one output"),
+    "unknown type": (lambda f: edit(f, dtype="garbage"), "dtype 'garbage'"),
+    "impossible dropout": (lambda f: edit_facts(f, dropout=3), "architecture: dropout"),
+    "no positions": (lambda f: edit_facts(f, position_offset=70), "leaves no positions"),
     "other model": (
         lambda f: edit(f, model_type="gpt9"),
         "model_type 'gpt9' is not supported; lessen reads bert",
@@ -80,6 +113,42 @@ def test_damage_is_refused_in_one_line(folder: Path, kind: str) -> None:
         lessen.load(folder)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def rename_tensors(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    save_file({f"foo.{name}": tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+
+
+def drop_layer(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if ".layer.1." not in name}
+    save_file(kept, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "cannot read the weights"),
+        (rename_tensors, "the weights lack"),
+        (drop_layer, "the weights lack bert.encoder.layer.1."),
+    ],
+)
+def test_a_damaged_hugging_face_checkpoint_is_refused(damage, message: str, tmp_path: Path) -> None:
+    """transformers would fill the gaps with random numbers."""
+    tiny_hugging_face("bert").save_pretrained(tmp_path / "hf")
+    damage(tmp_path / "hf")
+    with pytest.raises(LessenError) as error:
+        lessen.load(tmp_path / "hf")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_without_a_tokenizer_nothing_is_answered(folder: Path) -> None:
+    model = lessen.load(folder)
+    assert model.tokenizer is None
+    with pytest.raises(LessenError, match="no tokenizer"):
+        model.predict(["a gripping film"])
 
 
 def test_bits_and_ranks_that_do_not_exist_yet_are_refused(folder: Path) -> None:
@@ -114,13 +183,28 @@ def test_saving_again_replaces_the_model_and_keeps_only_other_peoples_files(
     folder: Path, tiny_classifier
 ) -> None:
     (folder / "notes.txt").write_text("mine")
+    (folder / "nowhere").symlink_to("missing")
+    (folder / "runs").mkdir()
+    with (folder / "runs" / "log").open("w") as log:
+        log.write("open while the model is saved")
+        inode = os.fstat(log.fileno()).st_ino
     (folder / "certificate.json").write_text("of the old weights")
     with torch.no_grad():
         tiny_classifier.transformer.layers[0].attention.qkv.weight.zero_()
     tiny_classifier.save_pretrained(folder)
     assert lessen.load(folder).transformer.layers[0].attention.qkv.weight.abs().sum() == 0
     assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "nowhere").is_symlink()
+    assert (folder / "runs" / "log").stat().st_ino == inode
     assert not (folder / "certificate.json").exists()
+    assert [p.name for p in folder.parent.iterdir()] == ["small"]
+
+
+def test_saving_works_where_folders_cannot_be_exchanged(folder: Path, tiny_classifier, monkeypatch) -> None:
+    monkeypatch.setattr(artefact, "_exchange", lambda one, other: False)
+    (folder / "notes.txt").write_text("mine")
+    tiny_classifier.save_pretrained(folder)
+    assert (folder / "notes.txt").read_text() == "mine"
     assert [p.name for p in folder.parent.iterdir()] == ["small"]
 
 

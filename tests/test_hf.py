@@ -17,7 +17,7 @@ from transformers import (
 import lessen
 from lessen.builtin import model_folder
 from lessen.loading import export_hugging_face
-from lessen.plan import ExitRule, Point
+from lessen.plan import ExitRule, ExitShape, Point
 
 
 @pytest.fixture
@@ -141,6 +141,48 @@ def test_exits_can_be_given_to_a_finished_model_without_touching_it(tmp_path: Pa
     found = model(input_ids=ids, attention_mask=mask).logits
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert list(model.transformer.exits) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_whatever_exits_are_asked_for_the_finished_head_stays(family: str, tmp_path: Path) -> None:
+    theirs = tiny_hugging_face(family)
+    theirs.save_pretrained(tmp_path)
+    before = lessen.load(tmp_path)
+    asked = [ExitShape(layer=1, pool="mean"), ExitShape(layer=3, pool="mean", hidden_size=7)]
+    model = lessen.with_exits(before, exits=asked)
+    ids, _ = padded(ragged_ids([9, 4, 30]), 0)
+    assert torch.equal(model(input_ids=ids).logits, before(input_ids=ids).logits)
+    assert model.config.form().exits[0].pool == "mean"
+
+
+def test_gradients_reach_the_input_in_evaluation(words) -> None:
+    """As with any transformers model; answers of exits are made without gradients, but can be changed."""
+    ids = torch.tensor([[101, 2023, 2003, 102]])
+    words.use("full")(input_ids=ids).logits.sum().backward()
+    gradient = words.get_input_embeddings().weight.grad
+    assert gradient is not None
+    assert gradient[2023].any()
+    words.use("early")(input_ids=ids).logits.add_(1)
+
+
+def test_a_layer_wrapped_by_another_library_is_called_as_it_is(words) -> None:
+    """An adapter around `up` adds before the activation, not after it."""
+
+    class Adapter(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return self.inner(values) - 1000.0
+
+    block = words.transformer.layers[0]
+    block.feed_forward.up = Adapter(block.feed_forward.up)
+    hidden = torch.randn(5, 32)
+    with torch.no_grad():
+        assert torch.allclose(
+            block.feed_forward(hidden), block.feed_forward.down.bias.expand(5, -1), atol=1e-6
+        )
 
 
 def test_export_gives_the_backbone_back(family: str, tmp_path: Path) -> None:

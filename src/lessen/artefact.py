@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -17,7 +18,14 @@ from lessen.errors import ArtefactError
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-DESCRIBING = ("plan.json", "training.json", "certificate.json", "report.html", "README.md")
+DESCRIBING = (
+    "plan.json",
+    "training.json",
+    "certificate.json",
+    "calibration.safetensors",
+    "report.html",
+    "README.md",
+)
 """Files that speak of one set of weights; they do not outlive it."""
 
 
@@ -25,7 +33,7 @@ DESCRIBING = ("plan.json", "training.json", "certificate.json", "report.html", "
 def replacing_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place if the block succeeds.
 
-    Files of the old folder that the block did not write are carried over, unless they describe the old model.
+    Files of the old folder that the block did not write are moved over, unless they describe the old model.
     On any error the old folder is untouched and the temporary one removed.
 
     Raises:
@@ -39,7 +47,6 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         fresh.chmod(0o755)
         yield fresh
-        _carry_over(target, fresh)
         _swap(fresh, target)
     except (OSError, SafetensorError) as error:
         kept = "; what was there before is unchanged" if target.exists() else ""
@@ -129,29 +136,28 @@ def reason_of(error: BaseException) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _carry_over(old: Path, fresh: Path) -> None:
-    if not old.is_dir():
-        return
-    for entry in old.iterdir():
-        place = fresh / entry.name
-        if place.exists() or entry.name in DESCRIBING:
-            continue
-        if entry.is_dir():
-            shutil.copytree(entry, place)
-        else:
-            shutil.copy2(entry, place)
-
-
 def _swap(fresh: Path, target: Path) -> None:
+    """Put `fresh` in the place of `target`, and move what only the old folder had over to it."""
     if not target.exists():
         os.rename(fresh, target)
         return
-    retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    os.rename(target, retired / "old")
-    try:
-        os.rename(fresh, target)
-    except OSError:
-        os.rename(retired / "old", target)
-        raise
-    finally:
-        shutil.rmtree(retired, ignore_errors=True)
+    if not _exchange(fresh, target):
+        retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+        os.rename(target, retired / "old")
+        try:
+            os.rename(fresh, target)
+        except OSError:
+            os.rename(retired / "old", target)
+            raise
+        os.rename(retired / "old", fresh)
+        retired.rmdir()
+    for entry in fresh.iterdir():
+        if entry.name not in DESCRIBING and not os.path.lexists(target / entry.name):
+            os.rename(entry, target / entry.name)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that a kill leaves one of them in place; False where Linux cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0

@@ -26,6 +26,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
 from lessen.artefact import replacing_folder
+from lessen.certificate import without_certificate
+from lessen.data.table import Text
 from lessen.depth.exits import every_exit
 from lessen.depth.losses import task_loss, weighted
 from lessen.errors import PlanError
@@ -33,10 +35,10 @@ from lessen.model.architecture import Architecture
 from lessen.model.heads import pool
 from lessen.model.rows import rows_of_mask, scatter
 from lessen.model.transformer import Transformer, initialise
-from lessen.plan import FORMAT_VERSION, FULL, Point, Shape, parse
+from lessen.plan import FORMAT_VERSION, FULL, Point, Shape, check_point, parse
 from lessen.runtime.engine import run
 from lessen.runtime.predict import Prediction, predict
-from lessen.runtime.text import Text, batches, collate, encode
+from lessen.runtime.text import batches, collate, encode
 
 Objective = Callable[[list[Tensor], Tensor], Tensor]
 """`objective(logits of every exit, labels)`: the scalar that training minimises."""
@@ -107,6 +109,11 @@ class LessenConfig(PreTrainedConfig):
     def choices(self) -> dict[str, Point]:
         """The validated Points by name; "full" is always among them."""
         points = [parse(Point, p, self._where(f"points[{i}]")) for i, p in enumerate(self.points or [])]
+        for i, point in enumerate(points):
+            try:
+                check_point(point, self.form())
+            except PlanError as error:
+                raise PlanError(f"{self._where(f'points[{i}]')}.{error}") from None
         named = {point.name: point for point in points}
         if len(named) < len(points):
             raise PlanError(f"{self._where('points')}: two points have the same name")
@@ -148,13 +155,22 @@ class LessenPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Write config, weights and tokenizer (if attached); an old folder is replaced when all is written.
 
+        A certificate is about the folder it lies in: the Points written are uncertified until they are
+        calibrated there.
+
         Raises:
             ArtefactError: When the folder cannot be written; what was there before stays.
         """
-        with replacing_folder(Path(save_directory)) as fresh:
-            super().save_pretrained(fresh, **kwargs)
-            if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(fresh)
+        points = self.config.points
+        plain = [without_certificate(p) for p in self.config.choices().values() if p != FULL]
+        self.config.points = [p.model_dump(mode="json", exclude_none=True) for p in plain]
+        try:
+            with replacing_folder(Path(save_directory)) as fresh:
+                super().save_pretrained(fresh, **kwargs)
+                if self.tokenizer is not None:
+                    self.tokenizer.save_pretrained(fresh)
+        finally:
+            self.config.points = points
 
     def _ragged(
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
@@ -238,9 +254,11 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         """Choose the Point inputs are answered at from now on; returns the model.
 
         Raises:
-            PlanError: When no Point of this name was saved.
+            PlanError: When no Point of this name was saved, or the model cannot keep it.
         """
-        self.point = self._named(point) if isinstance(point, str) else point
+        chosen = self._named(point) if isinstance(point, str) else point
+        check_point(chosen, self.config.form())
+        self.point = chosen
         return self
 
     def _named(self, name: str) -> Point:
@@ -260,8 +278,8 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
         """Padded ids `[batch, length]` to logits `[batch, labels]`.
 
-        In training mode every exit answers and the loss is `objective`; in evaluation mode rows leave as the
-        Point says and the loss is the task's own on the answers given.
+        In training mode every exit answers and the loss is `objective`. In evaluation mode rows leave as the
+        Point says, the loss is the task's own on the answers given, and gradients flow only at full depth.
         """
         ids, rows, segments, _ = self._ragged(input_ids, attention_mask, token_type_ids)
         loss: Tensor | None = None
@@ -271,7 +289,10 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             if labels is not None:
                 loss = self.objective(answers, labels)
         else:
-            logits = run(self.transformer, ids, rows, segments, self.point).logits
+            if torch.is_grad_enabled() and self.point.exits is None:
+                logits = every_exit(self.transformer, ids, rows, segments)[-1]
+            else:
+                logits = run(self.transformer, ids, rows, segments, self.point).logits
             if labels is not None:
                 loss = task_loss(self.problem_type)(logits, labels)
         if return_dict:

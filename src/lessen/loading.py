@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.errors import HFValidationError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -19,12 +18,18 @@ from transformers import (
 )
 
 from lessen import artefact, builtin
-from lessen.errors import ArtefactError, InputError, PlanError
+from lessen.certificate import check_promises, without_certificate
+from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.families import family_of
 from lessen.families.family import from_hugging_face, to_hugging_face
 from lessen.hf import WRITTEN, LessenConfig, LessenForSequenceClassification, LessenModel
 from lessen.model.transformer import initialise
-from lessen.plan import FORMAT_VERSION, ExitShape, Shape, dense_shape
+from lessen.plan import FORMAT_VERSION, FULL, ExitShape, Shape, dense_shape
+
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+"""One of these makes a tokenizer; without any, transformers invents one that knows no words."""
 
 Model = LessenForSequenceClassification | LessenModel
 Precision = Literal["float32", "bfloat16", "float64"]
@@ -35,7 +40,8 @@ def load(name: str | Path, *, precision: Precision = "float32", point: str | Non
 
     Args:
         name: A lessen folder, a Hugging Face folder or hub name, or `builtin:NAME`.
-        precision: Type of the weights.
+        precision: Type of the weights. A certificate is about the one it was made in; in another, Points are
+            uncertified.
         point: Name of the saved Point to answer at; the artefact's own choice if None.
 
     Returns:
@@ -55,10 +61,12 @@ def load(name: str | Path, *, precision: Precision = "float32", point: str | Non
         _load_own(Path(source), config) if isinstance(config, LessenConfig) else _load_foreign(source, config)
     )
     model.tokenizer = _tokenizer(source)
-    if point is not None:
-        if isinstance(model, LessenModel):
-            raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
-        model.use(point)
+    if isinstance(model, LessenForSequenceClassification):
+        if precision != "float32":
+            _disclaim(model)
+        model.use(point or model.config.point)
+    elif point is not None:
+        raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
     return model.to(getattr(torch, precision)).eval()
 
 
@@ -85,7 +93,8 @@ def with_exits(
     Args:
         model: Any loaded model.
         exits: Where the exits sit and how they are built; after every layer, in the form of the last head (or
-            mean pooling and one linear layer if there is none), if None.
+            mean pooling and one linear layer if there is none), if None. The last head of a task that is kept
+            stays as it is, whatever is asked for.
         labels: Names of the outputs of a new task; None keeps the model's task and its last head.
         problem_type: Of the new task, as in transformers.
         seed: Of the new heads' initial weights. Where the task is kept, a new exit of the same form as the
@@ -93,7 +102,7 @@ def with_exits(
 
     Returns:
         A new model sharing no memory with `model`. The backbone's weights are equal; so are those of the last
-        head if the task is kept and its form unchanged.
+        head if the task is kept.
     """
     config = model.config
     old = config.form()
@@ -104,6 +113,8 @@ def with_exits(
     if exits is None:
         like = old.exits[-1] if keeps_task else ExitShape(layer=depth, pool="mean")
         exits = [like.model_copy(update={"layer": layer}) for layer in range(1, depth + 1)]
+    elif keeps_task:
+        exits = [*(exit for exit in exits if exit.layer < depth), old.exits[-1]]
     shape = Shape.model_validate(old.model_dump() | {"exits": [e.model_dump() for e in exits]})
     names = list(config.id2label.values()) if labels is None else list(labels)
     fresh = LessenForSequenceClassification(
@@ -171,9 +182,16 @@ def _config_of(source: str) -> PreTrainedConfig:
             family_of(raw["model_type"])
     try:
         config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, HFValidationError) as error:
-        place = "the folder" if Path(source).is_dir() else "there is no such folder, and the hub"
-        raise InputError(f"cannot load a model named {source!r}: {place} says: {_first_line(error)}") from None
+    except LessenError:
+        raise
+    except Exception as error:  # transformers checks some fields in ways of its own, with errors of all kinds
+        known = Path(source).is_dir()
+        why = (
+            _first_line(error)
+            if known
+            else f"there is no such folder, and the hub says: {_first_line(error)}"
+        )
+        raise InputError(f"cannot load a model named {source!r}: {why}") from None
     if not isinstance(config, LessenConfig):
         family_of(config.model_type)
     return config
@@ -191,6 +209,22 @@ def _check_own_config(raw: dict[str, Any], source: str) -> None:
             near = difflib.get_close_matches(field, WRITTEN, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "; it may come from a newer lessen"
             raise PlanError(f"{source}/config.json: unknown field {field!r}{hint}")
+    _check_task(raw, f"{source}/config.json")
+
+
+def _check_task(raw: dict[str, Any], where: str) -> None:
+    labels = raw.get("id2label")
+    if labels is not None and (
+        not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels)))
+    ):
+        raise PlanError(f"{where}: id2label must name the outputs 0, 1, 2, ... without gaps")
+    problem = raw.get("problem_type")
+    if problem is not None and problem not in PROBLEM_TYPES:
+        raise PlanError(f"{where}: problem_type {problem!r} is none of {', '.join(PROBLEM_TYPES)}")
+    if problem == "regression" and labels is not None and len(labels) != 1:
+        raise PlanError(f"{where}: regression has one output, id2label names {len(labels)}")
+    if raw.get("dtype") not in (None, "float32", "bfloat16", "float16", "float64"):
+        raise PlanError(f"{where}: dtype {raw['dtype']!r} is not one a checkpoint can have")
 
 
 def _load_own(folder: Path, config: LessenConfig) -> Model:
@@ -198,6 +232,7 @@ def _load_own(folder: Path, config: LessenConfig) -> Model:
     with torch.device("meta"):
         skeleton = kind(config)
     artefact.check_weights(folder, {name: tuple(t.shape) for name, t in skeleton.state_dict().items()})
+    check_promises(folder, config.choices().values())
     return kind.from_pretrained(folder, config=config)
 
 
@@ -207,7 +242,7 @@ def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
     has_head = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
     auto = AutoModelForSequenceClassification if has_head else AutoModel
     try:
-        foreign = auto.from_pretrained(source, dtype="auto")
+        foreign, found = auto.from_pretrained(source, dtype="auto", output_loading_info=True)
     except Exception as error:  # transformers raises many kinds for a damaged or missing weights file
         raise ArtefactError(f"cannot read the weights of {source}: {_first_line(error)}") from None
     head = family.head_shape(config) if has_head else None
@@ -228,12 +263,32 @@ def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
     with torch.device("meta"):
         model = kind(own)
     names = family.names(facts, prefixed=has_head, head=has_head)
+    _refuse_gaps(source, names, found["missing_keys"])
     state = from_hugging_face(foreign.state_dict(), names)
     model.load_state_dict({f"transformer.{k}": v for k, v in state.items()}, strict=True, assign=True)
     return model
 
 
+def _disclaim(model: LessenForSequenceClassification) -> None:
+    """Take the certificate off the Points of a model that is not run in the precision it was made in."""
+    points = [without_certificate(point) for point in model.points.values() if point != FULL]
+    model.config.points = [point.model_dump(mode="json", exclude_none=True) for point in points]
+
+
+def _refuse_gaps(source: str, names: Mapping[str, tuple[str, ...]], missing: Collection[str]) -> None:
+    """transformers fills missing tensors with random numbers and goes on; that is never what a user wants."""
+    needed = {f"{name}.{kind}" for theirs in names.values() for name in theirs for kind in ("weight", "bias")}
+    if absent := sorted(needed & set(missing)):
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise ArtefactError(
+            f"{source}: the weights lack {absent[0]}{more}; the file is incomplete or another model's"
+        )
+
+
 def _tokenizer(source: str) -> Any:
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
+        return None
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, TypeError):

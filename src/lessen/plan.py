@@ -138,13 +138,16 @@ class ExitRule(Strict):
 
 
 class Expectation(Strict):
-    """What was measured when the Point was chosen, and on which split: a figure, not a promise."""
+    """What was measured when the Point was chosen, and on which split: a figure, not a promise.
+
+    A value is None where the metric is undefined (a correlation with a constant).
+    """
 
     split: str
     rows: Size
     metric: str
-    value: float
-    full_value: float
+    value: float | None
+    full_value: float | None
     mean_layers: Annotated[float, Field(gt=0.0)]
     macs_ratio: Annotated[float, Field(gt=0.0)] | None = None
 
@@ -183,6 +186,26 @@ class Point(Strict):
 
 
 FULL = Point(name="full")
+
+
+def check_point(point: Point, shape: Shape) -> None:
+    """Refuse a Point that a model of this Shape cannot keep, or that this version cannot run.
+
+    Raises:
+        PlanError: With the field and what is wrong with it.
+    """
+    if point.name == FULL.name and point != FULL:
+        raise PlanError("name: 'full' is the whole model; give the point another name")
+    if point.retention is not None:
+        raise PlanError("retention: this lessen cannot take tokens away; upgrade lessen")
+    if point.precision == "int8":
+        raise PlanError("precision: this lessen cannot run int8; upgrade lessen")
+    for layer in (point.exits.thresholds or {}) if point.exits else {}:
+        if layer not in shape.exit_layers:
+            places = ", ".join(map(str, shape.exit_layers))
+            raise PlanError(
+                f"exits.thresholds: there is no exit after layer {layer}; exits are after {places}"
+            )
 
 
 def parse(kind: type[Record], value: object, where: str) -> Record:

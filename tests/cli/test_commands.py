@@ -33,7 +33,7 @@ def small(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFa
     out = tmp_path_factory.mktemp("out") / "small"
     code, _, _ = run(
         "compress", tiny_checkpoint, "--data", data, "--out", out, "--epochs", 4, "--learning-rate", 1e-3,
-        "--max-drop", "5%", "--max-drop", "1%", "--json",
+        "--max-drop", "20%", "--max-drop", "10%", "--json",
     )  # fmt: skip
     assert code == 0
     return out
@@ -59,7 +59,7 @@ def test_compress_makes_a_folder_whose_figures_repeat(small: Path, data: Path) -
     }
     assert not small.with_name("small.work").exists()
     plan = json.loads((small / "plan.json").read_text())
-    assert plan["max_drops"] == [0.05, 0.01]
+    assert plan["promise"]["bounds"] == [0.2, 0.1]
     record = json.loads((small / "training.json").read_text())
     assert sum(record["rows"].values()) == 400
     code, out, _ = run("evaluate", small, "--data", data, "--json")
@@ -67,7 +67,7 @@ def test_compress_makes_a_folder_whose_figures_repeat(small: Path, data: Path) -
     assert code == 0
     assert answer["n"] == 400
     assert {"name", "metric", "value", "mean_layers", "layers", "macs_ratio"} <= answer["points"][0].keys()
-    assert [point["name"] for point in answer["points"]] == ["full", "drop-5%", "drop-1%"]
+    assert [point["name"] for point in answer["points"]] == ["full", "drop-20%", "drop-10%"]
     assert answer["points"][0]["macs_ratio"] == 1.0
     assert answer["points"][0]["value"] > 0.9
 
@@ -168,6 +168,26 @@ BAD_INPUT = {
         "unknown exit criterion 'magic'",
     ),
     "exit beyond the model": ("text,label\na,x\nb,y\n", ["--exits", "1,9"], "the model has layers 1 to 3"),
+    "criterion of another task": (
+        "text,label\n" + "".join(f"a{i},{i % 2}\n" for i in range(300)),
+        ["--criterion", "regression_patience"],
+        "does not fit single_label_classification",
+    ),
+    "the same bound twice": (
+        "text,label\na,x\nb,y\n",
+        ["--max-drop", "1%", "--max-drop", "0.01"],
+        "the same bound is given twice",
+    ),
+    "no epochs": ("text,label\na,x\nb,y\n", ["--epochs", "0"], "epochs"),
+    "no learning": ("text,label\na,x\nb,y\n", ["--learning-rate", "0"], "learning_rate"),
+    "negative seed": ("text,label\na,x\nb,y\n", ["--seed", "-1"], "--seed"),
+    "no early exit": (
+        "text,label\n" + "".join(f"a{i},{i % 2}\n" for i in range(300)),
+        ["--system", "deebert", "--exits", "3"],
+        "trains exits before the last layer",
+    ),
+    "confidence": ("text,label\na,x\nb,y\n", ["--confidence", "0%"], "--confidence 0%"),
+    "loss": ("text,label\na,x\nb,y\n", ["--loss", "magic"], "--loss magic: choose drop"),
     "unknown option": ("text,label\na,x\nb,y\n", ["--wat"], "--wat"),
 }
 
@@ -213,7 +233,7 @@ def test_bad_usage(arguments: list[str], message: str) -> None:
 def test_unknown_point_and_nothing_to_predict(small: Path) -> None:
     code, _, err = run("predict", small, "hi", "--point", "fastest")
     assert code == 2
-    assert "no point named 'fastest'; this model has full, drop-5%, drop-1%" in err
+    assert "no point named 'fastest'; this model has full, drop-20%, drop-10%" in err
     code, _, err = run("predict", small)
     assert code == 2
     assert "nothing to predict" in err

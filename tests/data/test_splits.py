@@ -7,9 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lessen.data.splits import split, without, without_contained
-from lessen.data.table import Table, row_key, words
+from lessen.data.table import Table, Text, row_key, words
 from lessen.errors import InputError
-from lessen.runtime.text import Text
 
 PHRASES = st.lists(st.sampled_from(["a", "b", "c", "."]), min_size=1, max_size=5).map(" ".join)
 TEXTS = PHRASES | st.tuples(PHRASES, PHRASES)

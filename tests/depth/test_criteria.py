@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 from lessen.depth.criteria import (
     CRITERIA,
+    criteria_for,
     criterion_of,
     entropy,
     exit_of_every_row,
+    may_leave,
     scores_at_every_exit,
 )
 from lessen.errors import PlanError
 from lessen.plan import ExitRule
 
-CLASSIFICATION = sorted(name for name, c in CRITERIA.items() if not c.regression)
+CLASSIFICATION = sorted(name for name, c in CRITERIA.items() if c.task == "classification")
 
 
 def logits_of(*probabilities: float) -> torch.Tensor:
@@ -172,6 +174,33 @@ def test_fractions_do_not_depend_on_the_base_of_the_logarithm() -> None:
 
 def test_unknown_and_unfitting_criteria_are_refused() -> None:
     with pytest.raises(PlanError, match="'entrpy' is unknown"):
-        criterion_of(ExitRule(criterion="entrpy", threshold=1.0), regression=False)
-    with pytest.raises(PlanError, match="does not fit regression"):
-        criterion_of(ExitRule(criterion="entropy", threshold=1.0), regression=True)
+        criterion_of(ExitRule(criterion="entrpy", threshold=1.0), outputs=2)
+    with pytest.raises(PlanError, match="is for classification; this model has one output"):
+        criterion_of(ExitRule(criterion="entropy", threshold=1.0), outputs=1)
+
+
+def test_multi_label_criteria_ask_for_every_label() -> None:
+    """Sure of two labels, sure of none, and undecided about one of three."""
+    logits = torch.tensor([[8.0, 8.0, -8.0], [-8.0, -8.0, -8.0], [8.0, 0.1, -8.0]])
+    rule = ExitRule(criterion="label_probability", threshold=0.9)
+    leaving, _ = may_leave(CRITERIA["label_probability"], rule, 1, logits, None)
+    assert leaving is not None
+    assert leaving.tolist() == [True, True, False]
+
+
+def test_multi_label_patience_compares_whole_answers() -> None:
+    answers = [
+        torch.tensor([[5.0, -5.0]]),
+        torch.tensor([[5.0, 5.0]]),
+        torch.tensor([[4.0, 4.0]]),
+        torch.tensor([[4.0, 4.0]]),
+    ]
+    rule = ExitRule(criterion="label_patience", threshold=1)
+    assert exit_of_every_row(rule, [1, 2, 3, 4], answers).tolist() == [2]
+
+
+def test_every_task_has_criteria() -> None:
+    kinds = ("regression", "multi_label_classification", "single_label_classification")
+    found = [criteria_for(kind) for kind in kinds]
+    assert all(found)
+    assert len({name for names in found for name in names}) == len(CRITERIA)

@@ -72,50 +72,46 @@ class Recorder:
         return torch.from_numpy(np.stack([(batch.ids * batch.mask).sum(1), batch.mask.sum(1)], 1)).double()
 
 
-@pytest.mark.parametrize("overhead", [None, 0.0, 20.0, math.inf])
 @pytest.mark.parametrize("lengths", [[5], [4, 4, 4], LENGTHS, list(range(1, 65)) * 3], ids=len)
-def test_answers_come_back_in_order_however_the_batch_is_cut(
-    overhead: float | None, lengths: list[int]
-) -> None:
+def test_answers_come_back_in_order_however_the_batch_is_cut(lengths: list[int]) -> None:
     rows = encoded(lengths)
     expected = torch.tensor([[float(sum(row.ids)), float(len(row.ids))] for row in rows])
     recorder = Recorder()
-    rival = Rival("recorder", recorder, pad=7, overhead=overhead)
+    rival = Rival("recorder", recorder, pad=7)
     assert torch.equal(rival(rows), expected)
     recorder.shapes.clear()
     assert torch.equal(rival(rows), expected)
     used = sum(count * length for count, length in recorder.shapes)
     assert max(count for count, _ in recorder.shapes) <= MOST_ROWS
-    if overhead == 0.0:
-        assert used == sum(lengths)
     recorder.shapes.clear()
     assert torch.equal(rival(rows, naive=True), expected)
     assert recorder.shapes == [(len(rows), max(lengths))]
     assert used <= len(rows) * max(lengths)
 
 
-@pytest.mark.parametrize(
-    ("call", "token", "expected"), [(6.0, 0.5, 12.0), (0.0, 0.5, 0.0), (1.0, 0.0, math.inf), (-1.0, 0.5, 0.0)]
-)
-def test_overhead_is_measured_once_in_tokens(
-    call: float, token: float, expected: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("call", [0.0, 1.0, 30.0, 1000.0])
+def test_the_fastest_way_to_cut_is_kept(call: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that a call moves by `call` plus its padded tokens."""
     now = 0.0
 
     def answer(batch: Padded) -> torch.Tensor:
         nonlocal now
-        now += call + token * batch.ids.size
+        now += call + batch.ids.size
         return torch.zeros(len(batch.ids), 1)
 
+    def seconds(naive: bool) -> float:
+        began = now
+        rival(rows, naive=naive)
+        return now - began
+
     monkeypatch.setattr(batching, "perf_counter", lambda: now)
-    rival = Rival("linear", answer, pad=0)
-    rival(encoded([4, 4, 4]))
-    assert rival.overhead is None, "equal lengths need no cut, so nothing to measure"
-    rival(encoded([9, 2, 5]))
-    assert rival.overhead == pytest.approx(expected)
-    call += 100
-    rival(encoded([9, 2, 5]))
-    assert rival.overhead == pytest.approx(expected)
+    rival, rows = Rival("linear", answer, pad=0), encoded(LENGTHS)
+    rival(rows)
+    ways = [cuts(sorted(LENGTHS), overhead) for overhead in batching.OVERHEADS]
+    best = min(sum(call + (stop - start) * sorted(LENGTHS)[stop - 1] for start, stop in way) for way in ways)
+    assert seconds(naive=False) == pytest.approx(best)
+    assert best <= seconds(naive=True)
+    assert rival(rows[:1]).shape == (1, 1)
 
 
 def test_an_empty_batch_is_an_error() -> None:

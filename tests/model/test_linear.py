@@ -50,7 +50,7 @@ def test_every_count_of_tokens(layout: str, dtype: torch.dtype, activation: str 
             gelu = functional.gelu(expected, approximate=approximate)
             expected = functional.relu(expected) if activation == "relu" else gelu
         with torch.inference_mode():
-            found = module(values, activation)
+            found = module.activated(values, activation)
         assert found.shape == (tokens, 40)
         assert found.dtype == dtype
         assert gap(found, expected) < TOLERANCE[dtype], tokens
@@ -66,13 +66,32 @@ def test_new_weights_are_noticed(layout: str) -> None:
         assert gap(module(values), 2 * before) < 1e-5
         module.load_state_dict({"weight": torch.zeros(40, 48), "bias": torch.zeros(40)})
         assert not module(values).any()
+        module.weight = torch.nn.Parameter(torch.ones(40, 48))
+        assert module(values).any()
+        module.weight.data = torch.zeros(40, 48)
+        assert not module(values).any()
+        module.weight.data.add_(1.0)
+        module.train().eval()
+        assert module(values).any()
+
+
+def test_weights_made_in_inference_mode_are_never_laid_out(layout: str) -> None:
+    """Their changes cannot be noticed."""
+    with torch.inference_mode():
+        module = copy.deepcopy(layer(torch.float32))
+        values = torch.randn(24, 48)
+        before = module(values)
+        module.weight.mul_(2.0)
+        module.bias.mul_(2.0)
+        assert gap(module(values), 2 * before) < 1e-5
+        assert module._product is None
 
 
 def test_the_copy_stays_behind(layout: str) -> None:
     """Copies and pickles of the layer carry the weights once; training drops the laid-out copy."""
     module = layer(torch.float32)
     values = torch.randn(24, 48)
-    with torch.inference_mode():
+    with torch.no_grad():
         expected = module(values)
         twins = [copy.deepcopy(module), pickle.loads(pickle.dumps(module))]
         assert all(twin._product is None for twin in twins)

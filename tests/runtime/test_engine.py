@@ -13,7 +13,7 @@ from lessen.plan import ExitRule, Point
 from lessen.runtime.engine import run
 
 LAYERS = [1, 2, 3]
-CLASSIFICATION = sorted(name for name, c in CRITERIA.items() if not c.regression)
+CLASSIFICATION = sorted(name for name, c in CRITERIA.items() if c.task == "classification")
 
 
 def middling_rule(name: str, answers: list[torch.Tensor]) -> ExitRule:

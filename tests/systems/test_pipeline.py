@@ -7,9 +7,11 @@ import torch
 
 import lessen
 from lessen.data.table import row_key
+from lessen.promise.folder import Asked
 from lessen.systems import SYSTEMS, system_of
 from lessen.systems.pipeline import compress, plan_for, read_splits
 
+FIVE = Asked(bounds=(0.05,))
 FAST = {"epochs": 2.0, "batch_size": 16, "learning_rate": 1e-3}
 
 
@@ -36,9 +38,7 @@ def test_every_kind_of_task(kind: str, tiny_checkpoint: Path, tmp_path: Path) ->
     path = tmp_path / ("d.jsonl" if kind == "multi-label" else "d.csv")
     path.write_text(DATA[kind])
     system = system_of("early-exit")
-    plan = plan_for(
-        system, seed=0, recipe=FAST, model=str(tiny_checkpoint), data=str(path), max_drops=(0.05,)
-    )
+    plan = plan_for(system, seed=0, recipe=FAST, model=str(tiny_checkpoint), data=str(path), promise=FIVE)
     outcome = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
     problem, outputs = PROBLEM[kind]
     model = lessen.load(tmp_path / "m")
@@ -46,10 +46,16 @@ def test_every_kind_of_task(kind: str, tiny_checkpoint: Path, tmp_path: Path) ->
     assert model.config.num_labels == outputs
     text = ("left 1 x", "right 1 y") if kind == "pairs" else "word1 thing"
     assert model.predict([text])[0].layers in (1, 2, 3)
-    assert [result.name for result in outcome.results] == ["full", "drop-5%"]
-    promise = model.points["drop-5%"].promise
-    assert promise is not None
-    assert promise.kind == "uncertified"
+    names = [result.name for result in outcome.results]
+    assert names == list(model.points)
+    if outcome.calibration.certificate is None:
+        assert names == ["full"]
+        assert "would do" in outcome.calibration.reasons[0.05] or "loses" in outcome.calibration.reasons[0.05]
+    else:
+        promise = model.points["drop-5%"].promise
+        assert promise is not None
+        assert promise.kind == "certified"
+        assert promise.certificate == outcome.calibration.certificate.identity
 
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
@@ -60,16 +66,23 @@ def test_every_system(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     if SYSTEMS[name].keeps_head:
         first = system_of("early-exit")
         plan = plan_for(
-            first, seed=0, recipe=FAST | {"objective": "last"}, model=start, data=str(path), max_drops=(0.05,)
+            first,
+            seed=0,
+            recipe=FAST | {"objective": "last"},
+            model=start,
+            data=str(path),
+            promise=FIVE,
         )
         compress(plan, first, tmp_path / "dense", say=lambda _: None, quiet=True)
         start = str(tmp_path / "dense")
     system = system_of(name)
-    plan = plan_for(system, seed=0, recipe=FAST, model=start, data=str(path), max_drops=(0.05,))
+    plan = plan_for(system, seed=0, recipe=FAST, model=start, data=str(path), promise=FIVE)
     compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
     model = lessen.load(tmp_path / "m")
-    rule = model.points["drop-5%"].exits
-    assert rule is None or rule.criterion in system.criteria
+    if "drop-5%" in model.points:
+        rule = model.points["drop-5%"].exits
+        assert rule is not None
+        assert rule.criterion in system.criteria
     if system.keeps_head:
         before = lessen.load(start).state_dict()
         after = model.state_dict()
@@ -84,15 +97,24 @@ def test_exits_from_unlabelled_text(tiny_checkpoint: Path, tmp_path: Path) -> No
     bare.write_text("text\n" + "".join(f"word{i % 3} other {i}\n" for i in range(300)))
     first, system = system_of("early-exit"), system_of("self-exit")
     plan = plan_for(
-        first, seed=0, recipe=FAST, model=str(tiny_checkpoint), data=str(labelled), max_drops=(0.05,)
+        first,
+        seed=0,
+        recipe=FAST,
+        model=str(tiny_checkpoint),
+        data=str(labelled),
+        promise=FIVE,
     )
     compress(plan, first, tmp_path / "dense", say=lambda _: None, quiet=True)
     plan = plan_for(
-        system, seed=0, recipe=FAST, model=str(tmp_path / "dense"), data=str(bare), max_drops=(0.1,)
+        system,
+        seed=0,
+        recipe=FAST,
+        model=str(tmp_path / "dense"),
+        data=str(bare),
+        promise=FIVE,
     )
     outcome = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
-    promise = outcome.model.points["drop-10%"].promise
-    assert promise.loss == "disagreement"
+    assert outcome.calibration.asked.loss == "disagreement"
     assert outcome.results[0].value == 1.0
 
 

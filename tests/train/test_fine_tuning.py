@@ -53,7 +53,7 @@ def test_every_exit_learns(model, tmp_path: Path) -> None:
     record = fine_tune(model, task(), RECIPE.model_copy(update={"epochs": 20}), tmp_path, quiet=True)
     assert record["steps"] == 160
     assert not record["resumed"]
-    from lessen.runtime.evaluation import answers_of_every_exit
+    from lessen.measure.evaluation import answers_of_every_exit
     from lessen.runtime.text import encode
 
     table = task()
@@ -169,3 +169,20 @@ def test_the_order_of_an_epoch_is_fixed_and_complete() -> None:
 
 def batched(rows: list[int], size: int) -> list[list[int]]:
     return [rows[i : i + size] for i in range(0, len(rows) - size + 1, size)]
+
+
+def test_exits_on_a_frozen_model_learn_from_what_it_will_answer(model, tmp_path: Path) -> None:
+    """Dropout would make the teacher another model at every step."""
+    seen: list[torch.Tensor] = []
+    last = model.transformer.exits["3"]
+    last.register_forward_hook(lambda module, given, answer: seen.append(answer.detach().clone()))
+    recipe = RECIPE.model_copy(
+        update={"objective": "self_supervised", "train_backbone": False, "epochs": 3, "batch_size": 64}
+    )
+    assert model.transformer.embeddings.dropout.p > 0
+    table = Table("toy", ["one text"] * 8, None, None, [])
+    fine_tune(model, table, recipe, tmp_path, quiet=True)
+    assert len(seen) == 3
+    assert all(torch.equal(seen[0], other) for other in seen[1:])
+    assert model.transformer.embeddings.dropout.p > 0
+    assert last.dropout.p > 0

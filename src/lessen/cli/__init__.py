@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import typer
 
-from lessen.cli import bench, compress, demo, evaluate, inspect, predict
+from lessen.cli import bench, calibrate, compress, demo, evaluate, inspect, predict
 
 app = typer.Typer(
     name="lessen",
@@ -21,6 +21,7 @@ app = typer.Typer(
 COMMANDS = {
     "demo": demo,
     "compress": compress,
+    "calibrate": calibrate,
     "evaluate": evaluate,
     "bench": bench,
     "predict": predict,
@@ -31,7 +32,7 @@ for name, module in COMMANDS.items():
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point; exits 0 on success, 2 on bad usage or bad input, 130 when interrupted."""
+    """Entry point; exits 0 on success, 2 on bad usage or input, 130 when interrupted, 1 on a defect."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
@@ -67,6 +68,12 @@ def _run(given: list[str], debug: bool) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if debug:
+            raise
+        cause = " ".join(str(error).split())[:300]
+        print(f"lessen: {type(error).__name__}: {cause} (a defect; --debug shows where)", file=sys.stderr)
+        return 1
     return 0
 
 

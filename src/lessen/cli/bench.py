@@ -20,6 +20,9 @@ from lessen.cli.output import (
 )
 from lessen.errors import InputError
 
+CALIBRATION_ROWS = 300
+"""For rivals that quantize activations: rows that are not timed, where there are others."""
+
 
 def command(
     model: Annotated[str, typer.Argument(help="Model folder, hub name, or builtin:NAME.")],
@@ -38,7 +41,7 @@ def command(
     ] = "float32,bfloat16",
     seconds: Annotated[float, typer.Option(min=0.1, help="Time for each batch size.")] = 20.0,
     thread_count: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows.")] = 0,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
@@ -55,7 +58,7 @@ def command(
     from lessen.loading import load
     from lessen.measure.machine import machine
     from lessen.measure.rivals import RIVALS
-    from lessen.measure.side_by_side import compare
+    from lessen.measure.side_by_side import build_rivals, compare
     from lessen.runtime.text import encode
 
     kinds = [kind for kind in against.split(",") if kind and kind != "none"]
@@ -66,7 +69,7 @@ def command(
     models: dict[str, Any] = {}
     for name in precision.split(","):
         models["lessen" if name == "float32" else "lessen-bf16"] = load(model, precision=precision_of(name))
-    first = next(iter(models.values()))
+    first = models.get("lessen") or load(model)
     if not isinstance(first, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier to time; compress it on a task first")
     source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
@@ -79,14 +82,17 @@ def command(
     chosen = random.Random(seed).sample(range(len(source)), min(rows, len(source)))
     sample = source.take(chosen)
     encoded = encode(first.tokenizer, sample.texts, first.config.facts().max_tokens)
+    others = sorted(set(range(len(source))) - set(chosen))[:CALIBRATION_ROWS] or chosen
+    calibration = encode(first.tokenizer, source.take(others).texts, first.config.facts().max_tokens)
     points = [first.use(name).point for name in point] if point else list(first.points.values())
     count = thread_count or torch.get_num_threads()
     result = compare(
         models,
+        first,
         encoded,
         sample.labels if fits else None,
         points=points,
-        rivals=kinds,
+        rivals=build_rivals(kinds, first, count, calibration),
         batch_sizes=sizes,
         thread_count=count,
         seconds=seconds,

@@ -9,15 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from lessen.cli.output import (
+    Confidence,
     Json,
     LabelColumn,
+    LossName,
+    MaxDrop,
     PairColumn,
+    RuleName,
     Task,
     TextColumn,
+    asked_of,
     emit,
-    parse_share,
     percent,
     say,
+    show_promises,
     table,
 )
 from lessen.errors import InputError
@@ -29,13 +34,16 @@ def command(
         str | None, typer.Option(help="CSV, TSV, JSONL or Parquet file, builtin:NAME, hub dataset.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the result.")] = Path("small"),
-    max_drop: Annotated[
-        list[str] | None,
-        typer.Option(help="Loss allowed against full depth; repeat for several Points. [1%]"),
-    ] = None,
+    max_drop: MaxDrop = None,
+    confidence: Confidence = "90%",
+    loss: LossName = "drop",
+    rule: RuleName = "certified",
     system: Annotated[str, typer.Option(help="early-exit, pabee, deebert or self-exit.")] = "early-exit",
     tune_data: Annotated[
-        str | None, typer.Option(help="Rows to choose thresholds on; else a part of --data.")
+        str | None, typer.Option(help="Rows to make exit rules from; else a part of --data.")
+    ] = None,
+    calibration_data: Annotated[
+        str | None, typer.Option(help="Rows to test promises on; else a part of --data.")
     ] = None,
     test_data: Annotated[
         str | None, typer.Option(help="Rows for the final figures; else a part of --data.")
@@ -54,7 +62,7 @@ def command(
     epochs: Annotated[float | None, typer.Option(min=0.0, help="Passes over the training rows.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per training step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the split, the order of rows and new weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, the order of rows and new weights.")] = 0,
     plan: Annotated[
         Path | None, typer.Option(help="Replay a saved plan.json; no other option applies.")
     ] = None,
@@ -66,8 +74,8 @@ def command(
 ) -> None:
     """Train exits into a model and choose how early inputs may leave it.
 
-    The figures printed are measured on rows that neither training nor the choice of thresholds saw.
-    Thresholds come from the literature's plug-in rule on a tuning split: they are measured, not certified.
+    A part of the data is kept aside to certify Points on, and another for the figures printed, which are
+    measured on rows that nothing else saw.
     """
     from lessen.systems import system_of
     from lessen.systems.pipeline import Columns, CompressionPlan, compress, plan_for
@@ -91,10 +99,11 @@ def command(
             model=model,
             data=data,
             tune_data=tune_data,
+            calibration_data=calibration_data,
             test_data=test_data,
             columns=Columns(text=text_column, pair=pair_column, label=label_column, task=_task(task)),
             exits=_exits(model, exits, pool, exit_hidden),
-            max_drops=tuple(parse_share(each, "--max-drop") for each in max_drop or ["1%"]),
+            promise=asked_of(max_drop, confidence, loss, rule, seed),
             **choices,
         )
     assert isinstance(chosen, CompressionPlan)
@@ -104,6 +113,7 @@ def command(
             {
                 "out": str(out),
                 "points": [result.as_dict() for result in outcome.results],
+                "calibration": outcome.calibration.as_dict(),
                 "rows": outcome.rows,
                 "training": outcome.training,
                 "plan": chosen.model_dump(mode="json"),
@@ -111,9 +121,8 @@ def command(
         )
         return
     show_results(outcome.results, f"on {outcome.rows['test']:,} rows never seen")
-    say(
-        f"saved {out}; its default point is {outcome.model.config.point!r}, by the plug-in rule (uncertified)"
-    )
+    show_promises(outcome.calibration)
+    say(f"saved {out}; it answers at point {outcome.model.config.point!r}")
 
 
 def show_results(results: Any, title: str) -> None:

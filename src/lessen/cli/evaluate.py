@@ -41,7 +41,7 @@ def command(
     from lessen.data.reading import read
     from lessen.hf import LessenForSequenceClassification
     from lessen.loading import load
-    from lessen.runtime.evaluation import evaluate
+    from lessen.measure.evaluation import evaluate
     from lessen.runtime.text import encode
 
     loaded = load(model, precision=precision_of(precision))

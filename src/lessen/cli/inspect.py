@@ -52,7 +52,7 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     facts = model.config.facts()
     shape = model.config.form()
     points = list(model.points.values()) if isinstance(model, LessenForSequenceClassification) else []
-    retention = points[0].retention if points else None
+    retention = model.point.retention if points else None
     file = Path(name) / WEIGHTS
     return {
         "family": facts.family,

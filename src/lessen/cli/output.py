@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -25,6 +26,24 @@ Task = Annotated[
     typer.Option(help="classification, multi-label or regression; found from the labels if not given."),
 ]
 Precision = Annotated[str, typer.Option(help="Type of the weights: float32 or bfloat16.")]
+MaxDrop = Annotated[
+    list[str] | None, typer.Option(help="Loss allowed; repeat for several Points certified together. [1%]")
+]
+Confidence = Annotated[str, typer.Option(help="That what is promised is true, over the calibration draw.")]
+LossName = Annotated[
+    str,
+    typer.Option(
+        help="What is bounded: drop (of quality), disagreement (with the reference), or selective "
+        "(disagreement among early answers)."
+    ),
+]
+RuleName = Annotated[
+    str,
+    typer.Option(
+        help="certified; expectation (conformal risk control, on average over draws); or plug-in (the "
+        "literature's rule, no promise)."
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; torch's default if not given.")]
 
 
@@ -34,8 +53,16 @@ def say(line: str) -> None:
 
 
 def emit(value: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False))
+    """One JSON object on stdout; undefined numbers as null."""
+    print(json.dumps(_without_nan(value), ensure_ascii=False, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
@@ -60,6 +87,42 @@ def precision_of(name: str) -> Any:
     if name not in ("float32", "bfloat16"):
         raise InputError(f"--precision {name}: choose float32 or bfloat16")
     return name
+
+
+def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str, seed: int = 0) -> Any:
+    """The options of a promise, checked.
+
+    Raises:
+        InputError: Naming the option.
+    """
+    from lessen.promise.calibrate import LOSSES, RULES
+    from lessen.promise.folder import Asked
+
+    if loss not in LOSSES:
+        raise InputError(f"--loss {loss}: choose {', '.join(LOSSES)}")
+    if rule not in RULES:
+        raise InputError(f"--rule {rule}: choose {', '.join(RULES)}")
+    sure = parse_share(confidence, "--confidence")
+    if sure == 0:
+        raise InputError(f"--confidence {confidence}: must be above 0% and below 100%")
+    bounds = tuple(parse_share(each, "--max-drop") for each in max_drop or ["1%"])
+    if len(set(bounds)) < len(bounds):
+        raise InputError("--max-drop: the same bound is given twice")
+    return Asked(bounds=bounds, confidence=sure, loss=loss, rule=rule, seed=seed)
+
+
+def show_promises(calibration: Any) -> None:
+    """What was promised, or why not, in sentences."""
+    if calibration.certificate is not None:
+        for point in calibration.certificate.points:
+            print(calibration.certificate.sentence(point))
+    else:
+        for point in calibration.points:
+            print(f"Point {point.name!r} was chosen by the {point.promise.rule} rule; it is not certified.")
+    for bound, why in calibration.reasons.items():
+        print(f"No point for {100 * bound:g}%: {why}.")
+    if not calibration.points:
+        print("The model answers at full depth.")
 
 
 def parse_share(text: str, option: str) -> float:

@@ -59,13 +59,15 @@ def _inputs(texts: list[str] | None, file: Path | None, pair: list[str] | None) 
     inputs: list[Any] = list(texts or [])
     if file is not None:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {file}: {error}") from None
         inputs += [tuple(line.split("\t", 1)) if "\t" in line else line for line in lines]
     if not inputs:
         raise InputError("nothing to predict: give texts, or --file")
     if pair:
+        if any(isinstance(text, tuple) for text in inputs):
+            raise InputError(f"{file} holds pairs already; leave --pair away")
         if len(pair) != len(inputs):
             raise InputError(f"{len(inputs)} texts but {len(pair)} --pair texts; give one for each")
         inputs = list(zip(inputs, pair, strict=True))

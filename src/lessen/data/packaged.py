@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from lessen.builtin import Packaged
 from lessen.data.splits import split as cut
-from lessen.data.table import Kind, Table, row_key
+from lessen.data.table import Kind, Table, Text, row_key
 from lessen.errors import InputError
-from lessen.runtime.text import Text
 
 Row = tuple[Text, int | float | None]
 """A text or pair, and its class index, its target, or None."""

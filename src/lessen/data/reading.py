@@ -13,9 +13,8 @@ from typing import Any
 from lessen.data import packaged
 from lessen.data.formats import Columns, columns_of
 from lessen.data.labels import code_labels
-from lessen.data.table import KINDS, Table, listed
+from lessen.data.table import KINDS, Table, Text, listed
 from lessen.errors import InputError
-from lessen.runtime.text import Text
 
 PAIRS = (
     ("sentence1", "sentence2"),

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lessen.errors import InputError
-from lessen.runtime.text import Text
+
+Text = str | tuple[str, str]
+"""One input: a text, or a pair of texts."""
 
 Kind = Literal["single_label_classification", "multi_label_classification", "regression"]
 

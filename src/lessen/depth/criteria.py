@@ -46,14 +46,14 @@ class Criterion:
         step: Computes the scores of one exit.
         leaves: `below`: a row leaves where score < threshold. `at_least`: where score >= threshold.
         remembers: Whether every exit must be evaluated because later scores depend on earlier answers.
-        regression: Whether it applies to a single real-valued output (and only to that).
+        task: What answers it understands: one class of several, one number, or any number of labels.
     """
 
     name: str
     step: Step
     leaves: Literal["below", "at_least"]
     remembers: bool = False
-    regression: bool = False
+    task: Literal["classification", "regression", "multi-label"] = "classification"
 
     def passes(self, scores: Tensor, threshold: float) -> Tensor:
         """Which rows may leave, `[rows]` bool."""
@@ -96,6 +96,21 @@ def _count_agreements(answer: Tensor, memory: Memory, tolerance: float) -> tuple
     return count, torch.stack([answer, count], 1)
 
 
+def _label_probability(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    """Of the decision on the least certain label: every label must be decided, for or against."""
+    return torch.sigmoid(logits.abs()).amin(-1), None
+
+
+def _label_patience(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    answer = (logits > 0).to(logits.dtype)
+    if memory is None:
+        count = torch.zeros_like(answer[:, 0])
+    else:
+        agrees = (answer == memory[:, 1:]).all(-1)
+        count = torch.where(agrees, memory[:, 0] + 1, torch.zeros_like(memory[:, 0]))
+    return count, torch.cat([count[:, None], answer], 1)
+
+
 def _reduction(now: Tensor, before: Tensor) -> Tensor:
     return (before - now) / before.clamp(min=SMALLEST_ENTROPY)
 
@@ -126,28 +141,43 @@ CRITERIA: dict[str, Criterion] = {
         Criterion("patience", _patience, "at_least", remembers=True),
         Criterion("entropy_plateau", _plateau, "below", remembers=True),
         Criterion("entropy_drop", _drop, "at_least", remembers=True),
-        Criterion("regression_patience", _regression_patience, "at_least", remembers=True, regression=True),
+        Criterion("regression_patience", _regression_patience, "at_least", remembers=True, task="regression"),
+        Criterion("label_probability", _label_probability, "at_least", task="multi-label"),
+        Criterion("label_patience", _label_patience, "at_least", remembers=True, task="multi-label"),
     )
 }
 """`entropy_plateau` leaves when an exit no longer reduces the entropy by the given fraction (the default
-reading of BEExformer's rule), `entropy_drop` when it does (the alternative); see the spec page, 1.8."""
+reading of BEExformer's rule), `entropy_drop` when it does (the alternative); see the spec page, 1.8. The
+`label_` criteria judge multi-label answers: all labels must be decided."""
 
 
-def criterion_of(rule: ExitRule, *, regression: bool) -> Criterion:
+def criteria_for(problem_type: str) -> list[str]:
+    """Names of the criteria that understand the answers of a task (`problem_type` as in transformers)."""
+    task = {"regression": "regression", "multi_label_classification": "multi-label"}
+    wanted = task.get(problem_type, "classification")
+    return [criterion.name for criterion in CRITERIA.values() if criterion.task == wanted]
+
+
+def criterion_of(rule: ExitRule, *, outputs: int) -> Criterion:
     """The criterion an exit rule names.
 
+    Args:
+        rule: Of a Point.
+        outputs: Number of outputs of the model's heads.
+
     Raises:
-        PlanError: When it is unknown or does not fit the task.
+        PlanError: When it is unknown, or cannot judge so many outputs.
     """
     if rule.criterion not in CRITERIA:
         raise PlanError(
             f"exit criterion {rule.criterion!r} is unknown; this version has {', '.join(sorted(CRITERIA))}"
         )
     criterion = CRITERIA[rule.criterion]
-    if criterion.regression != regression:
-        fitting = ", ".join(sorted(c.name for c in CRITERIA.values() if c.regression == regression))
-        task = "regression" if regression else "classification"
-        raise PlanError(f"exit criterion {rule.criterion!r} does not fit {task}; use one of: {fitting}")
+    if (criterion.task == "classification" and outputs == 1) or (
+        criterion.task == "regression" and outputs > 1
+    ):
+        many = "one output" if outputs == 1 else f"{outputs} outputs"
+        raise PlanError(f"exit criterion {rule.criterion!r} is for {criterion.task}; this model has {many}")
     return criterion
 
 
@@ -196,7 +226,7 @@ def exit_of_every_row(rule: ExitRule, layers: Sequence[int], logits: Sequence[Te
         layers: Depth of each exit (1-based), ascending.
         logits: Answers of each exit for all rows, `[rows, outputs]` each.
     """
-    criterion = criterion_of(rule, regression=logits[0].shape[-1] == 1)
+    criterion = criterion_of(rule, outputs=logits[0].shape[-1])
     chosen = torch.full((len(logits[0]),), len(layers) - 1)
     gone = torch.zeros(len(logits[0]), dtype=torch.bool)
     memory: Memory = None

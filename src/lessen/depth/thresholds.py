@@ -1,75 +1,24 @@
-"""Choosing exit thresholds on a tuning split by the literature's plug-in rule.
+"""Paths of exit rules made on a tuning split, from the most careful to the boldest.
 
-The fastest rule whose measured loss there is small enough is taken. What holds on the tuning split need not
-hold on new rows; Points chosen here are labelled uncertified.
+What holds on the tuning split need not hold on new rows: which step of a path may be taken is decided
+elsewhere, on other rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lessen.depth.criteria import CRITERIA, Criterion, exit_of_every_row, scores_at_every_exit
+from lessen.depth.criteria import CRITERIA, Criterion, scores_at_every_exit
 from lessen.plan import ExitRule
 
 Array = NDArray[np.float64]
 
 AGREEMENT_LEVELS = 60
 """Number of target agreements between all and one half on a path."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A rule, and what it did on the tuning split.
-
-    Attributes:
-        rule: The exit rule; None stands for full depth.
-        drop: Mean score lost against full depth (negative if gained).
-        mean_layers: Layers per row.
-    """
-
-    rule: ExitRule | None
-    drop: float
-    mean_layers: float
-
-
-def fastest(choices: Sequence[Choice], max_drop: float, full_depth: float) -> Choice:
-    """The choice with the fewest mean layers among those that lose at most `max_drop`, or full depth.
-
-    Args:
-        choices: From `candidates`, of any number of criteria.
-        max_drop: Largest mean score lost; 0.01 is one point in a hundred.
-        full_depth: Layers of the whole model.
-    """
-    allowed = [choice for choice in choices if choice.drop <= max_drop]
-    return min(
-        [Choice(None, 0.0, full_depth), *allowed], key=lambda choice: (choice.mean_layers, choice.drop)
-    )
-
-
-def candidates(
-    logits: Array, scores: Array, layers: Sequence[int], criterion: str, *, label_range: float = 1.0
-) -> Iterator[Choice]:
-    """Every rule of one criterion's path, from the most careful to the boldest, measured on these rows.
-
-    Args:
-        logits: Of every exit, `[exits, rows, outputs]`.
-        scores: In [0, 1], of every exit's answer, `[exits, rows]`: accuracy, or agreement with the last exit.
-        layers: Depth of each exit (1-based), ascending.
-        criterion: Name of the criterion.
-        label_range: Regression: spread of the labels.
-    """
-    depth = np.asarray(layers, dtype=float)
-    rows = np.arange(scores.shape[1])
-    answers = [torch.from_numpy(answer) for answer in logits]
-    for rule in path(logits, layers, criterion, label_range=label_range):
-        chosen = exit_of_every_row(rule, layers, answers).numpy()
-        drop = float((scores[-1] - scores[chosen, rows]).mean())
-        yield Choice(rule, drop, float(depth[chosen].mean()))
 
 
 def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: float = 1.0) -> list[ExitRule]:
@@ -81,7 +30,7 @@ def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: f
     one global threshold.
     """
     kind = CRITERIA[criterion]
-    if criterion == "patience":
+    if criterion in ("patience", "label_patience"):
         return [ExitRule(criterion=criterion, threshold=float(p)) for p in range(len(layers) - 1, 0, -1)]
     if criterion == "regression_patience":
         changes = [share * label_range for share in (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)]
@@ -94,12 +43,17 @@ def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: f
     scores = scores_at_every_exit(kind, probe, [torch.from_numpy(answer) for answer in logits]).numpy()
     if kind.remembers:
         return _global_path(kind, scores)
-    agree = logits[:-1].argmax(-1) == logits[-1].argmax(-1)
+    if kind.task == "multi-label":
+        agree = ((logits[:-1] > 0) == (logits[-1] > 0)).all(-1)
+    else:
+        agree = logits[:-1].argmax(-1) == logits[-1].argmax(-1)
     return _matched_path(kind, scores[:-1], agree, layers)
 
 
 def _global_path(kind: Criterion, scores: Array) -> list[ExitRule]:
     finite = scores[np.isfinite(scores)]
+    if not len(finite):
+        return []
     levels = np.unique(np.quantile(finite, np.linspace(0, 1, AGREEMENT_LEVELS)))
     careful_first = levels if kind.leaves == "below" else levels[::-1]
     return [ExitRule(criterion=kind.name, threshold=float(level)) for level in careful_first]

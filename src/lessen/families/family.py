@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lessen.errors import ArtefactError, UnsupportedModelError
 from lessen.model.architecture import Architecture
-from lessen.plan import ExitShape, HeadActivation
+from lessen.plan import ExitShape, HeadActivation, parse
 
 Names = Mapping[str, str | tuple[str, ...]]
 """Our part to theirs. A tuple means ours is theirs laid end to end along the first axis."""
@@ -60,9 +60,15 @@ class Family:
             "head_dim": read["hidden_size"] // read["num_attention_heads"],
             **self.facts,
         }
+        if read.get("pad_token_id") is None:
+            read["pad_token_id"] = 0
+            if "counts_from_pad" in facts:
+                raise UnsupportedModelError(
+                    f"{config.model_type} counts positions from pad_token_id, which its config.json lacks"
+                )
         if facts.pop("counts_from_pad", False):
             facts["position_offset"] = read["pad_token_id"] + 1
-        return Architecture(**{**read, **facts})
+        return parse(Architecture, {**read, **facts}, f"{config.model_type} config.json")
 
     def head_shape(self, config: Any) -> ExitShape:
         """The family's own classification head, as the last exit."""

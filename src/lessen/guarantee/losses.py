@@ -37,8 +37,8 @@ class Losses:
 
     @property
     def binary(self) -> bool:
-        """Whether every loss is 0 or 1, so that the exact binomial test applies."""
-        return self.low == 0 and self.high == 1 and bool(np.isin(self.values, (0.0, 1.0)).all())
+        """Whether losses can only be 0 or 1, so that the exact binomial test applies."""
+        return self.kind == "disagreement"
 
     def take(self, rows: ArrayLike) -> Losses:
         """The losses of some rows, in the order given."""

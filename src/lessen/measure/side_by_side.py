@@ -6,7 +6,7 @@ give the model's own full-depth answers; a rival that does not is a bug and stop
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from lessen.errors import LessenError
 from lessen.measure.latency import interleaved, threads
 from lessen.measure.metrics import quality
-from lessen.measure.rivals import build
+from lessen.measure.rivals import Rival, build
 from lessen.plan import FULL, Point
 from lessen.runtime.engine import run
 from lessen.runtime.text import Encoded, collate
@@ -58,12 +58,13 @@ class Row:
 
 
 def compare(
-    models: dict[str, Any],
+    models: Mapping[str, Any],
+    reference: Any,
     encoded: Sequence[Encoded],
     labels: Sequence[object] | None,
     *,
     points: Sequence[Point],
-    rivals: Sequence[str],
+    rivals: Mapping[str, Rival],
     batch_sizes: Sequence[int],
     thread_count: int,
     seconds: float = 10.0,
@@ -72,31 +73,47 @@ def compare(
 
     Args:
         models: The model by kind (`lessen`, `lessen-bf16`, ...): the same weights in different precisions.
-            The first is the one rivals are built from.
+        reference: The model in float32, which float32 rivals must agree with.
         encoded: Rows to time on, in random order.
         labels: Of the rows, for the quality column; None leaves it empty.
         points: Points of each model.
-        rivals: Kinds from `lessen.measure.rivals`.
+        rivals: From `build_rivals`.
         batch_sizes: Rows given at once.
         thread_count: Threads for everyone.
         seconds: Time for each batch size.
 
     Raises:
         LessenError: When a float32 rival's answers differ from ours.
-        InputError: When a rival's package is not installed.
     """
-    reference = next(iter(models.values()))
     with threads(thread_count):
-        others = {kind: build(kind, reference, thread_count, encoded) for kind in rivals}
         truth = run_all(reference, encoded, FULL, len(encoded))
-        for kind, rival in others.items():
+        for kind, rival in rivals.items():
             must_agree(kind, rival(encoded), truth)
         rows: list[Row] = []
         for size in batch_sizes:
-            rows += _one_size(models, others, encoded, labels, points, size, seconds, reference.problem_type)
+            rows += _one_size(models, rivals, encoded, labels, points, size, seconds, reference.problem_type)
         return rows
 
 
+def build_rivals(
+    kinds: Sequence[str], reference: Any, thread_count: int, calibration: Sequence[Encoded]
+) -> dict[str, Rival]:
+    """Rivals by kind, with the weights of a float32 model.
+
+    Args:
+        kinds: From `lessen.measure.rivals`.
+        reference: The model.
+        thread_count: Threads they use.
+        calibration: Rows for rivals that quantize activations; not those they are judged on.
+
+    Raises:
+        InputError: When a rival's package is not installed.
+    """
+    with threads(thread_count):
+        return {kind: build(kind, reference, thread_count, calibration) for kind in kinds}
+
+
+@torch.inference_mode()
 def run_all(model: Any, encoded: Sequence[Encoded], point: Point, batch: int) -> torch.Tensor:
     """Logits `[rows, outputs]` in order, given `batch` rows at once: what is timed for our own models."""
     return torch.cat(
@@ -127,8 +144,8 @@ def _rival_all(rival: Any, encoded: Sequence[Encoded], batch: int) -> torch.Tens
 
 
 def _one_size(
-    models: dict[str, Any],
-    rivals: dict[str, Any],
+    models: Mapping[str, Any],
+    rivals: Mapping[str, Rival],
     encoded: Sequence[Encoded],
     labels: Sequence[object] | None,
     points: Sequence[Point],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
 
 from lessen.plan import Size, Strict
 
-Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]
+Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "silu", "mish"]
+Count = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Architecture(Strict):
@@ -27,17 +31,23 @@ class Architecture(Strict):
     head_dim: Size
     intermediate_size: Size
     max_position_embeddings: Size
-    type_vocab_size: int = 0
+    type_vocab_size: Count = 0
     position: Literal["learned", "learned+relative"] = "learned"
-    position_offset: int = 0
-    relative_buckets: int = 0
-    relative_max_distance: int = 128
+    position_offset: Count = 0
+    relative_buckets: Count = 0
+    relative_max_distance: Size = 128
     norm_place: Literal["post", "pre"] = "post"
-    norm_eps: float = 1e-12
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-12
     hidden_act: Activation = "gelu"
-    pad_token_id: int = 0
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
+    pad_token_id: Count = 0
+    dropout: Probability = 0.1
+    attention_dropout: Probability = 0.1
+
+    @model_validator(mode="after")
+    def _positions_are_left(self) -> Architecture:
+        if self.position_offset >= self.max_position_embeddings:
+            raise ValueError("position_offset leaves no positions for tokens")
+        return self
 
     @property
     def max_tokens(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 
 from lessen.model.architecture import Architecture
 from lessen.model.attention import Attention
@@ -21,7 +22,10 @@ class FeedForward(nn.Module):
         self.down = Linear(intermediate_size, hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.down(self.up(hidden, self.activation))
+        """`[tokens, hidden]` to the same; a layer put in the place of `up` is called as any other."""
+        if type(self.up) is Linear:
+            return self.down(self.up.activated(hidden, self.activation))
+        return self.down(ACT2FN[self.activation](self.up(hidden)))
 
 
 class Block(nn.Module):

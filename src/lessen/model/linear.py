@@ -44,13 +44,21 @@ Product = Callable[[Tensor, Tensor | None, str | None], Tensor]
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, with laid-out weights where gradients are off and the processor is a CPU."""
+    """`nn.Linear`, with laid-out weights where gradients are off and the processor is a CPU.
+
+    A change of the weights is noticed when autograd sees it (in-place under `no_grad`, `load_state_dict`) or
+    when they are replaced. A write through `weight.data` is seen by nobody: call `train()` and `eval()` then.
+    """
 
     _product: Product | None = None
-    _product_of: tuple[int, int, int] | None = None
+    _product_of: tuple[Tensor, int, int] | None = None
 
-    def forward(self, values: Tensor, activation: str | None = None) -> Tensor:
-        """`[tokens, in_features]` to `[tokens, out_features]`, through the activation of this name."""
+    def forward(self, values: Tensor) -> Tensor:
+        """`[tokens, in_features]` to `[tokens, out_features]`."""
+        return self.activated(values, None)
+
+    def activated(self, values: Tensor, activation: str | None) -> Tensor:
+        """The same through the activation of this name, in one go where the product can apply it itself."""
         if self._lays_out(values):
             return self._laid_out()(values, self.bias, activation)
         if _goes_to_onednn(values, self.weight):
@@ -63,7 +71,7 @@ class Linear(nn.Linear):
         weight = self.weight
         if torch.is_grad_enabled() or not ENABLED or weight.device.type != "cpu" or weight.numel() == 0:
             return False
-        if values.dtype != weight.dtype or torch.is_autocast_enabled("cpu"):
+        if values.dtype != weight.dtype or torch.is_autocast_enabled("cpu") or weight.is_inference():
             return False
         if weight.dtype == torch.float32:
             return len(values) >= FEWEST_TOKENS and (mkl_packs() or onednn_packs())
@@ -71,14 +79,13 @@ class Linear(nn.Linear):
 
     def _laid_out(self) -> Product:
         """The product with a laid-out copy, made anew whenever the weights have changed."""
-        weight = self.weight
-        version = 0 if weight.is_inference() else weight._version
-        source = (id(weight), weight.data_ptr(), version)
-        if self._product is None or source != self._product_of:
+        weight, known, product = self.weight, self._product_of, self._product
+        place, version = weight.data_ptr(), weight._version
+        if product is None or known is None or known[0] is not weight or known[1:] != (place, version):
             mkl = weight.dtype == torch.float32 and mkl_packs()
-            self._product = _mkl_product(weight) if mkl else _onednn_product(weight)
-            self._product_of = source
-        return self._product
+            product = _mkl_product(weight) if mkl else _onednn_product(weight)
+            self._product, self._product_of = product, (weight, place, version)
+        return product
 
     def _forget(self) -> None:
         self._product = self._product_of = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from lessen.errors import PlanError
@@ -62,6 +63,7 @@ class Transformer(nn.Module):
     def __init__(self, architecture: Architecture, shape: Shape, outputs: int) -> None:
         super().__init__()
         _refuse_what_is_not_built(shape)
+        _refuse_what_does_not_fit(architecture, shape)
         self.architecture = architecture
         self.shape = shape
         self.outputs = outputs
@@ -129,13 +131,28 @@ def _refuse_what_is_not_built(shape: Shape) -> None:
         raise PlanError("shape: this lessen cannot run low-rank or low-bit embeddings; upgrade lessen")
 
 
+def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:
+    for place, layer in enumerate(shape.layers):
+        if layer.layer >= architecture.num_hidden_layers:
+            raise PlanError(
+                f"shape.layers[{place}].layer: {layer.layer}, but the architecture has "
+                f"{architecture.num_hidden_layers} layers, numbered from 0"
+            )
+        if layer.heads and layer.heads[-1] >= architecture.num_attention_heads:
+            raise PlanError(
+                f"shape.layers[{place}].heads: {layer.heads[-1]}, but the architecture has "
+                f"{architecture.num_attention_heads} heads, numbered from 0"
+            )
+
+
+@torch.no_grad()
 def initialise(module: nn.Module, std: float = 0.02) -> None:
     """Draw weights as BERT does: normal with deviation `std`, zero biases, unit norms."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
-            part.weight.data.normal_(mean=0.0, std=std)
+            part.weight.normal_(mean=0.0, std=std)
             if isinstance(part, nn.Linear) and part.bias is not None:
-                part.bias.data.zero_()
+                part.bias.zero_()
         elif isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)

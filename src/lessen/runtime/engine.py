@@ -26,7 +26,7 @@ class Answers:
     layers: Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def run(
     model: Transformer, ids: Tensor, rows: Rows, segments: Tensor | None = None, point: Point = FULL
 ) -> Answers:
@@ -51,7 +51,7 @@ def run(
     rule = point.exits
     criterion = None
     if rule is not None:
-        criterion = criterion_of(rule, regression=model.outputs == 1)
+        criterion = criterion_of(rule, outputs=model.outputs)
     memory: Memory = None
 
     def after_layer(layer: int, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:

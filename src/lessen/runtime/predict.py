@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lessen.data.table import Text
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point
 from lessen.runtime.engine import run
-from lessen.runtime.text import Text, batches, collate, encode
+from lessen.runtime.text import batches, collate, encode
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Prediction:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
+@torch.inference_mode()
 def predict(
     model: Transformer,
     tokenizer: Any,

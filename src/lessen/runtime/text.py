@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lessen.data.table import Text
 from lessen.errors import InputError
 from lessen.model.rows import Rows, pack
-
-Text = str | tuple[str, str]
-"""One input: a text, or a pair of texts."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,10 @@ def encode(tokenizer: Any, texts: Sequence[Text], max_tokens: int, *, strict: bo
         strict: Refuse a longer text instead of cutting it.
 
     Raises:
-        InputError: With `strict`, naming the first text that is too long.
+        InputError: With `strict`, naming the first text that is too long; or when there is no tokenizer.
     """
+    if tokenizer is None:
+        raise InputError("the model has no tokenizer: put its tokenizer.json or vocab.txt into its folder")
     if not texts:
         return []
     first = [t if isinstance(t, str) else t[0] for t in texts]

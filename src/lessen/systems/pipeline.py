@@ -1,4 +1,4 @@
-"""From a checkpoint and data to a model folder with Points: read, split, train in stages, choose, test, save.
+"""From a checkpoint and data to a model folder with Points: read, split, train, calibrate, test, save.
 
 Everything a run decides is in its `CompressionPlan`, which is saved with the result and can be replayed. A
 run that was stopped continues from its working folder, `OUT.work`, when the same command is given again.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,26 +18,25 @@ import torch
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 
-from lessen.artefact import replacing_folder, write_json
+from lessen.artefact import WEIGHTS, replacing_folder, write_json
+from lessen.certificate import file_digest
 from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
-from lessen.depth.criteria import CRITERIA
-from lessen.depth.thresholds import candidates, fastest
+from lessen.depth.criteria import CRITERIA, criteria_for
 from lessen.errors import InputError
 from lessen.loading import load, with_exits
-from lessen.measure.metrics import METRIC_OF, as_labels, quality, row_scores
-from lessen.plan import FULL, ExitShape, Expectation, Point, Promise, Strict
-from lessen.runtime.evaluation import Result, answers_of_every_exit, evaluate
+from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
+from lessen.measure.metrics import as_labels
+from lessen.plan import ExitShape, Strict, parse
+from lessen.promise.folder import FEWEST_ROWS, KEPT, Asked, Calibration, calibrate_folder, keep
 from lessen.runtime.text import encode
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe, fine_tune
 from lessen.train.objectives import OBJECTIVES
 
 Say = Callable[[str], None]
-
-REGRESSION_CRITERIA = ("regression_patience",)
-FEWEST_TUNING_ROWS = 20
+Share = Annotated[float, Field(gt=0, lt=0.5)]
 
 
 class Columns(Strict):
@@ -52,33 +51,35 @@ class Columns(Strict):
 class CompressionPlan(Strict):
     """Everything a `compress` run decides.
 
-    `shares` of the data are kept aside for tuning thresholds and for the final test where no files for them
-    are named. `max_drops` are the losses against full depth (0.01: one point in a hundred) to make Points
-    for; the first is the one the model answers at by default.
+    `shares` of the data are kept aside where no files are named: to make exit rules from (`tune`), to test
+    promises on (`calibration`), and for the final figures (`test`).
     """
 
     version: Literal[1] = 1
     model: str
     data: str
     tune_data: str | None = None
+    calibration_data: str | None = None
     test_data: str | None = None
     columns: Columns = Columns()
     system: str
     stages: tuple[Recipe, ...]
     exits: tuple[ExitShape, ...] | None = None
     criteria: tuple[str, ...]
-    max_drops: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.01,)
-    tune_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    seed: int = 0
+    promise: Asked = Asked()
+    tune_share: Share = 0.1
+    calibration_share: Share = 0.15
+    test_share: Share = 0.1
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made: the folder, the model, and its Points as measured on rows nothing was chosen on."""
+    """What a run made: the folder, the model, its promises, and its Points on rows nothing was chosen on."""
 
     folder: Path
     model: Any
+    calibration: Calibration
     results: list[Result]
     rows: dict[str, int]
     training: list[dict[str, Any]]
@@ -86,11 +87,14 @@ class Outcome:
 
 
 def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: Any) -> CompressionPlan:
-    """The plan of a system with the user's choices; `recipe` changes every stage that has the field."""
-    stages = tuple(stage.model_copy(update={"seed": seed, **recipe}) for stage in system.stages)
-    stages = tuple(Recipe.model_validate(stage.model_dump()) for stage in stages)
-    choices.setdefault("criteria", system.criteria)
-    return CompressionPlan(system=system.name, stages=stages, seed=seed, **choices)
+    """The plan of a system with the user's choices; `recipe` changes every stage that has the field.
+
+    Raises:
+        PlanError: When a choice makes no sense.
+    """
+    choices = {"criteria": system.criteria} | choices
+    stages = [stage.model_dump() | {"seed": seed, **recipe} for stage in system.stages]
+    return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
 
 
 def compress(
@@ -103,8 +107,12 @@ def compress(
         Interrupted: When stopped; the same call continues.
     """
     check_names(plan)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder")
+    out = out.resolve()
     work = _working_folder(plan, out)
     tables = read_splits(plan)
+    check_task(plan, system, tables["train"].kind)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
     stages = "; ".join(f"{r.objective}, {r.epochs:g} epochs at {r.learning_rate:g}" for r in plan.stages)
     say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
@@ -115,25 +123,19 @@ def compress(
         _stage(model, tables["train"], recipe, work / f"stage-{number}", say, quiet)
         for number, recipe in enumerate(plan.stages, start=1)
     ]
-    spread = _label_range(tables["train"])
-    points = choose_points(model, tables["tune"], plan, spread)
-    default = points[0].name if points else FULL.name
-    model.config.points = [point.model_dump(mode="json", exclude_none=True) for point in points]
-    model.config.point = default
-    model.use(default)
-    encoded = _encode(model, tables["test"])
-    labels = tables["test"].labels
-    if labels is None:
-        labels = as_labels(answers_of_every_exit(model, encoded)[-1], model.problem_type).tolist()
-    results = [evaluate(model, encoded, labels, point) for point in (FULL, *points)]
+    kept = keep(model, tables, plan.criteria, _label_range(tables["train"]))
     rows = {name: len(table) for name, table in tables.items()}
     with replacing_folder(out) as fresh:
         model.save_pretrained(fresh)
+        kept = replace(kept, weights=file_digest(fresh / WEIGHTS))
+        kept.save(fresh / KEPT)
+        calibration = calibrate_folder(fresh, model, kept, plan.promise)
+        results = _test(model, tables["test"])
         write_json(fresh / "plan.json", plan.model_dump(mode="json"))
         record = {"rows": rows, "training": training, "test": [result.as_dict() for result in results]}
         write_json(fresh / "training.json", record)
     shutil.rmtree(work, ignore_errors=True)
-    return Outcome(out, model, results, rows, training, tables["test"])
+    return Outcome(out, model, calibration, results, rows, training, tables["test"])
 
 
 def check_names(plan: CompressionPlan) -> None:
@@ -150,6 +152,25 @@ def check_names(plan: CompressionPlan) -> None:
             raise InputError(f"unknown exit criterion {criterion!r}; one of {', '.join(CRITERIA)}")
 
 
+def check_task(plan: CompressionPlan, system: System, kind: str | None) -> None:
+    """Refuse a plan that cannot work for the task, before any work is done.
+
+    Raises:
+        InputError: Naming what does not fit.
+    """
+    fitting = criteria_for(kind or "single_label_classification")
+    if plan.criteria != system.criteria and kind is not None:
+        for criterion in plan.criteria:
+            if criterion not in fitting:
+                raise InputError(
+                    f"exit criterion {criterion!r} does not fit {kind}; use {', '.join(fitting)}"
+                )
+    if kind == "regression" and plan.promise.loss != "drop":
+        raise InputError(f"loss {plan.promise.loss!r} does not fit regression; use drop")
+    if plan.exits is not None and len(plan.exits) < 2 and not plan.stages[-1].train_backbone:
+        raise InputError(f"{plan.system} trains exits before the last layer; name at least one with --exits")
+
+
 def read_splits(plan: CompressionPlan) -> dict[str, Table]:
     """Training, tuning and test rows, no text in two of them."""
     columns = plan.columns.model_dump()
@@ -158,6 +179,7 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
     parts: dict[str, Table] = {}
     for name, source, share in (
         ("tune", plan.tune_data, plan.tune_share),
+        ("calibration", plan.calibration_data, plan.calibration_share),
         ("test", plan.test_data, plan.test_share),
     ):
         if source is not None:
@@ -166,13 +188,15 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
             shares |= {name: share, "train": shares["train"] - share}
     data, _ = without(data, parts.values())
     parts |= split(data, shares, plan.seed)
-    parts["tune"], _ = without(parts["tune"], [parts["test"]])
-    if len(parts["tune"]) < FEWEST_TUNING_ROWS:
-        raise InputError(
-            f"{plan.data}: {len(parts['tune'])} rows are left to tune thresholds on, at least "
-            f"{FEWEST_TUNING_ROWS} are needed; give more data or name a file with --tune-data"
-        )
-    return {name: parts[name] for name in ("train", "tune", "test")}
+    parts["calibration"], _ = without(parts["calibration"], [parts["test"]])
+    parts["tune"], _ = without(parts["tune"], [parts["test"], parts["calibration"]])
+    for name, purpose in (("tune", "make exit rules from"), ("calibration", "test promises on")):
+        if len(parts[name]) < FEWEST_ROWS:
+            raise InputError(
+                f"{plan.data}: {len(parts[name])} rows are left to {purpose}, at least {FEWEST_ROWS} are "
+                f"needed; give more data or name a file with --{name}-data"
+            )
+    return {name: parts[name] for name in ("train", "tune", "calibration", "test")}
 
 
 def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
@@ -190,44 +214,14 @@ def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
     return with_exits(base, exits=plan.exits, labels=names, problem_type=train.kind, seed=plan.seed)
 
 
-def choose_points(model: Any, tune: Table, plan: CompressionPlan, label_range: float = 1.0) -> list[Point]:
-    """One Point for each of the plan's `max_drops`, by the plug-in rule on the tuning rows."""
-    encoded = _encode(model, tune)
-    logits = answers_of_every_exit(model, encoded)
-    problem = model.problem_type
-    truth = as_labels(logits[-1], problem) if tune.labels is None else np.asarray(tune.labels)
-    scores = np.stack([row_scores(answer, truth, problem, label_range) for answer in logits])
-    layers = model.transformer.shape.exit_layers
-    criteria = REGRESSION_CRITERIA if problem == "regression" else plan.criteria
-    choices = [
-        choice
-        for criterion in criteria
-        for choice in candidates(logits, scores, layers, criterion, label_range=label_range)
-    ]
-    points = []
-    for max_drop in plan.max_drops:
-        choice = fastest(choices, max_drop, float(layers[-1]))
-        point = Point(
-            name=f"drop-{100 * max_drop:g}%",
-            exits=choice.rule,
-            promise=Promise(
-                rule="plug-in",
-                loss="disagreement" if tune.labels is None else "drop",
-                epsilon=max_drop,
-            ),
-        )
-        result = evaluate(model, encoded, truth.tolist(), point)
-        expected = Expectation(
-            split=f"{tune.name} (tuning)",
-            rows=len(tune),
-            metric=METRIC_OF[problem],
-            value=result.value,
-            full_value=quality(logits[-1], truth.tolist(), problem),
-            mean_layers=result.mean_layers,
-            macs_ratio=result.macs_ratio,
-        )
-        points.append(point.model_copy(update={"expected": expected}))
-    return points
+def _test(model: Any, table: Table) -> list[Result]:
+    """Full depth and every Point on the test rows; without labels, agreement with full depth."""
+    encoded = encode(model.tokenizer, table.texts, model.config.facts().max_tokens)
+    points = model.points.values()
+    if table.labels is not None:
+        return [evaluate(model, encoded, table.labels, point) for point in points]
+    answers = as_labels(answers_of_every_exit(model, encoded)[-1], model.problem_type).tolist()
+    return [replace(evaluate(model, encoded, answers, point), metric="agreement") for point in points]
 
 
 def _stage(model: Any, train: Table, recipe: Recipe, folder: Path, say: Say, quiet: bool) -> dict[str, Any]:
@@ -254,10 +248,6 @@ def _working_folder(plan: CompressionPlan, out: Path) -> Path:
             f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete it"
         )
     return work
-
-
-def _encode(model: Any, table: Table) -> list[Any]:
-    return encode(model.tokenizer, table.texts, model.config.facts().max_tokens)
 
 
 def _names(model: Any) -> list[str]:

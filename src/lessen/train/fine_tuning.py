@@ -61,7 +61,7 @@ class Recipe(Strict):
     equilibrium: bool = False
     train_backbone: bool = True
     attention_dropout: float | None = 0.0
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class Interrupted(Exception):
@@ -131,7 +131,7 @@ def fine_tune(
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = _last_whole_checkpoint(folder)
-    with stop.on_signals():
+    with stop.on_signals(), _frozen_without_dropout(model):
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.asked:
         raise Interrupted(f"stopped after step {trainer.state.global_step}; run the same command to continue")
@@ -263,6 +263,26 @@ def _set_trainable(model: Any, *, all_of_it: bool) -> None:
     for name, parameter in model.named_parameters():
         early = name.startswith("transformer.exits.") and not name.startswith(f"transformer.exits.{last}.")
         parameter.requires_grad_(all_of_it or early)
+
+
+@contextmanager
+def _frozen_without_dropout(model: Any) -> Iterator[None]:
+    """What is not trained answers as it will when it runs: exits must not learn from a noisy teacher."""
+    parts = [model.transformer.embeddings, *model.transformer.layers, *model.transformer.exits.values()]
+    quiet: dict[torch.nn.Module, tuple[str, float]] = {}
+    for part in parts:
+        if any(parameter.requires_grad for parameter in part.parameters()):
+            continue
+        for module in part.modules():
+            name = "p" if isinstance(module, torch.nn.Dropout) else "dropout"
+            if isinstance(getattr(module, name, None), float):
+                quiet[module] = name, getattr(module, name)
+                setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, (name, share) in quiet.items():
+            setattr(module, name, share)
 
 
 def _bfloat16_pays() -> bool:

@@ -22,11 +22,11 @@ Ids = NDArray[np.int64]
 MOST_ROWS = 64
 """A larger batch is first cut into this many rows of similar length; more at once is hardly faster."""
 
-FEW_ROWS = 2
-MANY_ROWS = 8
-TRIALS = 5
-"""What a call costs is measured on few and on many rows, this often after one untimed call. One row would not
-do as few: runtimes have a shorter way for it."""
+OVERHEADS = (0.0, 16.0, 64.0, 256.0, math.inf)
+"""What a call may cost beside its tokens, in tokens. Each gives one way to cut a batch; infinity: no cut."""
+
+TRIALS = 3
+"""Each way is tried this often after one untimed call, and the fastest is kept."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Padded:
     full: bool
 
 
+Bounds = tuple[tuple[int, int], ...]
+"""Where sorted rows are cut: `(start, stop)` of each chunk."""
+
 Answer = Callable[[Padded], Tensor]
 """A runtime: a padded batch to logits `[rows, outputs]`."""
 
@@ -53,21 +56,20 @@ Answer = Callable[[Padded], Tensor]
 class Rival:
     """A runtime and the most favourable way to feed it.
 
-    A sorted batch is cut where the padding saved outweighs what one more call costs.
+    A batch is sorted by length and cut where that is fastest; which way that is, is tried when lengths like
+    these are seen for the first time, so that call is slow.
 
     Args:
         kind: Its name in tables.
         answer: The runtime.
         pad: The id to pad with.
-        overhead: What a call costs beside its tokens, in tokens: 0 never pads, infinity never cuts. None:
-            measured when rows of different lengths are first seen; that call is slow.
     """
 
-    def __init__(self, kind: str, answer: Answer, *, pad: int, overhead: float | None = None) -> None:
+    def __init__(self, kind: str, answer: Answer, *, pad: int) -> None:
         self.kind = kind
         self.answer = answer
         self.pad = pad
-        self.overhead = overhead
+        self._fastest: dict[tuple[int, ...], Bounds] = {}
 
     def __call__(self, batch: Sequence[Encoded], *, naive: bool = False) -> Tensor:
         """Logits `[rows, outputs]`, float32, in the order of `batch`.
@@ -84,28 +86,32 @@ class Rival:
         if naive or len(batch) == 1:
             return self._run(batch, [list(range(len(batch)))])
         order = sorted(range(len(batch)), key=lambda row: len(batch[row].ids))
-        if self.overhead is None and len(batch[order[0]].ids) < len(batch[order[-1]].ids):
-            self.overhead = self._measured(batch[order[len(order) // 2]])
         chunks = []
         for start in range(0, len(order), MOST_ROWS):
             rows = order[start : start + MOST_ROWS]
-            bounds = cuts([len(batch[row].ids) for row in rows], self.overhead or 0.0)
-            chunks += [rows[first:last] for first, last in bounds]
+            chunks += [rows[first:last] for first, last in self._bounds([batch[row] for row in rows])]
         return self._run(batch, chunks)
 
-    def _measured(self, row: Encoded) -> float:
-        """The cost of a call in tokens, from the shortest times of few and of many rows of one length."""
-        few, many = padded([row] * FEW_ROWS, self.pad), padded([row] * MANY_ROWS, self.pad)
-        times: list[tuple[float, float]] = []
+    def _bounds(self, rows: Sequence[Encoded]) -> Bounds:
+        """The fastest way to cut sorted rows, by trial."""
+        lengths = tuple(len(row.ids) for row in rows)
+        if lengths not in self._fastest:
+            ways = {tuple(cuts(lengths, overhead)) for overhead in OVERHEADS}
+            self._fastest[lengths] = (
+                min(sorted(ways), key=lambda way: self._seconds(rows, way)) if len(ways) > 1 else ways.pop()
+            )
+        return self._fastest[lengths]
+
+    def _seconds(self, rows: Sequence[Encoded], bounds: Bounds) -> float:
+        """The shortest time for rows cut like this."""
+        batches = [padded(rows[first:last], self.pad) for first, last in bounds]
+        times = []
         for _ in range(1 + TRIALS):
             began = perf_counter()
-            self.answer(few)
-            between = perf_counter()
-            self.answer(many)
-            times.append((between - began, perf_counter() - between))
-        of_few, of_many = (min(taken) for taken in zip(*times[1:], strict=True))
-        of_row = (of_many - of_few) / (MANY_ROWS - FEW_ROWS)
-        return max(0.0, of_few / of_row - FEW_ROWS) * len(row.ids) if of_row > 0 else math.inf
+            for batch in batches:
+                self.answer(batch)
+            times.append(perf_counter() - began)
+        return min(times[1:])
 
     def _run(self, batch: Sequence[Encoded], chunks: list[list[int]]) -> Tensor:
         answers = [self.answer(padded([batch[row] for row in rows], self.pad)) for rows in chunks]

@@ -67,6 +67,7 @@ def evaluate(
     )
 
 
+@torch.inference_mode()
 def answers_at(
     model: Any, encoded: Sequence[Encoded], point: Point, batch_size: int = 32
 ) -> tuple[Array, list[int]]:

@@ -1,0 +1,99 @@
+"""`lessen calibrate`: certify how early a model may answer, from kept answers or on new rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lessen.cli.output import (
+    Confidence,
+    Json,
+    LabelColumn,
+    LossName,
+    MaxDrop,
+    PairColumn,
+    Precision,
+    RuleName,
+    Task,
+    TextColumn,
+    asked_of,
+    emit,
+    percent,
+    precision_of,
+    say,
+    show_promises,
+    table,
+)
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="A folder written by lessen.")],
+    data: Annotated[
+        str | None, typer.Option(help="Rows to calibrate on; else those kept aside when it was made.")
+    ] = None,
+    max_drop: MaxDrop = None,
+    confidence: Confidence = "90%",
+    loss: LossName = "drop",
+    rule: RuleName = "certified",
+    reference: Annotated[
+        str | None, typer.Option(help="Measure losses against this model; else against its own full depth.")
+    ] = None,
+    resplits: Annotated[
+        int | None, typer.Option(min=1, help="Also try the procedure on so many random halves of the rows.")
+    ] = None,
+    precision: Precision = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of rows, and of the halves.")] = 0,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    task: Task = None,
+    as_json: Json = False,
+) -> None:
+    """Find the fastest Points whose loss stays below a bound, and certify them.
+
+    Rows that training saw are left out and counted. Points certified together share the risk of being wrong.
+    Where nothing can be certified the model answers at full depth, and the reason is printed.
+    """
+    from lessen.data.reading import read
+    from lessen.promise.folder import calibrate_folder, rows_for
+    from lessen.promise.resplits import resplit
+
+    asked = asked_of(max_drop, confidence, loss, rule, seed)
+    rows = None
+    if data is not None:
+        rows = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
+    loaded, kept, dropped = rows_for(model, rows, reference=reference, precision=precision_of(precision))
+    if dropped:
+        say(f"{dropped:,} rows were left out: training or the choice of exit rules saw their text")
+    outcome = calibrate_folder(
+        model, loaded, kept, asked, reference=reference or "full depth", dropped=dropped
+    )
+    facts = outcome.as_dict()
+    if resplits is not None:
+        facts |= resplit(loaded, kept, outcome, resplits, seed=seed)
+    if as_json:
+        emit(facts)
+        return
+    table(
+        ["point", "loss", "p-value", "mean layers", "leave early"],
+        [
+            [
+                point["name"],
+                f"{percent(point['risk'])}%",
+                "" if point["pvalue"] is None else f"{point['pvalue']:.2g}",
+                f"{point['mean_layers']:.2f}",
+                f"{percent(point['early'])}%",
+            ]
+            for point in facts["points"]
+        ],
+        f"{facts['n']:,} calibration rows, loss: {loss}, against {facts['reference']}",
+    )
+    show_promises(outcome)
+    if resplits is not None:
+        print(
+            f"Of {resplits:,} random halves, {percent(facts['violations'])}% led to a point over the bound "
+            f"(allowed: {percent(asked.delta / len(asked.bounds))}%); by the plug-in rule "
+            f"{percent(facts['violations_plug_in'])}%."
+        )

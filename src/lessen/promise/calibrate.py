@@ -1,0 +1,204 @@
+"""From answers to certified Points: freeze a path on tuning rows, then test its steps on calibration rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lessen.depth.criteria import CRITERIA, criteria_for
+from lessen.depth.thresholds import path as rules_of
+from lessen.errors import InputError
+from lessen.guarantee import (
+    Chosen,
+    Losses,
+    certify,
+    disagreement,
+    expectation,
+    marginal_drop,
+    plug_in,
+    rows_needed,
+    selective_disagreement,
+)
+from lessen.guarantee.choose import leading
+from lessen.plan import Point
+from lessen.promise.outputs import Outputs, Task
+
+Loss = Literal["drop", "disagreement", "selective"]
+Rule = Literal["certified", "expectation", "plug-in"]
+
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one bound allows.
+
+    Attributes:
+        epsilon: The bound.
+        delta: Probability allowed for missing it.
+        chosen: The step taken and the tests behind it.
+        mean_layers: At that step, on the calibration rows; full depth without a step.
+        early: Share of the rows that leave before the end there.
+    """
+
+    epsilon: float
+    delta: float
+    chosen: Chosen
+    mean_layers: float
+    early: float
+
+
+def losses_of(kind: Loss, outputs: Outputs, taken: NDArray[np.int64], task: Task, epsilon: float) -> Losses:
+    """Losses of the steps of a path, given the exit each row takes, `[rows, steps]`.
+
+    `drop`: score of the reference minus score of this step. `disagreement`: 1 where the answer differs from
+    the reference's. `selective`: the same among the rows that leave early, in linear form.
+
+    Raises:
+        InputError: For a loss that does not fit the task or the rows.
+    """
+    if kind != "drop" and task.problem_type == "regression":
+        raise InputError(f"--loss {kind}: answers of a regression cannot agree exactly; use drop")
+    reference, scores = outputs.scores(task, agreement=kind != "drop")
+    reached = np.take_along_axis(scores, taken, 1)
+    if kind == "drop":
+        return marginal_drop(reference, reached)
+    agrees = reached == 1.0
+    if kind == "disagreement":
+        return disagreement(agrees)
+    return selective_disagreement(agrees, taken < len(task.layers) - 1, epsilon)
+
+
+def freeze_path(
+    tune: Outputs, task: Task, criteria: Sequence[str], epsilon: float, loss: Loss = "drop"
+) -> tuple[Point, ...]:
+    """The path of the criterion that should save most at this bound, judged on the tuning rows alone.
+
+    For each criterion the boldest step is found whose loss there is below the bound by 1.3 standard errors,
+    which is about what a certificate on as many rows needs; the criterion with the fewest layers wins. Of
+    `criteria` those count that fit the task; where none does, all that do.
+    """
+    best: tuple[float, tuple[Point, ...]] | None = None
+    fitting = criteria_for(task.problem_type)
+    for criterion in [name for name in criteria if name in fitting] or fitting:
+        path = path_of(tune, task, criterion)
+        taken = tune.exits_taken(path, task)
+        losses = losses_of(loss, tune, taken, task, epsilon).values
+        error = losses.std(0) / np.sqrt(len(losses))
+        passed = leading(losses.mean(0) + 1.3 * error <= epsilon)
+        depth = layers_of(taken, task)[passed - 1] if passed else float(task.layers[-1])
+        if best is None or depth < best[0]:
+            best = depth, path
+    assert best is not None, "at least one criterion"
+    return best[1]
+
+
+def path_of(tune: Outputs, task: Task, criterion: str) -> tuple[Point, ...]:
+    """Points of one criterion from the most careful to the boldest.
+
+    Rules with two settings have no natural order: of those, the ones are kept that no other beats both in
+    layers and in agreement with the last exit, those with most layers first.
+    """
+    rules = rules_of(tune.logits, task.layers, criterion, label_range=task.label_range)
+    points = [Point(name=f"step {i}", exits=rule) for i, rule in enumerate(rules)]
+    if CRITERIA[criterion].task != "regression":
+        return tuple(points)
+    taken = tune.exits_taken(points, task)
+    _, scores = replace(tune, labels=None, reference=None).scores(task)
+    agreement = np.take_along_axis(scores, taken, 1).mean(0)
+    kept: list[int] = []
+    for step in sorted(range(len(points)), key=lambda i: (layers_of(taken, task)[i], -agreement[i])):
+        if not kept or agreement[step] > agreement[kept[-1]]:
+            kept.append(step)
+    return tuple(points[step] for step in reversed(kept))
+
+
+def layers_of(taken: NDArray[np.int64], task: Task) -> NDArray[np.float64]:
+    """Mean layers of each step, `[steps]`."""
+    depths = np.asarray(task.layers, dtype=float)
+    return np.asarray(depths[taken].mean(0))
+
+
+def judge(
+    outputs: Outputs,
+    path: Sequence[Point],
+    task: Task,
+    bounds: Sequence[float],
+    delta: float,
+    *,
+    loss: Loss = "drop",
+    rule: Rule = "certified",
+    seed: int = 0,
+) -> list[Verdict]:
+    """The boldest step of the path that each bound allows.
+
+    Several bounds are certified together: each gets an equal part of `delta`.
+
+    Args:
+        outputs: On calibration rows.
+        path: Frozen before these rows were looked at.
+        task: How answers are scored.
+        bounds: Losses allowed.
+        delta: Probability that any of the statements is wrong.
+        loss: What is bounded.
+        rule: `certified`, or `expectation` or `plug-in`, which promise less.
+        seed: Of the order of rows in betting tests.
+    """
+    taken = outputs.exits_taken(path, task)
+    return [
+        judge_one(outputs, taken, task, bound, delta / len(bounds), loss=loss, rule=rule, seed=seed)
+        for bound in bounds
+    ]
+
+
+def judge_one(
+    outputs: Outputs,
+    taken: NDArray[np.int64],
+    task: Task,
+    bound: float,
+    delta: float,
+    *,
+    loss: Loss = "drop",
+    rule: Rule = "certified",
+    seed: int = 0,
+) -> Verdict:
+    """`judge` for one bound, with the exits already taken."""
+    losses = losses_of(loss, outputs, taken, task, bound)
+    if rule == "certified":
+        chosen = certify(losses, bound, delta, seed=seed)
+    else:
+        chosen = expectation(losses, bound) if rule == "expectation" else plug_in(losses, bound)
+    if chosen.step is None:
+        return Verdict(bound, delta, chosen, float(task.layers[-1]), 0.0)
+    early = float((taken[:, chosen.step] < len(task.layers) - 1).mean())
+    return Verdict(bound, delta, chosen, float(layers_of(taken[:, [chosen.step]], task)[0]), early)
+
+
+def why_not(outputs: Outputs, path: Sequence[Point], task: Task, verdict: Verdict, loss: Loss) -> str:
+    """Why a bound could not be certified, and how many rows should do.
+
+    The answer supposes that the first step with any early exit is as good as it was on these rows.
+    """
+    if not path:
+        return "on the tuning rows no exit before the last agrees with it often enough to be of use"
+    rows = len(outputs)
+    losses = losses_of(loss, outputs, outputs.exits_taken(path[:1], task), task, verdict.epsilon)
+    risk = float(losses.values.mean())
+    bound = f"{100 * verdict.epsilon:g}%"
+    if risk >= verdict.epsilon:
+        return f"already the most careful step loses {100 * risk:.2g}% on these {rows:,} rows, over {bound}"
+    if verdict.epsilon == 0:
+        return "a loss of exactly 0 cannot be certified from any number of rows"
+    better = float((losses.values < 0).mean())
+    needed = rows_needed(
+        verdict.epsilon, verdict.delta, risk=max(risk, 0.0), spread=better if losses.low < 0 else 0.0
+    )
+    return (
+        f"{rows:,} rows are too few to certify {bound} with {100 * (1 - verdict.delta):g}% confidence; "
+        f"about {needed:,} would do"
+    )

@@ -1,0 +1,240 @@
+"""Calibrate a model: with the answers kept in its folder, or on new rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from lessen.artefact import CONFIG, WEIGHTS, write_json
+from lessen.certificate import Certificate, file_digest
+from lessen.data.table import Table, row_key
+from lessen.errors import InputError
+from lessen.hf import LessenForSequenceClassification
+from lessen.loading import Precision, load
+from lessen.measure.metrics import METRIC_OF, as_labels, quality
+from lessen.plan import FULL, Expectation, Point, Strict
+from lessen.promise.calibrate import Loss, Rule, Verdict, freeze_path, judge, why_not
+from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, task_of
+from lessen.promise.record import Basis, point_name, points_of, write_certificate
+
+KEPT = "calibration.safetensors"
+FEWEST_ROWS = 20
+
+
+class Asked(Strict):
+    """What is to be promised.
+
+    Attributes:
+        bounds: Losses allowed, certified together; the first is the default Point's.
+        confidence: That all statements are right, over the draw of the calibration rows.
+        loss: What is bounded.
+        rule: How the step of the path is chosen.
+        seed: Of the order of rows in betting tests.
+    """
+
+    bounds: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.01,)
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    loss: Loss = "drop"
+    rule: Rule = "certified"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def delta(self) -> float:
+        """Probability that any of the statements is wrong."""
+        return round(1 - self.confidence, 12)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The outcome.
+
+    Attributes:
+        asked: What was to be promised.
+        basis: Rows, path and rules.
+        verdicts: One for each bound.
+        points: Those that could be made.
+        certificate: None if nothing was certified.
+        reasons: By bound that could not be kept: why.
+    """
+
+    asked: Asked
+    basis: Basis
+    verdicts: list[Verdict]
+    points: list[Point]
+    certificate: Certificate | None
+    reasons: dict[float, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "certified": self.certificate is not None,
+            "epsilon": self.asked.bounds[0],
+            "delta": self.asked.delta,
+            "n": len(self.basis.outputs),
+            "dropped": self.basis.dropped,
+            "loss": self.asked.loss,
+            "rule": self.asked.rule,
+            "reference": self.basis.reference,
+            "points": [
+                {
+                    "name": point_name(verdict, self.asked.loss),
+                    "epsilon": verdict.epsilon,
+                    "delta": verdict.delta,
+                    "step": verdict.chosen.step,
+                    "risk": float(verdict.chosen.risks[verdict.chosen.step]),
+                    "pvalue": verdict.chosen.pvalues[verdict.chosen.step] if verdict.chosen.pvalues else None,
+                    "mean_layers": verdict.mean_layers,
+                    "early": verdict.early,
+                }
+                for verdict in self.verdicts
+                if verdict.chosen.step is not None
+            ],
+            "reasons": {f"{100 * bound:g}%": why for bound, why in self.reasons.items()},
+        }
+
+
+def keep(
+    model: Any, tables: dict[str, Table], criteria: Sequence[str], label_range: float, reference: Any = None
+) -> Kept:
+    """Answers of a model on the `tune` and `calibration` tables, and the keys of the `train` table."""
+    return Kept(
+        tune=outputs_of(model, tables["tune"], reference),
+        calibration=outputs_of(model, tables["calibration"], reference),
+        seen=frozenset(row_key(text) for text in tables["train"].texts),
+        criteria=tuple(criteria),
+        label_range=label_range,
+        precision=str(model.dtype).removeprefix("torch."),
+        weights="",
+    )
+
+
+def calibrate_folder(
+    folder: Path, model: Any, kept: Kept, asked: Asked, *, reference: str = "full depth", dropped: int = 0
+) -> Calibration:
+    """Choose and record the Points of a model whose weights lie in `folder`.
+
+    Writes `certificate.json` (or removes an old one) and the Points into `config.json`. Where no bound can be
+    kept, the model answers at full depth.
+
+    Args:
+        folder: Holds `model.safetensors` and `config.json`.
+        model: Loaded from there, or saved there.
+        kept: Answers to calibrate with.
+        asked: What is to be promised.
+        reference: Name of the model whose answers are the reference.
+        dropped: Calibration rows left out because they had been seen.
+    """
+    rows = len(kept.calibration)
+    if rows < FEWEST_ROWS:
+        raise InputError(
+            f"{rows} calibration rows are left ({dropped} had been seen); give at least {FEWEST_ROWS}"
+        )
+    task = task_of(model, kept.label_range)
+    if kept.calibration.labels is None and asked.loss == "drop" and task.problem_type != "regression":
+        asked = asked.model_copy(update={"loss": "disagreement"})
+    path = freeze_path(kept.tune, task, kept.criteria, asked.bounds[0], asked.loss)
+    verdicts = judge(
+        kept.calibration,
+        path,
+        task,
+        asked.bounds,
+        asked.delta,
+        loss=asked.loss,
+        rule=asked.rule,
+        seed=asked.seed,
+    )
+    basis = Basis(
+        outputs=kept.calibration,
+        dropped=dropped,
+        path=path,
+        loss=asked.loss,
+        rule=asked.rule,
+        delta=asked.delta,
+        seed=asked.seed,
+        reference=reference,
+        precision=kept.precision,
+    )
+    certificate = write_certificate(folder, basis, verdicts)
+    points = [
+        point.model_copy(update={"expected": expected(kept.calibration, point, task)})
+        for point in points_of(basis, verdicts, certificate)
+    ]
+    model.config.points = [point.model_dump(mode="json", exclude_none=True) for point in points]
+    model.config.point = points[0].name if points else FULL.name
+    model.use(model.config.point)
+    write_json(folder / CONFIG, model.config.to_diff_dict())
+    reasons = {
+        verdict.epsilon: why_not(kept.calibration, path, task, verdict, asked.loss)
+        for verdict in verdicts
+        if verdict.chosen.step is None
+    }
+    return Calibration(asked, basis, verdicts, points, certificate, reasons)
+
+
+def expected(outputs: Outputs, point: Point, task: Task) -> Expectation:
+    """What a Point did on the calibration rows; agreement with the reference where they have no labels."""
+    taken = outputs.exits_taken([point], task)[:, 0]
+    reached = outputs.logits[taken, np.arange(len(outputs))]
+    labels = outputs.labels
+    if labels is None:
+        labels = as_labels(outputs.reference_answers(), task.problem_type)
+    return Expectation(
+        split="calibration",
+        rows=len(outputs),
+        metric=METRIC_OF[task.problem_type],
+        value=_finite(quality(reached, list(labels), task.problem_type)),
+        full_value=_finite(quality(outputs.logits[-1], list(labels), task.problem_type)),
+        mean_layers=float(np.asarray(task.layers, float)[taken].mean()),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def rows_for(
+    folder: Path, data: Table | None, *, reference: str | None = None, precision: Precision = "float32"
+) -> tuple[LessenForSequenceClassification, Kept, int]:
+    """A model, the answers to calibrate it with, and how many rows were left out because they had been seen.
+
+    Args:
+        folder: A folder written by `lessen compress`.
+        data: New rows; None for those kept with the model.
+        reference: A model to measure against, run on the same rows.
+        precision: Of the weights.
+
+    Raises:
+        InputError: When there are no kept answers, or they are another precision's or another model's, and no
+            data was given.
+    """
+    model = load(folder, precision=precision)
+    if not isinstance(model, LessenForSequenceClassification):
+        raise InputError(f"{folder} has no classifier to calibrate")
+    place = folder / KEPT
+    if not place.exists():
+        raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
+    kept = Kept.load(place)
+    if file_digest(folder / WEIGHTS) != kept.weights:
+        raise InputError(f"{place}: it belongs to other weights; compress again")
+    if data is None:
+        if reference is not None:
+            raise InputError("--reference needs --data: the kept answers do not include another model's")
+        if precision != kept.precision:
+            raise InputError(
+                f"the kept answers are those of {kept.precision}; give --data to calibrate in {precision}"
+            )
+        return model, kept, 0
+    table = data.with_labels_of([model.config.id2label[i] for i in range(model.config.num_labels)])
+    if table.kind is not None and table.kind != model.problem_type:
+        raise InputError(f"{table.name} is for {table.kind}, {folder} was trained for {model.problem_type}")
+    other = None if reference is None else load(reference)
+    seen = kept.seen | set(kept.tune.keys)
+    fresh = [row for row, text in enumerate(table.texts) if row_key(text) not in seen]
+    outputs = outputs_of(model, table.take(fresh), other)
+    return model, replace(kept, calibration=outputs, precision=precision), len(table) - len(fresh)

@@ -1,0 +1,123 @@
+"""Write verdicts down: Points for `config.json`, and the certificate they refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lessen.artefact import WEIGHTS, write_text
+from lessen.certificate import (
+    FILE,
+    Certificate,
+    CertifiedPoint,
+    file_digest,
+    path_digest,
+    tokenizer_digest,
+)
+from lessen.measure.machine import versions
+from lessen.plan import Point, Promise
+from lessen.promise.calibrate import Loss, Rule, Verdict
+from lessen.promise.outputs import Outputs
+
+RULE_NAMES: dict[Rule, str] = {
+    "certified": "fixed-sequence",
+    "expectation": "conformal risk control",
+    "plug-in": "plug-in",
+}
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a set of verdicts rests on.
+
+    Attributes:
+        outputs: On the calibration rows.
+        dropped: Rows left out because they had been seen.
+        path: Frozen before.
+        loss: What was bounded.
+        rule: How steps were chosen.
+        delta: Of all verdicts together.
+        seed: Of the order of rows.
+        reference: `full depth`, or the name of another model.
+        precision: Of the weights.
+    """
+
+    outputs: Outputs
+    dropped: int
+    path: tuple[Point, ...]
+    loss: Loss
+    rule: Rule
+    delta: float
+    seed: int
+    reference: str
+    precision: str
+
+
+def point_name(verdict: Verdict, loss: Loss) -> str:
+    """`drop-1%`, `disagreement-1%`, ..."""
+    return f"{loss}-{100 * verdict.epsilon:g}%"
+
+
+def points_of(basis: Basis, verdicts: Sequence[Verdict], certificate: Certificate | None) -> list[Point]:
+    """One Point for each verdict that allows a step; certified where there is a certificate."""
+    points = []
+    for verdict in verdicts:
+        if verdict.chosen.step is None:
+            continue
+        promise = Promise(
+            kind="uncertified" if certificate is None else "certified",
+            rule=RULE_NAMES[basis.rule],
+            loss=basis.loss,
+            epsilon=verdict.epsilon,
+            delta=None if certificate is None else verdict.delta,
+            certificate=None if certificate is None else certificate.identity,
+        )
+        step = basis.path[verdict.chosen.step]
+        name = point_name(verdict, basis.loss)
+        points.append(step.model_copy(update={"name": name, "promise": promise}))
+    return points
+
+
+def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -> Certificate | None:
+    """Write `certificate.json` into a folder that holds the weights; None if nothing was certified.
+
+    An older certificate is removed in that case: it spoke of Points that are about to be replaced.
+    """
+    points = [
+        CertifiedPoint(
+            name=point_name(verdict, basis.loss),
+            epsilon=verdict.epsilon,
+            delta=verdict.delta,
+            step=verdict.chosen.step,
+            risk=float(verdict.chosen.risks[verdict.chosen.step]),
+            pvalue=verdict.chosen.pvalues[verdict.chosen.step],
+            mean_layers=verdict.mean_layers,
+            early=verdict.early,
+        )
+        for verdict in verdicts
+        if basis.rule == "certified" and verdict.chosen.step is not None
+    ]
+    if not points:
+        (folder / FILE).unlink(missing_ok=True)
+        return None
+    certificate = Certificate(
+        loss=basis.loss,
+        reference=basis.reference,
+        delta=basis.delta,
+        rows=len(basis.outputs),
+        dropped=basis.dropped,
+        keys=basis.outputs.keys,
+        path=basis.path,
+        path_digest=path_digest(basis.path),
+        points=tuple(points),
+        test=verdicts[0].chosen.test,
+        seed=basis.seed,
+        weights=file_digest(folder / WEIGHTS),
+        tokenizer=tokenizer_digest(folder),
+        precision=basis.precision,
+        backend="torch cpu",
+        versions=versions(),
+    )
+    write_text(folder / FILE, certificate.model_dump_json(indent=1, exclude_none=True) + "\n")
+    return certificate

@@ -1,0 +1,220 @@
+"""From answers to a certificate: frozen paths, statements that hold, records that refuse strangers."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lessen
+from lessen.certificate import Certificate, path_digest, read_certificate
+from lessen.errors import ArtefactError, InputError, LessenError
+from lessen.plan import Point
+from lessen.promise.calibrate import LOSSES, Loss, freeze_path, judge, losses_of, path_of
+from lessen.promise.folder import KEPT, Asked, calibrate_folder, rows_for
+from lessen.promise.outputs import Kept, Outputs, Task
+
+TASK = Task("single_label_classification", (1, 2, 3, 4))
+CRITERIA = ("max_probability", "entropy", "patience")
+
+
+def answers(rows: int, seed: int, *, labelled: bool = True) -> Outputs:
+    """Four exits that grow surer and better with depth; one row in five is hard."""
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, 3, rows)
+    strength = np.where(generator.random(rows) < 0.2, 0.5, 4.0)
+    logits = generator.normal(size=(4, rows, 3))
+    for exit in range(4):
+        logits[exit, np.arange(rows), truth] += strength * (1 + exit / 2)
+    keys = tuple(f"{seed:08x}{i:08x}" for i in range(rows))
+    return Outputs(logits.astype(np.float32).astype(float), truth.astype(float) if labelled else None, keys)
+
+
+def test_losses_of_full_depth_are_zero_and_scores_are_plain() -> None:
+    rows = answers(200, 0)
+    taken = rows.exits_taken([Point(name="full")], TASK)
+    assert (taken == 3).all()
+    for kind in LOSSES:
+        epsilon = 0.05
+        values = losses_of(kind, rows, taken, TASK, epsilon).values
+        assert (values == (epsilon if kind == "selective" else 0.0)).all()
+    reference, scores = rows.scores(TASK)
+    assert (reference == (rows.logits[-1].argmax(-1) == rows.labels)).all()
+    assert scores.shape == (200, 4)
+
+
+def test_the_criterion_that_saves_most_is_chosen_on_the_tuning_rows() -> None:
+    tune = answers(1500, 1)
+    path = freeze_path(tune, TASK, CRITERIA, 0.02)
+    assert path[0].exits is not None
+    best = {
+        name: judge(tune, path_of(tune, TASK, name), TASK, [0.02], 0.1)[0].mean_layers for name in CRITERIA
+    }
+    assert best[path[0].exits.criterion] <= min(best.values()) + 0.15
+    assert freeze_path(tune, TASK, CRITERIA, 0.02) == path
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_statements_hold_on_a_large_pool(loss: Loss) -> None:
+    """Calibrated on 400 rows drawn from 20,000, 150 times: the risk on all 20,000 breaks the bound rarely."""
+    pool = answers(20_000, 5)
+    path = freeze_path(answers(800, 1), TASK, ("max_probability",), 0.05, loss)
+    epsilon, delta, trials = 0.05, 0.1, 150
+    taken = pool.exits_taken(path, TASK)
+    risk = losses_of(loss, pool, taken, TASK, epsilon).values.mean(0)
+    generator = np.random.default_rng(0)
+    steps = []
+    for _ in range(trials):
+        part = pool.take(generator.choice(20_000, 400, replace=False))
+        steps.append(judge(part, path, TASK, [epsilon], delta, loss=loss)[0].chosen.step)
+    missed = np.mean([step is not None and risk[step] > epsilon for step in steps])
+    assert missed <= delta + 2 * math.sqrt(delta * (1 - delta) / trials)
+    if loss != "selective":
+        assert sum(step is not None for step in steps) > trials / 2
+
+
+def test_several_bounds_share_the_risk() -> None:
+    rows, path = answers(2000, 2), freeze_path(answers(800, 1), TASK, CRITERIA, 0.05)
+    alone = judge(rows, path, TASK, [0.05], 0.1)[0]
+    together = judge(rows, path, TASK, [0.05, 0.02, 0.2], 0.1)
+    assert [verdict.delta for verdict in together] == pytest.approx([0.1 / 3] * 3)
+    assert together[0].chosen.step is not None
+    assert alone.chosen.step is not None
+    assert together[0].chosen.step <= alone.chosen.step
+    assert together[2].mean_layers <= together[0].mean_layers <= together[1].mean_layers
+
+
+def test_kept_answers_round_trip(tmp_path: Path) -> None:
+    kept = Kept(
+        answers(30, 1), answers(50, 2, labelled=False), frozenset({"00" * 8}), CRITERIA, 2.5, "float32", "w"
+    )
+    kept.save(tmp_path / "k.safetensors")
+    again = Kept.load(tmp_path / "k.safetensors")
+    assert (again.tune.logits == kept.tune.logits).all()
+    assert again.calibration.labels is None
+    assert again.calibration.keys == kept.calibration.keys
+    assert replace(again, tune=kept.tune, calibration=kept.calibration) == kept
+    (tmp_path / "k.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(ArtefactError, match="calibrate with --data"):
+        Kept.load(tmp_path / "k.safetensors")
+
+
+@pytest.fixture
+def folder(tiny_classifier, tmp_path: Path) -> Path:
+    """A saved tiny model with three exits and three classes, and answers kept for it (not its own)."""
+    from lessen.certificate import file_digest
+
+    place = tmp_path / "m"
+    tiny_classifier.save_pretrained(place)
+    cut = [replace(part, logits=part.logits[1:]) for part in (answers(600, 1), answers(1500, 2))]
+    digest = file_digest(place / "model.safetensors")
+    Kept(cut[0], cut[1], frozenset(), CRITERIA, 1.0, "float32", digest).save(place / KEPT)
+    return place
+
+
+def calibrated(folder: Path, **asked: object) -> object:
+    model, kept, dropped = rows_for(folder, None)
+    assert dropped == 0
+    return calibrate_folder(folder, model, kept, Asked(**asked))
+
+
+def test_a_certificate_round_trips_and_says_what_it_is_about(folder: Path) -> None:
+    outcome = calibrated(folder, bounds=(0.05, 0.1))
+    certificate = read_certificate(folder)
+    assert certificate == outcome.certificate
+    assert certificate.rows == 1500
+    assert certificate.path_digest == path_digest(certificate.path)
+    model = lessen.load(folder)
+    assert list(model.points) == ["full", "drop-5%", "drop-10%"]
+    assert model.point.name == "drop-5%"
+    for point in certificate.points:
+        assert model.points[point.name].promise.certificate == certificate.identity
+        assert model.points[point.name].exits == certificate.path[point.step].exits
+        assert point.pvalue <= point.delta == 0.05
+        sentence = certificate.sentence(point)
+        assert "90% confidence" in sentence
+        assert "on average it loses at most" in sentence
+        assert "guarantee" not in sentence
+
+
+@pytest.mark.parametrize("change", ["weights", "tokenizer", "path", "json", "field"])
+def test_a_certificate_of_something_else_is_refused(folder: Path, change: str) -> None:
+    calibrated(folder, bounds=(0.05,))
+    place = folder / "certificate.json"
+    if change == "weights":
+        (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1] + b"x")
+    elif change == "tokenizer":
+        (folder / "vocab.txt").write_text("other")
+    elif change == "json":
+        place.write_text("{")
+    else:
+        raw = json.loads(place.read_text())
+        if change == "path":
+            raw["path"].pop()
+        else:
+            raw["surprise"] = 1
+        place.write_text(json.dumps(raw))
+    with pytest.raises(LessenError, match=r"another|cannot be read|unknown field"):
+        read_certificate(folder)
+
+
+def test_a_model_whose_points_claim_a_certificate_needs_it(folder: Path) -> None:
+    calibrated(folder, bounds=(0.05,))
+    model = lessen.load(folder)
+    assert model.points["drop-5%"].promise.kind == "certified"
+    model.save_pretrained(folder.with_name("elsewhere"))
+    assert lessen.load(folder.with_name("elsewhere")).points["drop-5%"].promise.kind == "uncertified"
+    assert model.points["drop-5%"].promise.kind == "certified"
+    half = lessen.load(folder, precision="bfloat16")
+    assert half.point.name == "drop-5%"
+    assert half.point.promise.kind == "uncertified"
+    (folder / "certificate.json").unlink()
+    with pytest.raises(ArtefactError, match=r"point 'drop-5%' claims a certificate, but in .* there is none"):
+        lessen.load(folder)
+
+
+def test_too_few_rows_leave_full_depth_and_say_how_many_would_do(folder: Path) -> None:
+    model, kept, _ = rows_for(folder, None)
+    calibrate_folder(folder, model, kept, Asked(bounds=(0.05,)))
+    kept = replace(kept, calibration=kept.calibration.take(range(30)))
+    outcome = calibrate_folder(folder, model, kept, Asked(bounds=(0.01,)))
+    assert outcome.certificate is None
+    assert outcome.points == []
+    assert "would do" in outcome.reasons[0.01]
+    assert not (folder / "certificate.json").exists()
+    assert lessen.load(folder).point.name == "full"
+    with pytest.raises(InputError, match="give at least 20"):
+        calibrate_folder(folder, model, replace(kept, calibration=kept.calibration.take(range(9))), Asked())
+
+
+def test_rules_that_promise_less_are_labelled(folder: Path) -> None:
+    for rule in ("plug-in", "expectation"):
+        outcome = calibrated(folder, bounds=(0.05,), rule=rule)
+        assert outcome.certificate is None
+        assert outcome.points[0].promise.kind == "uncertified"
+        assert not (folder / "certificate.json").exists()
+
+
+def test_unlabelled_rows_bound_disagreement(folder: Path) -> None:
+    model, kept, _ = rows_for(folder, None)
+    kept = replace(kept, calibration=replace(kept.calibration, labels=None))
+    outcome = calibrate_folder(folder, model, kept, Asked(bounds=(0.05,)))
+    assert outcome.basis.loss == "disagreement"
+    assert isinstance(outcome.certificate, Certificate)
+    assert outcome.certificate.test == "binomial"
+
+
+def test_kept_answers_of_another_precision_or_model_are_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="give --data to calibrate in bfloat16"):
+        rows_for(folder, None, precision="bfloat16")
+    model = lessen.load(folder)
+    with torch.no_grad():
+        model.transformer.exits["1"].output.bias.add_(1.0)
+    kept = (folder / KEPT).read_bytes()
+    model.save_pretrained(folder)
+    (folder / KEPT).write_bytes(kept)
+    with pytest.raises(InputError, match="belongs to other weights"):
+        rows_for(folder, None)
