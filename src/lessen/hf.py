@@ -8,7 +8,7 @@ lives in `transformer`, whose form is given by the config's `architecture` and `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from lessen.artefact import replacing_folder
 from lessen.certificate import without_certificate
 from lessen.data.table import Text
 from lessen.depth.exits import every_exit
-from lessen.depth.losses import task_loss, weighted
+from lessen.depth.losses import Objective, task_loss, weighted
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.heads import pool
@@ -39,10 +39,6 @@ from lessen.plan import FORMAT_VERSION, FULL, Point, Shape, check_point, parse
 from lessen.runtime.engine import run
 from lessen.runtime.predict import Prediction, predict
 from lessen.runtime.text import batches, collate, encode
-
-Objective = Callable[[list[Tensor], Tensor], Tensor]
-"""`objective(logits of every exit, labels)`: the scalar that training minimises."""
-
 
 WRITTEN = (
     "model_type",

@@ -1,6 +1,7 @@
 """The commands, run in process on a tiny model: JSON keys, exit codes, one-line errors, resumable work."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,33 @@ def test_a_plan_replays_to_the_same_model(small: Path, tmp_path: Path) -> None:
     assert json.loads(out)["points"] == json.loads((small / "training.json").read_text())["test"]
     first, second = (lessen.load(folder).state_dict() for folder in (small, tmp_path / "again"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_calibrate_with_kept_answers_and_on_new_rows(small: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(small, folder)
+    code, out, err = run("calibrate", folder, "--max-drop", "15%", "--resplits", 20, "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    assert {"certified", "epsilon", "delta", "n", "loss", "points", "violations", "violations_plug_in"} <= (
+        answer.keys()
+    )
+    assert answer["certified"]
+    assert answer["points"][0]["name"] == "drop-15%"
+    assert list(lessen.load(folder).points) == ["full", "drop-15%"]
+    code, out, _ = run("calibrate", folder, "--max-drop", "15%")
+    assert code == 0
+    assert "90% confidence" in out
+    code, out, err = run("calibrate", folder, "--data", data, "--max-drop", "15%", "--json")
+    assert code == 0
+    assert json.loads(out)["n"] == 100
+    assert "300 rows were left out" in err
+    code, out, _ = run("calibrate", folder, "--max-drop", "0.1%", "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert not answer["certified"]
+    assert "would do" in answer["reasons"]["0.1%"]
+    assert lessen.load(folder).point.name == "full"
 
 
 def test_unfinished_work_of_another_plan_is_not_mixed_in(

@@ -8,16 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 import lessen
 from lessen.certificate import Certificate, path_digest, read_certificate
+from lessen.data.table import Table, row_key
 from lessen.errors import ArtefactError, InputError, LessenError
 from lessen.plan import Point
 from lessen.promise.calibrate import LOSSES, Loss, freeze_path, judge, losses_of, path_of
 from lessen.promise.folder import KEPT, Asked, calibrate_folder, rows_for
 from lessen.promise.outputs import Kept, Outputs, Task
+from lessen.promise.resplits import resplit
 
 TASK = Task("single_label_classification", (1, 2, 3, 4))
+NAMES = ["LABEL_0", "LABEL_1", "LABEL_2"]
+WORDS = Tokenizer(WordLevel({"word": 5, "[UNK]": 6}, unk_token="[UNK]"))
+WORDS.pre_tokenizer = Whitespace()
 CRITERIA = ("max_probability", "entropy", "patience")
 
 
@@ -218,3 +226,29 @@ def test_kept_answers_of_another_precision_or_model_are_refused(folder: Path) ->
     (folder / KEPT).write_bytes(kept)
     with pytest.raises(InputError, match="belongs to other weights"):
         rows_for(folder, None)
+
+
+def test_the_procedure_is_tried_on_random_halves(folder: Path) -> None:
+    model, kept, _ = rows_for(folder, None)
+    outcome = calibrate_folder(folder, model, kept, Asked(bounds=(0.05,)))
+    found = resplit(model, kept, outcome, 100)
+    assert found["violations"] <= 0.1 + 2 * math.sqrt(0.09 / 100)
+    assert found["violations"] <= found["violations_plug_in"]
+    assert 0 < found["early"] <= found["early_oracle"] <= 1
+    assert resplit(model, kept, outcome, 100) == found
+
+
+def test_new_rows_that_were_seen_are_left_out(folder: Path, tmp_path: Path) -> None:
+    """Rows of the training and of the tuning split do not count; what is left is run and calibrated on."""
+    texts = [f"word {i}" for i in range(200)]
+    keys = [row_key(text) for text in texts]
+    kept = Kept.load(folder / KEPT)
+    tune = replace(kept.tune, keys=(*keys[50:60], *kept.tune.keys[10:]))
+    replace(kept, seen=frozenset(keys[:50]), tune=tune).save(folder / KEPT)
+    (folder / "tokenizer.json").write_text(WORDS.to_str())
+    table = Table("new", texts, [i % 3 for i in range(200)], "single_label_classification", NAMES)
+    _, fresh, dropped = rows_for(folder, table)
+    assert dropped == 60
+    assert fresh.calibration.keys == tuple(keys[60:])
+    with pytest.raises(InputError, match="was trained for"):
+        rows_for(folder, replace(table, kind="regression", label_names=[], labels=[0.5] * 200))

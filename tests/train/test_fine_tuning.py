@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,12 @@ from lessen.builtin import model_folder
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.plan import ExitShape
+from lessen.train import fine_tuning
 from lessen.train.fine_tuning import Interrupted, Recipe, StopAtStepEnd, fine_tune
 from lessen.train.objectives import OBJECTIVES, objective
 from lessen.train.sampler import LengthGrouped
+
+TESTS = Path(__file__).parent.parent
 
 
 class CharacterTokenizer:
@@ -106,6 +111,46 @@ def test_stopped_and_resumed_equals_uninterrupted(model, tmp_path: Path, monkeyp
     assert record["resumed"]
     for name, value in model.state_dict().items():
         assert torch.equal(value, expected[name]), name
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, {tests!r})
+from train.test_fine_tuning import CharacterTokenizer, RECIPE, StopAtStepEnd, fine_tuning, task
+import lessen
+model = lessen.load({start!r})
+model.tokenizer = CharacterTokenizer()
+fine_tuning.STEPS_BETWEEN_CHECKPOINTS = 5
+def kill_at(self, args, state, control, **rest):
+    if state.global_step == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return control
+StopAtStepEnd.on_step_end = kill_at
+torch.manual_seed(0)
+fine_tuning.fine_tune(model, task(), RECIPE, Path({folder!r}), quiet=True)
+"""
+
+
+def test_killed_and_resumed_equals_uninterrupted(model, tmp_path: Path, monkeypatch) -> None:
+    """SIGKILL between two checkpoints, in a process of its own."""
+    model.save_pretrained(tmp_path / "start")
+    folder = tmp_path / "cut"
+    script = KILLED.format(tests=str(TESTS), start=str(tmp_path / "start"), folder=str(folder))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert [place.name for place in folder.iterdir()] == ["checkpoint-10"]
+    monkeypatch.setattr(fine_tuning, "STEPS_BETWEEN_CHECKPOINTS", 5)
+    states = []
+    for place in (tmp_path / "whole", folder):
+        again = lessen.load(tmp_path / "start")
+        again.tokenizer = CharacterTokenizer()
+        torch.manual_seed(0)
+        record = fine_tune(again, task(), RECIPE, place, quiet=True)
+        states.append(again.state_dict())
+    assert record["resumed"]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_a_half_written_checkpoint_is_passed_over(model, tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from torch.nn import functional
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
 """`loss(logits [rows, outputs], labels)`: a scalar mean over rows."""
 
+Objective = Callable[[list[Tensor], Tensor], Tensor]
+"""`objective(logits of every exit, labels)`: the scalar that training minimises."""
+
 
 def task_loss(problem_type: str) -> TaskLoss:
     """Cross-entropy, binary cross-entropy per label, or squared error, by transformers' `problem_type`."""

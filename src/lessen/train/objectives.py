@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
 
-from lessen.depth.losses import self_distillation, task_loss, weighted
+from lessen.depth.losses import Objective, self_distillation, task_loss, weighted
 from lessen.errors import InputError
-
-Objective = Callable[[list[Tensor], Tensor], Tensor]
-"""`objective(logits of every exit, labels)`: a scalar."""
 
 OBJECTIVES = {
     "depth_weighted": "task loss of every exit, deeper ones weighing more (PABEE)",
