@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "families": {"errors", "plan", "model"},
     "depth": {"errors", "plan", "model"},
     "data": {"errors", "builtin"},
-    "runtime": {"errors", "plan", "model", "depth", "data"},
+    "runtime": {"errors", "plan", "certificate", "model", "depth", "data"},
     "train": {"errors", "plan", "depth", "data", "runtime"},
     "hf": {"errors", "plan", "artefact", "certificate", "model", "depth", "data", "runtime"},
     "loading": {"errors", "plan", "artefact", "builtin", "certificate", "model", "families", "hf"},

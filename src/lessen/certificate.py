@@ -92,15 +92,15 @@ class Certificate(Strict):
         )
 
 
-def check_promises(folder: Path, points: Iterable[Point]) -> None:
-    """Refuse a folder whose Points claim a certificate that is not there or is not about it.
+def check_promises(folder: Path, points: Iterable[Point]) -> Certificate | None:
+    """The certificate the Points of a folder claim, or None if none of them does.
 
     Raises:
-        ArtefactError: Naming the Point.
+        ArtefactError: When it is not there, or is about something else.
     """
     claimed = {point.promise.certificate: point for point in points if is_certified(point) and point.promise}
     if not claimed:
-        return
+        return None
     certificate = read_certificate(folder)
     for identity, point in claimed.items():
         if certificate is None or identity != certificate.identity:
@@ -108,6 +108,7 @@ def check_promises(folder: Path, points: Iterable[Point]) -> None:
             raise ArtefactError(
                 f"{folder}: point {point.name!r} claims a certificate, but in {FILE} {found}; calibrate again"
             )
+    return certificate
 
 
 def is_certified(point: Point) -> bool:

@@ -36,6 +36,7 @@ from lessen.model.heads import pool
 from lessen.model.rows import rows_of_mask, scatter
 from lessen.model.transformer import Transformer, initialise
 from lessen.plan import FORMAT_VERSION, FULL, Point, Shape, check_point, parse
+from lessen.runtime.dial import at_most, bounded, layers_within
 from lessen.runtime.engine import run
 from lessen.runtime.predict import Prediction, predict
 from lessen.runtime.text import batches, collate, encode
@@ -47,6 +48,7 @@ WRITTEN = (
     "shape",
     "points",
     "point",
+    "path",
     "architectures",
     "dtype",
     "id2label",
@@ -67,6 +69,7 @@ class LessenConfig(PreTrainedConfig):
     shape: dict | None = None
     points: list | None = None
     point: str = "full"
+    path: list | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -74,6 +77,7 @@ class LessenConfig(PreTrainedConfig):
             self.facts()
             self.form()
             self.choices()
+            self.steps()
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What is written: the known fields only, whatever a trainer has set on the config."""
@@ -114,6 +118,16 @@ class LessenConfig(PreTrainedConfig):
         if len(named) < len(points):
             raise PlanError(f"{self._where('points')}: two points have the same name")
         return {FULL.name: FULL, **named}
+
+    def steps(self) -> list[Point]:
+        """The validated `path`: what the dial chooses from, most careful first."""
+        steps = [parse(Point, p, self._where(f"path[{i}]")) for i, p in enumerate(self.path or [])]
+        for i, step in enumerate(steps):
+            try:
+                check_point(step, self.form())
+            except PlanError as error:
+                raise PlanError(f"{self._where(f'path[{i}]')}.{error}") from None
+        return steps
 
     def _where(self, field: str) -> str:
         name = getattr(self, "_name_or_path", "")
@@ -257,6 +271,49 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         self.point = chosen
         return self
 
+    def dial(
+        self,
+        *,
+        max_drop: float | None = None,
+        speedup: float | None = None,
+        latency_ms: float | None = None,
+        tokens: int | None = None,
+    ) -> LessenForSequenceClassification:
+        """Choose the Point inputs are answered at by what is wanted of it; give exactly one wish.
+
+        Args:
+            max_drop: Loss allowed against the reference, 0.01 for one point in a hundred: the fastest Point
+                certified for it, or full depth.
+            speedup: Layers of the model over layers used per row, as expected on the tuning rows.
+            latency_ms: Milliseconds per row on average, alone in its batch, measured here and now with the
+                threads torch uses.
+            tokens: For `latency_ms`: length of a row; that of the calibration rows if None.
+
+        Returns:
+            The model; `model.point` says what was chosen and whether it is certified.
+
+        Raises:
+            PlanError: When the wish cannot be kept, or is not exactly one.
+        """
+        wishes = {"max_drop": max_drop, "speedup": speedup, "latency_ms": latency_ms}
+        given = {name: value for name, value in wishes.items() if value is not None}
+        if len(given) != 1 or min(given.values()) < 0:
+            raise PlanError("dial takes one of max_drop, speedup and latency_ms, and it cannot be negative")
+        points, depth = list(self.points.values()), len(self.transformer.layers)
+        if max_drop is not None:
+            self.point = bounded(points, max_drop)
+            return self
+        if speedup is not None:
+            wanted, name = depth / max(speedup, 1.0), f"speedup-{speedup:g}x"
+        else:
+            assert latency_ms is not None
+            steps = self.config.steps()
+            usual = steps[0].expected.tokens if steps and steps[0].expected else None
+            wanted = layers_within(self.transformer, latency_ms, tokens or round(usual or 32))
+            name = f"latency-{latency_ms:g}ms"
+        self.point = FULL if wanted >= depth else at_most(points, self.config.steps(), wanted, name)
+        return self
+
     def _named(self, name: str) -> Point:
         points = self.config.choices()
         if name not in points:
@@ -274,8 +331,9 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
         """Padded ids `[batch, length]` to logits `[batch, labels]`.
 
-        In training mode every exit answers and the loss is `objective`. In evaluation mode rows leave as the
-        Point says, the loss is the task's own on the answers given, and gradients flow only at full depth.
+        Padding may stand on either side; positions count from each row's first token. In training mode every
+        exit answers and the loss is `objective`. In evaluation mode rows leave as the Point says, the loss is
+        the task's own on the answers given, and gradients flow only at full depth.
         """
         ids, rows, segments, _ = self._ragged(input_ids, attention_mask, token_type_ids)
         loss: Tensor | None = None

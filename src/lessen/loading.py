@@ -58,15 +58,15 @@ def load(name: str | Path, *, precision: Precision = "float32", point: str | Non
     source = _resolve(name)
     config = _config_of(source)
     model = (
-        _load_own(Path(source), config) if isinstance(config, LessenConfig) else _load_foreign(source, config)
+        _load_own(Path(source), config, precision)
+        if isinstance(config, LessenConfig)
+        else _load_foreign(source, config)
     )
     model.tokenizer = _tokenizer(source)
-    if isinstance(model, LessenForSequenceClassification):
-        if precision != "float32":
-            _disclaim(model)
-        model.use(point or model.config.point)
-    elif point is not None:
-        raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
+    if point is not None:
+        if isinstance(model, LessenModel):
+            raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
+        model.use(point)
     return model.to(getattr(torch, precision)).eval()
 
 
@@ -227,12 +227,15 @@ def _check_task(raw: dict[str, Any], where: str) -> None:
         raise PlanError(f"{where}: dtype {raw['dtype']!r} is not one a checkpoint can have")
 
 
-def _load_own(folder: Path, config: LessenConfig) -> Model:
+def _load_own(folder: Path, config: LessenConfig, precision: str) -> Model:
     kind = LessenForSequenceClassification if config.form().exits else LessenModel
     with torch.device("meta"):
         skeleton = kind(config)
     artefact.check_weights(folder, {name: tuple(t.shape) for name, t in skeleton.state_dict().items()})
-    check_promises(folder, config.choices().values())
+    certificate = check_promises(folder, config.choices().values())
+    if certificate is not None and certificate.precision != precision:
+        points = [without_certificate(point) for point in config.choices().values() if point != FULL]
+        config.points = [point.model_dump(mode="json", exclude_none=True) for point in points]
     return kind.from_pretrained(folder, config=config)
 
 
@@ -267,12 +270,6 @@ def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
     state = from_hugging_face(foreign.state_dict(), names)
     model.load_state_dict({f"transformer.{k}": v for k, v in state.items()}, strict=True, assign=True)
     return model
-
-
-def _disclaim(model: LessenForSequenceClassification) -> None:
-    """Take the certificate off the Points of a model that is not run in the precision it was made in."""
-    points = [without_certificate(point) for point in model.points.values() if point != FULL]
-    model.config.points = [point.model_dump(mode="json", exclude_none=True) for point in points]
 
 
 def _refuse_gaps(source: str, names: Mapping[str, tuple[str, ...]], missing: Collection[str]) -> None:

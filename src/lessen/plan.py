@@ -140,7 +140,8 @@ class ExitRule(Strict):
 class Expectation(Strict):
     """What was measured when the Point was chosen, and on which split: a figure, not a promise.
 
-    A value is None where the metric is undefined (a correlation with a constant).
+    A value is None where the metric is undefined (a correlation with a constant). `tokens` are those of a
+    row, on average.
     """
 
     split: str
@@ -149,6 +150,7 @@ class Expectation(Strict):
     value: float | None
     full_value: float | None
     mean_layers: Annotated[float, Field(gt=0.0)]
+    tokens: Annotated[float, Field(gt=0.0)] | None = None
     macs_ratio: Annotated[float, Field(gt=0.0)] | None = None
 
 

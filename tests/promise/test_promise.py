@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace
 import lessen
 from lessen.certificate import Certificate, path_digest, read_certificate
 from lessen.data.table import Table, row_key
-from lessen.errors import ArtefactError, InputError, LessenError
+from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.plan import Point
 from lessen.promise.calibrate import LOSSES, Loss, freeze_path, judge, losses_of, path_of
 from lessen.promise.folder import KEPT, Asked, calibrate_folder, rows_for
@@ -228,14 +228,14 @@ def test_kept_answers_of_another_precision_or_model_are_refused(folder: Path) ->
         rows_for(folder, None)
 
 
-def test_the_procedure_is_tried_on_random_halves(folder: Path) -> None:
-    model, kept, _ = rows_for(folder, None)
-    outcome = calibrate_folder(folder, model, kept, Asked(bounds=(0.05,)))
-    found = resplit(model, kept, outcome, 100)
-    assert found["violations"] <= 0.1 + 2 * math.sqrt(0.09 / 100)
-    assert found["violations"] <= found["violations_plug_in"]
-    assert 0 < found["early"] <= found["early_oracle"] <= 1
-    assert resplit(model, kept, outcome, 100) == found
+def test_the_procedure_is_tried_on_random_halves() -> None:
+    path = path_of(answers(800, 1), TASK, "max_probability")
+    pool = answers(3000, 4)
+    found = resplit(pool, path, TASK, 0.005, 0.1, count=200)
+    assert found["violations"] <= 0.1 + 2 * math.sqrt(0.09 / 200)
+    assert found["violations"] < found["violations_plug_in"]
+    assert 0.5 * found["early_oracle"] < found["early"] <= found["early_oracle"] <= 1
+    assert resplit(pool, path, TASK, 0.005, 0.1, count=200) == found
 
 
 def test_new_rows_that_were_seen_are_left_out(folder: Path, tmp_path: Path) -> None:
@@ -252,3 +252,33 @@ def test_new_rows_that_were_seen_are_left_out(folder: Path, tmp_path: Path) -> N
     assert fresh.calibration.keys == tuple(keys[60:])
     with pytest.raises(InputError, match="was trained for"):
         rows_for(folder, replace(table, kind="regression", label_names=[], labels=[0.5] * 200))
+
+
+def test_the_dial(folder: Path) -> None:
+    calibrated(folder, bounds=(0.05, 0.1))
+    model = lessen.load(folder)
+    assert model.dial(max_drop=0.07).point.name == "drop-5%"
+    assert model.dial(max_drop=0.3).point.name == "drop-10%"
+    assert model.dial(max_drop=0.01).point.name == "full"
+    assert model.dial(speedup=1.0).point.name == "full"
+    steps = model.config.steps()
+    layers = [step.expected.mean_layers for step in steps]
+    assert layers == sorted(layers, reverse=True)
+    between = (layers[-2] + layers[-1]) / 2
+    assert model.dial(speedup=3 / between).point.expected.mean_layers <= between
+    with pytest.raises(PlanError, match="this model takes at least"):
+        model.dial(speedup=100)
+    assert model.dial(latency_ms=10_000).point.name == "full"
+    with pytest.raises(PlanError, match="one layer alone takes"):
+        model.dial(latency_ms=1e-6)
+    for wrong in ({}, {"speedup": 2, "max_drop": 0.1}, {"max_drop": -1}):
+        with pytest.raises(PlanError, match="dial takes one of"):
+            model.dial(**wrong)
+
+
+def test_a_certified_point_is_taken_where_it_is_fast_enough(folder: Path) -> None:
+    calibrated(folder, bounds=(0.05,))
+    model = lessen.load(folder)
+    fast = 3 / model.points["drop-5%"].expected.mean_layers
+    assert model.dial(speedup=0.99 * fast).point == model.points["drop-5%"]
+    assert model.dial(speedup=1.01 * fast).point.promise.kind == "uncertified"

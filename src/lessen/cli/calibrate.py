@@ -58,6 +58,7 @@ def command(
     """
     from lessen.data.reading import read
     from lessen.promise.folder import calibrate_folder, rows_for
+    from lessen.promise.outputs import task_of
     from lessen.promise.resplits import resplit
 
     asked = asked_of(max_drop, confidence, loss, rule, seed)
@@ -72,7 +73,16 @@ def command(
     )
     facts = outcome.as_dict()
     if resplits is not None:
-        facts |= resplit(loaded, kept, outcome, resplits, seed=seed)
+        facts |= resplit(
+            outcome.basis.outputs,
+            outcome.basis.path,
+            task_of(loaded, kept.label_range),
+            outcome.asked.bounds[0],
+            outcome.verdicts[0].delta,
+            loss=outcome.asked.loss,
+            count=resplits,
+            seed=seed,
+        )
     if as_json:
         emit(facts)
         return

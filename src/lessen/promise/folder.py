@@ -26,6 +26,9 @@ from lessen.promise.record import Basis, point_name, points_of, write_certificat
 KEPT = "calibration.safetensors"
 FEWEST_ROWS = 20
 
+STRIDE = 0.98
+"""The path kept for the dial has a step wherever the layers fall by this factor."""
+
 
 class Asked(Strict):
     """What is to be promised.
@@ -162,10 +165,12 @@ def calibrate_folder(
     )
     certificate = write_certificate(folder, basis, verdicts)
     points = [
-        point.model_copy(update={"expected": expected(kept.calibration, point, task)})
+        point.model_copy(update={"expected": expected(kept.calibration, point, task, "calibration")})
         for point in points_of(basis, verdicts, certificate)
     ]
-    model.config.points = [point.model_dump(mode="json", exclude_none=True) for point in points]
+    steps = [step.model_copy(update={"expected": expected(kept.tune, step, task, "tuning")}) for step in path]
+    model.config.points = _plain(points)
+    model.config.path = _plain(_thinned(steps))
     model.config.point = points[0].name if points else FULL.name
     model.use(model.config.point)
     write_json(folder / CONFIG, model.config.to_diff_dict())
@@ -177,16 +182,31 @@ def calibrate_folder(
     return Calibration(asked, basis, verdicts, points, certificate, reasons)
 
 
-def expected(outputs: Outputs, point: Point, task: Task) -> Expectation:
-    """What a Point did on the calibration rows; agreement with the reference where they have no labels."""
+def _plain(points: Sequence[Point]) -> list[dict[str, Any]]:
+    return [point.model_dump(mode="json", exclude_none=True) for point in points]
+
+
+def _thinned(steps: Sequence[Point]) -> list[Point]:
+    """The steps that take noticeably fewer layers than the one before."""
+    kept: list[Point] = []
+    for step in steps:
+        layers = step.expected.mean_layers if step.expected else 0.0
+        if not kept or layers < STRIDE * (kept[-1].expected.mean_layers if kept[-1].expected else 0.0):
+            kept.append(step)
+    return kept
+
+
+def expected(outputs: Outputs, point: Point, task: Task, split: str) -> Expectation:
+    """What a Point did on some rows; agreement with the reference where they have no labels."""
     taken = outputs.exits_taken([point], task)[:, 0]
     reached = outputs.logits[taken, np.arange(len(outputs))]
     labels = outputs.labels
     if labels is None:
         labels = as_labels(outputs.reference_answers(), task.problem_type)
     return Expectation(
-        split="calibration",
+        split=split,
         rows=len(outputs),
+        tokens=outputs.tokens,
         metric=METRIC_OF[task.problem_type],
         value=_finite(quality(reached, list(labels), task.problem_type)),
         full_value=_finite(quality(outputs.logits[-1], list(labels), task.problem_type)),

@@ -19,7 +19,7 @@ from lessen.errors import ArtefactError
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
 from lessen.plan import Point
-from lessen.runtime.text import encode
+from lessen.runtime.text import Encoded, encode
 
 Array = NDArray[np.float64]
 
@@ -47,12 +47,14 @@ class Outputs:
         logits: `[exits, rows, outputs]`.
         labels: `[rows]` or `[rows, labels]`; None where the rows have none.
         keys: Hash of each row's text, `[rows]`, as 16 hex digits.
+        tokens: Mean number of tokens of a row.
         reference: Answers of the reference model, `[rows, outputs]`; the last exit's if None.
     """
 
     logits: Array
     labels: Array | None
     keys: tuple[str, ...]
+    tokens: float | None = None
     reference: Array | None = None
 
     def __len__(self) -> int:
@@ -117,15 +119,16 @@ def outputs_of(model: Any, table: Table, reference: Any = None) -> Outputs:
         reference: Another classifier of the same labels; None for the model's own full depth.
     """
 
-    def answers(one: Any) -> Array:
-        encoded = encode(one.tokenizer, table.texts, one.config.facts().max_tokens)
-        return answers_of_every_exit(one, encoded)
+    def encoded(one: Any) -> list[Encoded]:
+        return encode(one.tokenizer, table.texts, one.config.facts().max_tokens)
 
+    rows = encoded(model)
     return Outputs(
-        logits=answers(model),
+        logits=answers_of_every_exit(model, rows),
         labels=None if table.labels is None else np.asarray(table.labels, dtype=float),
         keys=tuple(row_key(text) for text in table.texts),
-        reference=None if reference is None else answers(reference)[-1],
+        tokens=float(np.mean([len(row.ids) for row in rows])) if rows else None,
+        reference=None if reference is None else answers_of_every_exit(reference, encoded(reference))[-1],
     )
 
 
@@ -189,7 +192,8 @@ class Kept:
 
 
 def _tensors(name: str, part: Outputs) -> dict[str, torch.Tensor]:
-    arrays = {"logits": part.logits, "labels": part.labels, "reference": part.reference}
+    tokens = None if part.tokens is None else np.asarray([part.tokens])
+    arrays = {"logits": part.logits, "labels": part.labels, "reference": part.reference, "tokens": tokens}
     tensors = {
         f"{name}.{field}": torch.from_numpy(np.ascontiguousarray(array)).float()
         for field, array in arrays.items()
@@ -203,9 +207,11 @@ def _outputs(name: str, tensors: dict[str, torch.Tensor]) -> Outputs:
         found = tensors.get(f"{name}.{field}")
         return None if found is None else found.double().numpy()
 
+    tokens = array("tokens")
     return Outputs(
         logits=tensors[f"{name}.logits"].double().numpy(),
         labels=array("labels"),
+        tokens=None if tokens is None else float(tokens.item()),
         keys=_unpack_keys(tensors[f"{name}.keys"]),
         reference=array("reference"),
     )

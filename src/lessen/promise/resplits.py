@@ -2,62 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from lessen.promise.calibrate import judge_one, losses_of
-from lessen.promise.folder import Calibration
-from lessen.promise.outputs import Kept, task_of
+from lessen.plan import Point
+from lessen.promise.calibrate import Loss, Rule, judge_one, losses_of
+from lessen.promise.outputs import Outputs, Task
+
+RULES: tuple[Rule, ...] = ("certified", "plug-in")
 
 
 def resplit(
-    model: Any, kept: Kept, outcome: Calibration, count: int, *, rows: int | None = None, seed: int = 0
+    pool: Outputs,
+    path: Sequence[Point],
+    task: Task,
+    bound: float,
+    delta: float,
+    *,
+    loss: Loss = "drop",
+    count: int = 1000,
+    rows: int | None = None,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """How often a part of the calibration rows leads to a step that breaks the bound on all of them.
-
-    Uses the first bound of the outcome, its path and its share of delta.
+    """How often a part of the pool leads to a step that breaks the bound on all of it.
 
     Args:
-        model: The model.
-        kept: Its answers.
-        outcome: What was promised on all rows.
+        pool: Rows that training and the making of the path did not see.
+        path: Careful first.
+        task: How answers are scored.
+        bound: On the loss.
+        delta: Share of parts that may lead to a step over the bound.
+        loss: What is bounded.
         count: Number of parts.
-        rows: Size of each part; half of the rows if None.
+        rows: Size of each part; half of the pool if None.
         seed: Of the parts.
 
     Returns:
-        `resplits`, `violations`, `violations_plug_in`, and the mean share of rows that left early at the
-        certified step (`early`) and at the boldest step whose risk on all rows is within the bound
+        `resplits`, `violations`, `violations_plug_in`, the mean share of rows that leave early at the
+        certified step (`early`) and the largest such share among steps within the bound on the whole pool
         (`early_oracle`).
     """
-    task = task_of(model, kept.label_range)
-    pool, verdict, loss = kept.calibration, outcome.verdicts[0], outcome.asked.loss
-    taken = pool.exits_taken(outcome.basis.path, task)
-    risks = losses_of(loss, pool, taken, task, verdict.epsilon).values.mean(0)
+    taken = pool.exits_taken(path, task)
+    risks = losses_of(loss, pool, taken, task, bound).values.mean(0)
     early = (taken < len(task.layers) - 1).mean(0)
     size = rows or max(1, len(pool) // 2)
     generator = np.random.default_rng(seed)
-    missed = {"certified": 0, "plug-in": 0}
+    missed = dict.fromkeys(RULES, 0)
     reached = []
     for _ in range(count):
         part = generator.permutation(len(pool))[:size]
-        for rule in missed:
-            found = judge_one(
-                pool.take(part),
-                taken[part],
-                task,
-                verdict.epsilon,
-                verdict.delta,
-                loss=loss,
-                rule=rule,  # type: ignore[arg-type]
-                seed=seed,
-            )
-            step = found.chosen.step
-            missed[rule] += step is not None and bool(risks[step] > verdict.epsilon)
+        rest = pool.take(part), taken[part]
+        for rule in RULES:
+            step = judge_one(*rest, task, bound, delta, loss=loss, rule=rule, seed=seed).chosen.step
+            missed[rule] += step is not None and bool(risks[step] > bound)
             if rule == "certified":
                 reached.append(0.0 if step is None else early[step])
-    within = np.flatnonzero(risks <= verdict.epsilon)
+    within = np.flatnonzero(risks <= bound)
     return {
         "resplits": count,
         "violations": missed["certified"] / count,

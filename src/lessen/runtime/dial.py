@@ -1,0 +1,103 @@
+"""One dial: from a wish (`max_drop`, `speedup`, `latency_ms`) to a Point, without training.
+
+A model carries its certified Points, and the path they were chosen on: Points in order of boldness, each with
+the layers it took on the tuning rows. Certified Points answer a bound on the loss; any step of the path can
+answer a wish for speed, and is labelled uncertified where no certified Point fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import torch
+
+from lessen.certificate import is_certified
+from lessen.errors import PlanError
+from lessen.model.rows import Rows, pack
+from lessen.model.transformer import Transformer
+from lessen.plan import FULL, Point, Promise
+
+TIMED_RUNS = 20
+
+
+def bounded(points: Sequence[Point], max_drop: float) -> Point:
+    """The fastest Point certified to lose at most `max_drop`; full depth if none is.
+
+    Args:
+        points: Of the model.
+        max_drop: 0.01 is one point in a hundred.
+    """
+    fitting = [
+        point
+        for point in points
+        if is_certified(point)
+        and point.promise is not None
+        and point.promise.loss == "drop"
+        and (point.promise.epsilon or 0.0) <= max_drop
+    ]
+    return min(fitting, key=_layers, default=FULL)
+
+
+def at_most(points: Sequence[Point], path: Sequence[Point], mean_layers: float, name: str) -> Point:
+    """The most careful setting that takes at most so many layers: a certified Point if one does, else a step.
+
+    Args:
+        points: Of the model.
+        path: From careful to bold.
+        mean_layers: Layers per row wanted on average.
+        name: Of the Point if it is a step of the path.
+
+    Raises:
+        PlanError: When even the boldest step takes more; the message names it.
+    """
+    steps = [point for point in path if _layers(point) <= mean_layers]
+    certified = [point for point in points if is_certified(point) and _layers(point) <= mean_layers]
+    if certified:
+        return max(certified, key=_layers)
+    if not steps:
+        least = min(map(_layers, path), default=None)
+        has = "has no early exits to use" if least is None else f"takes at least {least:.2f} layers per row"
+        raise PlanError(f"no setting takes {mean_layers:.2f} layers per row or fewer: this model {has}")
+    step = max(steps, key=_layers)
+    return step.model_copy(update={"name": name, "promise": Promise(rule="dial")})
+
+
+def layers_within(model: Transformer, latency_ms: float, tokens: int) -> float:
+    """How many layers fit into `latency_ms` for one row of so many tokens, here and now; at most all.
+
+    Full depth and one layer are timed on this machine with the threads torch uses; layers in between are
+    taken to cost the same each.
+
+    Raises:
+        PlanError: When not even the first layer fits.
+    """
+    ids, rows = pack([torch.ones(tokens, dtype=torch.long, device=model.embeddings.token.weight.device)])
+    depth = len(model.layers)
+
+    def stop_after_one(layer: int, hidden: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, Rows]:
+        return hidden, rows.select([False] * len(rows))
+
+    with torch.inference_mode():
+        full = _milliseconds(lambda: model(ids, rows))
+        one = _milliseconds(lambda: model(ids, rows, None, stop_after_one))
+    if latency_ms < one:
+        raise PlanError(
+            f"{latency_ms:g} ms cannot be kept: one layer alone takes {one:.2f} ms for {tokens} tokens here"
+        )
+    if depth == 1 or full <= latency_ms:
+        return float(depth)
+    return 1 + (latency_ms - one) / (full - one) * (depth - 1)
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(3 + TIMED_RUNS):
+        began = perf_counter()
+        call()
+        times.append(perf_counter() - began)
+    return sorted(times[3:])[TIMED_RUNS // 2] * 1e3
+
+
+def _layers(point: Point) -> float:
+    return float("inf") if point.expected is None else point.expected.mean_layers
