@@ -33,7 +33,7 @@ RIVALS = (
     "openvino-bf16",
     "openvino-int8",
 )
-POINTS = ("full", "drop-0.5%", "drop-1%", "drop-2%")
+POINTS = ("full", "drop-1%", "plug-in-0.5%")
 
 
 def main() -> None:

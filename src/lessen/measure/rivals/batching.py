@@ -20,7 +20,7 @@ from lessen.runtime.text import Encoded
 Ids = NDArray[np.int64]
 
 MOST_ROWS = 64
-"""A larger batch is first cut into this many rows of similar length; more at once is hardly faster."""
+"""A larger batch is only cut into this many rows of similar length: nothing is timed on such."""
 
 OVERHEADS = (0.0, 16.0, 64.0, 256.0, math.inf)
 """What a call may cost beside its tokens, in tokens. Each gives one way to cut a batch; infinity: no cut."""
@@ -86,11 +86,10 @@ class Rival:
         if naive or len(batch) == 1:
             return self._run(batch, [list(range(len(batch)))])
         order = sorted(range(len(batch)), key=lambda row: len(batch[row].ids))
-        chunks = []
-        for start in range(0, len(order), MOST_ROWS):
-            rows = order[start : start + MOST_ROWS]
-            chunks += [rows[first:last] for first, last in self._bounds([batch[row] for row in rows])]
-        return self._run(batch, chunks)
+        if len(order) > MOST_ROWS:
+            return self._run(batch, [order[i : i + MOST_ROWS] for i in range(0, len(order), MOST_ROWS)])
+        bounds = self._bounds([batch[row] for row in order])
+        return self._run(batch, [order[first:last] for first, last in bounds])
 
     def _bounds(self, rows: Sequence[Encoded]) -> Bounds:
         """The fastest way to cut sorted rows, by trial."""
