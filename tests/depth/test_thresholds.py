@@ -31,6 +31,9 @@ def test_rules_of_a_path_grow_bolder(name: str) -> None:
     answers = [torch.from_numpy(a) for a in logits]
     taken = [exit_of_every_row(rule, LAYERS, answers) for rule in path(logits, LAYERS, name)]
     assert all((after <= before).all() for before, after in itertools.pairwise(taken))
+    depths = [exits.float().mean() for exits in taken]
+    assert len(taken) > 20
+    assert max(before - after for before, after in itertools.pairwise(depths)) < 0.2
     assert taken[-1].float().mean() < taken[0].float().mean() < 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -73,6 +74,7 @@ def command(
     if not isinstance(first, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier to time; compress it on a task first")
     source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
+    source = _unseen(source, Path(model), rows)
     fits = source.labels is not None and source.kind == first.problem_type
     fits = fits and set(source.label_names) <= set(first.config.id2label.values())
     if fits:
@@ -103,6 +105,19 @@ def command(
     show(
         result, f"ms per row on {len(sample)} rows of {data}, {result[0].length:.0f} tokens, {count} threads"
     )
+
+
+def _unseen(source: Any, folder: Path, rows: int) -> Any:
+    """The rows the model was not trained on, if it is known which those are and enough are left."""
+    from lessen.data.table import row_key
+    from lessen.promise.folder import KEPT
+    from lessen.promise.outputs import Kept
+
+    if not (folder / KEPT).exists():
+        return source
+    seen = Kept.load(folder / KEPT).seen
+    unseen = [row for row, text in enumerate(source.texts) if row_key(text) not in seen]
+    return source.take(unseen) if len(unseen) >= rows else source
 
 
 def show(result: Any, title: str) -> None:

@@ -6,7 +6,8 @@ elsewhere, on other rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,14 +21,17 @@ Array = NDArray[np.float64]
 AGREEMENT_LEVELS = 60
 """Number of target agreements between all and one half on a path."""
 
+LARGEST_STEP = 0.02
+"""Between two targets a path goes in steps of at most this share of the rows at any exit."""
+
 
 def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: float = 1.0) -> list[ExitRule]:
     """Rules of one criterion in order of boldness.
 
     Criteria with a real-valued score get one threshold per exit, matched so that the rows leaving there agree
-    with the last exit at a target rate, for targets falling from one to a half, never growing more careful
-    along the path (self-supervised exits page, 6.1). Patience gets every count; the entropy rules a grid of
-    one global threshold.
+    with the last exit at a target rate, for targets falling from one to a half, with small steps between,
+    never growing more careful along the path (self-supervised exits page, 6.1). Patience gets every count;
+    the entropy rules a grid of one global threshold.
     """
     kind = CRITERIA[criterion]
     if criterion in ("patience", "label_patience"):
@@ -66,23 +70,36 @@ def _matched_path(
     surest_first = np.argsort(sign * scores, axis=1, kind="stable")
     ordered = np.take_along_axis(sign * scores, surest_first, 1)
     running = np.take_along_axis(agree, surest_first, 1).cumsum(1) / np.arange(1, agree.shape[1] + 1)
-    boldest: dict[int, float] = {}
     rules: list[ExitRule] = []
-    for target in np.linspace(1.0, 0.5, AGREEMENT_LEVELS):
-        for exit in range(len(scores)):
-            enough = np.flatnonzero(running[exit] >= target)
-            if len(enough):
-                threshold = _just_past(ordered[exit], int(enough[-1]), kind)
-                boldest[exit] = max(threshold, boldest.get(exit, -np.inf))
-        if boldest:
-            thresholds = {layers[exit]: sign * value for exit, value in sorted(boldest.items())}
-            rule = ExitRule(criterion=kind.name, thresholds=thresholds)
-            if not rules or rule != rules[-1]:
-                rules.append(rule)
+    for leaving in _coverages(running):
+        thresholds = {
+            layers[exit]: sign * _just_past(ordered[exit], count - 1)
+            for exit, count in enumerate(leaving)
+            if count
+        }
+        rule = ExitRule(criterion=kind.name, thresholds=thresholds)
+        if not rules or rule != rules[-1]:
+            rules.append(rule)
     return rules
 
 
-def _just_past(ordered: Array, index: int, kind: Criterion) -> float:
+def _coverages(running: Array) -> Iterator[NDArray[np.int64]]:
+    """How many of the surest rows each exit lets go, never fewer than before, in small steps.
+
+    Args:
+        running: Agreement among the surest rows of each exit, `[exits, rows]`, as more of them are taken.
+    """
+    rows = running.shape[1]
+    now = np.zeros(len(running), dtype=np.int64)
+    for target in np.linspace(1.0, 0.5, AGREEMENT_LEVELS):
+        enough = [np.flatnonzero(of_exit >= target) for of_exit in running]
+        wanted = np.maximum(now, [places[-1] + 1 if len(places) else 0 for places in enough])
+        pieces = math.ceil((wanted - now).max() / (LARGEST_STEP * rows))
+        yield from (now + (wanted - now) * piece // pieces for piece in range(1, pieces + 1))
+        now = wanted
+
+
+def _just_past(ordered: Array, index: int) -> float:
     """A threshold that lets the rows up to `index` leave and no others: halfway to the next row's score."""
     here = ordered[index]
     beyond = ordered[index + 1 :]
