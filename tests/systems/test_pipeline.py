@@ -44,6 +44,7 @@ def test_every_kind_of_task(kind: str, tiny_checkpoint: Path, tmp_path: Path) ->
     model = lessen.load(tmp_path / "m")
     assert model.problem_type == problem
     assert model.config.num_labels == outputs
+    assert "## Use" in (tmp_path / "m" / "README.md").read_text()
     text = ("left 1 x", "right 1 y") if kind == "pairs" else "word1 thing"
     assert model.predict([text])[0].layers in (1, 2, 3)
     names = [result.name for result in outcome.results]

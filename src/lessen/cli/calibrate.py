@@ -60,6 +60,7 @@ def command(
     from lessen.promise.folder import calibrate_folder, rows_for
     from lessen.promise.outputs import task_of
     from lessen.promise.resplits import resplit
+    from lessen.report.card import write_card
 
     asked = asked_of(max_drop, confidence, loss, rule, seed)
     rows = None
@@ -71,6 +72,7 @@ def command(
     outcome = calibrate_folder(
         model, loaded, kept, asked, reference=reference or "full depth", dropped=dropped
     )
+    write_card(model)
     facts = outcome.as_dict()
     if resplits is not None:
         facts |= resplit(

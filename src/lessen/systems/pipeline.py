@@ -30,6 +30,7 @@ from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
 from lessen.plan import ExitShape, Strict, parse
 from lessen.promise.folder import FEWEST_ROWS, KEPT, Asked, Calibration, calibrate_folder, keep
+from lessen.report.card import write_card
 from lessen.runtime.text import encode
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe, fine_tune
@@ -132,8 +133,14 @@ def compress(
         calibration = calibrate_folder(fresh, model, kept, plan.promise)
         results = _test(model, tables["test"])
         write_json(fresh / "plan.json", plan.model_dump(mode="json"))
-        record = {"rows": rows, "training": training, "test": [result.as_dict() for result in results]}
+        record = {
+            "rows": rows,
+            "training": training,
+            "test": [result.as_dict() for result in results],
+            "rules": {point["name"]: point["exits"] for point in model.config.points},
+        }
         write_json(fresh / "training.json", record)
+        write_card(fresh, out.name)
     shutil.rmtree(work, ignore_errors=True)
     return Outcome(out, model, calibration, results, rows, training, tables["test"])
 

@@ -1,0 +1,1 @@
+"""What is said about a model to people: the model card."""

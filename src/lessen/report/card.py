@@ -1,0 +1,102 @@
+"""The model card, `README.md` in a model folder: what the model is, what was measured, what is promised.
+
+Everything in it is read from the folder's own files, so that it can be written again after a calibration.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lessen.artefact import CONFIG, write_text
+from lessen.certificate import Certificate, read_certificate
+
+FILE = "README.md"
+
+
+def write_card(folder: Path, name: str | None = None) -> None:
+    """Write the model card of a folder made by `lessen compress`.
+
+    Args:
+        folder: Of the model.
+        name: Of the model; the folder's if None.
+
+    Raises:
+        ArtefactError: When the certificate is about something else, or the file cannot be written.
+    """
+    write_text(folder / FILE, card_of(folder, name))
+
+
+def card_of(folder: Path, name: str | None = None) -> str:
+    """The text of the card, in Markdown with the metadata block that model hubs read."""
+    config = _read(folder / CONFIG)
+    plan, record = _read(folder / "plan.json"), _read(folder / "training.json")
+    certificate = read_certificate(folder)
+    parts = [
+        _front(plan),
+        f"# {name or folder.name}\n",
+        f"`{plan.get('model', 'a model')}` with early exits, made by lessen "
+        f"(system `{plan.get('system', '?')}`) on `{plan.get('data', '?')}`. It answers at point "
+        f"`{config.get('point', 'full')}`.\n",
+        _table(record, config),
+        _promise(certificate),
+        _use(config),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _front(plan: dict[str, Any]) -> str:
+    base = str(plan.get("model", ""))
+    lines = ["library_name: lessen", "tags: [early-exit, text-classification]"]
+    if base and not base.startswith(("builtin:", "/", ".")):
+        lines.append(f"base_model: {base}")
+    return "---\n" + "\n".join(lines) + "\n---\n"
+
+
+def _table(record: dict[str, Any], config: dict[str, Any]) -> str:
+    """Full depth and the Points whose exit rule is still the one measured on the test rows."""
+    rules = {point["name"]: point.get("exits") for point in config.get("points") or []}
+    measured = record.get("rules", {})
+    same = {"full", *(name for name, rule in rules.items() if measured.get(name) == rule)}
+    rows = [point for point in record.get("test", []) if point["name"] in same]
+    if not rows:
+        return ""
+    count = record.get("rows", {}).get("test")
+    lines = [
+        f"Measured on {count:,} rows that nothing was chosen on:\n" if count else "",
+        f"| point | {rows[0]['metric']} | mean layers | MACs ratio |",
+        "|:--|--:|--:|--:|",
+        *(_line(row) for row in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _promise(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return "Nothing is certified for this model.\n"
+    sentences = "\n".join(f"* {certificate.sentence(point)}" for point in certificate.points)
+    return (
+        f"## Promise\n\n{sentences}\n\n"
+        "This is about the average over texts drawn like the calibration rows, in "
+        f"{certificate.precision}. It says nothing about a single text, nor about texts of another kind. "
+        "`certificate.json` holds everything needed to check it.\n"
+    )
+
+
+def _use(config: dict[str, Any]) -> str:
+    names = ", ".join(f"`{name}`" for name in (config.get("id2label") or {}).values())
+    return (
+        '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n'
+        'model.predict(["a text"])\n```\n' + (f"\nLabels: {names}.\n" if names else "")
+    )
+
+
+def _line(row: dict[str, Any]) -> str:
+    value = "undefined" if row["value"] is None else f"{row['value']:.4f}"
+    return f"| {row['name']} | {value} | {row['mean_layers']:.2f} | {row['macs_ratio']:.2f}x |"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found if isinstance(found, dict) else {}

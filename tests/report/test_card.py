@@ -1,0 +1,46 @@
+"""The model card says what the folder's files say, and nothing else."""
+
+import json
+from pathlib import Path
+
+from lessen.report.card import card_of, write_card
+
+RULE = {"criterion": "entropy", "threshold": 0.2}
+CONFIG = {
+    "point": "drop-2%",
+    "points": [{"name": "drop-2%", "exits": RULE}, {"name": "drop-1%", "exits": RULE}],
+    "id2label": {"0": "bad", "1": "good"},
+}
+PLAN = {"model": "acme/bert", "system": "early-exit", "data": "reviews.csv"}
+POINT = {"name": "full", "metric": "accuracy", "value": 0.9, "mean_layers": 6.0, "macs_ratio": 1.0}
+TRAINING = {
+    "rows": {"test": 1200},
+    "test": [POINT, *(POINT | {"name": name, "mean_layers": 2.5} for name in ("drop-2%", "drop-1%", "gone"))],
+    "rules": {"drop-2%": RULE, "drop-1%": RULE | {"threshold": 0.1}, "gone": RULE},
+}
+
+
+def folder_with(place: Path, **files: object) -> Path:
+    for name, content in files.items():
+        (place / f"{name}.json").write_text(json.dumps(content))
+    return place
+
+
+def test_what_the_files_say(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, config=CONFIG, plan=PLAN, training=TRAINING)
+    write_card(folder)
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: lessen\n")
+    assert "base_model: acme/bert" in card
+    assert "| drop-2% | 0.9000 | 2.50 | 1.00x |" in card
+    assert "1,200 rows that nothing was chosen on" in card
+    assert "gone" not in card, "a Point that no longer exists"
+    assert "drop-1%" not in card, "a Point whose rule was changed after it was measured"
+    assert "Nothing is certified" in card
+    assert "Labels: `bad`, `good`." in card
+
+
+def test_a_bare_folder_has_a_card_too(tmp_path: Path) -> None:
+    assert "Nothing is certified" in card_of(folder_with(tmp_path, config={}))
+    undefined = {"test": [POINT | {"value": None}]}
+    assert "| full | undefined |" in card_of(folder_with(tmp_path, training=undefined))
