@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from results import CACHE, data_folder, write_results
 
-from lessen.artefact import CONFIG, WEIGHTS, write_json
-from lessen.certificate import file_digest
+from lessen.artefact import CONFIG, write_json
+from lessen.certificate import one_digest
 from lessen.data.reading import read
 from lessen.data.splits import without, without_contained
 from lessen.data.table import Table
@@ -109,7 +109,7 @@ def choose_points(model: Any, tables: dict[str, Table], criteria: tuple[str, ...
     own, makes its rules and takes its thresholds on tuning and calibration rows together.
     """
     kept = keep(model, tables, criteria, 1.0)
-    replace(kept, weights=file_digest(out / WEIGHTS)).save(out / KEPT)
+    replace(kept, subject=one_digest(out)).save(out / KEPT)
     certified = calibrate_folder(out, model, kept, Asked(bounds=(0.01,))).points
     both = together(kept)
     task = task_of(model)

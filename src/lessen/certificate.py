@@ -14,7 +14,20 @@ from lessen.errors import ArtefactError
 from lessen.plan import Point, Strict, parse
 
 FILE = "certificate.json"
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
+WEIGHTS = "model.safetensors"
+
+TOKENIZER_NAMES = ("token", "vocab", "merges", "spiece", "sentencepiece", "spm")
+"""A file with one of these in its name belongs to the tokenizer."""
+
+FORM = ("architecture", "shape", "id2label", "problem_type")
+"""Fields of `config.json` that answers depend on."""
+
+SCORES = {
+    "single_label_classification": "accuracy",
+    "multi_label_classification": "accuracy per label",
+    "regression": "closeness (1 minus the error as a share of the label range, at least 0)",
+}
+"""What a drop is a drop of."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -37,7 +50,9 @@ class Certificate(Strict):
 
     Attributes:
         loss: `drop`, `disagreement` or `selective`.
+        score: What a drop is a drop of.
         reference: What losses are measured against: `full depth`, or the name of another model.
+        reference_weights: SHA-256 of the other model's folder contents, if it is one.
         delta: Probability that any of the statements is wrong.
         rows: Calibration rows used.
         dropped: Rows left out because training or the making of the path saw their text.
@@ -45,10 +60,11 @@ class Certificate(Strict):
         path: Frozen before the rows were looked at, most careful step first.
         path_digest: SHA-256 of the path.
         points: What was certified.
-        test: Of the p-values.
-        seed: Of the order of rows.
+        test: Of the p-values; rows go into it in the order of their hashes.
         weights: SHA-256 of `model.safetensors`.
         tokenizer: SHA-256 of the tokenizer's files.
+        form: SHA-256 of the fields of `config.json` that answers depend on.
+        answers: SHA-256 of the calibration rows' answers.
         precision: Type of the weights the rows were run with.
         backend: What ran them.
         versions: Of the libraries.
@@ -56,7 +72,9 @@ class Certificate(Strict):
 
     version: Literal[1] = 1
     loss: Literal["drop", "disagreement", "selective"]
+    score: str
     reference: str
+    reference_weights: str | None = None
     delta: Annotated[float, Field(gt=0.0, lt=1.0)]
     rows: Annotated[int, Field(ge=1)]
     dropped: Annotated[int, Field(ge=0)]
@@ -65,9 +83,10 @@ class Certificate(Strict):
     path_digest: str
     points: tuple[CertifiedPoint, ...]
     test: str
-    seed: int
     weights: str
     tokenizer: str
+    form: str
+    answers: str
     precision: str
     backend: str
     versions: dict[str, str]
@@ -75,19 +94,20 @@ class Certificate(Strict):
     @property
     def identity(self) -> str:
         """Short hash of the whole certificate, by which Points name it."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:16]
 
     def sentence(self, point: CertifiedPoint) -> str:
         """What is promised at a Point, in words."""
         against = "its own full depth" if self.reference == "full depth" else self.reference
         bound = f"{100 * point.epsilon:g}%"
         what = {
-            "drop": f"on average it loses at most {bound} against {against}",
+            "drop": f"on average it loses at most {bound} of {self.score} against {against}",
             "disagreement": f"on average at most {bound} of its answers differ from those of {against}",
             "selective": f"of its early answers, on average at most {bound} differ from those of {against}",
         }[self.loss]
+        confidence = f"{100 * (1 - self.delta):.10g}%"
         return (
-            f"With {100 * (1 - self.delta):g}% confidence over the draw of {self.rows:,} calibration rows, "
+            f"With {confidence} confidence over the draw of {self.rows:,} calibration rows, "
             f"on texts like them, point {point.name!r} keeps this: {what}."
         )
 
@@ -98,17 +118,38 @@ def check_promises(folder: Path, points: Iterable[Point]) -> Certificate | None:
     Raises:
         ArtefactError: When it is not there, or is about something else.
     """
-    claimed = {point.promise.certificate: point for point in points if is_certified(point) and point.promise}
-    if not claimed:
+    claiming = [point for point in points if is_certified(point)]
+    if not claiming:
         return None
     certificate = read_certificate(folder)
-    for identity, point in claimed.items():
-        if certificate is None or identity != certificate.identity:
+    for point in claiming:
+        claimed = point.promise.certificate if point.promise else None
+        if certificate is None or claimed != certificate.identity:
             found = "there is none" if certificate is None else "it is another one"
             raise ArtefactError(
                 f"{folder}: point {point.name!r} claims a certificate, but in {FILE} {found}; calibrate again"
             )
+        if not _is_the_one_certified(point, certificate):
+            raise ArtefactError(
+                f"{folder}: point {point.name!r} is not the one in {FILE}: it was changed; calibrate again"
+            )
     return certificate
+
+
+def _is_the_one_certified(point: Point, certificate: Certificate) -> bool:
+    """Whether a Point does what was tested, and promises what was found."""
+    promise = point.promise
+    for entry in certificate.points:
+        if entry.name == point.name and promise is not None and entry.step < len(certificate.path):
+            step = certificate.path[entry.step]
+            promised = (promise.epsilon, promise.delta, promise.loss)
+            does = (point.exits, point.retention, point.precision)
+            return promised == (entry.epsilon, entry.delta, certificate.loss) and does == (
+                step.exits,
+                step.retention,
+                step.precision,
+            )
+    return False
 
 
 def is_certified(point: Point) -> bool:
@@ -130,20 +171,35 @@ def path_digest(path: Sequence[Point]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def file_digest(*paths: Path) -> str:
-    """SHA-256 of the files that exist, one after the other."""
+def digests_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of what a folder's answers depend on: `weights`, `tokenizer` and `form`."""
+    tokenizer = sorted(
+        path
+        for path in folder.iterdir()
+        if any(part in path.name for part in TOKENIZER_NAMES) and path.is_file()
+    )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    form = json.dumps({field: config.get(field) for field in FORM}, sort_keys=True)
+    return {
+        "weights": _digest([folder / WEIGHTS]),
+        "tokenizer": _digest(tokenizer),
+        "form": hashlib.sha256(form.encode()).hexdigest(),
+    }
+
+
+def one_digest(folder: Path) -> str:
+    """The same in one hash."""
+    return hashlib.sha256(json.dumps(digests_of(folder), sort_keys=True).encode()).hexdigest()
+
+
+def _digest(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        if path.exists():
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """SHA-256 of a model folder's tokenizer files."""
-    return file_digest(*(folder / name for name in TOKENIZER_FILES))
 
 
 def read_certificate(folder: Path) -> Certificate | None:
@@ -160,13 +216,14 @@ def read_certificate(folder: Path) -> Certificate | None:
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{place}: cannot be read ({error}); delete it or calibrate again") from None
     certificate = parse(Certificate, raw, str(place))
-    for what, found, stated in (
-        ("weights", file_digest(folder / "model.safetensors"), certificate.weights),
-        ("tokenizer", tokenizer_digest(folder), certificate.tokenizer),
-        ("path", path_digest(certificate.path), certificate.path_digest),
-    ):
-        if found != stated:
-            raise ArtefactError(
-                f"{place}: it was made for another {what}; calibrate this model again, or delete the file"
-            )
+    found = digests_of(folder) | {"path": path_digest(certificate.path)}
+    stated = {
+        "weights": certificate.weights,
+        "tokenizer": certificate.tokenizer,
+        "form": certificate.form,
+        "path": certificate.path_digest,
+    }
+    for what, digest in stated.items():
+        if found[what] != digest:
+            raise ArtefactError(f"{place}: it was made for another {what}; calibrate this model again")
     return certificate

@@ -233,7 +233,6 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
     """Single and pair classification, multi-label classification and regression, with exits.
 
     Attributes:
-        point: How much of the model an input uses; set it by name with `use`.
         objective: What training minimises, given the logits of every exit and the labels.
         equilibrium: Whether training uses gradient equilibrium.
     """
@@ -244,6 +243,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             raise PlanError(
                 "config.json: shape.exits is empty; this model embeds sentences and has no classifier"
             )
+        self._certified_for: torch.dtype | None = None
         self.point = self._named(config.point)
         self.objective: Objective = partial(weighted, loss=task_loss(self.problem_type), how="linear")
         self.equilibrium = False
@@ -257,8 +257,34 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
 
     @property
     def points(self) -> dict[str, Point]:
-        """The Points saved with the model, by name."""
-        return self.config.choices()
+        """The Points saved with the model, by name; certified only where the certificate holds."""
+        return {name: self._honest(point) for name, point in self.config.choices().items()}
+
+    @property
+    def point(self) -> Point:
+        """How much of the model an input uses."""
+        return self._honest(self._point)
+
+    @point.setter
+    def point(self, point: Point) -> None:
+        self._point = point
+
+    def honour_certificate(self) -> None:
+        """Let Points carry their certificate: called by what has checked it against these very weights.
+
+        It holds until the model is trained, moved to another device, or changed to another precision.
+        """
+        self._certified_for = self.dtype
+
+    def _honest(self, point: Point) -> Point:
+        holds = self._certified_for == self.dtype and self.device.type == "cpu"
+        return point if holds else without_certificate(point)
+
+    def train(self, mode: bool = True) -> LessenForSequenceClassification:
+        """Switch the mode; in training the certificate ends."""
+        if mode:
+            self._certified_for = None
+        return super().train(mode)
 
     def use(self, point: str | Point) -> LessenForSequenceClassification:
         """Choose the Point inputs are answered at from now on; returns the model.
@@ -287,7 +313,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             speedup: Layers of the model over layers used per row, as expected on the tuning rows.
             latency_ms: Milliseconds per row on average, alone in its batch, measured here and now with the
                 threads torch uses.
-            tokens: For `latency_ms`: length of a row; that of the calibration rows if None.
+            tokens: For `latency_ms`: length of a row; that of the tuning rows if None.
 
         Returns:
             The model; `model.point` says what was chosen and whether it is certified.

@@ -18,13 +18,13 @@ from transformers import (
 )
 
 from lessen import artefact, builtin
-from lessen.certificate import check_promises, without_certificate
+from lessen.certificate import check_promises
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.families import family_of
 from lessen.families.family import from_hugging_face, to_hugging_face
 from lessen.hf import WRITTEN, LessenConfig, LessenForSequenceClassification, LessenModel
 from lessen.model.transformer import initialise
-from lessen.plan import FORMAT_VERSION, FULL, ExitShape, Shape, dense_shape
+from lessen.plan import FORMAT_VERSION, ExitShape, Shape, dense_shape
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -35,7 +35,13 @@ Model = LessenForSequenceClassification | LessenModel
 Precision = Literal["float32", "bfloat16", "float64"]
 
 
-def load(name: str | Path, *, precision: Precision = "float32", point: str | None = None) -> Model:
+def load(
+    name: str | Path,
+    *,
+    precision: Precision = "float32",
+    point: str | None = None,
+    promises: bool = True,
+) -> Model:
     """Load a model for inference.
 
     Args:
@@ -43,6 +49,7 @@ def load(name: str | Path, *, precision: Precision = "float32", point: str | Non
         precision: Type of the weights. A certificate is about the one it was made in; in another, Points are
             uncertified.
         point: Name of the saved Point to answer at; the artefact's own choice if None.
+        promises: Check the folder's certificate and let its Points carry it. Off, they are uncertified.
 
     Returns:
         A transformers model with its tokenizer attached, in evaluation mode: a classifier (or regressor) if
@@ -57,17 +64,18 @@ def load(name: str | Path, *, precision: Precision = "float32", point: str | Non
     """
     source = _resolve(name)
     config = _config_of(source)
-    model = (
-        _load_own(Path(source), config, precision)
-        if isinstance(config, LessenConfig)
-        else _load_foreign(source, config)
-    )
+    own = isinstance(config, LessenConfig)
+    certificate = check_promises(Path(source), config.choices().values()) if own and promises else None
+    model = _load_own(Path(source), config) if own else _load_foreign(source, config)
+    model = model.to(getattr(torch, precision)).eval()
     model.tokenizer = _tokenizer(source)
+    if certificate is not None and certificate.precision == precision:
+        model.honour_certificate()
     if point is not None:
         if isinstance(model, LessenModel):
             raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
         model.use(point)
-    return model.to(getattr(torch, precision)).eval()
+    return model
 
 
 def depth_of(name: str | Path) -> int:
@@ -227,15 +235,11 @@ def _check_task(raw: dict[str, Any], where: str) -> None:
         raise PlanError(f"{where}: dtype {raw['dtype']!r} is not one a checkpoint can have")
 
 
-def _load_own(folder: Path, config: LessenConfig, precision: str) -> Model:
+def _load_own(folder: Path, config: LessenConfig) -> Model:
     kind = LessenForSequenceClassification if config.form().exits else LessenModel
     with torch.device("meta"):
         skeleton = kind(config)
     artefact.check_weights(folder, {name: tuple(t.shape) for name, t in skeleton.state_dict().items()})
-    certificate = check_promises(folder, config.choices().values())
-    if certificate is not None and certificate.precision != precision:
-        points = [without_certificate(point) for point in config.choices().values() if point != FULL]
-        config.points = [point.model_dump(mode="json", exclude_none=True) for point in points]
     return kind.from_pretrained(folder, config=config)
 
 

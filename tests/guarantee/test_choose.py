@@ -16,6 +16,7 @@ from lessen.guarantee import (
     expectation,
     marginal_drop,
     plug_in,
+    rows_like_these,
     rows_needed,
     selective_disagreement,
 )
@@ -136,3 +137,18 @@ def test_rows_needed_for_drops_are_enough_and_not_too_many() -> None:
     assert passed[rows // 2] < 0.85
     with pytest.raises(ValueError, match="cannot be certified"):
         rows_needed(0.01, 0.1, risk=0.01)
+
+
+def test_rows_like_these_asks_the_very_test() -> None:
+    values = np.zeros((200, 1))
+    values[:3] = 1.0
+    found = rows_like_these(Losses(values, -1.0, 1.0, "drop"), 0.03, 0.1)
+    assert found is not None
+    generator = np.random.default_rng(5)
+    passed = [
+        certify(Losses(generator.choice(values[:, 0], size=(found, 1)), -1.0, 1.0, "drop"), 0.03, 0.1).step
+        == 0
+        for _ in range(200)
+    ]
+    assert 0.8 < np.mean(passed) < 0.99
+    assert rows_like_these(Losses(values, -1.0, 1.0, "drop"), 0.0151, 0.1) is None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoModelForSequenceClassification
 
 import lessen
 from lessen.certificate import Certificate, path_digest, read_certificate
@@ -113,12 +115,12 @@ def test_kept_answers_round_trip(tmp_path: Path) -> None:
 @pytest.fixture
 def folder(tiny_classifier, tmp_path: Path) -> Path:
     """A saved tiny model with three exits and three classes, and answers kept for it (not its own)."""
-    from lessen.certificate import file_digest
+    from lessen.certificate import one_digest
 
     place = tmp_path / "m"
     tiny_classifier.save_pretrained(place)
     cut = [replace(part, logits=part.logits[1:]) for part in (answers(600, 1), answers(1500, 2))]
-    digest = file_digest(place / "model.safetensors")
+    digest = one_digest(place)
     Kept(cut[0], cut[1], frozenset(), CRITERIA, 1.0, "float32", digest).save(place / KEPT)
     return place
 
@@ -148,14 +150,18 @@ def test_a_certificate_round_trips_and_says_what_it_is_about(folder: Path) -> No
         assert "guarantee" not in sentence
 
 
-@pytest.mark.parametrize("change", ["weights", "tokenizer", "path", "json", "field"])
+@pytest.mark.parametrize("change", ["weights", "tokenizer", "form", "path", "json", "field"])
 def test_a_certificate_of_something_else_is_refused(folder: Path, change: str) -> None:
     calibrated(folder, bounds=(0.05,))
     place = folder / "certificate.json"
     if change == "weights":
         (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1] + b"x")
     elif change == "tokenizer":
-        (folder / "vocab.txt").write_text("other")
+        (folder / "tokenizer_config.json").write_text("{}")
+    elif change == "form":
+        raw = json.loads((folder / "config.json").read_text())
+        raw["id2label"] = {"0": "LABEL_2", "1": "LABEL_1", "2": "LABEL_0"}
+        (folder / "config.json").write_text(json.dumps(raw))
     elif change == "json":
         place.write_text("{")
     else:
@@ -179,9 +185,72 @@ def test_a_model_whose_points_claim_a_certificate_needs_it(folder: Path) -> None
     half = lessen.load(folder, precision="bfloat16")
     assert half.point.name == "drop-5%"
     assert half.point.promise.kind == "uncertified"
+    auto = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert auto.point.promise.kind == "uncertified", "nobody has checked it"
+    assert lessen.load(folder).bfloat16().point.promise.kind == "uncertified"
+    assert lessen.load(folder).train().eval().points["drop-5%"].promise.kind == "uncertified"
     (folder / "certificate.json").unlink()
     with pytest.raises(ArtefactError, match=r"point 'drop-5%' claims a certificate, but in .* there is none"):
         lessen.load(folder)
+
+
+@pytest.mark.parametrize("change", ["rule", "epsilon", "name"])
+def test_a_point_changed_by_hand_is_refused_and_can_be_calibrated_again(folder: Path, change: str) -> None:
+    calibrated(folder, bounds=(0.05,))
+    raw = json.loads((folder / "config.json").read_text())
+    point = raw["points"][0]
+    if change == "rule":
+        point["exits"] = {"criterion": "entropy", "threshold": 9.0}
+    elif change == "epsilon":
+        point["promise"]["epsilon"] = 0.0001
+    else:
+        point["name"] = raw["point"] = "drop-0.01%"
+    (folder / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ArtefactError, match="it was changed; calibrate again"):
+        lessen.load(folder)
+    assert lessen.load(folder, promises=False).point.promise.kind == "uncertified"
+    calibrated(folder, bounds=(0.05,))
+    assert lessen.load(folder).point.promise.kind == "certified"
+
+
+def test_a_lost_certificate_can_be_made_again(folder: Path) -> None:
+    calibrated(folder, bounds=(0.05,))
+    (folder / "certificate.json").unlink()
+    calibrated(folder, bounds=(0.05,))
+    assert lessen.load(folder).point.promise.kind == "certified"
+
+
+def test_copies_of_a_text_calibrate_once(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer.json").write_text(WORDS.to_str())
+    renew(folder)
+    texts = [f"word {i % 40}" for i in range(200)]
+    table = Table("new", texts, [i % 3 for i in range(40)] * 5, "single_label_classification", NAMES)
+    _, fresh, dropped = rows_for(folder, table)
+    assert (len(fresh.calibration), dropped) == (40, 160)
+
+
+def test_a_reference_must_mean_the_same(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer.json").write_text(WORDS.to_str())
+    renew(folder)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    raw = json.loads((other / "config.json").read_text())
+    raw["id2label"] = {"0": "LABEL_2", "1": "LABEL_1", "2": "LABEL_0"}
+    (other / "config.json").write_text(json.dumps(raw))
+    table = Table("new", [f"word {i}" for i in range(50)], None, None, [])
+    with pytest.raises(InputError, match="the same labels in the same order"):
+        rows_for(folder, table, reference=str(other))
+    with pytest.raises(InputError, match="has no classifier"):
+        rows_for(folder, table, reference="builtin:minilm-l6")
+    _, kept, _ = rows_for(folder, table, reference=str(folder))
+    assert np.allclose(kept.calibration.reference_answers(), kept.calibration.logits[-1])
+
+
+def renew(folder: Path) -> None:
+    """Say that the kept answers are those of the folder as it is now."""
+    from lessen.certificate import one_digest
+
+    replace(Kept.load(folder / KEPT), subject=one_digest(folder)).save(folder / KEPT)
 
 
 def test_too_few_rows_leave_full_depth_and_say_how_many_would_do(folder: Path) -> None:
@@ -228,7 +297,7 @@ def test_kept_answers_of_another_precision_or_model_are_refused(folder: Path) ->
         rows_for(folder, None)
 
 
-def test_the_procedure_is_tried_on_random_halves() -> None:
+def test_the_procedure_is_tried_on_random_draws() -> None:
     path = path_of(answers(800, 1), TASK, "max_probability")
     pool = answers(3000, 4)
     found = resplit(pool, path, TASK, 0.005, 0.1, count=200)
@@ -246,6 +315,7 @@ def test_new_rows_that_were_seen_are_left_out(folder: Path, tmp_path: Path) -> N
     tune = replace(kept.tune, keys=(*keys[50:60], *kept.tune.keys[10:]))
     replace(kept, seen=frozenset(keys[:50]), tune=tune).save(folder / KEPT)
     (folder / "tokenizer.json").write_text(WORDS.to_str())
+    renew(folder)
     table = Table("new", texts, [i % 3 for i in range(200)], "single_label_classification", NAMES)
     _, fresh, dropped = rows_for(folder, table)
     assert dropped == 60

@@ -41,10 +41,11 @@ def command(
         str | None, typer.Option(help="Measure losses against this model; else against its own full depth.")
     ] = None,
     resplits: Annotated[
-        int | None, typer.Option(min=1, help="Also try the procedure on so many random halves of the rows.")
+        int | None,
+        typer.Option(min=1, help="Also try the procedure on so many draws of half the rows."),
     ] = None,
     precision: Precision = "float32",
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of rows, and of the halves.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
@@ -53,24 +54,35 @@ def command(
 ) -> None:
     """Find the fastest Points whose loss stays below a bound, and certify them.
 
+    The confidence is that of one calibration, decided on before its rows were looked at; trying again until
+    something passes is not.
+
     Rows that training saw are left out and counted. Points certified together share the risk of being wrong.
     Where nothing can be certified the model answers at full depth, and the reason is printed.
     """
+    from lessen.certificate import one_digest
     from lessen.data.reading import read
     from lessen.promise.folder import calibrate_folder, rows_for
     from lessen.promise.outputs import task_of
     from lessen.promise.resplits import resplit
     from lessen.report.card import write_card
 
-    asked = asked_of(max_drop, confidence, loss, rule, seed)
+    asked = asked_of(max_drop, confidence, loss, rule)
     rows = None
     if data is not None:
         rows = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
     loaded, kept, dropped = rows_for(model, rows, reference=reference, precision=precision_of(precision))
     if dropped:
-        say(f"{dropped:,} rows were left out: training or the choice of exit rules saw their text")
+        say(f"{dropped:,} rows were left out: repeated, or seen by training or the making of exit rules")
+    hashed = reference is not None and Path(reference, "config.json").exists()
     outcome = calibrate_folder(
-        model, loaded, kept, asked, reference=reference or "full depth", dropped=dropped
+        model,
+        loaded,
+        kept,
+        asked,
+        reference=reference or "full depth",
+        reference_weights=one_digest(Path(reference)) if reference and hashed else None,
+        dropped=dropped,
     )
     write_card(model)
     facts = outcome.as_dict()
@@ -100,12 +112,12 @@ def command(
             ]
             for point in facts["points"]
         ],
-        f"{facts['n']:,} calibration rows, loss: {loss}, against {facts['reference']}",
+        f"{facts['n']:,} calibration rows, loss: {facts['loss']}, against {facts['reference']}",
     )
     show_promises(outcome)
     if resplits is not None:
         print(
-            f"Of {resplits:,} random halves, {percent(facts['violations'])}% led to a point over the bound "
+            f"Of {resplits:,} random draws, {percent(facts['violations'])}% led to a point over the bound "
             f"(allowed: {percent(asked.delta / len(asked.bounds))}%); by the plug-in rule "
             f"{percent(facts['violations_plug_in'])}%."
         )

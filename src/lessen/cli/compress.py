@@ -103,7 +103,7 @@ def command(
             test_data=test_data,
             columns=Columns(text=text_column, pair=pair_column, label=label_column, task=_task(task)),
             exits=_exits(model, exits, pool, exit_hidden),
-            promise=asked_of(max_drop, confidence, loss, rule, seed),
+            promise=asked_of(max_drop, confidence, loss, rule),
             **choices,
         )
     assert isinstance(chosen, CompressionPlan)

@@ -89,7 +89,7 @@ def precision_of(name: str) -> Any:
     return name
 
 
-def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str, seed: int = 0) -> Any:
+def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str) -> Any:
     """The options of a promise, checked.
 
     Raises:
@@ -108,7 +108,7 @@ def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str, 
     bounds = tuple(parse_share(each, "--max-drop") for each in max_drop or ["1%"])
     if len(set(bounds)) < len(bounds):
         raise InputError("--max-drop: the same bound is given twice")
-    return Asked(bounds=bounds, confidence=sure, loss=loss, rule=rule, seed=seed)
+    return Asked(bounds=bounds, confidence=sure, loss=loss, rule=rule)
 
 
 def show_promises(calibration: Any) -> None:
@@ -136,6 +136,7 @@ def parse_share(text: str, option: str) -> float:
         value = float(raw[:-1]) / 100 if raw.endswith("%") else float(raw)
     except ValueError:
         raise InputError(f"{option} {text}: expected a share such as 1% or 0.01") from None
+    value = round(value, 12)
     if not 0 <= value < 1:
         raise InputError(
             f"{option} {text}: must be at least 0 and below 100%; 1% means one point in a hundred"

@@ -83,6 +83,14 @@ def without(table: Table, others: Iterable[Table]) -> tuple[Table, int]:
     return table.take(kept), len(table) - len(kept)
 
 
+def without_repeats(table: Table) -> Table:
+    """The first row of each text; later ones that say the same are dropped."""
+    first: dict[str, int] = {}
+    for row, text in enumerate(table.texts):
+        first.setdefault(row_key(text), row)
+    return table.take(sorted(first.values()))
+
+
 def without_contained(table: Table, others: Iterable[Table]) -> tuple[Table, int]:
     """Drop the rows that stand, as whole words, inside a text of the others; returns the rest and the count.
 

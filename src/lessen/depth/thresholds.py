@@ -44,7 +44,8 @@ def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: f
             for change in changes
         ]
     probe = ExitRule(criterion=criterion, threshold=0.0)
-    scores = scores_at_every_exit(kind, probe, [torch.from_numpy(answer) for answer in logits]).numpy()
+    answers = [torch.from_numpy(answer).float() for answer in logits]
+    scores = scores_at_every_exit(kind, probe, answers).double().numpy()
     if kind.remembers:
         return _global_path(kind, scores)
     if kind.task == "multi-label":

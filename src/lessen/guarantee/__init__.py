@@ -7,7 +7,7 @@ on calibration rows.
 
 from lessen.guarantee.choose import Chosen, certify, expectation, plug_in
 from lessen.guarantee.losses import Losses, disagreement, marginal_drop, selective_disagreement
-from lessen.guarantee.power import rows_needed
+from lessen.guarantee.power import rows_like_these, rows_needed
 
 __all__ = [
     "Chosen",
@@ -17,6 +17,7 @@ __all__ = [
     "expectation",
     "marginal_drop",
     "plug_in",
+    "rows_like_these",
     "rows_needed",
     "selective_disagreement",
 ]

@@ -31,7 +31,7 @@ class Chosen:
     pvalues: tuple[float, ...] = ()
 
 
-def certify(losses: Losses, epsilon: float, delta: float, *, test: Test = "best", seed: int = 0) -> Chosen:
+def certify(losses: Losses, epsilon: float, delta: float, *, test: Test = "best") -> Chosen:
     """The boldest step that fixed-sequence testing certifies.
 
     Steps are tested in order, each at level `delta`, up to the first that fails; the one before it is taken.
@@ -40,11 +40,11 @@ def certify(losses: Losses, epsilon: float, delta: float, *, test: Test = "best"
     2021; self-supervised exits page, 6.3.)
 
     Args:
-        losses: On rows that neither training nor the making of the path saw.
+        losses: On rows that neither training nor the making of the path saw, drawn independently; in an order
+            that does not depend on them, which the betting test needs.
         epsilon: The bound.
         delta: Probability allowed for missing it. Divide it by the number of points certified together.
         test: `best`: exact binomial where losses are 0 and 1, else betting.
-        seed: Of the order of rows, which betting depends on.
 
     Raises:
         ValueError: When `delta` is not between 0 and 1, or `epsilon` is negative.
@@ -57,8 +57,7 @@ def certify(losses: Losses, epsilon: float, delta: float, *, test: Test = "best"
     if name == "binomial":
         pvalues = binomial(losses, epsilon)
     elif name == "betting":
-        order = np.random.default_rng(seed).permutation(len(losses.values))
-        pvalues = betting(losses.take(order), epsilon, delta=delta)
+        pvalues = betting(losses, epsilon, delta=delta)
     else:
         pvalues = hoeffding_bentkus(losses, epsilon)
     passed = leading(pvalues <= delta)

@@ -8,11 +8,14 @@ from bisect import bisect_left
 import numpy as np
 from scipy.stats import binom
 
+from lessen.guarantee.choose import certify
 from lessen.guarantee.losses import Losses
 from lessen.guarantee.pvalues import betting
 
 TRIALS = 400
 MOST_ROWS = 1_000_000
+MOST_TIMES = 100
+DRAWS = 40
 
 
 def rows_needed(
@@ -51,6 +54,27 @@ def rows_needed(
         else:
             high = middle
     return high
+
+
+def rows_like_these(losses: Losses, epsilon: float, delta: float, *, power: float = 0.9) -> int | None:
+    """Rows like the given ones with which their first step would be certified, with probability `power`.
+
+    Draws from them with replacement and runs the very test; None if more than `MOST_TIMES` as many are
+    needed.
+    """
+    rows = len(losses.values)
+    first = Losses(losses.values[:, :1], losses.low, losses.high, losses.kind)
+    generator = np.random.default_rng(0)
+    size = rows
+    while size <= MOST_TIMES * rows:
+        passed = sum(
+            certify(first.take(generator.integers(rows, size=size)), epsilon, delta).step == 0
+            for _ in range(DRAWS)
+        )
+        if passed >= power * DRAWS:
+            return size
+        size = math.ceil(1.3 * size)
+    return None
 
 
 def fewest_rows(epsilon: float, delta: float) -> int:

@@ -20,7 +20,7 @@ from lessen.guarantee import (
     expectation,
     marginal_drop,
     plug_in,
-    rows_needed,
+    rows_like_these,
     selective_disagreement,
 )
 from lessen.guarantee.choose import leading
@@ -133,7 +133,6 @@ def judge(
     *,
     loss: Loss = "drop",
     rule: Rule = "certified",
-    seed: int = 0,
 ) -> list[Verdict]:
     """The boldest step of the path that each bound allows.
 
@@ -147,12 +146,10 @@ def judge(
         delta: Probability that any of the statements is wrong.
         loss: What is bounded.
         rule: `certified`, or `expectation` or `plug-in`, which promise less.
-        seed: Of the order of rows in betting tests.
     """
     taken = outputs.exits_taken(path, task)
     return [
-        judge_one(outputs, taken, task, bound, delta / len(bounds), loss=loss, rule=rule, seed=seed)
-        for bound in bounds
+        judge_one(outputs, taken, task, bound, delta / len(bounds), loss=loss, rule=rule) for bound in bounds
     ]
 
 
@@ -165,12 +162,16 @@ def judge_one(
     *,
     loss: Loss = "drop",
     rule: Rule = "certified",
-    seed: int = 0,
+    shuffled: bool = False,
 ) -> Verdict:
-    """`judge` for one bound, with the exits already taken."""
+    """`judge` for one bound, with the exits already taken.
+
+    Rows go into the test in the order of their hashes, so that nobody can try several, or as they are if they
+    are `shuffled` already.
+    """
     losses = losses_of(loss, outputs, taken, task, bound)
     if rule == "certified":
-        chosen = certify(losses, bound, delta, seed=seed)
+        chosen = certify(losses if shuffled else losses.take(np.argsort(outputs.keys)), bound, delta)
     else:
         chosen = expectation(losses, bound) if rule == "expectation" else plug_in(losses, bound)
     if chosen.step is None:
@@ -180,25 +181,20 @@ def judge_one(
 
 
 def why_not(outputs: Outputs, path: Sequence[Point], task: Task, verdict: Verdict, loss: Loss) -> str:
-    """Why a bound could not be certified, and how many rows should do.
-
-    The answer supposes that the first step with any early exit is as good as it was on these rows.
-    """
+    """Why a bound could not be kept, and how many rows should do if more of them would help."""
     if not path:
         return "on the tuning rows no exit before the last agrees with it often enough to be of use"
-    rows = len(outputs)
-    losses = losses_of(loss, outputs, outputs.exits_taken(path[:1], task), task, verdict.epsilon)
-    risk = float(losses.values.mean())
+    taken = outputs.exits_taken(path[:1], task)
+    losses = losses_of(loss, outputs, taken, task, verdict.epsilon)
+    risk, rows = float(losses.values.mean()), len(outputs)
     bound = f"{100 * verdict.epsilon:g}%"
-    if risk >= verdict.epsilon:
-        return f"already the most careful step loses {100 * risk:.2g}% on these {rows:,} rows, over {bound}"
     if verdict.epsilon == 0:
-        return "a loss of exactly 0 cannot be certified from any number of rows"
-    better = float((losses.values < 0).mean())
-    needed = rows_needed(
-        verdict.epsilon, verdict.delta, risk=max(risk, 0.0), spread=better if losses.low < 0 else 0.0
-    )
+        return "a loss of exactly 0 cannot be promised from any number of rows"
+    if risk >= verdict.epsilon or verdict.chosen.test in ("expectation", "plug-in"):
+        return f"even the most careful step is over {bound} on these {rows:,} rows"
+    needed = rows_like_these(losses, verdict.epsilon, verdict.delta)
+    would_do = f"more than {100 * rows:,}" if needed is None else f"about {needed:,}"
     return (
-        f"{rows:,} rows are too few to certify {bound} with {100 * (1 - verdict.delta):g}% confidence; "
-        f"about {needed:,} would do"
+        f"{rows:,} rows are too few to certify {bound} with {100 * (1 - verdict.delta):.10g}% confidence; "
+        f"{would_do} would do"
     )

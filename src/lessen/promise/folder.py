@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lessen.artefact import CONFIG, WEIGHTS, write_json
-from lessen.certificate import Certificate, file_digest
-from lessen.data.table import Table, row_key
+from lessen.artefact import CONFIG, write_json
+from lessen.certificate import SCORES, Certificate, one_digest
+from lessen.data.splits import without_repeats
+from lessen.data.table import Table, listed, row_key
 from lessen.errors import InputError
 from lessen.hf import LessenForSequenceClassification
 from lessen.loading import Precision, load
@@ -38,14 +39,18 @@ class Asked(Strict):
         confidence: That all statements are right, over the draw of the calibration rows.
         loss: What is bounded.
         rule: How the step of the path is chosen.
-        seed: Of the order of rows in betting tests.
     """
 
     bounds: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.01,)
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
     loss: Loss = "drop"
     rule: Rule = "certified"
-    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _no_bound_twice(self) -> Asked:
+        if len({f"{bound:.6g}" for bound in self.bounds}) < len(self.bounds):
+            raise ValueError("the same bound is given twice")
+        return self
 
     @property
     def delta(self) -> float:
@@ -105,25 +110,35 @@ class Calibration:
 def keep(
     model: Any, tables: dict[str, Table], criteria: Sequence[str], label_range: float, reference: Any = None
 ) -> Kept:
-    """Answers of a model on the `tune` and `calibration` tables, and the keys of the `train` table."""
+    """Answers of a model on the `tune` and `calibration` tables, and the keys of the `train` table.
+
+    A text that occurs more than once calibrates once: the tests need rows drawn independently.
+    """
     return Kept(
         tune=outputs_of(model, tables["tune"], reference),
-        calibration=outputs_of(model, tables["calibration"], reference),
+        calibration=outputs_of(model, without_repeats(tables["calibration"]), reference),
         seen=frozenset(row_key(text) for text in tables["train"].texts),
         criteria=tuple(criteria),
         label_range=label_range,
         precision=str(model.dtype).removeprefix("torch."),
-        weights="",
+        subject="",
     )
 
 
 def calibrate_folder(
-    folder: Path, model: Any, kept: Kept, asked: Asked, *, reference: str = "full depth", dropped: int = 0
+    folder: Path,
+    model: Any,
+    kept: Kept,
+    asked: Asked,
+    *,
+    reference: str = "full depth",
+    reference_weights: str | None = None,
+    dropped: int = 0,
 ) -> Calibration:
     """Choose and record the Points of a model whose weights lie in `folder`.
 
-    Writes `certificate.json` (or removes an old one) and the Points into `config.json`. Where no bound can be
-    kept, the model answers at full depth.
+    Writes `certificate.json` (or removes an old one) and the Points into `config.json`. Killed in between,
+    the model answers at full depth, as it does where no bound can be kept.
 
     Args:
         folder: Holds `model.safetensors` and `config.json`.
@@ -131,6 +146,7 @@ def calibrate_folder(
         kept: Answers to calibrate with.
         asked: What is to be promised.
         reference: Name of the model whose answers are the reference.
+        reference_weights: Hash of its contents.
         dropped: Calibration rows left out because they had been seen.
     """
     rows = len(kept.calibration)
@@ -150,8 +166,12 @@ def calibrate_folder(
         asked.delta,
         loss=asked.loss,
         rule=asked.rule,
-        seed=asked.seed,
     )
+    reasons = {
+        verdict.epsilon: why_not(kept.calibration, path, task, verdict, asked.loss)
+        for verdict in verdicts
+        if verdict.chosen.step is None
+    }
     basis = Basis(
         outputs=kept.calibration,
         dropped=dropped,
@@ -159,10 +179,13 @@ def calibrate_folder(
         loss=asked.loss,
         rule=asked.rule,
         delta=asked.delta,
-        seed=asked.seed,
         reference=reference,
+        reference_weights=reference_weights,
+        score=SCORES[task.problem_type] if kept.calibration.labels is not None else "agreement",
         precision=kept.precision,
     )
+    model.config.points, model.config.path, model.config.point = [], [], FULL.name
+    write_json(folder / CONFIG, model.config.to_diff_dict())
     certificate = write_certificate(folder, basis, verdicts)
     points = [
         point.model_copy(update={"expected": expected(kept.calibration, point, task, "calibration")})
@@ -172,13 +195,10 @@ def calibrate_folder(
     model.config.points = _plain(points)
     model.config.path = _plain(_thinned(steps))
     model.config.point = points[0].name if points else FULL.name
-    model.use(model.config.point)
     write_json(folder / CONFIG, model.config.to_diff_dict())
-    reasons = {
-        verdict.epsilon: why_not(kept.calibration, path, task, verdict, asked.loss)
-        for verdict in verdicts
-        if verdict.chosen.step is None
-    }
+    if certificate is not None:
+        model.honour_certificate()
+    model.use(model.config.point)
     return Calibration(asked, basis, verdicts, points, certificate, reasons)
 
 
@@ -233,15 +253,17 @@ def rows_for(
         InputError: When there are no kept answers, or they are another precision's or another model's, and no
             data was given.
     """
-    model = load(folder, precision=precision)
+    model = load(folder, precision=precision, promises=False)
     if not isinstance(model, LessenForSequenceClassification):
         raise InputError(f"{folder} has no classifier to calibrate")
     place = folder / KEPT
     if not place.exists():
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
     kept = Kept.load(place)
-    if file_digest(folder / WEIGHTS) != kept.weights:
-        raise InputError(f"{place}: it belongs to other weights; compress again")
+    if one_digest(folder) != kept.subject:
+        raise InputError(
+            f"{place}: it belongs to other weights, or another tokenizer or form; compress again"
+        )
     if data is None:
         if reference is not None:
             raise InputError("--reference needs --data: the kept answers do not include another model's")
@@ -253,8 +275,22 @@ def rows_for(
     table = data.with_labels_of([model.config.id2label[i] for i in range(model.config.num_labels)])
     if table.kind is not None and table.kind != model.problem_type:
         raise InputError(f"{table.name} is for {table.kind}, {folder} was trained for {model.problem_type}")
-    other = None if reference is None else load(reference)
+    other = None if reference is None else _reference(reference, model)
     seen = kept.seen | set(kept.tune.keys)
-    fresh = [row for row, text in enumerate(table.texts) if row_key(text) not in seen]
-    outputs = outputs_of(model, table.take(fresh), other)
-    return model, replace(kept, calibration=outputs, precision=precision), len(table) - len(fresh)
+    fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
+    outputs = outputs_of(model, without_repeats(fresh), other)
+    return model, replace(kept, calibration=outputs, precision=precision), len(table) - len(outputs)
+
+
+def _reference(name: str, model: LessenForSequenceClassification) -> LessenForSequenceClassification:
+    """A model whose answers mean the same as those of `model`."""
+    other = load(name)
+    if not isinstance(other, LessenForSequenceClassification):
+        raise InputError(f"--reference {name} has no classifier")
+    labels = [list(one.config.id2label.values()) for one in (other, model)]
+    if other.problem_type != model.problem_type or labels[0] != labels[1]:
+        raise InputError(
+            f"--reference {name} answers {listed(labels[0])}, the model {listed(labels[1])}; "
+            "they must have the same labels in the same order"
+        )
+    return other

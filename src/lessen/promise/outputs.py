@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +61,15 @@ class Outputs:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the answers, with their rows."""
+        content = hashlib.sha256(" ".join(self.keys).encode())
+        for array in (self.logits, self.labels, self.reference):
+            if array is not None:
+                content.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+        return content.hexdigest()
+
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Outputs:
         """Some rows, in the order given."""
         chosen = np.asarray(rows, dtype=np.int64)
@@ -71,18 +81,13 @@ class Outputs:
             reference=None if self.reference is None else self.reference[chosen],
         )
 
-    def without(self, seen: set[str]) -> tuple[Outputs, int]:
-        """The rows whose text is not among `seen`, and how many were dropped."""
-        kept = [row for row, key in enumerate(self.keys) if key not in seen]
-        return self.take(kept), len(self) - len(kept)
-
     def reference_answers(self) -> Array:
         """`[rows, outputs]`."""
         return self.logits[-1] if self.reference is None else self.reference
 
     def exits_taken(self, path: Sequence[Point], task: Task) -> NDArray[np.int64]:
         """Index of the exit each row leaves at, at each step of a path, `[rows, steps]`."""
-        answers = [torch.from_numpy(answer) for answer in self.logits]
+        answers = [torch.from_numpy(answer).float() for answer in self.logits]
         last = len(task.layers) - 1
         steps = [
             np.full(len(self), last)
@@ -143,7 +148,7 @@ class Kept:
         criteria: Exit criteria to choose from.
         label_range: Regression: spread of the training labels.
         precision: Of the weights that answered.
-        weights: SHA-256 of the weights that answered.
+        subject: SHA-256 of weights, tokenizer and form of the model that answered.
     """
 
     tune: Outputs
@@ -152,7 +157,7 @@ class Kept:
     criteria: tuple[str, ...]
     label_range: float
     precision: str
-    weights: str
+    subject: str
 
     def save(self, path: Path) -> None:
         """Write everything as one safetensors file."""
@@ -163,7 +168,7 @@ class Kept:
             "criteria": ",".join(self.criteria),
             "label_range": repr(self.label_range),
             "precision": self.precision,
-            "weights": self.weights,
+            "subject": self.subject,
         }
         save_file(tensors, path, metadata=about)
 
@@ -185,7 +190,7 @@ class Kept:
                 criteria=tuple(about["criteria"].split(",")),
                 label_range=float(about["label_range"]),
                 precision=about["precision"],
-                weights=about["weights"],
+                subject=about["subject"],
             )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ArtefactError(f"{path}: cannot be read ({error}); calibrate with --data") from None

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lessen.artefact import WEIGHTS, write_text
+from lessen.artefact import write_text
 from lessen.certificate import (
     FILE,
     Certificate,
     CertifiedPoint,
-    file_digest,
+    digests_of,
     path_digest,
-    tokenizer_digest,
 )
 from lessen.measure.machine import versions
 from lessen.plan import Point, Promise
@@ -38,8 +37,9 @@ class Basis:
         loss: What was bounded.
         rule: How steps were chosen.
         delta: Of all verdicts together.
-        seed: Of the order of rows.
         reference: `full depth`, or the name of another model.
+        reference_weights: Hash of the other model.
+        score: What a drop is a drop of.
         precision: Of the weights.
     """
 
@@ -49,8 +49,9 @@ class Basis:
     loss: Loss
     rule: Rule
     delta: float
-    seed: int
     reference: str
+    reference_weights: str | None
+    score: str
     precision: str
 
 
@@ -101,9 +102,12 @@ def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -
     if not points:
         (folder / FILE).unlink(missing_ok=True)
         return None
+    digests = digests_of(folder)
     certificate = Certificate(
         loss=basis.loss,
+        score=basis.score,
         reference=basis.reference,
+        reference_weights=basis.reference_weights,
         delta=basis.delta,
         rows=len(basis.outputs),
         dropped=basis.dropped,
@@ -112,9 +116,10 @@ def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -
         path_digest=path_digest(basis.path),
         points=tuple(points),
         test=verdicts[0].chosen.test,
-        seed=basis.seed,
-        weights=file_digest(folder / WEIGHTS),
-        tokenizer=tokenizer_digest(folder),
+        answers=basis.outputs.digest,
+        weights=digests["weights"],
+        tokenizer=digests["tokenizer"],
+        form=digests["form"],
         precision=basis.precision,
         backend="torch cpu",
         versions=versions(),

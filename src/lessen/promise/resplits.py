@@ -1,4 +1,4 @@
-"""Does the procedure keep its word? Repeat it on random halves of a pool and look at the whole pool."""
+"""Does the procedure keep its word? Repeat it on random draws from a pool and look at the whole pool."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ def resplit(
     rows: int | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How often a part of the pool leads to a step that breaks the bound on all of it.
+    """How often rows drawn from a pool lead to a step that breaks the bound on all of it.
+
+    Drawn with replacement: the pool is the population, and what is claimed of draws from it holds exactly.
 
     Args:
         pool: Rows that training and the making of the path did not see.
         path: Careful first.
         task: How answers are scored.
         bound: On the loss.
-        delta: Share of parts that may lead to a step over the bound.
+        delta: Share of draws that may lead to a step over the bound.
         loss: What is bounded.
-        count: Number of parts.
-        rows: Size of each part; half of the pool if None.
-        seed: Of the parts.
+        count: Number of draws.
+        rows: Size of each; half of the pool if None.
+        seed: Of the draws.
 
     Returns:
         `resplits`, `violations`, `violations_plug_in`, the mean share of rows that leave early at the
@@ -51,10 +53,10 @@ def resplit(
     missed = dict.fromkeys(RULES, 0)
     reached = []
     for _ in range(count):
-        part = generator.permutation(len(pool))[:size]
+        part = generator.integers(len(pool), size=size)
         rest = pool.take(part), taken[part]
         for rule in RULES:
-            step = judge_one(*rest, task, bound, delta, loss=loss, rule=rule, seed=seed).chosen.step
+            step = judge_one(*rest, task, bound, delta, loss=loss, rule=rule, shuffled=True).chosen.step
             missed[rule] += step is not None and bool(risks[step] > bound)
             if rule == "certified":
                 reached.append(0.0 if step is None else early[step])

@@ -34,13 +34,16 @@ def bounded(points: Sequence[Point], max_drop: float) -> Point:
         if is_certified(point)
         and point.promise is not None
         and point.promise.loss == "drop"
-        and (point.promise.epsilon or 0.0) <= max_drop
+        and point.promise.epsilon is not None
+        and point.promise.epsilon <= max_drop
     ]
     return min(fitting, key=_layers, default=FULL)
 
 
 def at_most(points: Sequence[Point], path: Sequence[Point], mean_layers: float, name: str) -> Point:
-    """The most careful setting that takes at most so many layers: a certified Point if one does, else a step.
+    """The most careful setting that takes at most so many layers.
+
+    A certified Point goes first if it takes at most a tenth fewer.
 
     Args:
         points: Of the model.
@@ -52,7 +55,8 @@ def at_most(points: Sequence[Point], path: Sequence[Point], mean_layers: float, 
         PlanError: When even the boldest step takes more; the message names it.
     """
     steps = [point for point in path if _layers(point) <= mean_layers]
-    certified = [point for point in points if is_certified(point) and _layers(point) <= mean_layers]
+    near = 0.9 * mean_layers
+    certified = [point for point in points if is_certified(point) and near <= _layers(point) <= mean_layers]
     if certified:
         return max(certified, key=_layers)
     if not steps:

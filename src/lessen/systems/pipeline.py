@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 
-from lessen.artefact import WEIGHTS, replacing_folder, write_json
-from lessen.certificate import file_digest
+from lessen.artefact import replacing_folder, write_json
+from lessen.certificate import one_digest
 from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
@@ -117,6 +117,8 @@ def compress(
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
     stages = "; ".join(f"{r.objective}, {r.epochs:g} epochs at {r.learning_rate:g}" for r in plan.stages)
     say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
+    if system.keeps_head and plan.calibration_data is None:
+        say(f"was {plan.model} trained on these rows? then promises need others: --calibration-data")
     model = prepare(plan, system, tables["train"])
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     tables = {name: table.with_labels_of(_names(model)) for name, table in tables.items()}
@@ -128,7 +130,7 @@ def compress(
     rows = {name: len(table) for name, table in tables.items()}
     with replacing_folder(out) as fresh:
         model.save_pretrained(fresh)
-        kept = replace(kept, weights=file_digest(fresh / WEIGHTS))
+        kept = replace(kept, subject=one_digest(fresh))
         kept.save(fresh / KEPT)
         calibration = calibrate_folder(fresh, model, kept, plan.promise)
         results = _test(model, tables["test"])
