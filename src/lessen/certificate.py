@@ -100,8 +100,11 @@ class Certificate(Strict):
         """What is promised at a Point, in words."""
         against = "its own full depth" if self.reference == "full depth" else self.reference
         bound = f"{100 * point.epsilon:g}%"
+        points = (
+            "1 percentage point" if point.epsilon == 0.01 else f"{100 * point.epsilon:g} percentage points"
+        )
         what = {
-            "drop": f"on average it loses at most {bound} of {self.score} against {against}",
+            "drop": f"on average it loses at most {points} of {self.score} against {against}",
             "disagreement": f"on average at most {bound} of its answers differ from those of {against}",
             "selective": f"of its early answers, on average at most {bound} differ from those of {against}",
         }[self.loss]
