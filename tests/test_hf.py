@@ -28,7 +28,7 @@ def real_tokenizer():
 @pytest.fixture
 def words(real_tokenizer) -> lessen.LessenForSequenceClassification:
     """A small random model over the real vocabulary, with tokenizer and one early Point."""
-    from lessen.hf import LessenConfig
+    from lessen.config import LessenConfig
     from lessen.model.architecture import Architecture
     from lessen.plan import ExitShape, dense_shape
 

@@ -2,8 +2,9 @@
 
 from importlib.metadata import version
 
+from lessen.config import LessenConfig
 from lessen.errors import LessenError
-from lessen.hf import LessenConfig, LessenForSequenceClassification, LessenModel, register
+from lessen.hf import LessenForSequenceClassification, LessenModel, register
 from lessen.loading import load, with_exits
 from lessen.plan import ExitRule, ExitShape, Point, Shape
 

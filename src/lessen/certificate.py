@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lessen.artefact import CONFIG, WEIGHTS
 from lessen.errors import ArtefactError
 from lessen.plan import Point, Strict, parse
 
 FILE = "certificate.json"
-WEIGHTS = "model.safetensors"
 
 TOKENIZER_NAMES = ("token", "vocab", "merges", "spiece", "sentencepiece", "spm")
 """A file with one of these in its name belongs to the tokenizer."""
@@ -181,7 +181,7 @@ def digests_of(folder: Path) -> dict[str, str]:
         for path in folder.iterdir()
         if any(part in path.name for part in TOKENIZER_NAMES) and path.is_file()
     )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     form = json.dumps({field: config.get(field) for field in FORM}, sort_keys=True)
     return {
         "weights": _digest([folder / WEIGHTS]),

@@ -1,4 +1,4 @@
-"""The one adapter to transformers: config class, model shells, and their registration with the Auto classes.
+"""The one adapter to transformers: model shells, and their registration with the Auto classes.
 
 After `import lessen`, `AutoModelForSequenceClassification.from_pretrained(folder)`, `Trainer` and
 `pipeline("text-classification")` work on a lessen folder. The shells hold no weights of their own: everything
@@ -19,7 +19,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -27,111 +26,19 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 
 from lessen.artefact import replacing_folder
 from lessen.certificate import without_certificate
+from lessen.config import LessenConfig
 from lessen.data.table import Text
 from lessen.depth.exits import every_exit
 from lessen.depth.losses import Objective, task_loss, weighted
 from lessen.errors import PlanError
-from lessen.model.architecture import Architecture
 from lessen.model.heads import pool
 from lessen.model.rows import rows_of_mask, scatter
 from lessen.model.transformer import Transformer, initialise
-from lessen.plan import FORMAT_VERSION, FULL, Point, Shape, check_point, parse
+from lessen.plan import FULL, Point, check_point
 from lessen.runtime.dial import at_most, bounded, layers_within
 from lessen.runtime.engine import run
 from lessen.runtime.predict import Prediction, predict
 from lessen.runtime.text import batches, collate, encode
-
-WRITTEN = (
-    "model_type",
-    "format_version",
-    "architecture",
-    "shape",
-    "points",
-    "point",
-    "path",
-    "architectures",
-    "dtype",
-    "id2label",
-    "label2id",
-    "problem_type",
-    "transformers_version",
-)
-"""The fields of `config.json`: no others are written, and `lessen.load` refuses a file that has others."""
-
-
-class LessenConfig(PreTrainedConfig):
-    """`config.json`: family facts, Shape, Points, and transformers' own `id2label` and `problem_type`."""
-
-    model_type = "lessen"
-
-    format_version: int = FORMAT_VERSION
-    architecture: dict | None = None
-    shape: dict | None = None
-    points: list | None = None
-    point: str = "full"
-    path: list | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        if self.architecture is not None:
-            self.facts()
-            self.form()
-            self.choices()
-            self.steps()
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """What is written: the known fields only, whatever a trainer has set on the config."""
-        return {key: value for key, value in super().to_diff_dict().items() if key in WRITTEN}
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the hidden states."""
-        return self.facts().hidden_size
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the token table."""
-        return self.facts().vocab_size
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """Longest input, in tokens."""
-        return self.facts().max_tokens
-
-    def facts(self) -> Architecture:
-        """The validated `architecture` field."""
-        return parse(Architecture, self.architecture, self._where("architecture"))
-
-    def form(self) -> Shape:
-        """The validated `shape` field."""
-        return parse(Shape, self.shape, self._where("shape"))
-
-    def choices(self) -> dict[str, Point]:
-        """The validated Points by name; "full" is always among them."""
-        points = [parse(Point, p, self._where(f"points[{i}]")) for i, p in enumerate(self.points or [])]
-        for i, point in enumerate(points):
-            try:
-                check_point(point, self.form())
-            except PlanError as error:
-                raise PlanError(f"{self._where(f'points[{i}]')}.{error}") from None
-        named = {point.name: point for point in points}
-        if len(named) < len(points):
-            raise PlanError(f"{self._where('points')}: two points have the same name")
-        return {FULL.name: FULL, **named}
-
-    def steps(self) -> list[Point]:
-        """The validated `path`: what the dial chooses from, most careful first."""
-        steps = [parse(Point, p, self._where(f"path[{i}]")) for i, p in enumerate(self.path or [])]
-        for i, step in enumerate(steps):
-            try:
-                check_point(step, self.form())
-            except PlanError as error:
-                raise PlanError(f"{self._where(f'path[{i}]')}.{error}") from None
-        return steps
-
-    def _where(self, field: str) -> str:
-        name = getattr(self, "_name_or_path", "")
-        return f"{name}/config.json: {field}" if name else f"config.json: {field}"
 
 
 class LessenPreTrainedModel(PreTrainedModel):
@@ -369,10 +276,10 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             if labels is not None:
                 loss = self.objective(answers, labels)
         else:
-            if torch.is_grad_enabled() and self.point.exits is None:
+            if torch.is_grad_enabled() and self._point.exits is None:
                 logits = every_exit(self.transformer, ids, rows, segments)[-1]
             else:
-                logits = run(self.transformer, ids, rows, segments, self.point).logits
+                logits = run(self.transformer, ids, rows, segments, self._point).logits
             if labels is not None:
                 loss = task_loss(self.problem_type)(logits, labels)
         if return_dict:
@@ -399,7 +306,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             InputError: With `strict`, for a text longer than the model takes.
             PlanError: For an unknown Point.
         """
-        chosen = self.point if point is None else self._named(point) if isinstance(point, str) else point
+        chosen = self._point if point is None else self._named(point) if isinstance(point, str) else point
         labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
         return predict(
             self.transformer.eval(),

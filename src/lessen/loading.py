@@ -19,10 +19,11 @@ from transformers import (
 
 from lessen import artefact, builtin
 from lessen.certificate import check_promises
+from lessen.config import WRITTEN, LessenConfig
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.families import family_of
 from lessen.families.family import from_hugging_face, to_hugging_face
-from lessen.hf import WRITTEN, LessenConfig, LessenForSequenceClassification, LessenModel
+from lessen.hf import LessenForSequenceClassification, LessenModel
 from lessen.model.transformer import initialise
 from lessen.plan import FORMAT_VERSION, ExitShape, Shape, dense_shape
 

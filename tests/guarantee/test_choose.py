@@ -21,7 +21,6 @@ from lessen.guarantee import (
     selective_disagreement,
 )
 from lessen.guarantee.choose import leading
-from lessen.guarantee.power import fewest_rows
 
 
 def cascade(rows: int, steps: int, seed: int) -> Losses:
@@ -61,9 +60,9 @@ def test_the_first_failing_step_is_never_taken() -> None:
 
 
 def test_nothing_is_certified_from_too_little() -> None:
-    for rows in (1, 10, fewest_rows(0.01, 0.1) - 1):
+    for rows in (1, 10, rows_needed(0.01, 0.1, risk=0.0) - 1):
         assert certify(Losses(np.zeros((rows, 3)), 0.0, 1.0, "disagreement"), 0.01, 0.1).step is None
-    enough = Losses(np.zeros((fewest_rows(0.01, 0.1), 3)), 0.0, 1.0, "disagreement")
+    enough = Losses(np.zeros((rows_needed(0.01, 0.1, risk=0.0), 3)), 0.0, 1.0, "disagreement")
     assert certify(enough, 0.01, 0.1).step == 2
     assert certify(enough, 0.0, 0.1).step is None
 
@@ -119,8 +118,8 @@ def test_rows_needed_against_the_page(epsilon: float, rows: int) -> None:
 
 
 @pytest.mark.parametrize(("delta", "rows"), [(0.1, [22, 45, 114, 230, 460]), (0.05, [29, 59, 149, 299, 598])])
-def test_fewest_rows(delta: float, rows: list[int]) -> None:
-    assert [fewest_rows(epsilon, delta) for epsilon in (0.1, 0.05, 0.02, 0.01, 0.005)] == rows
+def test_rows_needed_where_no_loss_is_seen(delta: float, rows: list[int]) -> None:
+    assert [rows_needed(epsilon, delta, risk=0.0) for epsilon in (0.1, 0.05, 0.02, 0.01, 0.005)] == rows
 
 
 def test_rows_needed_for_drops_are_enough_and_not_too_many() -> None:

@@ -8,8 +8,9 @@ from conftest import TINY, ragged_ids, tiny_hugging_face
 from conftest import padded as pad_batch
 
 import lessen
+from lessen.config import LessenConfig
 from lessen.errors import InputError, LessenError, PlanError
-from lessen.hf import LessenConfig, LessenForSequenceClassification
+from lessen.hf import LessenForSequenceClassification
 from lessen.measure.rivals import RIVALS, build, dense_twin
 from lessen.plan import ExitShape, LayerShape
 from lessen.runtime.engine import run

@@ -75,7 +75,7 @@ def test_full_depth_equals_hugging_face(model, texts: list[str]) -> None:
 
 
 def test_in_bfloat16_a_batch_and_its_rows_agree_to_its_precision(texts: list[str]) -> None:
-    """8 bits of mantissa through six layers: a hundredth of the largest logit, five times what was seen."""
+    """8 bits of mantissa through six layers: a hundredth of the largest logit."""
     half = lessen.with_exits(
         lessen.load("builtin:minilm-l6", precision="bfloat16"), labels=["a", "b"], seed=1
     )

@@ -77,11 +77,6 @@ def rows_like_these(losses: Losses, epsilon: float, delta: float, *, power: floa
     return None
 
 
-def fewest_rows(epsilon: float, delta: float) -> int:
-    """Rows with which losses that are all zero are just certified: ln(delta) / ln(1 - epsilon)."""
-    return math.ceil(math.log(delta) / math.log1p(-epsilon))
-
-
 def _exact(epsilon: float, delta: float, power: float, risk: float) -> int:
     """The smallest number of rows: for each number of errors in turn, the fewest that pass with it."""
     rows = 1

@@ -40,14 +40,10 @@ def betting(losses: Losses, epsilon: float, *, delta: float = 0.1) -> Array:
         epsilon: In the losses' own unit.
         delta: The level the bets are made for; the p-values are valid at every level.
     """
-    span = losses.high - losses.low
-    bound = (epsilon - losses.low) / span
-    rows, steps = losses.values.shape
-    if bound <= 0:
-        return np.ones(steps)
-    if bound >= 1:
-        return np.zeros(steps)
-    scaled = (losses.values - losses.low) / span
+    scaled, bound = _in_unit_interval(losses, epsilon)
+    rows, steps = scaled.shape
+    if not 0 < bound < 1:
+        return np.full(steps, float(bound <= 0))
     seen = np.arange(1, rows + 1)[:, None]
     mean = (0.5 + scaled.cumsum(0)) / (seen + 1)
     variance = (0.25 + ((scaled - mean) ** 2).cumsum(0)) / (seen + 1)
@@ -59,14 +55,11 @@ def betting(losses: Losses, epsilon: float, *, delta: float = 0.1) -> Array:
 
 def hoeffding_bentkus(losses: Losses, epsilon: float) -> Array:
     """The smaller of Hoeffding's and Bentkus's bound (Bates et al. 2021); it ignores the variance."""
-    span = losses.high - losses.low
-    bound = (epsilon - losses.low) / span
-    rows, steps = losses.values.shape
-    if bound <= 0:
-        return np.ones(steps)
-    if bound >= 1:
-        return np.zeros(steps)
-    mean = ((losses.values - losses.low) / span).mean(0)
+    scaled, bound = _in_unit_interval(losses, epsilon)
+    rows, steps = scaled.shape
+    if not 0 < bound < 1:
+        return np.full(steps, float(bound <= 0))
+    mean = scaled.mean(0)
     below = np.minimum(mean, bound)
     with np.errstate(divide="ignore", invalid="ignore"):
         near = np.where(below > 0, below * np.log(below / bound), 0.0)
@@ -74,3 +67,9 @@ def hoeffding_bentkus(losses: Losses, epsilon: float) -> Array:
     hoeffding = np.exp(-rows * (near + far))
     bentkus = np.e * binom.cdf(np.ceil(rows * mean - 1e-9), rows, bound)
     return np.minimum(1.0, np.minimum(hoeffding, bentkus))
+
+
+def _in_unit_interval(losses: Losses, epsilon: float) -> tuple[Array, float]:
+    """Losses `[rows, steps]` and the bound, both as shares of the losses' range."""
+    span = losses.high - losses.low
+    return (losses.values - losses.low) / span, (epsilon - losses.low) / span

@@ -1,8 +1,8 @@
 """Latency: medians of repeated runs in one process, candidates in turn, so that drift hits all of them alike.
 
-A runtime's worker threads go on spinning after a call, on cores the next candidate needs: measured right
-after ONNX Runtime, PyTorch took two and a half times as long. So each turn waits until they sleep, and then
-runs the candidate untimed until its own threads and caches are warm.
+A runtime's worker threads go on spinning after a call, on cores the next candidate needs, which is then timed
+too slow. So each turn waits until they sleep, and then runs the candidate untimed until its own threads and
+caches are warm.
 """
 
 from __future__ import annotations

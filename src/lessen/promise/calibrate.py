@@ -148,30 +148,22 @@ def judge(
         rule: `certified`, or `expectation` or `plug-in`, which promise less.
     """
     taken = outputs.exits_taken(path, task)
-    return [
-        judge_one(outputs, taken, task, bound, delta / len(bounds), loss=loss, rule=rule) for bound in bounds
-    ]
+    return [_judge(outputs, taken, task, bound, delta / len(bounds), loss, rule) for bound in bounds]
 
 
-def judge_one(
+def _judge(
     outputs: Outputs,
     taken: NDArray[np.int64],
     task: Task,
     bound: float,
     delta: float,
-    *,
-    loss: Loss = "drop",
-    rule: Rule = "certified",
-    shuffled: bool = False,
+    loss: Loss,
+    rule: Rule,
 ) -> Verdict:
-    """`judge` for one bound, with the exits already taken.
-
-    Rows go into the test in the order of their hashes, so that nobody can try several, or as they are if they
-    are `shuffled` already.
-    """
     losses = losses_of(loss, outputs, taken, task, bound)
     if rule == "certified":
-        chosen = certify(losses if shuffled else losses.take(np.argsort(outputs.keys)), bound, delta)
+        # In the order of their hashes: not one that anybody could choose.
+        chosen = certify(losses.take(np.argsort(outputs.keys)), bound, delta)
     else:
         chosen = expectation(losses, bound) if rule == "expectation" else plug_in(losses, bound)
     if chosen.step is None:

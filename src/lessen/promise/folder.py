@@ -107,16 +107,14 @@ class Calibration:
         }
 
 
-def keep(
-    model: Any, tables: dict[str, Table], criteria: Sequence[str], label_range: float, reference: Any = None
-) -> Kept:
+def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_range: float) -> Kept:
     """Answers of a model on the `tune` and `calibration` tables, and the keys of the `train` table.
 
     A text that occurs more than once calibrates once: the tests need rows drawn independently.
     """
     return Kept(
-        tune=outputs_of(model, tables["tune"], reference),
-        calibration=outputs_of(model, without_repeats(tables["calibration"]), reference),
+        tune=outputs_of(model, tables["tune"]),
+        calibration=outputs_of(model, without_repeats(tables["calibration"])),
         seen=frozenset(row_key(text) for text in tables["train"].texts),
         criteria=tuple(criteria),
         label_range=label_range,

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lessen.guarantee import certify, plug_in
 from lessen.plan import Point
-from lessen.promise.calibrate import Loss, Rule, judge_one, losses_of
+from lessen.promise.calibrate import Loss, losses_of
 from lessen.promise.outputs import Outputs, Task
-
-RULES: tuple[Rule, ...] = ("certified", "plug-in")
 
 
 def resplit(
@@ -46,25 +45,24 @@ def resplit(
         (`early_oracle`).
     """
     taken = pool.exits_taken(path, task)
-    risks = losses_of(loss, pool, taken, task, bound).values.mean(0)
+    losses = losses_of(loss, pool, taken, task, bound)
+    over = losses.values.mean(0) > bound
     early = (taken < len(task.layers) - 1).mean(0)
     size = rows or max(1, len(pool) // 2)
     generator = np.random.default_rng(seed)
-    missed = dict.fromkeys(RULES, 0)
+    violations = plug_in_violations = 0
     reached = []
     for _ in range(count):
-        part = generator.integers(len(pool), size=size)
-        rest = pool.take(part), taken[part]
-        for rule in RULES:
-            step = judge_one(*rest, task, bound, delta, loss=loss, rule=rule, shuffled=True).chosen.step
-            missed[rule] += step is not None and bool(risks[step] > bound)
-            if rule == "certified":
-                reached.append(0.0 if step is None else early[step])
-    within = np.flatnonzero(risks <= bound)
+        drawn = losses.take(generator.integers(len(pool), size=size))
+        step, bold = certify(drawn, bound, delta).step, plug_in(drawn, bound).step
+        violations += step is not None and bool(over[step])
+        plug_in_violations += bold is not None and bool(over[bold])
+        reached.append(0.0 if step is None else early[step])
+    within = np.flatnonzero(~over)
     return {
         "resplits": count,
-        "violations": missed["certified"] / count,
-        "violations_plug_in": missed["plug-in"] / count,
+        "violations": violations / count,
+        "violations_plug_in": plug_in_violations / count,
         "early": float(np.mean(reached)),
         "early_oracle": float(early[within].max()) if len(within) else 0.0,
     }

@@ -1,0 +1,103 @@
+"""`config.json` as transformers reads and writes it: which fields there are, and that they make sense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from lessen.errors import PlanError
+from lessen.model.architecture import Architecture
+from lessen.plan import FORMAT_VERSION, FULL, Point, Shape, check_point, parse
+
+WRITTEN = (
+    "model_type",
+    "format_version",
+    "architecture",
+    "shape",
+    "points",
+    "point",
+    "path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "transformers_version",
+)
+"""The fields of `config.json`: no others are written, and `lessen.load` refuses a file that has others."""
+
+
+class LessenConfig(PreTrainedConfig):
+    """`config.json`: family facts, Shape, Points, and transformers' own `id2label` and `problem_type`."""
+
+    model_type = "lessen"
+
+    format_version: int = FORMAT_VERSION
+    architecture: dict | None = None
+    shape: dict | None = None
+    points: list | None = None
+    point: str = "full"
+    path: list | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.architecture is not None:
+            self.facts()
+            self.form()
+            self.choices()
+            self.steps()
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is written: the known fields only, whatever a trainer has set on the config."""
+        return {key: value for key, value in super().to_diff_dict().items() if key in WRITTEN}
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return self.facts().hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the token table."""
+        return self.facts().vocab_size
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Longest input, in tokens."""
+        return self.facts().max_tokens
+
+    def facts(self) -> Architecture:
+        """The validated `architecture` field."""
+        return parse(Architecture, self.architecture, self._where("architecture"))
+
+    def form(self) -> Shape:
+        """The validated `shape` field."""
+        return parse(Shape, self.shape, self._where("shape"))
+
+    def choices(self) -> dict[str, Point]:
+        """The validated Points by name; "full" is always among them."""
+        points = self._points("points", self.points)
+        named = {point.name: point for point in points}
+        if len(named) < len(points):
+            raise PlanError(f"{self._where('points')}: two points have the same name")
+        return {FULL.name: FULL, **named}
+
+    def steps(self) -> list[Point]:
+        """The validated `path`: what the dial chooses from, most careful first."""
+        return self._points("path", self.path)
+
+    def _points(self, field: str, raw: list | None) -> list[Point]:
+        points = []
+        for place, value in enumerate(raw or []):
+            where = self._where(f"{field}[{place}]")
+            points.append(parse(Point, value, where))
+            try:
+                check_point(points[-1], self.form())
+            except PlanError as error:
+                raise PlanError(f"{where}.{error}") from None
+        return points
+
+    def _where(self, field: str) -> str:
+        name = getattr(self, "_name_or_path", "")
+        return f"{name}/config.json: {field}" if name else f"config.json: {field}"
