@@ -20,7 +20,7 @@ from lessen.data.reading import read
 from lessen.loading import load
 from lessen.measure.evaluation import answers_at
 from lessen.measure.metrics import quality
-from lessen.measure.side_by_side import build_rivals, compare
+from lessen.measure.side_by_side import Contestant, build_rivals, compare
 from lessen.runtime.text import encode
 
 FOLDER = CACHE / "sst2"
@@ -54,17 +54,20 @@ def main() -> None:
     chosen = random.Random(0).sample(range(len(test)), options.rows)
     calibration = encode(model.tokenizer, tune.texts[:300], 512)
     rivals = build_rivals(RIVALS, model, options.threads, calibration)
-    rows = compare(
-        models,
-        model,
-        [everything[i] for i in chosen],
-        None,
+    contestant = Contestant(
+        models=models,
+        reference=model,
+        encoded=[everything[i] for i in chosen],
+        labels=None,
         points=points,
         rivals=rivals,
+    )
+    rows = compare(
+        {"sst2": contestant},
         batch_sizes=(1, 8, 32),
         thread_count=options.threads,
         seconds=options.seconds,
-    )
+    )["sst2"]
     accuracy: dict[str, Any] = {}
     labels = test.labels or []
     for kind, each in models.items():

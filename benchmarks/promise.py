@@ -69,7 +69,7 @@ def pool_of(task: str, folder: Path, model: Any, kept: Kept) -> Outputs:
 def measure(name: str, count: int) -> dict[str, Any]:
     """All losses and bounds of one task."""
     folder = folder_of(name)
-    model = load(folder)
+    model = load(folder, promises=False)
     kept = Kept.load(folder / KEPT)
     task = task_of(model, kept.label_range)
     pool = pool_of(name, folder, model, kept)

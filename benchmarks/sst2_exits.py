@@ -85,7 +85,7 @@ def run_seed(files: dict[str, Path], seed: int, epochs: float, objective: str) -
     if not (out / "training.json").exists():
         compress(plan, system, out)
     record = json.loads((out / "training.json").read_text())
-    model = load(out)
+    model = load(out, promises=False)
     tables = {name: read(str(path)) for name, path in files.items()}
     encoded = encode(model.tokenizer, tables["test"].texts, 512)
     labels = tables["test"].labels or []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -97,3 +99,45 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(model_folder("minilm-l6")).save_pretrained(folder)
     return folder
+
+
+GOOD = ["good fine film", "a great story", "i love it", "wonderful acting"]
+BAD = ["bad dull film", "a poor story", "i hate it", "terrible acting"]
+
+
+def rows(count: int) -> list[tuple[str, str]]:
+    made = []
+    for i in range(count):
+        words, label = (GOOD, "pos") if i % 2 else (BAD, "neg")
+        made.append((f"{words[i % 4]} number {i}", label))
+    return made
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four hundred labelled reviews."""
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows(400)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model compressed on them, with two certified Points."""
+    out = tmp_path_factory.mktemp("out") / "small"
+    code, _, _ = run(
+        "compress", tiny_checkpoint, "--data", data, "--out", out, "--epochs", 4, "--learning-rate", 1e-3,
+        "--max-drop", "20%", "--max-drop", "10%", "--json",
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    from lessen.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0), out.getvalue(), err.getvalue()

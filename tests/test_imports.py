@@ -13,6 +13,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "artefact": {"errors"},
     "builtin": {"errors"},
     "certificate": {"errors", "plan", "artefact"},
+    "card": {"errors", "artefact", "certificate"},
     "guarantee": set(),
     "model": {"errors", "plan"},
     "config": {"errors", "plan", "model"},
@@ -21,21 +22,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"errors", "builtin"},
     "runtime": {"errors", "plan", "certificate", "model", "depth", "data"},
     "train": {"errors", "plan", "depth", "data", "runtime"},
-    "hf": {"errors", "plan", "artefact", "certificate", "model", "config", "depth", "data", "runtime"},
+    "hf": {
+        "errors", "plan", "artefact", "certificate", "card", "model", "config", "depth", "data", "runtime",
+    },
     "loading": {"errors", "plan", "artefact", "builtin", "certificate", "model", "config", "families", "hf"},
     "measure": {"errors", "plan", "model", "families", "depth", "runtime", "hf", "loading"},
     "promise": {
         "errors", "plan", "artefact", "certificate", "guarantee", "depth", "data", "runtime", "hf", "loading",
         "measure",
     },
-    "report": {"errors", "artefact", "certificate"},
+    "report": {
+        "errors", "plan", "artefact", "certificate", "model", "data", "runtime", "measure", "promise",
+    },
     "systems": {
         "errors", "plan", "artefact", "certificate", "depth", "data", "runtime", "train", "loading",
-        "measure", "promise", "report",
+        "measure", "promise", "card",
     },
     "cli": {
-        "errors", "plan", "artefact", "certificate", "model", "data", "runtime", "train", "hf", "loading",
-        "measure", "promise", "report", "systems",
+        "errors", "plan", "artefact", "certificate", "card", "model", "data", "runtime", "train", "hf",
+        "loading", "measure", "promise", "report", "systems",
     },
 }  # fmt: skip
 """What each room may import, rooms in order; a new one is added here and in docs/architecture.md."""

@@ -23,10 +23,16 @@ DESCRIBING = (
     "training.json",
     "certificate.json",
     "calibration.safetensors",
+    "audit.safetensors",
     "report.html",
+    "report.json",
+    "report.png",
     "README.md",
 )
-"""Files that speak of one set of weights; they do not outlive it."""
+"""Files that speak of one set of weights; they go where it goes, and do not outlive it."""
+
+PRIVATE = ("plan.json", "training.json", "calibration.safetensors", "audit.safetensors", "report.*")
+"""Of them those that tell of the user's data or folders, and are not uploaded."""
 
 
 @contextmanager
@@ -62,10 +68,15 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         ArtefactError: When it cannot be written; the old file stays.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for any content."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(content)
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)

@@ -7,13 +7,17 @@ lives in `transformer`, whose form is given by the config's `architecture` and `
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -24,13 +28,15 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from lessen.artefact import replacing_folder
-from lessen.certificate import without_certificate
+from lessen.artefact import CONFIG, DESCRIBING, PRIVATE, replacing_folder, write_json
+from lessen.card import write_card
+from lessen.certificate import FILE as CERTIFICATE
+from lessen.certificate import check_promises, digests_of, without_certificate
 from lessen.config import LessenConfig
 from lessen.data.table import Text
 from lessen.depth.exits import every_exit
 from lessen.depth.losses import Objective, task_loss, weighted
-from lessen.errors import PlanError
+from lessen.errors import LessenError, PlanError
 from lessen.model.heads import pool
 from lessen.model.rows import rows_of_mask, scatter
 from lessen.model.transformer import Transformer, initialise
@@ -40,6 +46,8 @@ from lessen.runtime.engine import run
 from lessen.runtime.predict import Prediction, predict
 from lessen.runtime.text import batches, collate, encode
 
+NOT_OF_A_TOKENIZER = ("is_local", "local_files_only", "name_or_path")
+
 
 class LessenPreTrainedModel(PreTrainedModel):
     """What the shells share: building, initialising, saving, and turning padded batches into ragged ones."""
@@ -48,6 +56,9 @@ class LessenPreTrainedModel(PreTrainedModel):
     base_model_prefix = "transformer"
     _supports_sdpa = True
     _no_split_modules = ["Block"]
+
+    folder: Path | None = None
+    """Where it was loaded from."""
 
     def __init__(self, config: LessenConfig) -> None:
         super().__init__(config)
@@ -70,24 +81,84 @@ class LessenPreTrainedModel(PreTrainedModel):
         self.transformer.embeddings.token = value
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Write config, weights and tokenizer (if attached); an old folder is replaced when all is written.
+        """Write config, weights, tokenizer (if attached) and model card.
 
-        A certificate is about the folder it lies in: the Points written are uncertified until they are
-        calibrated there.
+        An old folder is replaced when all is written. If the weights are still those the model was loaded
+        with, the certificate and the other files about them go along; else Points are written uncertified.
 
         Raises:
             ArtefactError: When the folder cannot be written; what was there before stays.
         """
-        points = self.config.points
-        plain = [without_certificate(p) for p in self.config.choices().values() if p != FULL]
-        self.config.points = [p.model_dump(mode="json", exclude_none=True) for p in plain]
+        target = Path(save_directory)
+        with replacing_folder(target) as fresh:
+            super().save_pretrained(fresh, **kwargs)
+            if self.tokenizer is not None:
+                _save_tokenizer(self.tokenizer, fresh)
+            if not self._bring_certificate(fresh):
+                plain = [without_certificate(p) for p in self.config.choices().values() if p != FULL]
+                points = [p.model_dump(mode="json", exclude_none=True) for p in plain]
+                write_json(fresh / CONFIG, self.config.to_diff_dict() | {"points": points})
+            write_card(fresh, target.name)
+
+    def _bring_certificate(self, fresh: Path) -> bool:
+        """Copy what speaks of these weights, if they are unchanged; whether a certificate is among it."""
+        source = self.folder
+        if source is None or not source.is_dir() or digests_of(source) != digests_of(fresh):
+            return False
+        for name in DESCRIBING:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, fresh / name)
         try:
-            with replacing_folder(Path(save_directory)) as fresh:
-                super().save_pretrained(fresh, **kwargs)
-                if self.tokenizer is not None:
-                    self.tokenizer.save_pretrained(fresh)
-        finally:
-            self.config.points = points
+            return check_promises(fresh, self.config.choices().values()) is not None
+        except LessenError:
+            (fresh / CERTIFICATE).unlink()
+            return False
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload model",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        **unused: Any,
+    ) -> str:
+        """Upload what `save_pretrained` writes, but for files that tell of the user's data or folders.
+
+        `lessen.load(repo_id)` gives the model back, and its certificate where one holds.
+
+        Args:
+            repo_id: `name` or `organisation/name`; made if it is not there.
+            commit_message: Of the upload.
+            commit_description: Of the upload.
+            private: Of a new repository.
+            token: Of the hub; the one stored by its login command if None.
+            revision: Branch to upload to.
+            create_pr: Propose the upload instead.
+            unused: Other options of transformers, which do not apply.
+
+        Returns:
+            The page of the upload.
+        """
+        hub = HfApi(token=token)
+        repo = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            hub.create_branch(repo, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place, repo.split("/")[-1])
+            self.save_pretrained(folder)
+            return hub.upload_folder(
+                repo_id=repo,
+                folder_path=folder,
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+                ignore_patterns=list(PRIVATE),
+            )
 
     def _ragged(
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
@@ -324,6 +395,14 @@ def _tokenizer_of(model: LessenPreTrainedModel) -> PreTrainedTokenizerBase:
     if model.tokenizer is None:
         raise PlanError("the model has no tokenizer; load it with lessen.load or set model.tokenizer")
     return model.tokenizer
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Without the fields in which transformers notes how it was loaded: they would change with the place."""
+    tokenizer.save_pretrained(folder)
+    place = folder / "tokenizer_config.json"
+    content = json.loads(place.read_text(encoding="utf-8"))
+    write_json(place, {key: value for key, value in content.items() if key not in NOT_OF_A_TOKENIZER})
 
 
 def register() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -66,10 +67,15 @@ def load(
     source = _resolve(name)
     config = _config_of(source)
     own = isinstance(config, LessenConfig)
+    if own and not Path(source).is_dir():
+        source = _downloaded(source)
+        config = _config_of(source)
     certificate = check_promises(Path(source), config.choices().values()) if own and promises else None
     model = _load_own(Path(source), config) if own else _load_foreign(source, config)
     model = model.to(getattr(torch, precision)).eval()
     model.tokenizer = _tokenizer(source)
+    if own:
+        model.folder = Path(source)
     if certificate is not None and certificate.precision == precision:
         model.honour_certificate()
     if point is not None:
@@ -204,6 +210,14 @@ def _config_of(source: str) -> PreTrainedConfig:
     if not isinstance(config, LessenConfig):
         family_of(config.model_type)
     return config
+
+
+def _downloaded(name: str) -> str:
+    """The folder a lessen model of the hub is kept in on this machine."""
+    try:
+        return snapshot_download(name)
+    except Exception as error:  # of the network, the hub or the disk
+        raise InputError(f"cannot download {name!r}: {_first_line(error)}") from None
 
 
 def _check_own_config(raw: dict[str, Any], source: str) -> None:

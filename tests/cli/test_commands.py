@@ -6,49 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import run
 
 import lessen
-from lessen.cli import main
-
-GOOD = ["good fine film", "a great story", "i love it", "wonderful acting"]
-BAD = ["bad dull film", "a poor story", "i hate it", "terrible acting"]
-
-
-def rows(count: int) -> list[tuple[str, str]]:
-    made = []
-    for i in range(count):
-        words, label = (GOOD, "pos") if i % 2 else (BAD, "neg")
-        made.append((f"{words[i % 4]} number {i}", label))
-    return made
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "reviews.csv"
-    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows(400)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def small(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("out") / "small"
-    code, _, _ = run(
-        "compress", tiny_checkpoint, "--data", data, "--out", out, "--epochs", 4, "--learning-rate", 1e-3,
-        "--max-drop", "20%", "--max-drop", "10%", "--json",
-    )  # fmt: skip
-    assert code == 0
-    return out
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    import contextlib
-    import io
-
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    return int(stop.value.code or 0), out.getvalue(), err.getvalue()
 
 
 def test_compress_makes_a_folder_whose_figures_repeat(small: Path, data: Path) -> None:

@@ -179,8 +179,21 @@ def test_a_model_whose_points_claim_a_certificate_needs_it(folder: Path) -> None
     calibrated(folder, bounds=(0.05,))
     model = lessen.load(folder)
     assert model.points["drop-5%"].promise.kind == "certified"
-    model.save_pretrained(folder.with_name("elsewhere"))
-    assert lessen.load(folder.with_name("elsewhere")).points["drop-5%"].promise.kind == "uncertified"
+    elsewhere = folder.with_name("elsewhere")
+    model.save_pretrained(elsewhere)
+    assert lessen.load(elsewhere).points["drop-5%"].promise.kind == "certified", "the same weights"
+    assert (elsewhere / KEPT).exists()
+    copy = lessen.load(folder)
+    with torch.no_grad():
+        next(copy.transformer.exits.parameters()).add_(1e-3)
+    copy.save_pretrained(elsewhere)
+    assert lessen.load(elsewhere).points["drop-5%"].promise.kind == "uncertified"
+    assert not (elsewhere / "certificate.json").exists()
+    assert not (elsewhere / KEPT).exists(), "answers of other weights"
+    other = lessen.load(folder)
+    other.config.points[0]["exits"]["first_layer"] = 2
+    other.save_pretrained(elsewhere)
+    assert lessen.load(elsewhere).points["drop-5%"].promise.kind == "uncertified", "not the Point certified"
     assert model.points["drop-5%"].promise.kind == "certified"
     half = lessen.load(folder, precision="bfloat16")
     assert half.point.name == "drop-5%"

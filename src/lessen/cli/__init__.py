@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import typer
 
-from lessen.cli import bench, calibrate, compress, demo, evaluate, inspect, predict
+from lessen.cli import bench, calibrate, compress, demo, evaluate, inspect, predict, report
 
 app = typer.Typer(
     name="lessen",
@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "bench": bench,
     "predict": predict,
+    "report": report,
     "inspect": inspect,
 }
 for name, module in COMMANDS.items():

@@ -14,6 +14,7 @@ from lessen.cli.output import (
     Task,
     TextColumn,
     emit,
+    numbers,
     percent,
     precision_of,
     say,
@@ -59,14 +60,14 @@ def command(
     from lessen.loading import load
     from lessen.measure.machine import machine
     from lessen.measure.rivals import RIVALS
-    from lessen.measure.side_by_side import build_rivals, compare
+    from lessen.measure.side_by_side import Contestant, build_rivals, compare
     from lessen.runtime.text import encode
 
     kinds = [kind for kind in against.split(",") if kind and kind != "none"]
     for kind in kinds:
         if kind not in RIVALS:
             raise InputError(f"--against {kind}: choose from {', '.join(RIVALS)}")
-    sizes = _numbers(batch)
+    sizes = numbers(batch, "--batch")
     models: dict[str, Any] = {}
     for name in precision.split(","):
         models["lessen" if name == "float32" else "lessen-bf16"] = load(model, precision=precision_of(name))
@@ -88,17 +89,15 @@ def command(
     calibration = encode(first.tokenizer, source.take(others).texts, first.config.facts().max_tokens)
     points = [first.use(name).point for name in point] if point else list(first.points.values())
     count = thread_count or torch.get_num_threads()
-    result = compare(
-        models,
-        first,
-        encoded,
-        sample.labels if fits else None,
+    contestant = Contestant(
+        models=models,
+        reference=first,
+        encoded=encoded,
+        labels=sample.labels if fits else None,
         points=points,
         rivals=build_rivals(kinds, first, count, calibration),
-        batch_sizes=sizes,
-        thread_count=count,
-        seconds=seconds,
     )
+    result = compare({model: contestant}, batch_sizes=sizes, thread_count=count, seconds=seconds)[model]
     if as_json:
         emit({"rows": [row.as_dict() for row in result], "threads": count, "machine": machine()})
         return
@@ -139,13 +138,3 @@ def show(result: Any, title: str) -> None:
         ],
         title,
     )
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise InputError(f"--batch {text}: expected sizes such as 1,8,32")
-    return numbers

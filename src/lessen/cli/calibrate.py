@@ -60,12 +60,12 @@ def command(
     Rows that training saw are left out and counted. Points certified together share the risk of being wrong.
     Where nothing can be certified the model answers at full depth, and the reason is printed.
     """
+    from lessen.card import write_card
     from lessen.certificate import one_digest
     from lessen.data.reading import read
     from lessen.promise.folder import calibrate_folder, rows_for
     from lessen.promise.outputs import task_of
     from lessen.promise.resplits import resplit
-    from lessen.report.card import write_card
 
     asked = asked_of(max_drop, confidence, loss, rule)
     rows = None

@@ -36,7 +36,7 @@ def command(
     from lessen.certificate import read_certificate
     from lessen.measure.evaluation import answers_at, evaluate
     from lessen.measure.metrics import quality
-    from lessen.measure.side_by_side import build_rivals, compare
+    from lessen.measure.side_by_side import Contestant, build_rivals, compare
     from lessen.plan import FULL
     from lessen.runtime.text import encode
     from lessen.systems import system_of
@@ -64,17 +64,15 @@ def command(
     dense = quality(rivals["torch"](encoded).double().numpy(), test.labels, model.problem_type)
     say("timing against the dense Hugging Face model, interleaved")
     timed = random.Random(seed).sample(range(len(test)), min(TIMED_ROWS, len(test)))
-    rows = compare(
-        {"lessen": model},
-        model,
-        [encoded[i] for i in timed],
-        None,
+    contestant = Contestant(
+        models={"lessen": model},
+        reference=model,
+        encoded=[encoded[i] for i in timed],
+        labels=None,
         points=[FULL] if early == FULL else [FULL, early],
         rivals=rivals,
-        batch_sizes=[1],
-        thread_count=count,
-        seconds=TIMED_SECONDS,
     )
+    rows = compare({"demo": contestant}, batch_sizes=[1], thread_count=count, seconds=TIMED_SECONDS)["demo"]
     ms = {row.name if row.kind == "lessen" else "hugging face": row.ms for row in rows}
     logits, layers = answers_at(model, encoded, early)
     certificate = read_certificate(out)

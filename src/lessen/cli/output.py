@@ -142,3 +142,18 @@ def parse_share(text: str, option: str) -> float:
             f"{option} {text}: must be at least 0 and below 100%; 1% means one point in a hundred"
         )
     return value
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """`1,8,32` as numbers.
+
+    Raises:
+        InputError: When it is something else.
+    """
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise InputError(f"{option} {text}: expected sizes such as 1,8,32")
+    return found

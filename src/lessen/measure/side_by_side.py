@@ -57,41 +57,57 @@ class Row:
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
-def compare(
-    models: Mapping[str, Any],
-    reference: Any,
-    encoded: Sequence[Encoded],
-    labels: Sequence[object] | None,
-    *,
-    points: Sequence[Point],
-    rivals: Mapping[str, Rival],
-    batch_sizes: Sequence[int],
-    thread_count: int,
-    seconds: float = 10.0,
-) -> list[Row]:
-    """Time Points and rivals on the same batches.
+@dataclass(frozen=True)
+class Contestant:
+    """One model, and the same weights in other runtimes.
 
-    Args:
-        models: The model by kind (`lessen`, `lessen-bf16`, ...): the same weights in different precisions.
+    Attributes:
+        models: The model by kind (`lessen`, `lessen-bf16`): the same weights in different precisions.
         reference: The model in float32, which float32 rivals must agree with.
         encoded: Rows to time on, in random order.
         labels: Of the rows, for the quality column; None leaves it empty.
         points: Points of each model.
         rivals: From `build_rivals`.
+    """
+
+    models: Mapping[str, Any]
+    reference: Any
+    encoded: Sequence[Encoded]
+    labels: Sequence[object] | None
+    points: Sequence[Point]
+    rivals: Mapping[str, Rival]
+
+
+def compare(
+    contestants: Mapping[str, Contestant],
+    *,
+    batch_sizes: Sequence[int],
+    thread_count: int,
+    seconds: float = 10.0,
+) -> dict[str, list[Row]]:
+    """Time the Points of every contestant and its rivals on the same batches, all interleaved.
+
+    Args:
+        contestants: By name.
         batch_sizes: Rows given at once.
         thread_count: Threads for everyone.
         seconds: Time for each batch size.
+
+    Returns:
+        Rows by contestant, batch size by batch size.
 
     Raises:
         LessenError: When a float32 rival's answers differ from ours.
     """
     with threads(thread_count):
-        truth = run_all(reference, encoded, FULL, len(encoded))
-        for kind, rival in rivals.items():
-            must_agree(kind, rival(encoded), truth)
-        rows: list[Row] = []
+        for one in contestants.values():
+            truth = run_all(one.reference, one.encoded, FULL, len(one.encoded))
+            for kind, rival in one.rivals.items():
+                must_agree(kind, rival(one.encoded), truth)
+        rows: dict[str, list[Row]] = {name: [] for name in contestants}
         for size in batch_sizes:
-            rows += _one_size(models, rivals, encoded, labels, points, size, seconds, reference.problem_type)
+            for name, found in _one_size(contestants, size, seconds).items():
+                rows[name] += found
         return rows
 
 
@@ -143,39 +159,43 @@ def _rival_all(rival: Any, encoded: Sequence[Encoded], batch: int) -> torch.Tens
     return torch.cat([rival(encoded[start : start + batch]) for start in range(0, len(encoded), batch)])
 
 
-def _one_size(
-    models: Mapping[str, Any],
-    rivals: Mapping[str, Rival],
-    encoded: Sequence[Encoded],
-    labels: Sequence[object] | None,
-    points: Sequence[Point],
-    batch: int,
-    seconds: float,
-    problem_type: str,
-) -> list[Row]:
-    candidates: dict[tuple[str, str], Callable[[], torch.Tensor]] = {}
-    for kind, model in models.items():
-        for point in points:
-            candidates[kind, point.name] = partial(run_all, model, encoded, point, batch)
-    for kind, rival in rivals.items():
-        candidates[kind, "dense"] = partial(_rival_all, rival, encoded, batch)
-    values: dict[tuple[str, str], float | None] = dict.fromkeys(candidates)
-    if labels is not None:
-        for key, call in candidates.items():
-            values[key] = quality(call().double().numpy(), labels, problem_type)
-    keys = {" ".join(key): key for key in candidates}
-    timings = interleaved({name: candidates[key] for name, key in keys.items()}, seconds=seconds)
-    length = float(np.mean([len(row.ids) for row in encoded]))
-    return [
-        Row(
-            kind=keys[name][0],
-            name=keys[name][1],
-            batch=batch,
-            length=length,
-            ms=timing.median_ms / len(encoded),
-            value=values[keys[name]],
-            low=timing.low_ms / len(encoded),
-            high=timing.high_ms / len(encoded),
+def _one_size(contestants: Mapping[str, Contestant], batch: int, seconds: float) -> dict[str, list[Row]]:
+    calls = {
+        (name, *key): call
+        for name, one in contestants.items()
+        for key, call in _candidates(one, batch).items()
+    }
+    values: dict[tuple[str, str, str], float | None] = dict.fromkeys(calls)
+    for (name, kind, point), call in calls.items():
+        one = contestants[name]
+        if one.labels is not None:
+            logits = call().double().numpy()
+            values[name, kind, point] = quality(logits, one.labels, one.reference.problem_type)
+    timings = interleaved({"\n".join(key): call for key, call in calls.items()}, seconds=seconds)
+    rows: dict[str, list[Row]] = {name: [] for name in contestants}
+    for (name, kind, point), value in values.items():
+        timing, encoded = timings[f"{name}\n{kind}\n{point}"], contestants[name].encoded
+        rows[name].append(
+            Row(
+                kind=kind,
+                name=point,
+                batch=batch,
+                length=float(np.mean([len(row.ids) for row in encoded])),
+                ms=timing.median_ms / len(encoded),
+                value=value,
+                low=timing.low_ms / len(encoded),
+                high=timing.high_ms / len(encoded),
+            )
         )
-        for name, timing in timings.items()
-    ]
+    return rows
+
+
+def _candidates(one: Contestant, batch: int) -> dict[tuple[str, str], Callable[[], torch.Tensor]]:
+    """What is timed, by kind and Point."""
+    calls: dict[tuple[str, str], Callable[[], torch.Tensor]] = {}
+    for kind, model in one.models.items():
+        for point in one.points:
+            calls[kind, point.name] = partial(run_all, model, one.encoded, point, batch)
+    for kind, rival in one.rivals.items():
+        calls[kind, "dense"] = partial(_rival_all, rival, one.encoded, batch)
+    return calls

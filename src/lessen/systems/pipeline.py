@@ -19,6 +19,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 
 from lessen.artefact import replacing_folder, write_json
+from lessen.card import write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
 from lessen.data.splits import split, without
@@ -30,7 +31,6 @@ from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
 from lessen.plan import ExitShape, Strict, parse
 from lessen.promise.folder import FEWEST_ROWS, KEPT, Asked, Calibration, calibrate_folder, keep
-from lessen.report.card import write_card
 from lessen.runtime.text import encode
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe, fine_tune

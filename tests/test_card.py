@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lessen.report.card import card_of, write_card
+from lessen.card import card_of, write_card
 
 RULE = {"criterion": "entropy", "threshold": 0.2}
 CONFIG = {

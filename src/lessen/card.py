@@ -36,14 +36,20 @@ def card_of(folder: Path, name: str | None = None) -> str:
     parts = [
         _front(plan),
         f"# {name or folder.name}\n",
-        f"`{plan.get('model', 'a model')}` with early exits, made by lessen "
-        f"(system `{plan.get('system', '?')}`) on `{plan.get('data', '?')}`. It answers at point "
+        f"`{_public(plan.get('model', 'a model'))}` with early exits, made by lessen "
+        f"(system `{plan.get('system', '?')}`) on `{_public(plan.get('data', '?'))}`. It answers at point "
         f"`{config.get('point', 'full')}`.\n",
         _table(record, config),
         _promise(certificate),
         _use(config),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _public(source: str) -> str:
+    """Where something came from, without the folders of the machine it lay on."""
+    local = source.startswith(("/", ".", "~")) or "\\" in source or source.count("/") > 1
+    return Path(source).name if local else source
 
 
 def _front(plan: dict[str, Any]) -> str:

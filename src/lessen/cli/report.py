@@ -1,0 +1,159 @@
+"""`lessen report`: a page about one model or several, made to be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lessen.cli.output import (
+    Json,
+    LabelColumn,
+    PairColumn,
+    Task,
+    TextColumn,
+    Threads,
+    emit,
+    numbers,
+    percent,
+    precision_of,
+    say,
+)
+from lessen.errors import InputError, LessenError
+
+FEWEST_ROWS = 50
+KINDS = {"float32": "lessen", "bfloat16": "lessen-bf16"}
+
+
+def command(
+    models: Annotated[list[str], typer.Argument(help="Model folders of one task, the main one first.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Rows to report on; else the test rows the first model's data was split into."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; else the first model's folder.")] = None,
+    against: Annotated[str, typer.Option(help="Rivals, separated by commas; none for none.")] = "torch",
+    batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8",
+    rows: Annotated[int, typer.Option(min=1, help="How many rows to time on.")] = 48,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time for each batch size.")] = 20.0,
+    precision: Annotated[str, typer.Option(help="float32, or float32,bfloat16.")] = "float32",
+    with_examples: Annotated[
+        bool, typer.Option("--with-examples", help="Show some of the rows; else built-in sentences.")
+    ] = False,
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows to time on.")] = 0,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    task: Task = None,
+    as_json: Json = False,
+) -> None:
+    """Write report.html, report.png and report.json: quality, depth, time, exits, and what is certified.
+
+    The page needs no script and fetches nothing. Rows that any of the models was trained, tuned or calibrated
+    on are left out.
+    """
+    import torch
+
+    from lessen.report.gather import Timing, gather
+    from lessen.report.page import write_report
+
+    folder = out or Path(models[0])
+    if not folder.is_dir() and (out is None or folder.exists()):
+        raise InputError(f"{folder} is not a folder; name one with --out")
+    kinds = [kind for kind in against.split(",") if kind and kind != "none"]
+    subjects = _subjects(models, precision)
+    table, about = _rows(subjects, data, (text_column, pair_column, label_column, task))
+    say(f"{len(table):,} rows: {about}")
+    timing = Timing(kinds, numbers(batch, "--batch"), rows, seconds, threads or torch.get_num_threads(), seed)
+    facts = gather(subjects, table, about, timing, with_examples=with_examples)
+    places = {kind: str(place) for kind, place in write_report(facts, folder).items()}
+    if as_json:
+        emit({"files": places, **facts})
+        return
+    for model in facts["models"]:
+        spots = {spot["name"]: spot for spot in model["points"]}
+        own, full = spots[model["point"]], spots["full"]
+        print(
+            f"{model['name']}: {model['metric']} {percent(own['value'])} at point {own['name']} with "
+            f"{own['mean_layers']:.2f} of {model['depth']} layers, {percent(full['value'])} at full depth"
+        )
+    print("\n".join(places.values()))
+
+
+def _subjects(models: list[str], precisions: str) -> list[Any]:
+    from lessen.hf import LessenForSequenceClassification
+    from lessen.loading import load
+    from lessen.report.gather import Subject
+
+    wanted = [precision_of(name) for name in precisions.split(",")]
+    if "float32" not in wanted:
+        raise InputError(f"--precision {precisions}: float32 must be among them, certificates are about it")
+    names = _names(models)
+    subjects = []
+    for name, model in zip(names, models, strict=True):
+        loaded = {KINDS[precision]: load(model, precision=precision) for precision in wanted}
+        if not isinstance(loaded["lessen"], LessenForSequenceClassification):
+            raise InputError(f"{model} has no classifier to report on; compress it on a task first")
+        subjects.append(Subject(name, Path(model), loaded))
+    return subjects
+
+
+def _names(models: list[str]) -> list[str]:
+    """The folders' own names, or their whole paths where those are equal."""
+    if len({str(Path(model).resolve()) for model in models}) < len(models):
+        raise InputError("the same model is named twice")
+    short = [Path(model).resolve().name or model for model in models]
+    return short if len(set(short)) == len(short) else models
+
+
+def _rows(subjects: list[Any], data: str | None, columns: tuple[str | None, ...]) -> tuple[Any, str]:
+    """Rows none of the models has seen, and what they are."""
+    from lessen.data.reading import read
+    from lessen.data.table import row_key
+
+    text, pair, label, task = columns
+    if data is not None:
+        table = read(data, text=text, pair=pair, label=label, task=task or subjects[0].model.problem_type)
+        about = data
+    else:
+        table, about = _test_rows(subjects[0].folder)
+    if table.kind is not None and table.kind != subjects[0].model.problem_type:
+        name, kind = subjects[0].name, subjects[0].model.problem_type
+        raise InputError(f"{about} is for {table.kind}, {name} was trained for {kind}")
+    seen = {key for subject in subjects for key in _seen(subject.folder)}
+    fresh = [row for row, each in enumerate(table.texts) if row_key(each) not in seen]
+    if len(fresh) < FEWEST_ROWS:
+        raise InputError(
+            f"{about}: {len(fresh)} rows are left that no model has seen, at least {FEWEST_ROWS} are needed; "
+            "give others with --data"
+        )
+    if len(fresh) < len(table):
+        about += f", without {len(table) - len(fresh):,} that a model had seen"
+    return table.take(fresh), about
+
+
+def _test_rows(folder: Path) -> tuple[Any, str]:
+    """The test rows of the data a model was made from, read and split again."""
+    import json
+
+    from lessen.plan import parse
+    from lessen.systems.pipeline import CompressionPlan, read_splits
+
+    place = folder / "plan.json"
+    try:
+        plan = parse(CompressionPlan, json.loads(place.read_text(encoding="utf-8")), str(place))
+        return read_splits(plan)["test"], f"test rows of {plan.test_data or plan.data}"
+    except (OSError, ValueError, LessenError) as error:
+        raise InputError(f"the test rows of {folder} cannot be read again ({error}); give --data") from None
+
+
+def _seen(folder: Path) -> frozenset[str]:
+    from lessen.promise.folder import KEPT
+    from lessen.promise.outputs import Kept
+
+    if not (folder / KEPT).exists():
+        return frozenset()
+    kept = Kept.load(folder / KEPT)
+    return kept.seen | set(kept.tune.keys) | set(kept.calibration.keys)
