@@ -23,8 +23,7 @@ from results import CACHE, data_folder, write_results
 from lessen.data.reading import read
 from lessen.loading import load
 from lessen.promise.calibrate import LOSSES, freeze_path, judge
-from lessen.promise.folder import KEPT
-from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, task_of
+from lessen.promise.outputs import KEPT, Kept, Outputs, Task, outputs_of, task_of
 from lessen.promise.resplits import resplit
 from lessen.systems import system_of
 from lessen.systems.pipeline import CompressionPlan, compress, plan_for, read_splits
@@ -73,15 +72,14 @@ def measure(name: str, count: int) -> dict[str, Any]:
     kept = Kept.load(folder / KEPT)
     task = task_of(model, kept.label_range)
     pool = pool_of(name, folder, model, kept)
-    rows = min(ROWS, len(pool) // 2)
     lines = []
     for loss in LOSSES:
         for bound in BOUNDS:
             path = freeze_path(kept.tune, task, kept.criteria, bound, loss)
-            found = resplit(pool, path, task, bound, DELTA, loss=loss, count=count, rows=rows)
+            found = resplit(pool, path, task, bound, DELTA, loss=loss, count=count, rows=ROWS)
             lines.append({"loss": loss, "epsilon": bound, "steps": len(path), **found})
             print(name, json.dumps(lines[-1]), flush=True)
-    return {"pool": len(pool), "rows": rows, "tuning_rows": len(kept.tune), "lines": lines}
+    return {"pool": len(pool), "rows": ROWS, "tuning_rows": len(kept.tune), "lines": lines}
 
 
 def seconds_for(rows: int) -> float:

@@ -32,8 +32,9 @@ from lessen.measure.evaluation import answers_of_every_exit, evaluate
 from lessen.measure.metrics import quality
 from lessen.plan import FULL, Point
 from lessen.promise.calibrate import judge, path_of
-from lessen.promise.folder import KEPT, Asked, calibrate_folder, keep
-from lessen.promise.outputs import Kept, Outputs, task_of
+from lessen.promise.folder import Asked, calibrate_folder
+from lessen.promise.outputs import KEPT, Kept, Outputs, task_of
+from lessen.promise.rows import keep
 from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.pipeline import compress, plan_for

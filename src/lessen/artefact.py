@@ -22,6 +22,7 @@ DESCRIBING = (
     "plan.json",
     "training.json",
     "certificate.json",
+    "calibrations.json",
     "calibration.safetensors",
     "audit.safetensors",
     "report.html",
@@ -31,7 +32,7 @@ DESCRIBING = (
 )
 """Files that speak of one set of weights; they go where it goes, and do not outlive it."""
 
-PRIVATE = ("plan.json", "training.json", "calibration.safetensors", "audit.safetensors", "report.*")
+PRIVATE = ("plan.json", "training.json", "calibration*", "audit.safetensors", "report.*")
 """Of them those that tell of the user's data or folders, and are not uploaded."""
 
 

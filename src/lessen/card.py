@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lessen.artefact import CONFIG, write_text
-from lessen.certificate import Certificate, read_certificate
+from lessen.certificate import Certificate, read_certificate, repeated
 
 FILE = "README.md"
 
@@ -82,6 +82,8 @@ def _promise(certificate: Certificate | None) -> str:
     if certificate is None:
         return "Nothing is certified for this model.\n"
     sentences = "\n".join(f"* {certificate.sentence(point)}" for point in certificate.points)
+    if warning := repeated(certificate.attempt):
+        sentences += f"\n\n{warning}"
     return (
         f"## Promise\n\n{sentences}\n\n"
         "This is about the average over texts drawn like the calibration rows, in "

@@ -54,6 +54,7 @@ class Certificate(Strict):
         reference: What losses are measured against: `full depth`, or the name of another model.
         reference_weights: SHA-256 of the other model's folder contents, if it is one.
         delta: Probability that any of the statements is wrong.
+        attempt: 1 for the first calibration on these rows, 2 for the second, ...
         rows: Calibration rows used.
         dropped: Rows left out because training or the making of the path saw their text.
         keys: Hashes of the rows' texts.
@@ -76,6 +77,7 @@ class Certificate(Strict):
     reference: str
     reference_weights: str | None = None
     delta: Annotated[float, Field(gt=0.0, lt=1.0)]
+    attempt: Annotated[int, Field(ge=1)] = 1
     rows: Annotated[int, Field(ge=1)]
     dropped: Annotated[int, Field(ge=0)]
     keys: tuple[str, ...]
@@ -87,7 +89,7 @@ class Certificate(Strict):
     tokenizer: str
     form: str
     answers: str
-    precision: str
+    precision: Literal["float32", "bfloat16", "float64"]
     backend: str
     versions: dict[str, str]
 
@@ -113,6 +115,16 @@ class Certificate(Strict):
             f"With {confidence} confidence over the draw of {self.rows:,} calibration rows, "
             f"on texts like them, point {point.name!r} keeps this: {what}."
         )
+
+
+def repeated(attempt: int) -> str | None:
+    """A warning for a calibration that is not the first on its rows; None for the first."""
+    if attempt == 1:
+        return None
+    return (
+        f"This is calibration {attempt} on the same rows. The confidence is that of a single one decided on "
+        "beforehand: trying until something passes voids it."
+    )
 
 
 def check_promises(folder: Path, points: Iterable[Point]) -> Certificate | None:

@@ -225,3 +225,40 @@ def test_unknown_point_and_nothing_to_predict(small: Path) -> None:
     code, _, err = run("predict", small)
     assert code == 2
     assert "nothing to predict" in err
+
+
+def test_audit_on_newer_rows(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(small, folder)
+    newer = tmp_path / "newer.csv"
+    newer.write_text("text,label\n" + "".join(f"a great story told {i},pos\n" for i in range(60)))
+    code, out, err = run("calibrate", folder, "--audit", "--data", newer, "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    assert {"verdict", "confidence", "rows", "labelled", "new", "dropped", "points"} <= answer.keys()
+    assert answer["rows"] == 60
+    before = (folder / "certificate.json").read_bytes()
+    code, out, err = run("calibrate", folder, "--audit", "--data", newer)
+    assert code == 0
+    assert "60 newer rows audited so far" in out
+    assert "Point 'drop-20%'" in out
+    assert "60 rows were left out" in err
+    assert (folder / "certificate.json").read_bytes() == before
+    for extra in (["--max-drop", "1%"], ["--resplits", "5"], ["--rule", "plug-in"]):
+        code, _, err = run("calibrate", folder, "--audit", "--data", newer, *extra)
+        assert code == 2
+        assert extra[0] in err
+    code, _, err = run("calibrate", folder, "--audit")
+    assert code == 2
+    assert "--audit needs newer rows" in err
+
+
+def test_calibrations_on_the_same_rows_are_counted(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(small, folder)
+    code, out, _ = run("calibrate", folder, "--max-drop", "15%")
+    assert code == 0
+    assert "This is calibration 2 on the same rows" in out
+    code, out, _ = run("calibrate", folder, "--max-drop", "15%", "--json")
+    assert json.loads(out)["attempt"] == 3
+    assert json.loads((folder / "certificate.json").read_text())["attempt"] == 3

@@ -129,7 +129,6 @@ def test_empty_texts_are_for_prediction_only(tmp_path: Path) -> None:
         ("a.csv", "text,label,text\na,1,b\n", "two columns have the same name"),
         ("a.csv", "text,label\n", r"a\.csv holds no rows"),
         ("a.csv", "", r"a\.csv holds no rows"),
-        ("a.csv", "text,label\na,1\nb,1\n", "every labelled row .2. has label '1'"),
         ("a.csv", "text,score\na,0.5\nb,inf\n", r"row 2 \(line 3\): the target is inf"),
         ("a.csv", "text,score\na,0.5\nb,nan\n", r"row 2 \(line 3\): the label is missing"),
         ("a.csv", b"text,label\na,1\n\xff,2\n", r"a\.csv, line 3: not UTF-8"),

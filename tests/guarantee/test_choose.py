@@ -42,6 +42,29 @@ def test_the_promise_holds_along_a_dependent_path(test: str) -> None:
     assert np.mean([risk[step or 0] > epsilon for step in taken]) > 3 * delta
 
 
+def signed_cascade(rows: int, steps: int, seed: int) -> Losses:
+    """As `cascade`, and half as many rows get better: they are the same rows at every step."""
+    generator = np.random.default_rng(seed)
+    turn, better = generator.random(rows) / 0.4, generator.random(rows) < 0.25
+    changed = (turn[:, None] < np.linspace(0, 1, steps)).astype(float)
+    return Losses(changed * np.where(better, -1.0, 1.0)[:, None], -1.0, 1.0, "drop")
+
+
+def test_the_promise_holds_for_signed_drops_along_a_dependent_path() -> None:
+    """True risk of step j is 0.2 j / (steps - 1)."""
+    steps, epsilon, delta, trials = 41, 0.05, 0.1, 300
+    risk = np.linspace(0, 0.2, steps)
+    taken: dict[str, list[float]] = {"paired": [], "betting": []}
+    for seed in range(trials):
+        losses = signed_cascade(300, steps, seed)
+        for test, reached in taken.items():
+            step = certify(losses, epsilon, delta, test=test).step
+            reached.append(0.0 if step is None else float(risk[step]))
+    for reached in taken.values():
+        assert np.mean(np.array(reached) > epsilon) <= delta + 2 * math.sqrt(delta * (1 - delta) / trials)
+    assert np.mean(taken["paired"]) > 1.2 * np.mean(taken["betting"])
+
+
 @given(arrays(bool, st.integers(0, 20)))
 def test_leading_stops_before_the_first_failure(flags: np.ndarray) -> None:
     count = leading(flags)

@@ -20,9 +20,10 @@ from lessen.data.table import Table, row_key
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.plan import Point
 from lessen.promise.calibrate import LOSSES, Loss, freeze_path, judge, losses_of, path_of
-from lessen.promise.folder import KEPT, Asked, calibrate_folder, rows_for
-from lessen.promise.outputs import Kept, Outputs, Task
+from lessen.promise.folder import Asked, calibrate_folder
+from lessen.promise.outputs import KEPT, Kept, Outputs, Task
 from lessen.promise.resplits import resplit
+from lessen.promise.rows import rows_for
 
 TASK = Task("single_label_classification", (1, 2, 3, 4))
 NAMES = ["LABEL_0", "LABEL_1", "LABEL_2"]
@@ -360,8 +361,8 @@ def test_the_dial(folder: Path) -> None:
 
 
 def test_a_certified_point_is_taken_where_it_is_fast_enough(folder: Path) -> None:
-    calibrated(folder, bounds=(0.05,))
+    calibrated(folder, bounds=(0.01,))
     model = lessen.load(folder)
-    fast = 3 / model.points["drop-5%"].expected.mean_layers
-    assert model.dial(speedup=0.99 * fast).point == model.points["drop-5%"]
+    fast = 3 / model.points["drop-1%"].expected.mean_layers
+    assert model.dial(speedup=0.99 * fast).point == model.points["drop-1%"]
     assert model.dial(speedup=1.01 * fast).point.promise.kind == "uncertified"

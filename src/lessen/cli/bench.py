@@ -17,6 +17,7 @@ from lessen.cli.output import (
     numbers,
     percent,
     precision_of,
+    rival_kinds,
     say,
     table,
 )
@@ -59,14 +60,10 @@ def command(
     from lessen.hf import LessenForSequenceClassification
     from lessen.loading import load
     from lessen.measure.machine import machine
-    from lessen.measure.rivals import RIVALS
     from lessen.measure.side_by_side import Contestant, build_rivals, compare
     from lessen.runtime.text import encode
 
-    kinds = [kind for kind in against.split(",") if kind and kind != "none"]
-    for kind in kinds:
-        if kind not in RIVALS:
-            raise InputError(f"--against {kind}: choose from {', '.join(RIVALS)}")
+    kinds = rival_kinds(against)
     sizes = numbers(batch, "--batch")
     models: dict[str, Any] = {}
     for name in precision.split(","):
@@ -109,8 +106,7 @@ def command(
 def _unseen(source: Any, folder: Path, rows: int) -> Any:
     """The rows the model was not trained on, if it is known which those are and enough are left."""
     from lessen.data.table import row_key
-    from lessen.promise.folder import KEPT
-    from lessen.promise.outputs import Kept
+    from lessen.promise.outputs import KEPT, Kept
 
     if not (folder / KEPT).exists():
         return source

@@ -26,6 +26,7 @@ from lessen.cli.output import (
     show_promises,
     table,
 )
+from lessen.errors import InputError
 
 
 def command(
@@ -40,6 +41,10 @@ def command(
     reference: Annotated[
         str | None, typer.Option(help="Measure losses against this model; else against its own full depth.")
     ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option("--audit", help="Only test the certificate on newer rows, given by --data."),
+    ] = False,
     resplits: Annotated[
         int | None,
         typer.Option(min=1, help="Also try the procedure on so many draws of half the rows."),
@@ -59,13 +64,23 @@ def command(
 
     Rows that training saw are left out and counted. Points certified together share the risk of being wrong.
     Where nothing can be certified the model answers at full depth, and the reason is printed.
+
+    With --audit, newer rows, labelled or not, say whether the certificate still stands. What they say is
+    kept, adds up over audits, and may be asked for at any time without spoiling the confidence.
     """
+    if audit:
+        given = {"--max-drop": max_drop, "--resplits": resplits, "--rule": rule != "certified" or None}
+        if extra := next((name for name, value in given.items() if value is not None), None):
+            raise InputError(f"{extra} does not go with --audit, which tests the certificate as it is")
+        _audit(model, data, reference, (text_column, pair_column, label_column, task), as_json)
+        return
     from lessen.card import write_card
     from lessen.certificate import one_digest
     from lessen.data.reading import read
-    from lessen.promise.folder import calibrate_folder, rows_for
+    from lessen.promise.folder import calibrate_folder
     from lessen.promise.outputs import task_of
     from lessen.promise.resplits import resplit
+    from lessen.promise.rows import rows_for
 
     asked = asked_of(max_drop, confidence, loss, rule)
     rows = None
@@ -121,3 +136,23 @@ def command(
             f"(allowed: {percent(asked.delta / len(asked.bounds))}%); by the plug-in rule "
             f"{percent(facts['violations_plug_in'])}%."
         )
+
+
+def _audit(
+    folder: Path, data: str | None, reference: str | None, columns: tuple[str | None, ...], as_json: bool
+) -> None:
+    from lessen.data.reading import read
+    from lessen.promise.audit import audit_folder, sentence_of
+
+    if data is None:
+        raise InputError("--audit needs newer rows; name them with --data")
+    text, pair, label, task = columns
+    outcome = audit_folder(folder, read(data, text=text, pair=pair, label=label, task=task), reference)
+    if outcome.dropped:
+        say(f"{outcome.dropped:,} rows were left out: seen in training, calibration or an earlier audit")
+    if as_json:
+        emit(outcome.as_dict())
+        return
+    print(f"{outcome.rows:,} newer rows audited so far, {outcome.labelled:,} with exact losses")
+    for finding in outcome.findings:
+        print(sentence_of(finding, outcome.certificate))

@@ -113,9 +113,13 @@ def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str) 
 
 def show_promises(calibration: Any) -> None:
     """What was promised, or why not, in sentences."""
+    from lessen.certificate import repeated
+
     if calibration.certificate is not None:
         for point in calibration.certificate.points:
             print(calibration.certificate.sentence(point))
+        if warning := repeated(calibration.certificate.attempt):
+            print(warning)
     else:
         for point in calibration.points:
             print(f"Point {point.name!r} was chosen by the {point.promise.rule} rule; it is not certified.")
@@ -142,6 +146,21 @@ def parse_share(text: str, option: str) -> float:
             f"{option} {text}: must be at least 0 and below 100%; 1% means one point in a hundred"
         )
     return value
+
+
+def rival_kinds(against: str) -> list[str]:
+    """`torch,onnxruntime` as kinds of rivals; `none` for none.
+
+    Raises:
+        InputError: When there is no such rival.
+    """
+    from lessen.measure.rivals import RIVALS
+
+    kinds = [kind for kind in against.split(",") if kind and kind != "none"]
+    for kind in kinds:
+        if kind not in RIVALS:
+            raise InputError(f"--against {kind}: choose from {', '.join(RIVALS)}")
+    return kinds
 
 
 def numbers(text: str, option: str) -> list[int]:

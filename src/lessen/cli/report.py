@@ -18,11 +18,12 @@ from lessen.cli.output import (
     numbers,
     percent,
     precision_of,
+    rival_kinds,
     say,
 )
 from lessen.errors import InputError, LessenError
 
-FEWEST_ROWS = 50
+FEWEST_ROWS = 20
 KINDS = {"float32": "lessen", "bfloat16": "lessen-bf16"}
 
 
@@ -62,11 +63,11 @@ def command(
     folder = out or Path(models[0])
     if not folder.is_dir() and (out is None or folder.exists()):
         raise InputError(f"{folder} is not a folder; name one with --out")
-    kinds = [kind for kind in against.split(",") if kind and kind != "none"]
+    kinds, sizes = rival_kinds(against), numbers(batch, "--batch")
     subjects = _subjects(models, precision)
     table, about = _rows(subjects, data, (text_column, pair_column, label_column, task))
     say(f"{len(table):,} rows: {about}")
-    timing = Timing(kinds, numbers(batch, "--batch"), rows, seconds, threads or torch.get_num_threads(), seed)
+    timing = Timing(kinds, sizes, rows, seconds, threads or torch.get_num_threads(), seed)
     facts = gather(subjects, table, about, timing, with_examples=with_examples)
     places = {kind: str(place) for kind, place in write_report(facts, folder).items()}
     if as_json:
@@ -150,8 +151,7 @@ def _test_rows(folder: Path) -> tuple[Any, str]:
 
 
 def _seen(folder: Path) -> frozenset[str]:
-    from lessen.promise.folder import KEPT
-    from lessen.promise.outputs import Kept
+    from lessen.promise.outputs import KEPT, Kept
 
     if not (folder / KEPT).exists():
         return frozenset()

@@ -42,8 +42,7 @@ def code_labels(
         The kind of task, the labels as `Table` holds them, and the label names.
 
     Raises:
-        InputError: For a missing or unusable label, naming its row; for a single class; for an unknown
-            `task`.
+        InputError: For a missing or unusable label, naming its row; for an unknown `task`.
     """
     if task is not None and task not in KINDS and task not in KINDS.values():
         raise InputError(f"unknown task {task!r}; choose {', '.join(KINDS)}")
@@ -59,7 +58,7 @@ def code_labels(
         return "regression", [_target(value, where(row)) for row, value in enumerate(values)], []
     if kind == "multi_label_classification":
         return "multi_label_classification", *_label_sets(values, name, where, classes)
-    return "single_label_classification", *_class_indices(values, name, where, classes)
+    return "single_label_classification", *_class_indices(values, where, classes)
 
 
 def _kind(values: Sequence[Any], name: str, where: Where, classes: Sequence[str] | None) -> Kind:
@@ -104,7 +103,7 @@ def _class_names(values: Sequence[Any]) -> list[str]:
 
 
 def _class_indices(
-    values: Sequence[Any], name: str, where: Where, classes: Sequence[str] | None
+    values: Sequence[Any], where: Where, classes: Sequence[str] | None
 ) -> tuple[list[int], list[str]]:
     for row, value in enumerate(values):
         if isinstance(value, list | tuple):
@@ -116,11 +115,6 @@ def _class_indices(
     else:
         names = list(classes)
         indices = [_declared(value, classes, where(row)) for row, value in enumerate(values)]
-    if len(set(indices)) < 2:
-        raise InputError(
-            f"{name}: every labelled row ({len(values)}) has label {names[indices[0]]!r}; "
-            "classification needs at least two classes"
-        )
     return indices, names
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lessen.guarantee.losses import Losses
-from lessen.guarantee.pvalues import betting, binomial, hoeffding_bentkus
+from lessen.guarantee.pvalues import betting, binomial, hoeffding_bentkus, paired
 
-Test = Literal["best", "binomial", "betting", "hoeffding-bentkus"]
+Test = Literal["best", "binomial", "paired", "betting", "hoeffding-bentkus"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Chosen:
     Attributes:
         step: Index into the path; None: not even the first step can be taken.
         test: The rule or test that took it.
-        risks: Mean loss of every step on the calibration rows.
+        risks: Of every step on the calibration rows: mean losses; for selective ones, over rows that count.
         pvalues: Of the steps tested, in order; the last one failed unless all passed. Empty without a test.
     """
 
@@ -44,7 +44,7 @@ def certify(losses: Losses, epsilon: float, delta: float, *, test: Test = "best"
             that does not depend on them, which the betting test needs.
         epsilon: The bound.
         delta: Probability allowed for missing it. Divide it by the number of points certified together.
-        test: `best`: exact binomial where losses are 0 and 1, else betting.
+        test: `best`: exact where losses are 0 and 1 (binomial) or -1, 0 and 1 (paired), else betting.
 
     Raises:
         ValueError: When `delta` is not between 0 and 1, or `epsilon` is negative.
@@ -53,20 +53,27 @@ def certify(losses: Losses, epsilon: float, delta: float, *, test: Test = "best"
         raise ValueError(f"delta must be between 0 and 1, not {delta:g}")
     if epsilon < 0:
         raise ValueError(f"epsilon must not be negative, not {epsilon:g}")
-    name = ("binomial" if losses.binary else "betting") if test == "best" else test
-    if name == "binomial":
-        pvalues = binomial(losses, epsilon)
-    elif name == "betting":
-        pvalues = betting(losses, epsilon, delta=delta)
-    else:
-        pvalues = hoeffding_bentkus(losses, epsilon)
-    passed = leading(pvalues <= delta)
-    return Chosen(
-        step=passed - 1 if passed else None,
-        test=name,
-        risks=losses.values.mean(0),
-        pvalues=tuple(float(p) for p in pvalues[: passed + 1]),
-    )
+    name = best_test(losses) if test == "best" else test
+    pvalues: list[float] = []
+    for step in range(losses.values.shape[1]):
+        pvalues.append(_pvalue(name, losses.step(step), epsilon, delta))
+        if pvalues[-1] > delta:
+            break
+    passed = leading(np.array(pvalues) <= delta)
+    return Chosen(passed - 1 if passed else None, name, losses.risks, tuple(pvalues))
+
+
+def best_test(losses: Losses) -> Test:
+    """The most powerful valid test for losses of this kind."""
+    return "binomial" if losses.binary else "paired" if losses.paired else "betting"
+
+
+def _pvalue(test: Test, losses: Losses, epsilon: float, delta: float) -> float:
+    if test == "binomial":
+        return float(binomial(losses, epsilon)[0])
+    if test == "hoeffding-bentkus":
+        return float(hoeffding_bentkus(losses, epsilon)[0])
+    return float((paired if test == "paired" else betting)(losses, epsilon, delta=delta)[0])
 
 
 def expectation(losses: Losses, epsilon: float) -> Chosen:
@@ -79,12 +86,12 @@ def expectation(losses: Losses, epsilon: float) -> Chosen:
     highest = np.maximum.accumulate(losses.values, 1)
     bound = (highest.sum(0) + losses.high) / (rows + 1)
     passed = leading(bound <= epsilon)
-    return Chosen(passed - 1 if passed else None, "expectation", losses.values.mean(0))
+    return Chosen(passed - 1 if passed else None, "expectation", losses.risks)
 
 
 def plug_in(losses: Losses, epsilon: float) -> Chosen:
     """The boldest step whose measured mean loss is at most `epsilon`: no guarantee."""
-    risks = losses.values.mean(0)
+    risks = losses.risks
     small = np.flatnonzero(risks <= epsilon)
     return Chosen(int(small[-1]) if len(small) else None, "plug-in", risks)
 

@@ -5,7 +5,7 @@ Source: DESIGN of the promise; self-supervised exits page, 6.2 (C2: disagreement
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,12 +22,14 @@ class Losses:
         low: No loss can be smaller.
         high: No loss can be larger.
         kind: `drop`, `disagreement` or `selective`.
+        counted: Selective losses: which rows count at each step, `[rows, steps]`, bool; None: all.
     """
 
     values: Array
     low: float
     high: float
     kind: str
+    counted: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or not len(self.values):
@@ -37,12 +39,32 @@ class Losses:
 
     @property
     def binary(self) -> bool:
-        """Whether losses can only be 0 or 1, so that the exact binomial test applies."""
-        return self.kind == "disagreement"
+        """Whether rows that count are right or wrong, so that the exact binomial test applies."""
+        return self.kind in ("disagreement", "selective")
+
+    @property
+    def paired(self) -> bool:
+        """Whether losses are -1, 0 and 1, so that the exact test of paired answers applies."""
+        return self.kind == "drop" and bool(np.isin(self.values, (-1.0, 0.0, 1.0)).all())
+
+    @property
+    def risks(self) -> Array:
+        """What is bounded, for each step: the mean loss, over rows that count."""
+        if self.counted is None:
+            return np.asarray(self.values.mean(0))
+        wrong = (self.values * self.counted).sum(0)
+        return np.asarray(wrong / np.maximum(self.counted.sum(0), 1))
 
     def take(self, rows: ArrayLike) -> Losses:
         """The losses of some rows, in the order given."""
-        return Losses(self.values[np.asarray(rows)], self.low, self.high, self.kind)
+        chosen = np.asarray(rows)
+        counted = None if self.counted is None else self.counted[chosen]
+        return replace(self, values=self.values[chosen], counted=counted)
+
+    def step(self, step: int) -> Losses:
+        """Those of one step."""
+        counted = None if self.counted is None else self.counted[:, [step]]
+        return replace(self, values=self.values[:, [step]], counted=counted)
 
 
 def marginal_drop(reference: ArrayLike, scores: ArrayLike) -> Losses:
@@ -76,5 +98,5 @@ def selective_disagreement(agrees: ArrayLike, early: ArrayLike, epsilon: float) 
         epsilon: The bound it will be tested against.
     """
     wrong = 1.0 - np.asarray(agrees, bool)
-    values = epsilon + np.asarray(early, bool) * (wrong - epsilon)
-    return Losses(values, 0.0, 1.0, "selective")
+    leaves = np.asarray(early, bool)
+    return Losses(epsilon + leaves * (wrong - epsilon), 0.0, 1.0, "selective", leaves)

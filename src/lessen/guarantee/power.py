@@ -10,9 +10,9 @@ from scipy.stats import binom
 
 from lessen.guarantee.choose import certify
 from lessen.guarantee.losses import Losses
-from lessen.guarantee.pvalues import betting
+from lessen.guarantee.pvalues import paired
 
-TRIALS = 400
+TRIALS = 200
 MOST_ROWS = 1_000_000
 MOST_TIMES = 100
 DRAWS = 40
@@ -43,13 +43,13 @@ def rows_needed(
     if spread == 0 and risk >= 0:
         return _exact(epsilon, delta, power, risk)
     low, high = 1, 2
-    while _betting_power(high, epsilon, delta, risk, spread) < power:
+    while _paired_power(high, epsilon, delta, risk, spread) < power:
         low, high = high, 2 * high
         if high > MOST_ROWS:
             raise ValueError(f"more than {MOST_ROWS:,} rows would be needed")
     while high - low > max(1, low // 200):
         middle = (low + high) // 2
-        if _betting_power(middle, epsilon, delta, risk, spread) < power:
+        if _paired_power(middle, epsilon, delta, risk, spread) < power:
             low = middle
         else:
             high = middle
@@ -91,11 +91,11 @@ def _exact(epsilon: float, delta: float, power: float, risk: float) -> int:
     raise ValueError(f"more than {MOST_ROWS:,} rows would be needed")
 
 
-def _betting_power(rows: int, epsilon: float, delta: float, risk: float, spread: float) -> float:
-    """Probability that the betting test passes for signed drops, by simulation with a fixed seed."""
+def _paired_power(rows: int, epsilon: float, delta: float, risk: float, spread: float) -> float:
+    """Probability that the paired test passes for signed drops, by simulation with a fixed seed."""
     better = max(spread, -risk)
     worse = better + risk
     draws = np.random.default_rng(0).random((rows, TRIALS))
     values = np.where(draws < better, -1.0, np.where(draws < better + worse, 1.0, 0.0))
-    found = betting(Losses(values, -1.0, 1.0, "drop"), epsilon, delta=delta)
+    found = paired(Losses(values, -1.0, 1.0, "drop"), epsilon, delta=delta)
     return float((found <= delta).mean())

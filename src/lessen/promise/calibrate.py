@@ -24,11 +24,15 @@ from lessen.guarantee import (
     selective_disagreement,
 )
 from lessen.guarantee.choose import leading
+from lessen.guarantee.pvalues import binomial
 from lessen.plan import Point
 from lessen.promise.outputs import Outputs, Task
 
 Loss = Literal["drop", "disagreement", "selective"]
 Rule = Literal["certified", "expectation", "plug-in"]
+
+EVIDENT = 0.01
+"""A p-value on tuning rows from which on a step should pass on as many new ones."""
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -81,14 +85,19 @@ def freeze_path(
 
     For each criterion the boldest step is found whose loss there is below the bound by 1.3 standard errors,
     which is about what a certificate on as many rows needs; the criterion with the fewest layers wins. Of
-    `criteria` those count that fit the task; where none does, all that do.
+    `criteria` those count that fit the task; where none does, all that do. A selective loss says little while
+    few rows leave: its path starts at the first step that the tuning rows speak for clearly.
     """
     best: tuple[float, tuple[Point, ...]] | None = None
     fitting = criteria_for(task.problem_type)
     for criterion in [name for name in criteria if name in fitting] or fitting:
         path = path_of(tune, task, criterion)
         taken = tune.exits_taken(path, task)
-        losses = losses_of(loss, tune, taken, task, epsilon).values
+        found = losses_of(loss, tune, taken, task, epsilon)
+        losses = found.values
+        if loss == "selective" and path:
+            start = _first_evident(binomial(found, epsilon))
+            path, taken, losses = path[start:], taken[:, start:], losses[:, start:]
         error = losses.std(0) / np.sqrt(len(losses))
         passed = leading(losses.mean(0) + 1.3 * error <= epsilon)
         depth = layers_of(taken, task)[passed - 1] if passed else float(task.layers[-1])
@@ -96,6 +105,12 @@ def freeze_path(
             best = depth, path
     assert best is not None, "at least one criterion"
     return best[1]
+
+
+def _first_evident(pvalues: NDArray[np.float64]) -> int:
+    """Not the smallest: rules were made on these rows, so bold ones look better there than they are."""
+    evident = np.flatnonzero(pvalues <= EVIDENT)
+    return int(evident[0]) if len(evident) else int(pvalues.argmin())
 
 
 def path_of(tune: Outputs, task: Task, criterion: str) -> tuple[Point, ...]:
@@ -178,7 +193,7 @@ def why_not(outputs: Outputs, path: Sequence[Point], task: Task, verdict: Verdic
         return "on the tuning rows no exit before the last agrees with it often enough to be of use"
     taken = outputs.exits_taken(path[:1], task)
     losses = losses_of(loss, outputs, taken, task, verdict.epsilon)
-    risk, rows = float(losses.values.mean()), len(outputs)
+    risk, rows = float(losses.risks[0]), len(outputs)
     bound = f"{100 * verdict.epsilon:g}%"
     if verdict.epsilon == 0:
         return "a loss of exactly 0 cannot be promised from any number of rows"

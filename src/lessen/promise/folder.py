@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,19 +12,14 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lessen.artefact import CONFIG, write_json
-from lessen.certificate import SCORES, Certificate, one_digest
-from lessen.data.splits import without_repeats
-from lessen.data.table import Table, listed, row_key
+from lessen.certificate import SCORES, Certificate
 from lessen.errors import InputError
-from lessen.hf import LessenForSequenceClassification
-from lessen.loading import Precision, load
 from lessen.measure.metrics import METRIC_OF, as_labels, quality
 from lessen.plan import FULL, Expectation, Point, Strict
 from lessen.promise.calibrate import Loss, Rule, Verdict, freeze_path, judge, why_not
-from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, task_of
-from lessen.promise.record import Basis, point_name, points_of, write_certificate
+from lessen.promise.outputs import Kept, Outputs, Task, task_of
+from lessen.promise.record import Basis, count_attempt, point_name, points_of, write_certificate
 
-KEPT = "calibration.safetensors"
 FEWEST_ROWS = 20
 
 STRIDE = 0.98
@@ -89,6 +84,7 @@ class Calibration:
             "loss": self.asked.loss,
             "rule": self.asked.rule,
             "reference": self.basis.reference,
+            "attempt": self.basis.attempt,
             "points": [
                 {
                     "name": point_name(verdict, self.asked.loss),
@@ -105,22 +101,6 @@ class Calibration:
             ],
             "reasons": {f"{100 * bound:g}%": why for bound, why in self.reasons.items()},
         }
-
-
-def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_range: float) -> Kept:
-    """Answers of a model on the `tune` and `calibration` tables, and the keys of the `train` table.
-
-    A text that occurs more than once calibrates once: the tests need rows drawn independently.
-    """
-    return Kept(
-        tune=outputs_of(model, tables["tune"]),
-        calibration=outputs_of(model, without_repeats(tables["calibration"])),
-        seen=frozenset(row_key(text) for text in tables["train"].texts),
-        criteria=tuple(criteria),
-        label_range=label_range,
-        precision=str(model.dtype).removeprefix("torch."),
-        subject="",
-    )
 
 
 def calibrate_folder(
@@ -181,6 +161,7 @@ def calibrate_folder(
         reference_weights=reference_weights,
         score=SCORES[task.problem_type] if kept.calibration.labels is not None else "agreement",
         precision=kept.precision,
+        attempt=count_attempt(folder, kept.calibration, asked.model_dump(mode="json")),
     )
     model.config.points, model.config.path, model.config.point = [], [], FULL.name
     write_json(folder / CONFIG, model.config.to_diff_dict())
@@ -234,61 +215,3 @@ def expected(outputs: Outputs, point: Point, task: Task, split: str) -> Expectat
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def rows_for(
-    folder: Path, data: Table | None, *, reference: str | None = None, precision: Precision = "float32"
-) -> tuple[LessenForSequenceClassification, Kept, int]:
-    """A model, the answers to calibrate it with, and how many rows were left out because they had been seen.
-
-    Args:
-        folder: A folder written by `lessen compress`.
-        data: New rows; None for those kept with the model.
-        reference: A model to measure against, run on the same rows.
-        precision: Of the weights.
-
-    Raises:
-        InputError: When there are no kept answers, or they are another precision's or another model's, and no
-            data was given.
-    """
-    model = load(folder, precision=precision, promises=False)
-    if not isinstance(model, LessenForSequenceClassification):
-        raise InputError(f"{folder} has no classifier to calibrate")
-    place = folder / KEPT
-    if not place.exists():
-        raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
-    kept = Kept.load(place)
-    if one_digest(folder) != kept.subject:
-        raise InputError(
-            f"{place}: it belongs to other weights, or another tokenizer or form; compress again"
-        )
-    if data is None:
-        if reference is not None:
-            raise InputError("--reference needs --data: the kept answers do not include another model's")
-        if precision != kept.precision:
-            raise InputError(
-                f"the kept answers are those of {kept.precision}; give --data to calibrate in {precision}"
-            )
-        return model, kept, 0
-    table = data.with_labels_of([model.config.id2label[i] for i in range(model.config.num_labels)])
-    if table.kind is not None and table.kind != model.problem_type:
-        raise InputError(f"{table.name} is for {table.kind}, {folder} was trained for {model.problem_type}")
-    other = None if reference is None else _reference(reference, model)
-    seen = kept.seen | set(kept.tune.keys)
-    fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
-    outputs = outputs_of(model, without_repeats(fresh), other)
-    return model, replace(kept, calibration=outputs, precision=precision), len(table) - len(outputs)
-
-
-def _reference(name: str, model: LessenForSequenceClassification) -> LessenForSequenceClassification:
-    """A model whose answers mean the same as those of `model`."""
-    other = load(name)
-    if not isinstance(other, LessenForSequenceClassification):
-        raise InputError(f"--reference {name} has no classifier")
-    labels = [list(one.config.id2label.values()) for one in (other, model)]
-    if other.problem_type != model.problem_type or labels[0] != labels[1]:
-        raise InputError(
-            f"--reference {name} answers {listed(labels[0])}, the model {listed(labels[1])}; "
-            "they must have the same labels in the same order"
-        )
-    return other

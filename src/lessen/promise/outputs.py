@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,10 +17,13 @@ from safetensors.torch import save_file
 from lessen.data.table import Table, row_key
 from lessen.depth.criteria import exit_of_every_row
 from lessen.errors import ArtefactError
+from lessen.loading import Precision
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
 from lessen.plan import Point
 from lessen.runtime.text import Encoded, encode
+
+KEPT = "calibration.safetensors"
 
 Array = NDArray[np.float64]
 
@@ -156,12 +159,12 @@ class Kept:
     seen: frozenset[str]
     criteria: tuple[str, ...]
     label_range: float
-    precision: str
+    precision: Precision
     subject: str
 
     def save(self, path: Path) -> None:
         """Write everything as one safetensors file."""
-        tensors = {"seen": _pack_keys(sorted(self.seen))}
+        tensors = {"seen": pack_keys(sorted(self.seen))}
         for name in ("tune", "calibration"):
             tensors |= _tensors(name, getattr(self, name))
         about = {
@@ -186,10 +189,10 @@ class Kept:
             return cls(
                 tune=_outputs("tune", tensors),
                 calibration=_outputs("calibration", tensors),
-                seen=frozenset(_unpack_keys(tensors["seen"])),
+                seen=frozenset(unpack_keys(tensors["seen"])),
                 criteria=tuple(about["criteria"].split(",")),
                 label_range=float(about["label_range"]),
-                precision=about["precision"],
+                precision=cast(Precision, about["precision"]),
                 subject=about["subject"],
             )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -204,7 +207,7 @@ def _tensors(name: str, part: Outputs) -> dict[str, torch.Tensor]:
         for field, array in arrays.items()
         if array is not None
     }
-    return tensors | {f"{name}.keys": _pack_keys(part.keys)}
+    return tensors | {f"{name}.keys": pack_keys(part.keys)}
 
 
 def _outputs(name: str, tensors: dict[str, torch.Tensor]) -> Outputs:
@@ -217,15 +220,17 @@ def _outputs(name: str, tensors: dict[str, torch.Tensor]) -> Outputs:
         logits=tensors[f"{name}.logits"].double().numpy(),
         labels=array("labels"),
         tokens=None if tokens is None else float(tokens.item()),
-        keys=_unpack_keys(tensors[f"{name}.keys"]),
+        keys=unpack_keys(tensors[f"{name}.keys"]),
         reference=array("reference"),
     )
 
 
-def _pack_keys(keys: Sequence[str]) -> torch.Tensor:
+def pack_keys(keys: Sequence[str]) -> torch.Tensor:
+    """Hashes of 16 hex digits as bytes, `[rows, 8]`."""
     raw = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8)
     return torch.from_numpy(raw.reshape(len(keys), 8).copy())
 
 
-def _unpack_keys(packed: torch.Tensor) -> tuple[str, ...]:
+def unpack_keys(packed: torch.Tensor) -> tuple[str, ...]:
+    """The inverse."""
     return tuple(row.tobytes().hex() for row in packed.numpy())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from lessen.artefact import write_text
+from lessen.artefact import write_json, write_text
 from lessen.certificate import (
     FILE,
     Certificate,
@@ -14,10 +18,14 @@ from lessen.certificate import (
     digests_of,
     path_digest,
 )
+from lessen.errors import ArtefactError
+from lessen.loading import Precision
 from lessen.measure.machine import versions
 from lessen.plan import Point, Promise
 from lessen.promise.calibrate import Loss, Rule, Verdict
 from lessen.promise.outputs import Outputs
+
+CALIBRATIONS = "calibrations.json"
 
 RULE_NAMES: dict[Rule, str] = {
     "certified": "fixed-sequence",
@@ -41,6 +49,7 @@ class Basis:
         reference_weights: Hash of the other model.
         score: What a drop is a drop of.
         precision: Of the weights.
+        attempt: 1 for the first calibration of this model on these rows.
     """
 
     outputs: Outputs
@@ -52,7 +61,8 @@ class Basis:
     reference: str
     reference_weights: str | None
     score: str
-    precision: str
+    precision: Precision
+    attempt: int = 1
 
 
 def point_name(verdict: Verdict, loss: Loss) -> str:
@@ -78,6 +88,27 @@ def points_of(basis: Basis, verdicts: Sequence[Verdict], certificate: Certificat
         name = point_name(verdict, basis.loss)
         points.append(step.model_copy(update={"name": name, "promise": promise}))
     return points
+
+
+def count_attempt(folder: Path, outputs: Outputs, asked: dict[str, Any]) -> int:
+    """Note a calibration in `calibrations.json`; how many there have been on exactly these rows, with it.
+
+    Args:
+        folder: Of the model.
+        outputs: On the calibration rows.
+        asked: What was to be promised.
+    """
+    place = folder / CALIBRATIONS
+    earlier = []
+    if place.exists():
+        try:
+            earlier = json.loads(place.read_text(encoding="utf-8"))["calibrations"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtefactError(f"{place}: cannot be read ({error}); delete it") from None
+    rows = hashlib.sha256(" ".join(sorted(outputs.keys)).encode()).hexdigest()[:16]
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(place, {"calibrations": [*earlier, {"date": date, "rows": rows, "asked": asked}]})
+    return 1 + sum(one.get("rows") == rows for one in earlier)
 
 
 def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -> Certificate | None:
@@ -109,6 +140,7 @@ def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -
         reference=basis.reference,
         reference_weights=basis.reference_weights,
         delta=basis.delta,
+        attempt=basis.attempt,
         rows=len(basis.outputs),
         dropped=basis.dropped,
         keys=basis.outputs.keys,

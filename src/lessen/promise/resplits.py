@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lessen.guarantee import certify, plug_in
 from lessen.plan import Point
-from lessen.promise.calibrate import Loss, losses_of
+from lessen.promise.calibrate import Loss, layers_of, losses_of
 from lessen.promise.outputs import Outputs, Task
 
 
@@ -41,28 +42,35 @@ def resplit(
 
     Returns:
         `resplits`, `violations`, `violations_plug_in`, the mean share of rows that leave early at the
-        certified step (`early`) and the largest such share among steps within the bound on the whole pool
-        (`early_oracle`).
+        certified step (`early`), the largest such share among steps within the bound on the whole pool
+        (`early_oracle`), and the same of the share of layers saved (`saved`, `saved_oracle`).
     """
     taken = pool.exits_taken(path, task)
     losses = losses_of(loss, pool, taken, task, bound)
-    over = losses.values.mean(0) > bound
+    over = losses.risks > bound
     early = (taken < len(task.layers) - 1).mean(0)
+    saved = 1 - layers_of(taken, task) / task.layers[-1]
     size = rows or max(1, len(pool) // 2)
     generator = np.random.default_rng(seed)
     violations = plug_in_violations = 0
-    reached = []
+    steps = []
     for _ in range(count):
         drawn = losses.take(generator.integers(len(pool), size=size))
         step, bold = certify(drawn, bound, delta).step, plug_in(drawn, bound).step
         violations += step is not None and bool(over[step])
         plug_in_violations += bold is not None and bool(over[bold])
-        reached.append(0.0 if step is None else early[step])
+        steps.append(step)
     within = np.flatnonzero(~over)
+
+    def mean_of(share: NDArray[np.float64]) -> float:
+        return float(np.mean([0.0 if step is None else share[step] for step in steps]))
+
     return {
         "resplits": count,
         "violations": violations / count,
         "violations_plug_in": plug_in_violations / count,
-        "early": float(np.mean(reached)),
+        "early": mean_of(early),
         "early_oracle": float(early[within].max()) if len(within) else 0.0,
+        "saved": mean_of(saved),
+        "saved_oracle": float(saved[within].max()) if len(within) else 0.0,
     }

@@ -99,7 +99,7 @@ def by_layers(models: Sequence[dict[str, Any]]) -> Draw:
             path = [*path, (float(model["depth"]), model["points"][0]["value"])]
             axes.plot(*_columns(sorted(path, key=_x)), "-", color=colour, lw=1.6, label=model["name"])
             for spot in model["points"]:
-                axes.plot(spot["mean_layers"], spot["value"], **_mark(spot["promise"], colour))
+                axes.plot(*_columns([(spot["mean_layers"], spot["value"])]), **_mark(spot["promise"], colour))
         _label_points(axes, models)
         _quality_axis(axes, models)
         axes.set_xlabel("layers per row, on average")
@@ -126,13 +126,13 @@ def by_time(models: Sequence[dict[str, Any]], times: Sequence[dict[str, Any]], b
                 for row in own:
                     if row["kind"] == kind:
                         mark = _mark(promise.get(row["name"], "step"), colour)
-                        axes.plot(row["ms"], row["value"], **mark)
+                        axes.plot(*_columns([(row["ms"], row["value"])]), **mark)
             for row in own:
                 if row["name"] == "dense":
                     shape = RIVAL_MARKS[rivals.index(row["kind"]) % len(RIVAL_MARKS)]
                     face = INK if len(models) == 1 else colour
                     axes.plot(
-                        row["ms"], row["value"], shape, color=face, ms=6, mec="white",
+                        *_columns([(row["ms"], row["value"])]), shape, color=face, ms=6, mec="white",
                         label=_first(axes, f"{row['kind']}, dense"),
                     )  # fmt: skip
         _quality_axis(axes, models)
@@ -167,7 +167,7 @@ def exit_quality(model: dict[str, Any]) -> Draw:
     def draw(axes: Axes) -> None:
         layers = [str(exit["layer"]) for exit in model["exits"]]
         axes.plot(
-            layers, [exit["value"] for exit in model["exits"]], "o-", color=COLOURS[0],
+            layers, _columns([(0.0, exit["value"]) for exit in model["exits"]])[1], "o-", color=COLOURS[0],
             label=CALLED[model["metric"]],
         )  # fmt: skip
         if model["metric"] != "agreement":
@@ -224,6 +224,8 @@ def _label_points(axes: Axes, models: Sequence[dict[str, Any]]) -> None:
     if len(models) > 1:
         return
     for spot in models[0]["points"]:
+        if spot["value"] is None:
+            continue
         axes.annotate(
             spot["name"],
             (spot["mean_layers"], spot["value"]),

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lessen.artefact import WEIGHTS
-from lessen.certificate import read_certificate
+from lessen.certificate import Certificate, read_certificate, repeated
 from lessen.data.table import Table, Text
 from lessen.measure.evaluation import macs_ratio
 from lessen.measure.metrics import METRIC_OF, as_labels, quality, row_scores
 from lessen.model.transformer import parameter_counts
 from lessen.plan import FULL, Point
+from lessen.promise.audit import FILE as AUDIT
+from lessen.promise.audit import Audited, findings_of, sentence_of
 from lessen.promise.outputs import Outputs, Task, outputs_of, task_of
 from lessen.runtime.text import encode
 
@@ -158,6 +160,8 @@ def describe(
         if certificate is None
         else {
             "sentences": [certificate.sentence(point) for point in certificate.points],
+            "warning": repeated(certificate.attempt),
+            "audit": _audit(folder, certificate),
             "rows": certificate.rows,
             "delta": certificate.delta,
             "reference": certificate.reference,
@@ -166,6 +170,15 @@ def describe(
         },
         "examples": [asdict(example) for example in examples_of(model, rows, table, task, with_examples)],
     }
+
+
+def _audit(folder: Path, certificate: Certificate) -> dict[str, Any] | None:
+    """What newer rows have said so far."""
+    audited = Audited.load(folder / AUDIT, certificate)
+    if not audited.keys:
+        return None
+    findings = findings_of(audited, certificate)
+    return {"rows": len(audited.keys), "sentences": [sentence_of(each, certificate) for each in findings]}
 
 
 def spot_of(point: Point, rows: Outputs, task: Task) -> Spot:

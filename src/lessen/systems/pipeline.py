@@ -30,7 +30,9 @@ from lessen.loading import load, with_exits
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
 from lessen.plan import ExitShape, Strict, parse
-from lessen.promise.folder import FEWEST_ROWS, KEPT, Asked, Calibration, calibrate_folder, keep
+from lessen.promise.folder import FEWEST_ROWS, Asked, Calibration, calibrate_folder
+from lessen.promise.outputs import KEPT
+from lessen.promise.rows import keep
 from lessen.runtime.text import encode
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe, fine_tune
@@ -184,6 +186,11 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
     """Training, tuning and test rows, no text in two of them."""
     columns = plan.columns.model_dump()
     data = read(plan.data, **columns)
+    if data.kind == "single_label_classification" and data.labels and len(set(data.labels)) < 2:
+        raise InputError(
+            f"{plan.data}: every row ({len(data)}) has label {data.label_names[data.labels[0]]!r}; "
+            "classification needs at least two classes"
+        )
     shares = {"train": 1.0}
     parts: dict[str, Table] = {}
     for name, source, share in (

@@ -1,0 +1,259 @@
+"""Does a certificate still stand on newer rows? Losses are kept with the model, so that evidence adds up.
+
+Rows may come in any number of audits, labelled or not: the bounds hold at any time (`guarantee.monitor`). An
+unlabelled row cannot show a drop, but its answer can only have lost what it differs by from the reference's:
+such rows can confirm a certificate and not break it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from lessen.artefact import write_bytes
+from lessen.certificate import Certificate, one_digest, read_certificate
+from lessen.data.table import Table, row_key
+from lessen.errors import ArtefactError, InputError
+from lessen.guarantee.monitor import Verdict, bounds, verdict
+from lessen.loading import load
+from lessen.promise.calibrate import losses_of
+from lessen.promise.outputs import KEPT, Kept, Outputs, Task, outputs_of, pack_keys, task_of, unpack_keys
+from lessen.promise.rows import classifier_of, fitting, reference_of
+
+FILE = "audit.safetensors"
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Audited:
+    """Losses of every row audited so far.
+
+    Attributes:
+        certificate: Identity of the certificate they are about.
+        keys: Hashes of the rows' texts.
+        labelled: Whether the loss is exact, `[rows]`, bool; else it is at most what stands here.
+        losses: Of each certified Point, `[rows, points]`.
+    """
+
+    certificate: str
+    keys: tuple[str, ...]
+    labelled: NDArray[np.bool_]
+    losses: Array
+
+    def save(self, path: Path) -> None:
+        """Write beside, and rename."""
+        tensors = {
+            "keys": pack_keys(self.keys),
+            "labelled": torch.from_numpy(self.labelled),
+            "losses": torch.from_numpy(self.losses).float().contiguous(),
+        }
+        write_bytes(path, save(tensors, metadata={"certificate": self.certificate}))
+
+    @classmethod
+    def load(cls, path: Path, certificate: Certificate) -> Audited:
+        """The inverse of `save`; empty if there is none, or if it is about another certificate.
+
+        Raises:
+            ArtefactError: When the file is damaged.
+        """
+        width = len(certificate.points)
+        empty = cls(certificate.identity, (), np.zeros(0, bool), np.zeros((0, width)))
+        if not path.exists():
+            return empty
+        try:
+            with safe_open(path, "pt") as file:
+                if file.metadata()["certificate"] != certificate.identity:
+                    return empty
+                keys = unpack_keys(file.get_tensor("keys"))
+                labelled, losses = file.get_tensor("labelled").numpy(), file.get_tensor("losses")
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ArtefactError(f"{path}: cannot be read ({error}); delete it to start anew") from None
+        return cls(certificate.identity, keys, labelled, losses.double().numpy())
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an audit says about one certified Point.
+
+    Attributes:
+        name: Of the Point.
+        epsilon: The bound.
+        verdict: `stands`, `broken` or `undecided`.
+        loss: Mean over the rows whose loss is exact; None without such.
+        lower: The mean loss is at least this; None without such rows.
+        upper: It is at most this.
+    """
+
+    name: str
+    epsilon: float
+    verdict: Verdict
+    loss: float | None
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The outcome.
+
+    Attributes:
+        certificate: What was audited.
+        rows: Audited so far.
+        labelled: Of those, rows whose loss is exact.
+        new: Rows of this audit.
+        dropped: Rows left out because they had been seen before.
+        findings: One for each certified Point.
+    """
+
+    certificate: Certificate
+    rows: int
+    labelled: int
+    new: int
+    dropped: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of all Points together: `broken` if one is, `stands` if all do."""
+        found = {finding.verdict for finding in self.findings}
+        return "broken" if "broken" in found else "undecided" if "undecided" in found else "stands"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "verdict": self.verdict,
+            "certificate": self.certificate.identity,
+            "confidence": 1 - self.certificate.delta,
+            "rows": self.rows,
+            "labelled": self.labelled,
+            "new": self.new,
+            "dropped": self.dropped,
+            "points": [asdict(finding) for finding in self.findings],
+        }
+
+
+def audit_folder(folder: Path, table: Table, reference: str | None = None) -> Audit:
+    """Run the model over newer rows and say whether its certificate still stands.
+
+    Args:
+        folder: Of a model with a certificate; the losses are added to its `audit.safetensors`.
+        table: Newer rows in the order they came, labelled or not.
+        reference: The model the certificate measures against, if that is not its own full depth.
+
+    Raises:
+        InputError: When there is nothing to audit, or the rows or the reference do not fit.
+        ArtefactError: When the certificate is about something else.
+    """
+    certificate = read_certificate(folder)
+    if certificate is None:
+        raise InputError(f"{folder} has no certificate to audit; calibrate it first")
+    model = classifier_of(load(folder, precision=certificate.precision), folder)
+    other = _same_reference(certificate, reference, model)
+    table = fitting(table, model, folder)
+    kept = Kept.load(folder / KEPT) if (folder / KEPT).exists() else None
+    before = Audited.load(folder / FILE, certificate)
+    seen = set(certificate.keys) | set(before.keys)
+    if kept is not None:
+        seen |= kept.seen | set(kept.tune.keys)
+    fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
+    if len(fresh):
+        task = task_of(model, kept.label_range if kept else 1.0)
+        now = extended(before, outputs_of(model, fresh, other), task, certificate)
+        now.save(folder / FILE)
+    else:
+        now = before
+    return Audit(
+        certificate=certificate,
+        rows=len(now.keys),
+        labelled=int(now.labelled.sum()),
+        new=len(fresh),
+        dropped=len(table) - len(fresh),
+        findings=findings_of(now, certificate),
+    )
+
+
+def extended(before: Audited, outputs: Outputs, task: Task, certificate: Certificate) -> Audited:
+    """What was audited before, and the losses of new rows."""
+    exact = certificate.loss != "drop" or outputs.labels is not None
+    columns = []
+    for point in certificate.points:
+        taken = outputs.exits_taken([certificate.path[point.step]], task)
+        if exact:
+            losses = losses_of(certificate.loss, outputs, taken, task, point.epsilon).values[:, 0]
+        else:
+            agreement = outputs.scores(task, agreement=True)[1]
+            losses = 1.0 - np.take_along_axis(agreement, taken, 1)[:, 0]
+        columns.append(losses)
+    return replace(
+        before,
+        keys=before.keys + outputs.keys,
+        labelled=np.concatenate([before.labelled, np.full(len(outputs), exact)]),
+        losses=np.concatenate([before.losses, np.stack(columns, 1)]),
+    )
+
+
+def findings_of(audited: Audited, certificate: Certificate) -> tuple[Finding, ...]:
+    """What the losses so far say about each certified Point, together at the certificate's confidence."""
+    alpha = certificate.delta / len(certificate.points)
+    low = -1.0 if certificate.loss == "drop" else 0.0
+    findings = []
+    for place, point in enumerate(certificate.points):
+        losses = audited.losses[:, place]
+        whole = bounds(losses, low, 1.0, alpha, at=point.epsilon)
+        exact = whole
+        if not audited.labelled.all():
+            exact = bounds(losses[audited.labelled], low, 1.0, alpha, at=point.epsilon)
+        found = verdict(point.epsilon, exact.lower, whole.upper)
+        findings.append(Finding(point.name, point.epsilon, found, exact.mean, exact.lower, whole.upper))
+    return tuple(findings)
+
+
+def sentence_of(finding: Finding, certificate: Certificate) -> str:
+    """What an audit found about one Point, in words."""
+    bound, sure = f"{100 * finding.epsilon:g}%", f"{100 * (1 - certificate.delta):.10g}%"
+    point = f"Point {finding.name!r}"
+    if finding.verdict == "broken":
+        return (
+            f"{point}: the certificate no longer stands. With {sure} confidence the {certificate.loss} on "
+            f"newer rows is more than the {bound} allowed, at least {100 * (finding.lower or 0.0):.1f}%. "
+            "Calibrate again on such rows (--data)."
+        )
+    if finding.verdict == "stands":
+        return (
+            f"{point}: the certificate stands. With {sure} confidence the {certificate.loss} on newer rows "
+            f"is at most {100 * (finding.upper or 0.0):.1f}%, and {bound} are allowed."
+        )
+    seen = "nothing yet" if finding.upper is None else f"at most {100 * finding.upper:.1f}%"
+    least = "" if finding.lower is None else f" and at least {100 * finding.lower:.1f}%"
+    return (
+        f"{point}: undecided. With {sure} confidence the {certificate.loss} on newer rows is {seen}{least}; "
+        f"{bound} are allowed. More rows will tell."
+    )
+
+
+def _same_reference(certificate: Certificate, name: str | None, model: Any) -> Any:
+    """The reference model of the certificate; None where that is the model's own full depth."""
+    if certificate.reference == "full depth":
+        if name is not None:
+            raise InputError(
+                "the certificate measures against the model's own full depth; leave --reference away"
+            )
+        return None
+    if name is None:
+        raise InputError(
+            f"the certificate measures against {certificate.reference}; name it with --reference"
+        )
+    path = Path(name)
+    if certificate.reference_weights is not None and (
+        not path.is_dir() or one_digest(path) != certificate.reference_weights
+    ):
+        raise InputError(f"--reference {name} is not the model the certificate measures against")
+    return reference_of(name, model)

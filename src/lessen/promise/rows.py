@@ -1,0 +1,113 @@
+"""Which rows and models a calibration or an audit works with, and what fits what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from lessen.certificate import one_digest
+from lessen.data.splits import without_repeats
+from lessen.data.table import Table, listed, row_key
+from lessen.errors import InputError
+from lessen.hf import LessenForSequenceClassification
+from lessen.loading import Precision, load
+from lessen.promise.outputs import KEPT, Kept, outputs_of
+
+
+def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_range: float) -> Kept:
+    """Answers of a model on the `tune` and `calibration` tables, and the keys of the `train` table.
+
+    A text that occurs more than once calibrates once: the tests need rows drawn independently.
+    """
+    return Kept(
+        tune=outputs_of(model, tables["tune"]),
+        calibration=outputs_of(model, without_repeats(tables["calibration"])),
+        seen=frozenset(row_key(text) for text in tables["train"].texts),
+        criteria=tuple(criteria),
+        label_range=label_range,
+        precision=cast(Precision, str(model.dtype).removeprefix("torch.")),
+        subject="",
+    )
+
+
+def rows_for(
+    folder: Path, data: Table | None, *, reference: str | None = None, precision: Precision = "float32"
+) -> tuple[LessenForSequenceClassification, Kept, int]:
+    """A model, the answers to calibrate it with, and how many rows were left out because they had been seen.
+
+    Args:
+        folder: A folder written by `lessen compress`.
+        data: New rows; None for those kept with the model.
+        reference: A model to measure against, run on the same rows.
+        precision: Of the weights.
+
+    Raises:
+        InputError: When there are no kept answers, or they are another precision's or another model's, and no
+            data was given.
+    """
+    model = classifier_of(load(folder, precision=precision, promises=False), folder)
+    place = folder / KEPT
+    if not place.exists():
+        raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
+    kept = Kept.load(place)
+    if one_digest(folder) != kept.subject:
+        raise InputError(
+            f"{place}: it belongs to other weights, or another tokenizer or form; compress again"
+        )
+    if data is None:
+        if reference is not None:
+            raise InputError("--reference needs --data: the kept answers do not include another model's")
+        if precision != kept.precision:
+            raise InputError(
+                f"the kept answers are those of {kept.precision}; give --data to calibrate in {precision}"
+            )
+        return model, kept, 0
+    table = fitting(data, model, folder)
+    other = None if reference is None else reference_of(reference, model)
+    seen = kept.seen | set(kept.tune.keys)
+    fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
+    outputs = outputs_of(model, without_repeats(fresh), other)
+    return model, replace(kept, calibration=outputs, precision=precision), len(table) - len(outputs)
+
+
+def fitting(table: Table, model: LessenForSequenceClassification, folder: Path) -> Table:
+    """A table with its labels numbered as the model's.
+
+    Raises:
+        InputError: When it is for another task, or has labels the model does not know.
+    """
+    named = table.with_labels_of([model.config.id2label[i] for i in range(model.config.num_labels)])
+    if named.kind is not None and named.kind != model.problem_type:
+        raise InputError(f"{table.name} is for {named.kind}, {folder} was trained for {model.problem_type}")
+    return named
+
+
+def classifier_of(model: Any, folder: Path) -> LessenForSequenceClassification:
+    """The model, if it is a classifier or regressor.
+
+    Raises:
+        InputError: When it only embeds.
+    """
+    if not isinstance(model, LessenForSequenceClassification):
+        raise InputError(f"{folder} has no classifier to calibrate")
+    return model
+
+
+def reference_of(name: str, model: LessenForSequenceClassification) -> LessenForSequenceClassification:
+    """A model whose answers mean the same as those of `model`.
+
+    Raises:
+        InputError: When they do not.
+    """
+    other = load(name)
+    if not isinstance(other, LessenForSequenceClassification):
+        raise InputError(f"--reference {name} has no classifier")
+    labels = [list(one.config.id2label.values()) for one in (other, model)]
+    if other.problem_type != model.problem_type or labels[0] != labels[1]:
+        raise InputError(
+            f"--reference {name} answers {listed(labels[0])}, the model {listed(labels[1])}; "
+            "they must have the same labels in the same order"
+        )
+    return other

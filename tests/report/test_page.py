@@ -1,0 +1,150 @@
+"""The page is complete in itself, says what the facts say, and cannot be broken by what a text contains."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import run
+
+from lessen.report.page import page_of, shown, write_report
+
+NASTY = '<script>alert("x")</script> & <b>bold</b>'
+
+
+@pytest.fixture(scope="module")
+def facts(small: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("report")
+    code, printed, err = run(
+        "report", small, "--out", out, "--rows", 8, "--seconds", 0.1, "--batch", "1,4", "--json",
+        "--data", newer(out),
+    )  # fmt: skip
+    assert code == 0, err
+    written = json.loads((out / "report.json").read_text())
+    assert {"files", *written} == set(json.loads(printed))
+    return written
+
+
+def newer(folder: Path) -> Path:
+    place = folder / "newer.csv"
+    made = [("a great story", "pos"), ("a poor story", "neg")] * 40
+    lines = [f"{text} told {i},{label}\n" for i, (text, label) in enumerate(made)]
+    place.write_text("text,label\n" + "".join(lines))
+    return place
+
+
+class Reader(HTMLParser):
+    """Collects tags and ids; every opened tag must be closed."""
+
+    EMPTY = {"meta", "br", "link", "img", "input", "hr"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + " "
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    assert not reader.open
+    return reader
+
+
+def test_the_page_is_complete_in_itself(facts: dict[str, Any]) -> None:
+    page = page_of(facts)
+    reader = read(page)
+    assert not reader.tags & {"script", "link", "img", "iframe"}
+    assert not re.findall(r'(?:src|href)="(?!#)[^"]', page), "nothing is fetched"
+    assert not re.findall(r"url\((?!#)", page)
+    assert len(reader.ids) == len(set(reader.ids)), "charts do not share ids"
+    for reference in re.findall(r'(?:href="#|url\(#)([^")]+)', page):
+        assert reference in reader.ids
+    assert 'name="viewport"' in page
+
+
+def test_the_page_says_what_the_facts_say(facts: dict[str, Any]) -> None:
+    text = " ".join(read(page_of(facts)).text.split())
+    model = facts["models"][0]
+    for sentence in (*model["certificate"]["sentences"], *model["certificate"]["not_said"]):
+        assert sentence in text
+    own = next(spot for spot in model["points"] if spot["name"] == model["point"])
+    assert shown(own["value"], "accuracy") in text
+    assert facts["machine"]["processor"] in text
+    assert all(example["text"] in text for example in model["examples"])
+    assert {row["kind"] for row in facts["times"]} == {"lessen", "torch"}
+    assert {row["batch"] for row in facts["times"]} == {1, 4}
+
+
+def test_texts_and_names_cannot_break_it(facts: dict[str, Any], tmp_path: Path) -> None:
+    model = facts["models"][0] | {
+        "name": NASTY,
+        "examples": [{"text": NASTY, "layer": 1, "answer": NASTY, "right": True}],
+    }
+    times = [row | {"model": NASTY} for row in facts["times"]]
+    changed = facts | {"models": [model], "times": times}
+    reader = read(page_of(changed))
+    assert "script" not in reader.tags
+    assert NASTY in reader.text
+    places = write_report(changed, tmp_path)
+    assert places["png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_undefined_figures_and_nothing_certified(facts: dict[str, Any]) -> None:
+    model = facts["models"][0]
+    spots = [spot | {"value": None} for spot in model["points"]]
+    steps = [spot | {"value": None} for spot in model["path"]]
+    bare = model | {"points": spots, "path": steps, "certificate": None, "metric": "pearson", "exits": [
+        exit | {"value": None, "bins": [], "calibration_error": None} for exit in model["exits"]
+    ]}  # fmt: skip
+    times = [row | {"value": None} for row in facts["times"]]
+    text = read(page_of(facts | {"models": [bare], "times": times})).text
+    assert "undefined" in text
+    assert "Nothing is certified" in text
+
+
+def test_two_models_side_by_side(facts: dict[str, Any]) -> None:
+    other = facts["models"][0] | {"name": "other"}
+    times = facts["times"] + [row | {"model": "other"} for row in facts["times"]]
+    text = read(page_of(facts | {"models": [facts["models"][0], other], "times": times})).text
+    assert "other, exit by exit" in text
+
+
+def test_bad_input(small: Path, data: Path, tmp_path: Path) -> None:
+    code, _, err = run("report", tmp_path / "nothing")
+    assert code == 2
+    assert "no such" in err or "not a folder" in err
+    code, _, err = run("report", small, small)
+    assert code == 2
+    assert "named twice" in err
+    seen = tmp_path / "seen.csv"
+    seen.write_text("".join(data.read_text().splitlines(keepends=True)[:20]))
+    code, _, err = run("report", small, "--data", seen)
+    assert code == 2
+    assert "rows are left that no model has seen" in err
+    code, _, err = run("report", small, "--precision", "bfloat16")
+    assert code == 2
+    assert "float32 must be among them" in err
+    code, _, err = run("report", small, "--against", "abacus")
+    assert code == 2
+    assert "abacus" in err
