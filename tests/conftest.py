@@ -52,6 +52,18 @@ def tiny_hugging_face(family: str, *, head: bool = True, seed: int = 0, **change
     return model.eval()
 
 
+def lively(model: Any) -> Any:
+    """Unit norms and large heads: the logits of a tiny random model then differ clearly from row to row."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            torch.nn.init.ones_(module.weight)
+    for head in model.transformer.exits.values():
+        head.output.weight.data.normal_(generator=generator)
+        head.output.bias.data.zero_()
+    return model.eval()
+
+
 @pytest.fixture(params=sorted(TINY))
 def family(request: pytest.FixtureRequest) -> str:
     return request.param

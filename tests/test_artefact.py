@@ -86,8 +86,8 @@ DAMAGE = {
         "'full' is the whole model",
     ),
     "tokens taken": (
-        lambda f: edit(f, points=[{"name": "x", "retention": [0.5, 0.4, 0.3]}]),
-        "cannot take tokens away",
+        lambda f: edit(f, points=[{"name": "x", "retention": [0.5, 0.4, 0.3, 0.2]}]),
+        "points[0].retention: it has 4 shares, the model 3 layers",
     ),
     "head beyond": (lambda f: edit_layer(f, heads=[0, 9]), "layers[0].heads: 9, but the architecture has 4"),
     "layer beyond": (lambda f: edit_layer(f, layer=40, only=True), "layers[0].layer: 40, but"),

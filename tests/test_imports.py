@@ -19,14 +19,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"errors", "plan", "model"},
     "families": {"errors", "plan", "model"},
     "depth": {"errors", "plan", "model"},
+    "tokens": {"errors", "plan", "model"},
     "data": {"errors", "builtin"},
-    "runtime": {"errors", "plan", "certificate", "model", "depth", "data"},
+    "runtime": {"errors", "plan", "certificate", "model", "depth", "tokens", "data"},
     "train": {"errors", "plan", "depth", "data", "runtime"},
     "hf": {
         "errors", "plan", "artefact", "certificate", "card", "model", "config", "depth", "data", "runtime",
     },
     "loading": {"errors", "plan", "artefact", "builtin", "certificate", "model", "config", "families", "hf"},
-    "measure": {"errors", "plan", "model", "families", "depth", "runtime", "hf", "loading"},
+    "measure": {"errors", "plan", "model", "families", "depth", "tokens", "runtime", "hf", "loading"},
     "promise": {
         "errors", "plan", "artefact", "certificate", "guarantee", "depth", "data", "runtime", "hf", "loading",
         "measure",

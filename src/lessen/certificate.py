@@ -158,10 +158,11 @@ def _is_the_one_certified(point: Point, certificate: Certificate) -> bool:
         if entry.name == point.name and promise is not None and entry.step < len(certificate.path):
             step = certificate.path[entry.step]
             promised = (promise.epsilon, promise.delta, promise.loss)
-            does = (point.exits, point.retention, point.precision)
+            does = (point.exits, point.retention, point.token_score, point.precision)
             return promised == (entry.epsilon, entry.delta, certificate.loss) and does == (
                 step.exits,
                 step.retention,
+                step.token_score,
                 step.precision,
             )
     return False

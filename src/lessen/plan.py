@@ -23,6 +23,11 @@ FORMAT_VERSION = 1
 Bits = Literal[1, 8, 16, 32]
 """Bits per weight or activation: 1 is a sign, 8 an integer, 16 bfloat16, 32 float32."""
 
+TokenScore = Literal[
+    "mean", "offdiag", "max_head", "last_query", "window", "causal_norm", "cumulative", "random", "first_k"
+]
+"""What the tokens that stay are chosen by; `mean` is ACC. See `tokens/score.py`."""
+
 HeadActivation = Literal["tanh", "relu", "gelu"]
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -169,13 +174,15 @@ class Point(Strict):
     """How much of the Shape an input uses. The empty Point is the full model.
 
     `exits` is the early-exit rule, `retention` the share of each row's tokens leaving each layer
-    (non-increasing), `precision` the type the Point must run in (None: any).
+    (non-increasing), `token_score` what those that stay are chosen by (None: `mean`), `precision` the type
+    the Point must run in (None: any).
     """
 
     version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1, pattern=r"^[^\s/][^\n/]*$")]
     exits: ExitRule | None = None
     retention: tuple[Fraction, ...] | None = None
+    token_score: TokenScore | None = None
     precision: Literal["float32", "bfloat16", "int8"] | None = None
     promise: Promise | None = None
     expected: Expectation | None = None
@@ -184,6 +191,8 @@ class Point(Strict):
     def _retention_falls(self) -> Point:
         if self.retention and any(a < b for a, b in itertools.pairwise(self.retention)):
             raise ValueError("retention must not increase from one layer to the next")
+        if self.token_score is not None and self.retention is None:
+            raise ValueError("token_score says how retention is met; give retention too")
         return self
 
 
@@ -198,8 +207,10 @@ def check_point(point: Point, shape: Shape) -> None:
     """
     if point.name == FULL.name and point != FULL:
         raise PlanError("name: 'full' is the whole model; give the point another name")
-    if point.retention is not None:
-        raise PlanError("retention: this lessen cannot take tokens away; upgrade lessen")
+    if point.retention is not None and len(point.retention) != len(shape.layers):
+        raise PlanError(
+            f"retention: it has {len(point.retention)} shares, the model {len(shape.layers)} layers"
+        )
     if point.precision == "int8":
         raise PlanError("precision: this lessen cannot run int8; upgrade lessen")
     for layer in (point.exits.thresholds or {}) if point.exits else {}:

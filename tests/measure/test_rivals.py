@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, ragged_ids, tiny_hugging_face
+from conftest import TINY, lively, ragged_ids, tiny_hugging_face
 from conftest import padded as pad_batch
 
 import lessen
@@ -27,17 +27,6 @@ def classifier(folder: Path, family: str = "bert", pool: str = "cls") -> LessenF
         exits = [ExitShape(layer=n, pool=pool) for n in (1, 3)]
         model = lessen.with_exits(model, exits=exits, labels=["a", "b", "c"])
     return lively(model)
-
-
-def lively(model: LessenForSequenceClassification) -> LessenForSequenceClassification:
-    generator = torch.Generator().manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, torch.nn.LayerNorm):
-            torch.nn.init.ones_(module.weight)
-    for head in model.transformer.exits.values():
-        head.output.weight.data.normal_(generator=generator)
-        head.output.bias.data.zero_()
-    return model.eval()
 
 
 def encoded(lengths: list[int], *, pairs: bool = False) -> list[Encoded]:

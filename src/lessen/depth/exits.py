@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lessen.model.rows import Rows
-from lessen.model.transformer import Transformer
+from lessen.model.transformer import InLayer, Transformer
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -29,7 +29,13 @@ def scale_gradient(values: Tensor, factor: float) -> Tensor:
 
 
 def every_exit(
-    model: Transformer, ids: Tensor, rows: Rows, segments: Tensor | None = None, *, equilibrium: bool = False
+    model: Transformer,
+    ids: Tensor,
+    rows: Rows,
+    segments: Tensor | None = None,
+    *,
+    equilibrium: bool = False,
+    in_layer: InLayer | None = None,
 ) -> list[Tensor]:
     """Logits of every exit for every row, shallowest exit first, in the caller's row order.
 
@@ -41,6 +47,7 @@ def every_exit(
         equilibrium: Gradient equilibrium (COST-EFF page, 1.4): a layer's gradient becomes the mean over the
             exits at or above it instead of their sum. Forward values and the heads' own gradients do not
             change.
+        in_layer: Takes tokens away on the way, as in `Transformer.forward`.
 
     Returns:
         One `[rows, outputs]` tensor for each exit.
@@ -58,5 +65,5 @@ def every_exit(
                 hidden = scale_gradient(hidden, above - 1)
         return hidden, rows
 
-    model(ids, rows, segments, after_layer)
+    model(ids, rows, segments, after_layer, in_layer)
     return answers

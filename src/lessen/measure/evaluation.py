@@ -18,6 +18,7 @@ from lessen.model.transformer import Transformer
 from lessen.plan import ExitRule, Point
 from lessen.runtime.engine import run
 from lessen.runtime.text import Encoded, batches, collate
+from lessen.tokens.elimination import fewest_left, left_after_layers
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def evaluate(
         value=quality(logits, labels, model.problem_type),
         mean_layers=float(np.mean(layers)),
         layers=dict(sorted(Counter(layers).items())),
-        macs_ratio=macs_ratio(model.transformer, encoded, layers, point.exits),
+        macs_ratio=macs_ratio(model.transformer, encoded, layers, point),
     )
 
 
@@ -97,10 +98,9 @@ def answers_of_every_exit(model: Any, encoded: Sequence[Encoded], batch_size: in
     return logits
 
 
-def macs_ratio(
-    model: Transformer, encoded: Sequence[Encoded], layers: Sequence[int], rule: ExitRule | None
-) -> float:
-    """MACs of full depth over MACs spent, heads included, for rows that used `layers` layers each."""
+def macs_ratio(model: Transformer, encoded: Sequence[Encoded], layers: Sequence[int], point: Point) -> float:
+    """MACs of the whole model over MACs spent, heads included, for rows that used `layers` layers each."""
+    fewest = fewest_left(model.shape)
     cost: dict[tuple[int, int], int] = {}
     spent = dense = 0
     for row, depth in zip(encoded, layers, strict=True):
@@ -114,7 +114,8 @@ def macs_ratio(
                     model.outputs,
                     tokens,
                     layers=None if full else depth,
-                    heads=None if full else heads_evaluated(model, rule, depth),
+                    heads=None if full else heads_evaluated(model, point.exits, depth),
+                    left=None if full else left_after_layers(point.retention, tokens, fewest),
                 )
         spent += cost[tokens, depth]
         dense += cost[tokens, 0]

@@ -12,12 +12,20 @@ from lessen.model.architecture import Architecture
 from lessen.plan import ExitShape, LayerShape, Shape
 
 
-def layer_macs(architecture: Architecture, layer: LayerShape, tokens: int) -> int:
-    """One layer on one row: projections, scores, context, output, feed-forward."""
+def layer_macs(architecture: Architecture, layer: LayerShape, tokens: int, left: int | None = None) -> int:
+    """One layer on one row: projections, scores, context; then output and feed-forward on the tokens left.
+
+    Args:
+        architecture: Family facts.
+        layer: What exists of it.
+        tokens: That enter it.
+        left: That leave it; all if None.
+    """
     hidden = architecture.hidden_size
     inner = len(layer.heads) * architecture.head_dim
-    attention = 4 * hidden * inner * tokens + 2 * inner * tokens**2
-    return attention + 2 * hidden * layer.intermediate_size * tokens
+    stay = tokens if left is None else left
+    attention = 3 * hidden * inner * tokens + 2 * inner * tokens**2 + hidden * inner * stay
+    return attention + 2 * hidden * layer.intermediate_size * stay
 
 
 def head_macs(architecture: Architecture, exit: ExitShape, outputs: int) -> int:
@@ -36,6 +44,7 @@ def row_macs(
     *,
     layers: int | None = None,
     heads: Sequence[int] | None = None,
+    left: Sequence[int] | None = None,
 ) -> int:
     """One row from its embeddings to its answer.
 
@@ -47,12 +56,18 @@ def row_macs(
         layers: Layers the row goes through; all if None.
         heads: Depths of the exit heads evaluated on the way, the answering one included; only the last if
             None.
+        left: Tokens that leave each layer; all if None.
     """
     depth = len(shape.layers) if layers is None else layers
     total = architecture.embedding_size * architecture.hidden_size * tokens
     if architecture.embedding_size == architecture.hidden_size:
         total = 0
-    total += sum(layer_macs(architecture, layer, tokens) for layer in shape.layers[:depth])
+    leaving = [tokens] * depth if left is None else list(left)
+    entering = [tokens, *leaving]
+    total += sum(
+        layer_macs(architecture, layer, before, after)
+        for layer, before, after in zip(shape.layers[:depth], entering, leaving, strict=False)
+    )
     places = shape.exit_layers[-1:] if heads is None else heads
     by_place = {exit.layer: exit for exit in shape.exits}
     return total + sum(head_macs(architecture, by_place[place], outputs) for place in places)

@@ -7,13 +7,17 @@ backward passes of small calls cost far more than the padding of length-grouped 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from lessen.model.linear import Linear
-from lessen.model.rows import Rows
+from lessen.model.rows import Group, Rows
+
+Score = Callable[[Tensor, Tensor | None], Tensor]
+"""`score(probabilities [rows, heads, queries, keys], real [rows, keys] or None)` to `[rows, keys]`."""
 
 
 def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
@@ -22,8 +26,7 @@ def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: floa
     Args:
         qkv: Queries, keys and values side by side, `[tokens, 3, heads, head_dim]`.
         rows: Layout of the batch.
-        bias: Added to the scores before the softmax, `[heads, longest, longest]`; a shorter row uses its
-            corner.
+        bias: Added to the scores before the softmax, from position to position, `[heads, longest, longest]`.
         dropout: Probability of dropping an attention weight.
 
     Returns:
@@ -34,12 +37,72 @@ def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: floa
     return _attend_by_length(qkv, rows, bias)
 
 
+def attend_scored(
+    qkv: Tensor, rows: Rows, score: Score, bias: Tensor | None = None, *, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """The same, and a score of every token from the attention it got.
+
+    Probabilities are written out in place of the fused kernel, before dropout, in float32 or wider.
+
+    Args:
+        qkv: As in `attend`.
+        rows: Layout of the batch.
+        score: From probabilities to scores.
+        bias: As in `attend`.
+        dropout: Probability of dropping an attention weight.
+
+    Returns:
+        Context `[tokens, heads, head_dim]` and scores `[tokens]`, float32 or wider, without gradient.
+    """
+    if torch.is_grad_enabled() or qkv.is_cuda:
+        query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
+        mask = rows.key_mask if bias is None else rows.key_mask + padded_bias(rows, bias)
+        weights = _probabilities(query, key, mask)
+        scores = score(weights.detach(), rows.real)
+        context = torch.dropout(weights.to(qkv.dtype), dropout, dropout > 0) @ value
+        return rows.unpad(context.transpose(1, 2)), rows.unpad(scores)
+    contexts, found = [], []
+    for group in rows.groups:
+        query, key, value = group.view(qkv).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = _probabilities(query, key, _bias_of(group, rows, bias))
+        found.append(score(weights, None).flatten())
+        contexts.append((weights.to(qkv.dtype) @ value).transpose(1, 2).flatten(0, 1))
+    if len(contexts) == 1:
+        return contexts[0], found[0]
+    return torch.cat(contexts), torch.cat(found)
+
+
+def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(head_dim) + mask), `[rows, heads, queries, keys]`, float32 or wider."""
+    scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    return torch.softmax(scores if mask is None else scores + mask, -1, dtype=wide)
+
+
+def _bias_of(group: Group, rows: Rows, bias: Tensor | None) -> Tensor | None:
+    """The bias between the tokens of a group: a corner of it, or what is left where tokens have left."""
+    if bias is None:
+        return None
+    if rows.kept is None:
+        return bias[:, : group.length, : group.length]
+    places = group.view(rows.kept)
+    return bias[:, places[:, :, None], places[:, None, :]].transpose(0, 1)
+
+
+def padded_bias(rows: Rows, bias: Tensor) -> Tensor:
+    """The bias between the tokens of a padded batch, `[heads, longest, longest]` or `[rows, ...]` of it."""
+    if rows.kept is None:
+        return bias[:, : rows.lengths[-1], : rows.lengths[-1]]
+    places = rows.pad(rows.kept)
+    return bias[:, places[:, :, None], places[:, None, :]].transpose(0, 1)
+
+
 def _attend_by_length(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor:
     """Fused attention, one call for each group of rows of equal length."""
     contexts = []
     for group in rows.groups:
         query, key, value = group.view(qkv).permute(2, 0, 3, 1, 4).unbind(0)
-        mask = None if bias is None else bias[:, : group.length, : group.length]
+        mask = _bias_of(group, rows, bias)
         context = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         contexts.append(context.transpose(1, 2).flatten(0, 1))
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
@@ -54,7 +117,7 @@ def _attend_padded(qkv: Tensor, rows: Rows, bias: Tensor | None, dropout: float)
     query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
     mask = rows.key_mask.to(qkv.dtype)
     if bias is not None:
-        mask = mask + bias
+        mask = mask + padded_bias(rows, bias)
     if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16:
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask
         context = torch.dropout(scores.softmax(-1), dropout, dropout > 0) @ value
@@ -71,7 +134,8 @@ def attend_reference(qkv: Tensor, rows: Rows, bias: Tensor | None = None) -> Ten
         query, key, value = qkv[start : start + length].unbind(1)
         scores = torch.einsum("qhd,khd->hqk", query, key) / math.sqrt(query.shape[-1])
         if bias is not None:
-            scores = scores + bias[:, :length, :length]
+            places = rows.positions[start : start + length]
+            scores = scores + bias[:, places[:, None], places]
         contexts.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), value))
         start += length
     return torch.cat(contexts)
@@ -94,9 +158,18 @@ class Attention(nn.Module):
 
     def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
         """`[tokens, hidden]` to `[tokens, hidden]`; `bias` as in `attend`."""
+        return self.output(self.context(hidden, rows, bias)[0])
+
+    def context(
+        self, hidden: Tensor, rows: Rows, bias: Tensor | None = None, score: Score | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the heads found, `[tokens, heads * head_dim]`, before `output`; and scores, if asked for."""
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, self.head_dim))
-        context = attend(qkv, rows, bias, dropout=self.dropout if self.training else 0.0)
-        return self.output(context.flatten(1))
+        dropout = self.dropout if self.training else 0.0
+        if score is None:
+            return attend(qkv, rows, bias, dropout=dropout).flatten(1), None
+        context, scores = attend_scored(qkv, rows, score, bias, dropout=dropout)
+        return context.flatten(1), scores
 
 
 class RelativeBias(nn.Module):

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from lessen.model.architecture import Architecture
-from lessen.model.attention import Attention
+from lessen.model.attention import Attention, Score
 from lessen.model.linear import Linear
 from lessen.model.rows import Rows
 from lessen.plan import LayerShape
+
+
+class Keep(Protocol):
+    """Which tokens of a layer go on, decided between its attention and its feed-forward half.
+
+    Attributes:
+        score: What it wants to know of the attention; None if nothing.
+    """
+
+    @property
+    def score(self) -> Score | None: ...
+
+    def __call__(self, scores: Tensor | None, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+        """From scores `[tokens]` and the layer's input `[tokens, hidden]` to an index `[tokens left]`."""
+        ...
 
 
 class FeedForward(nn.Module):
@@ -45,12 +62,29 @@ class Block(nn.Module):
         complete = len(shape.heads) == architecture.num_attention_heads
         self.heads_of_bias = None if complete else list(shape.heads)
 
-    def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
-        """`[tokens, hidden]` to `[tokens, hidden]`; `bias` of all original heads, as in `attend`."""
+    def forward(
+        self, hidden: Tensor, rows: Rows, bias: Tensor | None = None, keep: Keep | None = None
+    ) -> tuple[Tensor, Rows]:
+        """One layer, in which tokens may leave once they have been attended to.
+
+        Args:
+            hidden: `[tokens, hidden]`.
+            rows: Layout of the batch.
+            bias: Of all original heads, as in `attend`.
+            keep: Says which tokens stay; None: all.
+
+        Returns:
+            `[tokens left, hidden]` and their layout.
+        """
         if bias is not None and self.heads_of_bias is not None:
             bias = bias[self.heads_of_bias]
+        given = self.attention_norm(hidden) if self.pre else hidden
+        context, scores = self.attention.context(given, rows, bias, None if keep is None else keep.score)
+        if keep is not None:
+            index, rows = keep(scores, hidden, rows)
+            hidden, context = hidden.index_select(0, index), context.index_select(0, index)
+        hidden = hidden + self.dropout(self.attention.output(context))
         if self.pre:
-            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), rows, bias))
-            return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, rows, bias)))
-        return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+            return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), rows
+        hidden = self.attention_norm(hidden)
+        return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))), rows

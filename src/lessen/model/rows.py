@@ -40,11 +40,15 @@ class Rows:
         lengths: Tokens of each row, ascending.
         original: For each stored row, its index in the batch the caller passed.
         device: Where the index tensors live.
+        full: Tokens each row came with, if some have left since; None while all are there.
+        kept: Of the tokens left, the position each had in its whole row, `[tokens]`, ascending within a row.
     """
 
     lengths: tuple[int, ...]
     original: tuple[int, ...]
     device: torch.device
+    full: tuple[int, ...] | None = None
+    kept: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -79,9 +83,19 @@ class Rows:
         """Index of each row's last token, `[rows]`."""
         return torch.tensor(self._bounds[1:], device=self.device) - 1
 
-    @cached_property
+    @property
+    def full_lengths(self) -> tuple[int, ...]:
+        """Tokens each row came with."""
+        return self.lengths if self.full is None else self.full
+
+    @property
     def positions(self) -> Tensor:
-        """Position of each token within its row, `[tokens]`."""
+        """Position of each token in its whole row, `[tokens]`."""
+        return self._ranks if self.kept is None else self.kept
+
+    @cached_property
+    def _ranks(self) -> Tensor:
+        """Position of each token among those left in its row, `[tokens]`."""
         return torch.cat(
             [torch.arange(group.length, device=self.device).repeat(group.count) for group in self.groups]
         )
@@ -92,13 +106,18 @@ class Rows:
         row = torch.repeat_interleave(
             torch.arange(len(self), device=self.device), torch.tensor(self.lengths, device=self.device)
         )
-        return row * self.lengths[-1] + self.positions
+        return row * self.lengths[-1] + self._ranks
 
     @cached_property
     def key_mask(self) -> Tensor:
         """Added to scores of the padded batch, `[rows, 1, 1, longest]`: 0 at tokens, -inf at padding."""
         mask = torch.full((len(self) * self.lengths[-1],), float("-inf"), device=self.device)
         return mask.index_fill(0, self._places, 0.0).view(len(self), 1, 1, self.lengths[-1])
+
+    @cached_property
+    def real(self) -> Tensor:
+        """Which places of the padded batch hold a token, `[rows, longest]`, bool."""
+        return self.key_mask[:, 0, 0] == 0
 
     def pad(self, values: Tensor) -> Tensor:
         """`[tokens, ...]` to `[rows, longest, ...]` in storage order, zero at padding."""
@@ -115,7 +134,18 @@ class Rows:
             tuple(itertools.compress(self.lengths, stay)),
             tuple(itertools.compress(self.original, stay)),
             self.device,
+            None if self.full is None else tuple(itertools.compress(self.full, stay)),
+            None if self.kept is None else self.gather(self.kept, stay),
         )
+
+    def keep(self, index: Tensor, lengths: tuple[int, ...]) -> Rows:
+        """The layout when only some tokens of each row are left.
+
+        Args:
+            index: Of the tokens that stay, `[tokens left]`, ascending.
+            lengths: How many stay of each row, ascending as the rows are.
+        """
+        return Rows(lengths, self.original, self.device, self.full_lengths, self.positions[index])
 
     def gather(self, values: Tensor, stay: Sequence[bool]) -> Tensor:
         """The tokens `[tokens left, ...]` of the rows for which `stay` is true."""

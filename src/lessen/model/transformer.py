@@ -15,13 +15,17 @@ from torch import Tensor, nn
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.attention import RelativeBias
-from lessen.model.block import Block
+from lessen.model.block import Block, Keep
 from lessen.model.heads import Head
 from lessen.model.rows import Rows
 from lessen.plan import Rank, Shape
 
 AfterLayer = Callable[[int, Tensor, Rows], tuple[Tensor, Rows]]
 """`after_layer(layer, hidden, rows)`, with the number of layers run (1-based), returns what goes on."""
+
+
+InLayer = Callable[[int, Rows], Keep | None]
+"""`in_layer(layer, rows)`, with the number of the layer about to run (1-based): what decides who stays."""
 
 
 class Embeddings(nn.Module):
@@ -87,7 +91,12 @@ class Transformer(nn.Module):
         )
 
     def forward(
-        self, ids: Tensor, rows: Rows, segments: Tensor | None = None, after_layer: AfterLayer | None = None
+        self,
+        ids: Tensor,
+        rows: Rows,
+        segments: Tensor | None = None,
+        after_layer: AfterLayer | None = None,
+        in_layer: InLayer | None = None,
     ) -> tuple[Tensor, Rows]:
         """Run the stack on a ragged batch.
 
@@ -96,6 +105,7 @@ class Transformer(nn.Module):
             rows: Layout of the batch.
             segments: Segment ids `[tokens]`, or None for all zero.
             after_layer: Asked after each layer which rows go on, and with what hidden states.
+            in_layer: Asked before each layer whether tokens leave in it.
 
         Returns:
             Hidden states `[tokens left, hidden]` and their layout; no rows are left if all of them exited.
@@ -104,7 +114,8 @@ class Transformer(nn.Module):
         longest = rows.lengths[-1]
         bias = None if self.relative_bias is None else self.relative_bias(longest).to(hidden.dtype)
         for number, block in enumerate(self.layers, start=1):
-            hidden = block(hidden, rows, bias)
+            keep = None if in_layer is None else in_layer(number, rows)
+            hidden, rows = block(hidden, rows, bias, keep)
             if number == len(self.layers) and self.final_norm is not None:
                 hidden = self.final_norm(hidden)
             if after_layer is not None:

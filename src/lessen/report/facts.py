@@ -142,7 +142,7 @@ def describe(
     for point in model.points.values():
         spot = spot_of(point, rows, task)
         depths = [int(task.layers[exit]) for exit in rows.exits_taken([point], task)[:, 0]]
-        ratio = macs_ratio(model.transformer, encoded, depths, point.exits)
+        ratio = macs_ratio(model.transformer, encoded, depths, point)
         spots.append(asdict(spot) | {"macs_ratio": ratio})
     certificate = read_certificate(folder) if folder.is_dir() else None
     weights = folder / WEIGHTS

@@ -1,4 +1,4 @@
-"""Run a ragged batch in which every row leaves at the first exit that is sure of it."""
+"""Run a ragged batch in which tokens leave on the way, and rows at the first exit that is sure of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lessen.depth.criteria import Memory, criterion_of, may_leave
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point
+from lessen.tokens.elimination import Elimination, fewest_left
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class Answers:
 
     logits: Tensor
     layers: Tensor
+
+
+def elimination_of(point: Point, model: Transformer) -> Elimination | None:
+    """What takes tokens away in one pass at a Point; None where none is taken."""
+    if point.retention is None:
+        return None
+    score, protect_last = point.token_score or "mean", fewest_left(model.shape) > 1
+    return Elimination(point.retention, score, protect_last=protect_last)
 
 
 @torch.no_grad()
@@ -79,7 +88,7 @@ def run(
             memory = memory[~leaving]
         return rows.gather(hidden, stay), rows.select(stay)
 
-    model(ids, rows, segments, after_layer)
+    model(ids, rows, segments, after_layer, elimination_of(point, model))
     if len(collected) == 1 and len(collected[0][0]) == 1:
         _, logits, layer = collected[0]
         return Answers(logits, torch.tensor([layer]))

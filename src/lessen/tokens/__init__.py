@@ -1,0 +1,1 @@
+"""Token elimination: scores from attention, retention profiles, and what leaves where."""

@@ -1,0 +1,161 @@
+"""Which tokens leave in which layer of one forward pass.
+
+Counts depend on each row's own length, so they are known before the pass and independent of the other rows.
+Survivors keep their order and their original positions. [CLS] never leaves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lessen.model.attention import Score
+from lessen.model.block import Keep
+from lessen.model.rows import Rows
+from lessen.plan import Shape
+from lessen.tokens.score import SCORES, mean
+
+
+def count_left(retention: float, full: int, now: int, fewest: int = 1) -> int:
+    """Tokens of a row that leave a layer: the share `retention` of all it came with, rounded up.
+
+    Args:
+        retention: Share of the row's full length.
+        full: Tokens it came with.
+        now: Tokens that entered the layer.
+        fewest: That always stay.
+    """
+    return min(now, max(fewest, math.ceil(retention * full - 1e-9)))
+
+
+def left_after_layers(retention: Sequence[float] | None, tokens: int, fewest: int = 1) -> list[int] | None:
+    """Tokens of a row that leave each layer; None if all stay."""
+    if retention is None:
+        return None
+    left, now = [], tokens
+    for share in retention:
+        now = count_left(share, tokens, now, fewest)
+        left.append(now)
+    return left
+
+
+def fewest_left(shape: Shape) -> int:
+    """Tokens of a row that never leave: the first, and the last where an exit reads it."""
+    return 2 if any(exit.pool == "last" for exit in shape.exits) else 1
+
+
+class Elimination:
+    """Token elimination of one forward pass; used as a transformer's `in_layer`.
+
+    Args:
+        retention: Share of each row's tokens that leave each layer, not increasing.
+        score: One of `score.NAMES`.
+        protect_last: Whether a row's last token stays too (causal models, pooling by the last token).
+        seed: Of `random`.
+
+    Attributes:
+        kept: After the pass: for each layer in which tokens left, its number and the layout of the survivors.
+    """
+
+    def __init__(
+        self, retention: Sequence[float], score: str = "mean", *, protect_last: bool = False, seed: int = 0
+    ) -> None:
+        self.retention = tuple(retention)
+        self.name = score
+        self.protect_last = protect_last
+        self.seed = seed
+        self.kept: list[tuple[int, Rows]] = []
+        self._sums: Tensor | None = None
+
+    def __call__(self, layer: int, rows: Rows) -> Keep | None:
+        """What decides in a layer (1-based); None where no token leaves: its attention stays fused."""
+        share = self.retention[layer - 1]
+        pairs = zip(rows.full_lengths, rows.lengths, strict=True)
+        counts = tuple(count_left(share, full, now, 1 + self.protect_last) for full, now in pairs)
+        if counts == rows.lengths and self.name != "cumulative":
+            return None
+        return _Layer(self, layer, counts)
+
+    def judge(self, scores: Tensor | None, layer: int, rows: Rows) -> Tensor:
+        """What survivors are chosen by, `[tokens]`."""
+        if scores is None:
+            if self.name == "first_k":
+                return -rows.positions.float()
+            return self._random(layer, rows)
+        if self.name != "cumulative":
+            return scores
+        if self._sums is None:
+            self._sums = scores.new_zeros(max(rows.original) + 1, max(rows.full_lengths))
+        row = torch.tensor(rows.original, device=rows.device)
+        row = row.repeat_interleave(torch.tensor(rows.lengths, device=rows.device))
+        self._sums[row, rows.positions] += scores
+        return self._sums[row, rows.positions]
+
+    def _random(self, layer: int, rows: Rows) -> Tensor:
+        """A draw for each position, the same for all rows of one length: rows do not depend on each other."""
+        draws = {}
+        for length in set(rows.full_lengths):
+            generator = torch.Generator().manual_seed((self.seed * 4096 + layer) * 65536 + length)
+            draws[length] = torch.rand(length, generator=generator)
+        table = torch.cat([draws[length] for length in rows.full_lengths]).to(rows.device)
+        full = torch.tensor(rows.full_lengths, device=rows.device)
+        starts = (full.cumsum(0) - full).repeat_interleave(torch.tensor(rows.lengths, device=rows.device))
+        return table[starts + rows.positions]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer's decision: so many of each row's tokens stay."""
+
+    elimination: Elimination
+    layer: int
+    counts: tuple[int, ...]
+
+    @property
+    def score(self) -> Score | None:
+        name = self.elimination.name
+        return mean if name == "cumulative" else SCORES.get(name)
+
+    def __call__(self, scores: Tensor | None, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+        judged = self.elimination.judge(scores, self.layer, rows)
+        index = survivors(judged, rows, self.counts, protect_last=self.elimination.protect_last)
+        left = rows.keep(index, self.counts)
+        self.elimination.kept.append((self.layer, left))
+        return index, left
+
+
+def survivors(scores: Tensor, rows: Rows, counts: Sequence[int], *, protect_last: bool = False) -> Tensor:
+    """Index of the tokens that stay, `[tokens left]`, ascending.
+
+    The first token of each row always stays. Of equal scores the earlier token stays.
+
+    Args:
+        scores: `[tokens]`.
+        rows: Layout of the batch.
+        counts: How many of each row's tokens stay.
+        protect_last: Whether each row's last token stays too.
+    """
+    parts = []
+    row = token = 0
+    while row < len(rows):
+        length, count, stop = rows.lengths[row], counts[row], row + 1
+        while stop < len(rows) and rows.lengths[stop] == length and counts[stop] == count:
+            stop += 1
+        size = (stop - row) * length
+        start = torch.arange(token, token + size, length, device=rows.device)[:, None]
+        if count == length:
+            order = torch.arange(length, device=rows.device)[None]
+        else:
+            part = scores[token : token + size].view(-1, length)
+            part = torch.cat([part.new_full((len(part), 1), math.inf), part[:, 1:]], 1)
+            if protect_last:
+                part = torch.cat([part[:, :-1], part.new_full((len(part), 1), math.inf)], 1)
+            best = part.sort(dim=1, descending=True, stable=True).indices[:, :count]
+            order = best.sort(dim=1).values
+        parts.append((start + order).flatten())
+        row, token = stop, token + size
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

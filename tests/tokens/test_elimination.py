@@ -1,0 +1,224 @@
+"""Elimination: removed equals masked out, rows do not depend on each other, and counts are exact.
+
+Property tests of the latency-adjustable page, 1.12, by their numbers there.
+"""
+
+import math
+
+import pytest
+import torch
+from conftest import TINY, lively, ragged_ids, tiny_hugging_face
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lessen
+from lessen.depth.exits import every_exit
+from lessen.measure.macs import layer_macs, row_macs
+from lessen.model.attention import attend_reference
+from lessen.model.rows import pack
+from lessen.plan import ExitRule, Point
+from lessen.runtime.engine import run
+from lessen.tokens.elimination import Elimination, count_left, left_after_layers, survivors
+from lessen.tokens.score import NAMES
+
+LENGTHS = [9, 1, 30, 2, 17, 9, 64, 3]
+SHARES = (0.7, 0.5, 0.2)
+
+
+@pytest.fixture
+def model(tiny_classifier: object) -> torch.nn.Module:
+    return lively(tiny_classifier).transformer
+
+
+def of_family(family: str, folder: object) -> torch.nn.Module:
+    tiny_hugging_face(family).save_pretrained(folder)
+    return lively(lessen.with_exits(lessen.load(folder), exits=None)).transformer
+
+
+def at(model: torch.nn.Module, texts: list[torch.Tensor], shares: tuple[float, ...], score: str = "mean"):
+    """Logits of the last exit, and who survived where."""
+    ids, rows = pack(texts)
+    elimination = Elimination(shares, score)
+    with torch.no_grad():
+        answers = every_exit(model, ids, rows, in_layer=elimination)
+    return answers, elimination
+
+
+@torch.no_grad()
+def by_masking(model: torch.nn.Module, text: torch.Tensor, kept: dict[int, set[int]]) -> torch.Tensor:
+    """Full shapes throughout: tokens that have left are only hidden from the others."""
+    ids, rows = pack([text])
+    hidden = model.embeddings(ids, rows)
+    bias = None if model.relative_bias is None else model.relative_bias(len(text))
+    alive = set(range(len(text)))
+    for number, block in enumerate(model.layers, start=1):
+        hide = torch.zeros(len(text), len(text))
+        hide[:, sorted(set(range(len(text))) - alive)] = -math.inf
+        qkv = block.attention.qkv(hidden).unflatten(-1, (3, block.attention.heads, block.attention.head_dim))
+        mask = hide.expand(block.attention.heads, -1, -1) if bias is None else bias + hide
+        context = attend_reference(qkv, rows, mask).flatten(1)
+        hidden = block.attention_norm(hidden + block.attention.output(context))
+        hidden = block.feed_forward_norm(hidden + block.feed_forward(hidden))
+        alive = kept.get(number, alive)
+    index = sorted(alive)
+    left = rows.keep(torch.tensor(index), (len(index),))
+    return model.exits[str(len(model.layers))](hidden[index], left)
+
+
+def survivors_of(elimination: Elimination, row: int) -> dict[int, set[int]]:
+    """For each layer in which tokens left: the original positions of the row's survivors."""
+    found = {}
+    for layer, rows in elimination.kept:
+        place = rows.original.index(row)
+        start = sum(rows.lengths[:place])
+        found[layer] = set(rows.kept[start : start + rows.lengths[place]].tolist())
+    return found
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_8_removed_equals_masked_out(family: str, tmp_path: object) -> None:
+    """The strongest test: every family, every row of a mixed batch, float32 to 1e-4 of the largest logit."""
+    model = of_family(family, tmp_path)
+    texts = ragged_ids(LENGTHS)
+    answers, elimination = at(model, texts, SHARES)
+    assert answers[-1].std(0).min() > 0.1, "rows differ, so agreement means something"
+    for row, text in enumerate(texts):
+        expected = by_masking(model, text, survivors_of(elimination, row))
+        gap = (answers[-1][row] - expected[0]).abs().max() / answers[-1].abs().max()
+        assert gap <= 1e-4
+
+
+def test_1_keeping_all_is_the_plain_model_to_the_bit(model: torch.nn.Module) -> None:
+    ids, rows = pack(ragged_ids(LENGTHS))
+    plain = run(model, ids, rows).logits
+    kept = run(model, ids, rows, None, Point(name="x", retention=(1.0, 1.0, 1.0))).logits
+    assert torch.equal(plain, kept)
+
+
+@pytest.mark.parametrize("score", NAMES)
+def test_5_rows_do_not_depend_on_each_other(model: torch.nn.Module, score: str) -> None:
+    texts = ragged_ids(LENGTHS)
+    answers, elimination = at(model, texts, SHARES, score)
+    for row, text in enumerate(texts):
+        alone, apart = at(model, [text], SHARES, score)
+        whole, own = survivors_of(elimination, row), survivors_of(apart, 0)
+        assert own == {layer: kept for layer, kept in whole.items() if layer in own}
+        assert torch.allclose(alone[-1][0], answers[-1][row], atol=1e-5)
+
+
+def test_4_survivors_are_nested_ascending_and_as_many_as_the_formula_says(model: torch.nn.Module) -> None:
+    _, elimination = at(model, ragged_ids(LENGTHS), SHARES)
+    for row, length in enumerate(LENGTHS):
+        before = set(range(length))
+        for layer, kept in sorted(survivors_of(elimination, row).items()):
+            assert kept <= before
+            assert 0 in kept, "[CLS]"
+            assert len(kept) == max(1, math.ceil(SHARES[layer - 1] * length - 1e-9))
+            before = kept
+    for _, rows in elimination.kept:
+        start = 0
+        for length in rows.lengths:
+            positions = rows.kept[start : start + length]
+            assert (positions[1:] > positions[:-1]).all()
+            start += length
+
+
+@given(st.integers(1, 600), st.floats(0.001, 1.0), st.floats(0.001, 1.0))
+def test_counts(full: int, one: float, other: float) -> None:
+    less, more = sorted((one, other))
+    first = count_left(more, full, full)
+    second = count_left(less, full, first)
+    assert 1 <= second <= first <= full
+    assert count_left(1.0, full, full) == full
+    assert first >= more * full - 1e-6
+
+
+def test_15_ties_keep_the_earliest(model: torch.nn.Module) -> None:
+    _, rows = pack(ragged_ids([4, 6, 6]))
+    index = survivors(torch.zeros(16), rows, (2, 3, 3))
+    assert index.tolist() == [0, 1, 4, 5, 6, 10, 11, 12]
+    index = survivors(torch.zeros(16), rows, (2, 3, 3), protect_last=True)
+    assert index.tolist() == [0, 3, 4, 5, 9, 10, 11, 15]
+
+
+def test_rows_of_one_length_may_keep_different_numbers() -> None:
+    """Rows of 10 and 11 tokens both had 5 left; 0.31 of their own lengths is 4 of each, 0.37 is 4 and 5."""
+    _, rows = pack(ragged_ids([10, 11]))
+    rows = rows.keep(torch.tensor([0, 1, 2, 3, 4, 10, 11, 12, 13, 14]), (5, 5))
+    index = survivors(torch.arange(10.0), rows, (4, 5))
+    assert index.tolist() == [0, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert rows.keep(index, (4, 5)).kept.tolist() == [0, 2, 3, 4, 0, 1, 2, 3, 4]
+
+
+def test_with_exits_in_mixed_batches(model: torch.nn.Module) -> None:
+    """A row may lose tokens and leave early: the batch answers as each row alone."""
+    texts = ragged_ids(LENGTHS)
+    rule = ExitRule(criterion="max_probability", threshold=0.6)
+    point = Point(name="x", exits=rule, retention=SHARES)
+    together = run(model, *pack(texts), None, point)
+    assert len(set(together.layers.tolist())) > 1
+    for row, text in enumerate(texts):
+        alone = run(model, *pack([text]), None, point)
+        assert alone.layers[0] == together.layers[row]
+        assert torch.allclose(alone.logits[0], together.logits[row], atol=1e-5)
+
+
+def test_13_gradients_reach_tokens_that_left(model: torch.nn.Module) -> None:
+    ids, rows = pack([torch.arange(3, 23)])
+    elimination = Elimination((0.2, 0.2, 0.2))
+    every_exit(model, ids, rows, in_layer=elimination)[-1].sum().backward()
+    gone = set(range(20)) - survivors_of(elimination, 0)[1]
+    gradient = model.embeddings.token.weight.grad
+    assert torch.isfinite(gradient).all()
+    assert all(gradient[3 + position].abs().sum() > 0 for position in gone)
+
+
+def test_the_training_form_keeps_what_the_running_form_keeps(model: torch.nn.Module) -> None:
+    texts = ragged_ids(LENGTHS)
+    answers, quick = at(model, texts, SHARES)
+    slow = Elimination(SHARES)
+    with torch.enable_grad():
+        again = every_exit(model, *pack(texts), in_layer=slow)
+    assert [(layer, rows.kept.tolist()) for layer, rows in slow.kept] == [
+        (layer, rows.kept.tolist()) for layer, rows in quick.kept
+    ]
+    assert torch.allclose(again[-1], answers[-1], atol=1e-5)
+
+
+def test_9_dropout_does_not_touch_the_scores(model: torch.nn.Module) -> None:
+    """Attention dropout alone: the first layer's survivors are those of the running form."""
+    for block in model.layers:
+        block.attention.dropout = 0.5
+    texts = ragged_ids(LENGTHS)
+    _, quick = at(model, texts, (0.5, 0.5, 0.5))
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    slow = Elimination((0.5, 0.5, 0.5))
+    every_exit(model, *pack(texts), in_layer=slow)
+    assert slow.kept[0][1].kept.tolist() == quick.kept[0][1].kept.tolist()
+
+
+def test_7_macs_are_those_of_the_products_that_run(model: torch.nn.Module) -> None:
+    """Counted by hooks on every linear layer of the stack, plus scores and context, for one row."""
+    spent = 0
+
+    def count(module: torch.nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+        nonlocal spent
+        spent += given[0].shape[0] * module.in_features * module.out_features
+
+    text = ragged_ids([40])[0]
+    left = left_after_layers(SHARES, 40)
+    for block in model.layers:
+        half = block.feed_forward  # `up` is not called as a module; it has the size of `down`
+        for linear in (block.attention.qkv, block.attention.output, half.down, half.down):
+            linear.register_forward_hook(count)
+    with torch.enable_grad():
+        every_exit(model, *pack([text]), in_layer=Elimination(SHARES))
+    inner = model.architecture.hidden_size
+    spent += sum(2 * inner * tokens**2 for tokens in (40, *left[:-1]))
+    heads = row_macs(model.architecture, model.shape, 3, 40) - sum(
+        layer_macs(model.architecture, layer, 40) for layer in model.shape.layers
+    )
+    assert row_macs(model.architecture, model.shape, 3, 40, left=left) - heads == spent
