@@ -51,6 +51,7 @@ class Certificate(Strict):
     Attributes:
         loss: `drop`, `disagreement` or `selective`.
         score: What a drop is a drop of.
+        label_range: Regression: spread of the training labels, of which errors are shares.
         reference: What losses are measured against: `full depth`, or the name of another model.
         reference_weights: SHA-256 of the other model's folder contents, if it is one.
         delta: Probability that any of the statements is wrong.
@@ -74,6 +75,7 @@ class Certificate(Strict):
     version: Literal[1] = 1
     loss: Literal["drop", "disagreement", "selective"]
     score: str
+    label_range: Annotated[float, Field(gt=0.0)] = 1.0
     reference: str
     reference_weights: str | None = None
     delta: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -112,8 +114,8 @@ class Certificate(Strict):
         }[self.loss]
         confidence = f"{100 * (1 - self.delta):.10g}%"
         return (
-            f"With {confidence} confidence over the draw of {self.rows:,} calibration rows, "
-            f"on texts like them, point {point.name!r} keeps this: {what}."
+            f"With {confidence} confidence over the draw of {self.rows:,} calibration texts, "
+            f"on texts like them, each counted once, point {point.name!r} keeps this: {what}."
         )
 
 
@@ -122,7 +124,7 @@ def repeated(attempt: int) -> str | None:
     if attempt == 1:
         return None
     return (
-        f"This is calibration {attempt} on the same rows. The confidence is that of a single one decided on "
+        f"This is calibration {attempt} on these rows. The confidence is that of a single one decided on "
         "beforehand: trying until something passes voids it."
     )
 

@@ -250,9 +250,22 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
     def honour_certificate(self) -> None:
         """Let Points carry their certificate: called by what has checked it against these very weights.
 
-        It holds until the model is trained, moved to another device, or changed to another precision.
+        It holds until the model is trained, gets other weights, or is changed to another precision; on
+        another device it rests.
         """
         self._certified_for = self.dtype
+
+    def _apply(self, fn: Any, recurse: bool = True) -> LessenForSequenceClassification:
+        """What moves and converts a module goes through here; a changed precision ends the certificate."""
+        super()._apply(fn, recurse)
+        if self._certified_for != self.dtype:
+            self._certified_for = None
+        return self
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """Other weights end the certificate."""
+        self._certified_for = None
+        return super().load_state_dict(*arguments, **options)
 
     def _honest(self, point: Point) -> Point:
         holds = self._certified_for == self.dtype and self.device.type == "cpu"

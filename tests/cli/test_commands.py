@@ -60,12 +60,35 @@ def test_calibrate_with_kept_answers_and_on_new_rows(small: Path, data: Path, tm
     assert code == 0
     assert json.loads(out)["n"] == 100
     assert "300 rows were left out" in err
+    before = (folder / "certificate.json").read_bytes()
+    for rule in ("certified", "plug-in"):
+        code, out, _ = run("calibrate", folder, "--max-drop", "0.1%", "--rule", rule, "--json")
+        assert code == 0
+        answer = json.loads(out)
+        assert not answer["certified"]
+        assert answer["earlier"]
+        assert (folder / "certificate.json").read_bytes() == before, "a failure takes nothing away"
+        assert lessen.load(folder).point.name == "drop-15%"
+        assert lessen.load(folder).point.promise.kind == "certified"
+    code, out, _ = run("calibrate", folder, "--max-drop", "0.1%")
+    assert "the certificate of before stays" in out
+    (folder / "certificate.json").unlink()
     code, out, _ = run("calibrate", folder, "--max-drop", "0.1%", "--json")
+    assert code == 0
+    assert json.loads(out)["reasons"]["0.1%"]
+    assert lessen.load(folder).point.name == "full"
+
+
+def test_the_first_bound_is_the_defaults(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(small, folder)
+    code, out, _ = run("calibrate", folder, "--max-drop", "0.1%", "--max-drop", "20%", "--json")
     assert code == 0
     answer = json.loads(out)
     assert not answer["certified"]
-    assert answer["reasons"]["0.1%"]
-    assert lessen.load(folder).point.name == "full"
+    assert [point["name"] for point in answer["points"]] == ["drop-20%"]
+    assert lessen.load(folder).point.name == "full", "a bolder bound is not what was asked for first"
+    assert lessen.load(folder).points["drop-20%"].promise.kind == "certified"
 
 
 def test_unfinished_work_of_another_plan_is_not_mixed_in(
@@ -244,7 +267,15 @@ def test_audit_on_newer_rows(small: Path, tmp_path: Path) -> None:
     assert "Point 'drop-20%'" in out
     assert "60 rows were left out" in err
     assert (folder / "certificate.json").read_bytes() == before
-    for extra in (["--max-drop", "1%"], ["--resplits", "5"], ["--rule", "plug-in"]):
+    for extra in (
+        ["--max-drop", "1%"],
+        ["--resplits", "5"],
+        ["--rule", "plug-in"],
+        ["--loss", "selective"],
+        ["--confidence", "99%"],
+        ["--precision", "bfloat16"],
+        ["--seed", "1"],
+    ):
         code, _, err = run("calibrate", folder, "--audit", "--data", newer, *extra)
         assert code == 2
         assert extra[0] in err
@@ -258,7 +289,7 @@ def test_calibrations_on_the_same_rows_are_counted(small: Path, tmp_path: Path) 
     shutil.copytree(small, folder)
     code, out, _ = run("calibrate", folder, "--max-drop", "15%")
     assert code == 0
-    assert "This is calibration 2 on the same rows" in out
+    assert "This is calibration 2 on these rows" in out
     code, out, _ = run("calibrate", folder, "--max-drop", "15%", "--json")
     assert json.loads(out)["attempt"] == 3
     assert json.loads((folder / "certificate.json").read_text())["attempt"] == 3

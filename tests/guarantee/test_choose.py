@@ -47,7 +47,7 @@ def signed_cascade(rows: int, steps: int, seed: int) -> Losses:
     generator = np.random.default_rng(seed)
     turn, better = generator.random(rows) / 0.4, generator.random(rows) < 0.25
     changed = (turn[:, None] < np.linspace(0, 1, steps)).astype(float)
-    return Losses(changed * np.where(better, -1.0, 1.0)[:, None], -1.0, 1.0, "drop")
+    return Losses(changed * np.where(better, -1.0, 1.0)[:, None], -1.0, 1.0, "drop", paired=True)
 
 
 def test_the_promise_holds_for_signed_drops_along_a_dependent_path() -> None:
@@ -152,7 +152,10 @@ def test_rows_needed_for_drops_are_enough_and_not_too_many() -> None:
         values = np.random.default_rng(9).choice([-1.0, 0.0, 1.0], size=(count, 300), p=[0.01, 0.98, 0.01])
         losses = Losses(values, -1.0, 1.0, "drop")
         passed[count] = np.mean(
-            [certify(Losses(values[:, [i]], -1, 1, "drop"), 0.02, 0.1).step == 0 for i in range(300)]
+            [
+                certify(Losses(values[:, [i]], -1, 1, "drop", paired=True), 0.02, 0.1).step == 0
+                for i in range(300)
+            ]
         )
         assert losses.values.shape == (count, 300)
     assert passed[rows] > 0.85
@@ -174,3 +177,13 @@ def test_rows_like_these_asks_the_very_test() -> None:
     ]
     assert 0.8 < np.mean(passed) < 0.99
     assert rows_like_these(Losses(values, -1.0, 1.0, "drop"), 0.0151, 0.1) is None
+
+
+def test_rows_like_these_for_selective_losses() -> None:
+    """15 of 200 rows leave, none of them wrong: the test looks at early rows only."""
+    early = np.zeros((200, 1), bool)
+    early[:15] = True
+    losses = selective_disagreement(np.ones((200, 1), bool), early, 0.05)
+    found = rows_like_these(losses, 0.05, 0.1)
+    needed = rows_needed(0.05, 0.1, risk=0.0)
+    assert needed / (15 / 200) < found < 2.5 * needed / (15 / 200)

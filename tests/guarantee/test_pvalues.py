@@ -65,7 +65,7 @@ def test_signed_drops_under_the_hypothesis() -> None:
 def signed(worse: int, better: int, rows: int) -> Losses:
     values = np.zeros((rows, 1))
     values[:worse], values[worse : worse + better] = 1.0, -1.0
-    return Losses(values, -1.0, 1.0, "drop")
+    return Losses(values, -1.0, 1.0, "drop", paired=True)
 
 
 @pytest.mark.parametrize(("rows", "epsilon"), [(1, 0.3), (8, 0.3), (25, 0.2), (40, 0.1), (60, 0.05)])
@@ -104,7 +104,7 @@ def test_paired_without_gains_is_nearly_the_binomial_test() -> None:
 def test_paired_certifies_what_betting_cannot() -> None:
     """3 % of the answers change, as often for the better: betting needs about three times the rows."""
     values = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=(2000, 200), p=[0.015, 0.97, 0.015])
-    losses = Losses(values, -1.0, 1.0, "drop")
+    losses = Losses(values, -1.0, 1.0, "drop", paired=True)
     passed = {test.__name__: (test(losses, 0.01) <= 0.1).mean() for test in (paired, betting)}
     assert passed["paired"] > 0.85
     assert passed["betting"] < 0.75
@@ -115,6 +115,8 @@ def test_paired_refuses_other_losses() -> None:
         paired(Losses(np.full((3, 1), 0.5), -1.0, 1.0, "drop"), 0.1)
     with pytest.raises(ValueError, match="losses of -1, 0 and 1"):
         paired(zero_one([0, 1]), 0.1)
+    with pytest.raises(ValueError, match="paired losses must be"):
+        Losses(np.full((3, 1), 0.5), -1.0, 1.0, "drop", paired=True)
 
 
 def test_selective_losses_are_tested_among_early_rows() -> None:

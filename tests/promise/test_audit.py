@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from lessen.certificate import read_certificate
 from lessen.data.table import Table
 from lessen.errors import ArtefactError, InputError
-from lessen.promise.audit import FILE, Audited, audit_folder, extended, findings_of
+from lessen.promise.audit import FILE, Audited, audit_folder, extended, findings_of, sentence_of
 from lessen.promise.outputs import Outputs, Task
 
 
@@ -49,7 +49,24 @@ def test_evidence_adds_up_over_audits(folder: Path) -> None:
     for one, other in zip(audit_folder(at_once, both).findings, second.findings, strict=True):
         assert one.upper == pytest.approx(other.upper)
         assert one.verdict == other.verdict
-    assert second.verdict == "stands"
+    assert second.findings[0].verdict == "stands"
+    assert second.findings[0].upper < first.findings[0].upper
+
+
+def test_a_text_counts_once(folder: Path) -> None:
+    once = newer(40, 1000)
+    often = replace(once, texts=once.texts * 30, labels=once.labels * 30)
+    found = audit_folder(folder, often)
+    assert (found.rows, found.new, found.dropped) == (40, 40, 29 * 40)
+
+
+def test_labels_may_come_later(folder: Path) -> None:
+    first = audit_folder(folder, newer(80, 1000, labelled=False))
+    assert (first.rows, first.labelled) == (80, 0)
+    second = audit_folder(folder, newer(80, 1000))
+    assert (second.rows, second.labelled, second.new) == (80, 80, 80)
+    assert second.findings[0].loss is not None
+    assert audit_folder(folder, newer(80, 1000, labelled=False)).new == 0, "a label is not taken back"
 
 
 def test_unlabelled_rows_can_confirm(folder: Path) -> None:
@@ -79,11 +96,43 @@ def test_a_broken_promise_is_called_broken(folder: Path) -> None:
     certificate = read_certificate(folder)
     worse = findings_of(certified_losses(folder, rows=400, wrong=0.5, labelled=True), certificate)
     assert all(finding.verdict == "broken" for finding in worse)
-    assert all(finding.lower > finding.epsilon for finding in worse)
+    assert all(finding.lower <= finding.loss <= finding.upper for finding in worse)
     unlabelled = findings_of(certified_losses(folder, rows=400, wrong=0.5, labelled=False), certificate)
     assert all(finding.verdict == "undecided" for finding in unlabelled), "differing is not losing"
     fine = findings_of(certified_losses(folder, rows=400, wrong=0.0, labelled=False), certificate)
     assert all(finding.verdict == "stands" for finding in fine)
+
+
+def test_good_rows_before_do_not_hide_bad_ones_after(folder: Path) -> None:
+    """Unlabelled rows that differ often cannot break a certificate, but it is no longer said to stand."""
+    certificate = read_certificate(folder)
+    good = certified_losses(folder, rows=4000, wrong=0.001, labelled=True)
+    assert all(finding.verdict == "stands" for finding in findings_of(good, certificate))
+    bad = certified_losses(folder, rows=600, wrong=0.6, labelled=False)
+    keys = tuple(f"{i:016x}" for i in range(4600))
+    losses, labelled = np.concatenate([good.losses, bad.losses]), np.arange(4600) < 4000
+    both = replace(good, keys=keys, losses=losses, labelled=labelled)
+    assert all(finding.verdict == "undecided" for finding in findings_of(both, certificate))
+
+
+def test_selective_losses_are_those_of_early_rows(folder: Path) -> None:
+    """A fifth of the rows leaves early; of those one in ten is wrong."""
+    certificate = read_certificate(folder).model_copy(update={"loss": "selective"})
+    generator = np.random.default_rng(0)
+    losses = np.full((3000, len(certificate.points)), np.nan)
+    early = generator.random(3000) < 0.2
+    losses[early] = (generator.random((int(early.sum()), 1)) < 0.1).astype(float)
+    audited = Audited(certificate.identity, (), np.ones(3000, bool), losses)
+    for finding in findings_of(audited, certificate):
+        assert finding.loss == pytest.approx(0.1, abs=0.03)
+        assert finding.lower < 0.1 < finding.upper
+        assert "share of early answers" in sentence_of(finding, certificate)
+
+
+def test_pairs_do_not_fit_a_model_of_single_texts(folder: Path) -> None:
+    pairs = replace(newer(30, 1000), texts=[(text, "again") for text in newer(30, 1000).texts])
+    with pytest.raises(InputError, match=r"newer has pairs of texts, .* was trained on single texts"):
+        audit_folder(folder, pairs)
 
 
 def test_refusals(folder: Path) -> None:

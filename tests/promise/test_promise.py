@@ -203,6 +203,11 @@ def test_a_model_whose_points_claim_a_certificate_needs_it(folder: Path) -> None
     assert auto.point.promise.kind == "uncertified", "nobody has checked it"
     assert lessen.load(folder).bfloat16().point.promise.kind == "uncertified"
     assert lessen.load(folder).train().eval().points["drop-5%"].promise.kind == "uncertified"
+    half = lessen.load(folder).bfloat16().float()
+    assert half.point.promise.kind == "uncertified", "the weights were rounded"
+    other = lessen.load(folder)
+    other.load_state_dict(other.state_dict())
+    assert other.point.promise.kind == "uncertified"
     (folder / "certificate.json").unlink()
     with pytest.raises(ArtefactError, match=r"point 'drop-5%' claims a certificate, but in .* there is none"):
         lessen.load(folder)
@@ -275,6 +280,10 @@ def test_too_few_rows_leave_full_depth_and_say_how_many_would_do(folder: Path) -
     assert outcome.certificate is None
     assert outcome.points == []
     assert "would do" in outcome.reasons[0.01]
+    assert outcome.earlier, "what was certified before still holds"
+    assert lessen.load(folder).point.name == "drop-5%"
+    (folder / "certificate.json").unlink()
+    outcome = calibrate_folder(folder, model, kept, Asked(bounds=(0.01,)))
     assert not (folder / "certificate.json").exists()
     assert lessen.load(folder).point.name == "full"
     with pytest.raises(InputError, match="give at least 20"):

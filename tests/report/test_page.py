@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,16 @@ def test_two_models_side_by_side(facts: dict[str, Any]) -> None:
     times = facts["times"] + [row | {"model": "other"} for row in facts["times"]]
     text = read(page_of(facts | {"models": [facts["models"][0], other], "times": times})).text
     assert "other, exit by exit" in text
+
+
+def test_rows_a_certificate_was_made_on_are_left_out(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(small, folder)
+    rows = newer(tmp_path)
+    assert run("calibrate", folder, "--data", rows, "--max-drop", "30%")[0] == 0
+    code, _, err = run("report", folder, "--data", rows)
+    assert code == 2
+    assert "0 rows are left that no model has seen" in err
 
 
 def test_bad_input(small: Path, data: Path, tmp_path: Path) -> None:

@@ -106,11 +106,11 @@ def command(
 def _unseen(source: Any, folder: Path, rows: int) -> Any:
     """The rows the model was not trained on, if it is known which those are and enough are left."""
     from lessen.data.table import row_key
-    from lessen.promise.outputs import KEPT, Kept
+    from lessen.promise.rows import seen_by
 
-    if not (folder / KEPT).exists():
+    seen = seen_by(folder) if folder.is_dir() else frozenset()
+    if not seen:
         return source
-    seen = Kept.load(folder / KEPT).seen
     unseen = [row for row, text in enumerate(source.texts) if row_key(text) not in seen]
     return source.take(unseen) if len(unseen) >= rows else source
 

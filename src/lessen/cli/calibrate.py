@@ -69,7 +69,15 @@ def command(
     kept, adds up over audits, and may be asked for at any time without spoiling the confidence.
     """
     if audit:
-        given = {"--max-drop": max_drop, "--resplits": resplits, "--rule": rule != "certified" or None}
+        given = {
+            "--max-drop": max_drop,
+            "--resplits": resplits,
+            "--rule": rule != "certified" or None,
+            "--loss": loss != "drop" or None,
+            "--confidence": confidence != "90%" or None,
+            "--precision": precision != "float32" or None,
+            "--seed": seed or None,
+        }
         if extra := next((name for name, value in given.items() if value is not None), None):
             raise InputError(f"{extra} does not go with --audit, which tests the certificate as it is")
         _audit(model, data, reference, (text_column, pair_column, label_column, task), as_json)

@@ -95,6 +95,7 @@ def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str) 
     Raises:
         InputError: Naming the option.
     """
+    from lessen.plan import parse
     from lessen.promise.calibrate import LOSSES, RULES
     from lessen.promise.folder import Asked
 
@@ -106,9 +107,8 @@ def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str) 
     if sure == 0:
         raise InputError(f"--confidence {confidence}: must be above 0% and below 100%")
     bounds = tuple(parse_share(each, "--max-drop") for each in max_drop or ["1%"])
-    if len(set(bounds)) < len(bounds):
-        raise InputError("--max-drop: the same bound is given twice")
-    return Asked(bounds=bounds, confidence=sure, loss=loss, rule=rule)
+    raw = {"bounds": bounds, "confidence": sure, "loss": loss, "rule": rule}
+    return parse(Asked, raw, "promise")
 
 
 def show_promises(calibration: Any) -> None:
@@ -125,7 +125,9 @@ def show_promises(calibration: Any) -> None:
             print(f"Point {point.name!r} was chosen by the {point.promise.rule} rule; it is not certified.")
     for bound, why in calibration.reasons.items():
         print(f"No point for {100 * bound:g}%: {why}.")
-    if not calibration.points:
+    if calibration.earlier:
+        print("Nothing was certified now: the certificate of before stays, and the model answers as it did.")
+    elif not calibration.points:
         print("The model answers at full depth.")
 
 

@@ -113,6 +113,7 @@ def _rows(subjects: list[Any], data: str | None, columns: tuple[str | None, ...]
     """Rows none of the models has seen, and what they are."""
     from lessen.data.reading import read
     from lessen.data.table import row_key
+    from lessen.promise.rows import seen_by
 
     text, pair, label, task = columns
     if data is not None:
@@ -123,7 +124,7 @@ def _rows(subjects: list[Any], data: str | None, columns: tuple[str | None, ...]
     if table.kind is not None and table.kind != subjects[0].model.problem_type:
         name, kind = subjects[0].name, subjects[0].model.problem_type
         raise InputError(f"{about} is for {table.kind}, {name} was trained for {kind}")
-    seen = {key for subject in subjects for key in _seen(subject.folder)}
+    seen = {key for subject in subjects for key in seen_by(subject.folder)}
     fresh = [row for row, each in enumerate(table.texts) if row_key(each) not in seen]
     if len(fresh) < FEWEST_ROWS:
         raise InputError(
@@ -148,12 +149,3 @@ def _test_rows(folder: Path) -> tuple[Any, str]:
         return read_splits(plan)["test"], f"test rows of {plan.test_data or plan.data}"
     except (OSError, ValueError, LessenError) as error:
         raise InputError(f"the test rows of {folder} cannot be read again ({error}); give --data") from None
-
-
-def _seen(folder: Path) -> frozenset[str]:
-    from lessen.promise.outputs import KEPT, Kept
-
-    if not (folder / KEPT).exists():
-        return frozenset()
-    kept = Kept.load(folder / KEPT)
-    return kept.seen | set(kept.tune.keys) | set(kept.calibration.keys)

@@ -23,6 +23,7 @@ class Losses:
         high: No loss can be larger.
         kind: `drop`, `disagreement` or `selective`.
         counted: Selective losses: which rows count at each step, `[rows, steps]`, bool; None: all.
+        paired: Whether losses can only be -1, 0 and 1: answers are right or wrong.
     """
 
     values: Array
@@ -30,22 +31,20 @@ class Losses:
     high: float
     kind: str
     counted: NDArray[np.bool_] | None = None
+    paired: bool = False
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or not len(self.values):
             raise ValueError(f"losses must be [rows, steps] with at least one row, not {self.values.shape}")
         if not (self.values >= self.low).all() or not (self.values <= self.high).all():
             raise ValueError(f"losses must lie between {self.low:g} and {self.high:g}")
+        if self.paired and not np.isin(self.values, (-1.0, 0.0, 1.0)).all():
+            raise ValueError("paired losses must be -1, 0 or 1")
 
     @property
     def binary(self) -> bool:
         """Whether rows that count are right or wrong, so that the exact binomial test applies."""
         return self.kind in ("disagreement", "selective")
-
-    @property
-    def paired(self) -> bool:
-        """Whether losses are -1, 0 and 1, so that the exact test of paired answers applies."""
-        return self.kind == "drop" and bool(np.isin(self.values, (-1.0, 0.0, 1.0)).all())
 
     @property
     def risks(self) -> Array:
@@ -67,15 +66,16 @@ class Losses:
         return replace(self, values=self.values[:, [step]], counted=counted)
 
 
-def marginal_drop(reference: ArrayLike, scores: ArrayLike) -> Losses:
+def marginal_drop(reference: ArrayLike, scores: ArrayLike, *, right_or_wrong: bool = False) -> Losses:
     """Score lost against the reference, signed: a row that only the step gets right counts -1.
 
     Args:
         reference: Scores of the reference in [0, 1], `[rows]`; 0 or 1 for right and wrong.
         scores: Of every step, `[rows, steps]`.
+        right_or_wrong: Whether scores can only be 0 and 1.
     """
     lost = np.asarray(reference, float)[:, None] - np.asarray(scores, float)
-    return Losses(lost, -1.0, 1.0, "drop")
+    return Losses(lost, -1.0, 1.0, "drop", paired=right_or_wrong)
 
 
 def disagreement(agrees: ArrayLike) -> Losses:

@@ -1,8 +1,9 @@
-"""Does a bound still hold on rows that keep coming? Confidence bounds one may look at any number of times.
+"""Does a bound still hold on rows that keep coming? Statements one may look at any number of times.
 
-Betting confidence sequences (Waudby-Smith and Ramdas 2024): a gambler bets against every possible mean, and
-those against which a fortune was made are excluded. Bets follow the recent mean at several memories at once,
-so that a change that comes late is noticed too; money is only risked in the direction the data point to.
+Two of them, both true whatever the rows do in between: bounds on the mean loss of the rows so far (empirical
+Bernstein confidence sequence; Howard et al. 2021), and an alarm that some stretch of them lost more than was
+promised (betting; Waudby-Smith and Ramdas 2024). New gamblers join with a part of the reserve in every block
+of rows, so that a change after a long good time is noticed too.
 """
 
 from __future__ import annotations
@@ -12,28 +13,32 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
 
 Array = NDArray[np.float64]
 Verdict = Literal["stands", "broken", "undecided"]
 
-MEMORIES = (50.0, 400.0, np.inf)
-"""In rows: how far back a gambler looks. The fortune is the mean of theirs."""
+RATES = np.geomspace(1e-3, 0.9, 60)
+"""Of the confidence sequence: each is best for some number of rows and spread of losses."""
+
+MEMORIES = (100.0, np.inf)
+"""In rows: how far back gamblers look. The fortune is the mean of theirs."""
+
+BLOCK = 250
+"""Rows after which a new gambler joins."""
 
 MOST_STAKED = 0.75
 """Of what could be lost in one row."""
 
-GRID = 1001
-"""Means tested, over the range of the losses."""
-
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the rows so far say about the mean loss.
+    """What the rows so far say about their mean expected loss.
 
     Attributes:
-        mean: Of the rows; None without rows.
-        lower: The mean is at least this; None without rows.
-        upper: The mean is at most this; None without rows.
+        mean: Measured; None without rows.
+        lower: The expected loss is at least this on average; None without rows.
+        upper: It is at most this; None without rows.
     """
 
     mean: float | None
@@ -41,74 +46,91 @@ class Bounds:
     upper: float | None
 
 
-def verdict(epsilon: float, lower: float | None, upper: float | None) -> Verdict:
-    """Whether a bound was kept: `broken` if the mean is surely above, `stands` if surely not."""
-    if lower is not None and lower >= epsilon:
-        return "broken"
-    return "stands" if upper is not None and upper <= epsilon else "undecided"
+def bounds(values: ArrayLike, low: float, high: float, alpha: float) -> Bounds:
+    """Bounds on the mean expected loss of the rows so far, right at all times with probability 1 - alpha.
 
-
-def bounds(values: ArrayLike, low: float, high: float, alpha: float, *, at: float | None = None) -> Bounds:
-    """Bounds on the mean of a stream, valid together and at any time with probability 1 - alpha.
-
-    The lower one keeps the strongest evidence there ever was: as long as no row's expected loss exceeds a
-    bound, it passes that bound with probability at most alpha / 2, however often one looks. The upper one is
-    today's.
+    Expected losses may change from row to row and depend on what came before.
 
     Args:
         values: Losses in the order the rows came.
         low: No loss can be smaller.
         high: No loss can be larger.
         alpha: Probability allowed for being wrong.
-        at: A mean to be tested exactly; others lie on a grid.
 
     Raises:
         ValueError: When a loss lies outside its range, or alpha is not between 0 and 1.
     """
+    losses = _checked(values, low, high, alpha)
+    if len(losses) == 0:
+        return Bounds(None, None, None)
+    scaled = (losses - low) / (high - low)
+    rows = len(scaled)
+    before = (0.5 + np.concatenate([[0.0], scaled.cumsum()[:-1]])) / np.arange(1, rows + 1)
+    spread = ((scaled - before) ** 2).sum()
+    penalty = (-np.log1p(-RATES) - RATES) * spread
+    width = _largest_sum(penalty, np.log(2 / alpha)) / rows * (high - low)
+    mean = float(losses.mean())
+    return Bounds(mean, max(low, mean - width), min(high, mean + width))
+
+
+def _largest_sum(penalty: Array, limit: float) -> float:
+    """The sum of deviations at which the mean over rates of exp(rate sum - penalty) reaches its limit."""
+    low, high = 0.0, float(((limit + np.log(len(RATES)) + penalty) / RATES).min())
+    for _ in range(60):
+        middle = (low + high) / 2
+        value = logsumexp(RATES * middle - penalty) - np.log(len(RATES))
+        low, high = (middle, high) if value < limit else (low, middle)
+    return high
+
+
+def alarm(values: ArrayLike, epsilon: float, low: float, high: float, alpha: float) -> bool:
+    """Whether some stretch of the rows surely lost more than `epsilon`.
+
+    As long as no row's expected loss, given those before it, exceeds `epsilon`, it is ever raised with
+    probability at most alpha.
+
+    Args:
+        values: Losses in the order the rows came.
+        epsilon: The bound.
+        low: No loss can be smaller.
+        high: No loss can be larger.
+        alpha: Probability of a false alarm, over all time.
+
+    Raises:
+        ValueError: As `bounds`.
+    """
+    losses = _checked(values, low, high, alpha)
+    if not low < epsilon < high:
+        return False
+    mean = (epsilon - low) / (high - low)
+    fortunes = np.mean([_fortune((losses - low) / (high - low), mean, memory) for memory in MEMORIES], 0)
+    return bool(len(fortunes) and fortunes.max() >= 1 / alpha)
+
+
+def _fortune(values: Array, mean: float, memory: float) -> Array:
+    """Fortune after each row, from betting that losses exceed `mean`; the reserve not yet staked included."""
+    recent, variance = 0.5, 0.25
+    reserve, staked = 1.0, 0.0
+    found = np.empty(len(values))
+    for row, value in enumerate(values):
+        if row % BLOCK == 0:
+            block = row // BLOCK + 1
+            share = 1 / (block * (block + 1))
+            reserve, staked = reserve - share, staked + share
+        gap = recent - mean
+        bet = min(max(gap / (variance + gap**2), 0.0), MOST_STAKED / mean)
+        staked *= 1 + bet * (value - mean)
+        found[row] = reserve + staked
+        weight = max(1 / (row + 2), 1 / memory)
+        variance += weight * ((value - recent) ** 2 * (1 - weight) - variance)
+        recent += weight * (value - recent)
+    return found
+
+
+def _checked(values: ArrayLike, low: float, high: float, alpha: float) -> Array:
     losses = np.asarray(values, float)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be between 0 and 1, not {alpha:g}")
-    if len(losses) == 0:
-        return Bounds(None, None, None)
     if not (losses >= low).all() or not (losses <= high).all():
         raise ValueError(f"losses must lie between {low:g} and {high:g}")
-    tested = np.linspace(low, high, GRID)[1:-1]
-    if at is not None and low < at < high:
-        tested = np.sort(np.append(tested[np.abs(tested - at) > 1e-9], at))
-    above, below = _fortunes((losses - low) / (high - low), (tested - low) / (high - low))
-    excluded_low, excluded_high = above >= np.log(2 / alpha), below >= np.log(2 / alpha)
-    lower = float(tested[excluded_low].max()) if excluded_low.any() else low
-    upper = float(tested[excluded_high].min()) if excluded_high.any() else high
-    return Bounds(float(losses.mean()), lower, upper)
-
-
-def _fortunes(values: Array, means: Array) -> tuple[Array, Array]:
-    """Logarithms of the largest fortune ever made on "the mean is above", and of today's on "it is below".
-
-    Args:
-        values: In [0, 1].
-        means: Strictly between 0 and 1.
-
-    Returns:
-        Both for each mean.
-    """
-    memory = np.array(MEMORIES)[:, None]
-    recent, variance = np.full_like(memory, 0.5), np.full_like(memory, 0.25)
-    up, down = np.zeros((len(memory), len(means))), np.zeros((len(memory), len(means)))
-    best = np.zeros(len(means))
-    most_up, most_down = MOST_STAKED / means, MOST_STAKED / (1 - means)
-    for seen, value in enumerate(values, start=1):
-        gap = recent - means
-        bet = gap / (variance + gap**2)
-        up += np.log1p(np.clip(bet, 0, most_up) * (value - means))
-        down += np.log1p(np.clip(-bet, 0, most_down) * (means - value))
-        np.maximum(best, _log_mean(up), out=best)
-        weight = np.maximum(1 / (seen + 1), 1 / memory)
-        variance += weight * ((value - recent) ** 2 * (1 - weight) - variance)
-        recent += weight * (value - recent)
-    return best, _log_mean(down)
-
-
-def _log_mean(logs: Array) -> Array:
-    highest = logs.max(0)
-    return np.asarray(highest + np.log(np.exp(logs - highest).mean(0)))
+    return losses

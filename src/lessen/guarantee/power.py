@@ -63,7 +63,7 @@ def rows_like_these(losses: Losses, epsilon: float, delta: float, *, power: floa
     needed.
     """
     rows = len(losses.values)
-    first = Losses(losses.values[:, :1], losses.low, losses.high, losses.kind)
+    first = losses.step(0)
     generator = np.random.default_rng(0)
     size = rows
     while size <= MOST_TIMES * rows:
@@ -97,5 +97,5 @@ def _paired_power(rows: int, epsilon: float, delta: float, risk: float, spread: 
     worse = better + risk
     draws = np.random.default_rng(0).random((rows, TRIALS))
     values = np.where(draws < better, -1.0, np.where(draws < better + worse, 1.0, 0.0))
-    found = paired(Losses(values, -1.0, 1.0, "drop"), epsilon, delta=delta)
+    found = paired(Losses(values, -1.0, 1.0, "drop", paired=True), epsilon, delta=delta)
     return float((found <= delta).mean())

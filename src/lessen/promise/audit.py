@@ -1,8 +1,9 @@
 """Does a certificate still stand on newer rows? Losses are kept with the model, so that evidence adds up.
 
-Rows may come in any number of audits, labelled or not: the bounds hold at any time (`guarantee.monitor`). An
-unlabelled row cannot show a drop, but its answer can only have lost what it differs by from the reference's:
-such rows can confirm a certificate and not break it.
+Rows may come in any number of audits, labelled or not: what is said holds at any time (`guarantee.monitor`).
+An unlabelled row cannot show a drop, but its answer can only have lost what it differs by from the
+reference's: such rows can confirm a certificate and not break it. Their labels may come later. A text counts
+once.
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ from safetensors.torch import save
 
 from lessen.artefact import write_bytes
 from lessen.certificate import Certificate, one_digest, read_certificate
+from lessen.data.splits import without_repeats
 from lessen.data.table import Table, row_key
 from lessen.errors import ArtefactError, InputError
-from lessen.guarantee.monitor import Verdict, bounds, verdict
+from lessen.guarantee.monitor import Verdict, alarm, bounds
 from lessen.loading import load
 from lessen.promise.calibrate import losses_of
 from lessen.promise.outputs import KEPT, Kept, Outputs, Task, outputs_of, pack_keys, task_of, unpack_keys
 from lessen.promise.rows import classifier_of, fitting, reference_of
 
 FILE = "audit.safetensors"
+
+LOSS_NAMES = {
+    "drop": "drop",
+    "disagreement": "share of answers that differ",
+    "selective": "share of early answers that differ",
+}
 
 Array = NDArray[np.float64]
 
@@ -40,7 +48,7 @@ class Audited:
         certificate: Identity of the certificate they are about.
         keys: Hashes of the rows' texts.
         labelled: Whether the loss is exact, `[rows]`, bool; else it is at most what stands here.
-        losses: Of each certified Point, `[rows, points]`.
+        losses: Of each certified Point, `[rows, points]`; NaN where a row does not count.
     """
 
     certificate: str
@@ -86,10 +94,11 @@ class Finding:
     Attributes:
         name: Of the Point.
         epsilon: The bound.
-        verdict: `stands`, `broken` or `undecided`.
+        verdict: `broken`: some stretch of the rows lost more than the bound. `stands`: on average over all
+            of them at most the bound was lost, and nothing hints at a stretch that lost more.
         loss: Mean over the rows whose loss is exact; None without such.
-        lower: The mean loss is at least this; None without such rows.
-        upper: It is at most this.
+        lower: The mean expected loss of those is at least this; None without such.
+        upper: That of all rows is at most this; None without rows that count.
     """
 
     name: str
@@ -108,8 +117,8 @@ class Audit:
         certificate: What was audited.
         rows: Audited so far.
         labelled: Of those, rows whose loss is exact.
-        new: Rows of this audit.
-        dropped: Rows left out because they had been seen before.
+        new: Rows of this audit that said something new.
+        dropped: Rows left out: repeated, or seen before.
         findings: One for each certified Point.
     """
 
@@ -155,88 +164,99 @@ def audit_folder(folder: Path, table: Table, reference: str | None = None) -> Au
     certificate = read_certificate(folder)
     if certificate is None:
         raise InputError(f"{folder} has no certificate to audit; calibrate it first")
+    given = len(table)
     model = classifier_of(load(folder, precision=certificate.precision), folder)
     other = _same_reference(certificate, reference, model)
-    table = fitting(table, model, folder)
     kept = Kept.load(folder / KEPT) if (folder / KEPT).exists() else None
+    table = without_repeats(fitting(table, model, folder, kept))
     before = Audited.load(folder / FILE, certificate)
-    seen = set(certificate.keys) | set(before.keys)
-    if kept is not None:
-        seen |= kept.seen | set(kept.tune.keys)
-    fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
-    if len(fresh):
-        task = task_of(model, kept.label_range if kept else 1.0)
-        now = extended(before, outputs_of(model, fresh, other), task, certificate)
+    seen = set(certificate.keys) | (kept.seen | set(kept.tune.keys) if kept else set())
+    known = dict(zip(before.keys, before.labelled.tolist(), strict=True))
+    exact = certificate.loss != "drop" or table.labels is not None
+    new = [
+        row
+        for row, text in enumerate(table.texts)
+        if (key := row_key(text)) not in seen and (key not in known or (exact and not known[key]))
+    ]
+    now = before
+    if new:
+        answers = outputs_of(model, table.take(new), other)
+        now = extended(before, answers, task_of(model, certificate.label_range), certificate)
         now.save(folder / FILE)
-    else:
-        now = before
     return Audit(
         certificate=certificate,
         rows=len(now.keys),
         labelled=int(now.labelled.sum()),
-        new=len(fresh),
-        dropped=len(table) - len(fresh),
+        new=len(new),
+        dropped=given - len(new),
         findings=findings_of(now, certificate),
     )
 
 
 def extended(before: Audited, outputs: Outputs, task: Task, certificate: Certificate) -> Audited:
-    """What was audited before, and the losses of new rows."""
+    """What was audited before, and the losses of more rows; a label that comes later replaces the guess."""
     exact = certificate.loss != "drop" or outputs.labels is not None
     columns = []
     for point in certificate.points:
         taken = outputs.exits_taken([certificate.path[point.step]], task)
         if exact:
-            losses = losses_of(certificate.loss, outputs, taken, task, point.epsilon).values[:, 0]
+            caused = losses_of(certificate.loss, outputs, taken, task, point.epsilon)
+            counted = True if caused.counted is None else caused.counted
+            columns.append(np.where(counted, caused.values, np.nan)[:, 0])
         else:
             agreement = outputs.scores(task, agreement=True)[1]
-            losses = 1.0 - np.take_along_axis(agreement, taken, 1)[:, 0]
-        columns.append(losses)
+            columns.append(1.0 - np.take_along_axis(agreement, taken, 1)[:, 0])
+    found = np.stack(columns, 1)
+    place = {key: row for row, key in enumerate(before.keys)}
+    losses, labelled = before.losses.copy(), before.labelled.copy()
+    again = [row for row, key in enumerate(outputs.keys) if key in place]
+    for row in again:
+        losses[place[outputs.keys[row]]], labelled[place[outputs.keys[row]]] = found[row], exact
+    fresh = [row for row, key in enumerate(outputs.keys) if key not in place]
     return replace(
         before,
-        keys=before.keys + outputs.keys,
-        labelled=np.concatenate([before.labelled, np.full(len(outputs), exact)]),
-        losses=np.concatenate([before.losses, np.stack(columns, 1)]),
+        keys=(*before.keys, *(outputs.keys[row] for row in fresh)),
+        labelled=np.concatenate([labelled, np.full(len(fresh), exact)]),
+        losses=np.concatenate([losses, found[fresh]]),
     )
 
 
 def findings_of(audited: Audited, certificate: Certificate) -> tuple[Finding, ...]:
     """What the losses so far say about each certified Point, together at the certificate's confidence."""
-    alpha = certificate.delta / len(certificate.points)
+    alpha = certificate.delta / len(certificate.points) / 2
     low = -1.0 if certificate.loss == "drop" else 0.0
     findings = []
     for place, point in enumerate(certificate.points):
-        losses = audited.losses[:, place]
-        whole = bounds(losses, low, 1.0, alpha, at=point.epsilon)
-        exact = whole
-        if not audited.labelled.all():
-            exact = bounds(losses[audited.labelled], low, 1.0, alpha, at=point.epsilon)
-        found = verdict(point.epsilon, exact.lower, whole.upper)
-        findings.append(Finding(point.name, point.epsilon, found, exact.mean, exact.lower, whole.upper))
+        counted = ~np.isnan(audited.losses[:, place])
+        all_of_them = audited.losses[counted, place]
+        exact = audited.losses[counted & audited.labelled, place]
+        whole, sure = bounds(all_of_them, low, 1.0, alpha), bounds(exact, low, 1.0, alpha)
+        found: Verdict = "undecided"
+        if alarm(exact, point.epsilon, low, 1.0, alpha):
+            found = "broken"
+        elif whole.upper is not None and whole.upper <= point.epsilon:
+            doubtful = alarm(all_of_them, point.epsilon, low, 1.0, alpha)
+            found = "undecided" if doubtful else "stands"
+        findings.append(Finding(point.name, point.epsilon, found, sure.mean, sure.lower, whole.upper))
     return tuple(findings)
 
 
 def sentence_of(finding: Finding, certificate: Certificate) -> str:
     """What an audit found about one Point, in words."""
     bound, sure = f"{100 * finding.epsilon:g}%", f"{100 * (1 - certificate.delta):.10g}%"
-    point = f"Point {finding.name!r}"
+    point, loss = f"Point {finding.name!r}", LOSS_NAMES[certificate.loss]
+    mean = "" if finding.loss is None else f" ({100 * finding.loss:.1f}% on the rows with exact losses)"
     if finding.verdict == "broken":
         return (
-            f"{point}: the certificate no longer stands. With {sure} confidence the {certificate.loss} on "
-            f"newer rows is more than the {bound} allowed, at least {100 * (finding.lower or 0.0):.1f}%. "
-            "Calibrate again on such rows (--data)."
+            f"{point}: the certificate no longer stands. On some stretch of the newer rows the {loss} was "
+            f"above the {bound} allowed{mean}, with {sure} confidence. Calibrate again on such rows (--data)."
         )
+    if finding.upper is None:
+        return f"{point}: undecided; no newer row counts yet."
+    most = f"With {sure} confidence the {loss} on newer rows is at most {100 * finding.upper:.1f}%{mean}"
     if finding.verdict == "stands":
-        return (
-            f"{point}: the certificate stands. With {sure} confidence the {certificate.loss} on newer rows "
-            f"is at most {100 * (finding.upper or 0.0):.1f}%, and {bound} are allowed."
-        )
-    seen = "nothing yet" if finding.upper is None else f"at most {100 * finding.upper:.1f}%"
-    least = "" if finding.lower is None else f" and at least {100 * finding.lower:.1f}%"
-    return (
-        f"{point}: undecided. With {sure} confidence the {certificate.loss} on newer rows is {seen}{least}; "
-        f"{bound} are allowed. More rows will tell."
-    )
+        return f"{point}: the certificate stands. {most}, and {bound} are allowed."
+    return f"{point}: undecided. {most}; {bound} are allowed. More rows will tell."
 
 
 def _same_reference(certificate: Certificate, name: str | None, model: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -71,7 +72,8 @@ def losses_of(kind: Loss, outputs: Outputs, taken: NDArray[np.int64], task: Task
     reference, scores = outputs.scores(task, agreement=kind != "drop")
     reached = np.take_along_axis(scores, taken, 1)
     if kind == "drop":
-        return marginal_drop(reference, reached)
+        single = task.problem_type == "single_label_classification"
+        return marginal_drop(reference, reached, right_or_wrong=single)
     agrees = reached == 1.0
     if kind == "disagreement":
         return disagreement(agrees)
@@ -196,12 +198,15 @@ def why_not(outputs: Outputs, path: Sequence[Point], task: Task, verdict: Verdic
     risk, rows = float(losses.risks[0]), len(outputs)
     bound = f"{100 * verdict.epsilon:g}%"
     if verdict.epsilon == 0:
-        return "a loss of exactly 0 cannot be promised from any number of rows"
-    if risk >= verdict.epsilon or verdict.chosen.test in ("expectation", "plug-in"):
+        return "a bound of 0 is not tested; give one above it"
+    if risk >= verdict.epsilon or verdict.chosen.test == "plug-in":
         return f"even the most careful step is over {bound} on these {rows:,} rows"
+    if verdict.chosen.test == "expectation":
+        enough = math.ceil((losses.high - verdict.epsilon) / (verdict.epsilon - risk))
+        return f"{rows:,} rows are too few to bound the expectation by {bound}; about {enough:,} would do"
     needed = rows_like_these(losses, verdict.epsilon, verdict.delta)
     would_do = f"more than {100 * rows:,}" if needed is None else f"about {needed:,}"
     return (
         f"{rows:,} rows are too few to certify {bound} with {100 * (1 - verdict.delta):.10g}% confidence; "
-        f"{would_do} would do"
+        f"{would_do} would do for the most careful step"
     )

@@ -12,13 +12,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from lessen.artefact import CONFIG, write_json
-from lessen.certificate import SCORES, Certificate
-from lessen.errors import InputError
+from lessen.certificate import SCORES, Certificate, check_promises, is_certified
+from lessen.errors import InputError, LessenError
 from lessen.measure.metrics import METRIC_OF, as_labels, quality
 from lessen.plan import FULL, Expectation, Point, Strict
 from lessen.promise.calibrate import Loss, Rule, Verdict, freeze_path, judge, why_not
 from lessen.promise.outputs import Kept, Outputs, Task, task_of
-from lessen.promise.record import Basis, count_attempt, point_name, points_of, write_certificate
+from lessen.promise.record import Basis, certifies, count_attempt, point_name, points_of, write_certificate
 
 FEWEST_ROWS = 20
 
@@ -45,6 +45,8 @@ class Asked(Strict):
     def _no_bound_twice(self) -> Asked:
         if len({f"{bound:.6g}" for bound in self.bounds}) < len(self.bounds):
             raise ValueError("the same bound is given twice")
+        if self.rule == "expectation" and self.loss == "selective":
+            raise ValueError("a selective loss is not monotone, which the expectation rule needs")
         return self
 
     @property
@@ -64,6 +66,7 @@ class Calibration:
         points: Those that could be made.
         certificate: None if nothing was certified.
         reasons: By bound that could not be kept: why.
+        earlier: Whether a certificate of before stays, because nothing was certified now.
     """
 
     asked: Asked
@@ -72,11 +75,12 @@ class Calibration:
     points: list[Point]
     certificate: Certificate | None
     reasons: dict[float, str] = field(default_factory=dict)
+    earlier: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "certified": self.certificate is not None,
+            "certified": self.certificate is not None and self.verdicts[0].chosen.step is not None,
             "epsilon": self.asked.bounds[0],
             "delta": self.asked.delta,
             "n": len(self.basis.outputs),
@@ -87,7 +91,7 @@ class Calibration:
             "attempt": self.basis.attempt,
             "points": [
                 {
-                    "name": point_name(verdict, self.asked.loss),
+                    "name": point_name(verdict, self.asked.loss, self.asked.rule),
                     "epsilon": verdict.epsilon,
                     "delta": verdict.delta,
                     "step": verdict.chosen.step,
@@ -100,6 +104,7 @@ class Calibration:
                 if verdict.chosen.step is not None
             ],
             "reasons": {f"{100 * bound:g}%": why for bound, why in self.reasons.items()},
+            "earlier": self.earlier,
         }
 
 
@@ -115,8 +120,9 @@ def calibrate_folder(
 ) -> Calibration:
     """Choose and record the Points of a model whose weights lie in `folder`.
 
-    Writes `certificate.json` (or removes an old one) and the Points into `config.json`. Killed in between,
-    the model answers at full depth, as it does where no bound can be kept.
+    Writes `certificate.json` and the Points into `config.json`. Killed in between, the model answers at full
+    depth, as it does where the first bound cannot be kept. Where nothing can be certified, a certificate of
+    before stays with its Points, and the model goes on answering as it did.
 
     Args:
         folder: Holds `model.safetensors` and `config.json`.
@@ -161,24 +167,41 @@ def calibrate_folder(
         reference_weights=reference_weights,
         score=SCORES[task.problem_type] if kept.calibration.labels is not None else "agreement",
         precision=kept.precision,
+        label_range=kept.label_range,
         attempt=count_attempt(folder, kept.calibration, asked.model_dump(mode="json")),
     )
-    model.config.points, model.config.path, model.config.point = [], [], FULL.name
-    write_json(folder / CONFIG, model.config.to_diff_dict())
-    certificate = write_certificate(folder, basis, verdicts)
+    standing = [] if certifies(basis, verdicts) else standing_points(folder, model)
+    if not standing:
+        model.config.points, model.config.path, model.config.point = [], [], FULL.name
+        write_json(folder / CONFIG, model.config.to_diff_dict())
+    certificate = None if standing else write_certificate(folder, basis, verdicts)
     points = [
         point.model_copy(update={"expected": expected(kept.calibration, point, task, "calibration")})
         for point in points_of(basis, verdicts, certificate)
     ]
-    steps = [step.model_copy(update={"expected": expected(kept.tune, step, task, "tuning")}) for step in path]
-    model.config.points = _plain(points)
-    model.config.path = _plain(_thinned(steps))
-    model.config.point = points[0].name if points else FULL.name
+    model.config.points = _plain([*standing, *points])
+    if not standing:
+        steps = [
+            step.model_copy(update={"expected": expected(kept.tune, step, task, "tuning")}) for step in path
+        ]
+        model.config.path = _plain(_thinned(steps))
+        first_kept = bool(points) and verdicts[0].chosen.step is not None
+        model.config.point = points[0].name if first_kept else FULL.name
     write_json(folder / CONFIG, model.config.to_diff_dict())
-    if certificate is not None:
+    if standing or certificate is not None:
         model.honour_certificate()
     model.use(model.config.point)
-    return Calibration(asked, basis, verdicts, points, certificate, reasons)
+    return Calibration(asked, basis, verdicts, points, certificate, reasons, earlier=bool(standing))
+
+
+def standing_points(folder: Path, model: Any) -> list[Point]:
+    """The certified Points of a folder, if its certificate is about it."""
+    points = [point for point in model.config.choices().values() if is_certified(point)]
+    try:
+        check_promises(folder, points)
+    except LessenError:
+        return []
+    return points
 
 
 def _plain(points: Sequence[Point]) -> list[dict[str, Any]]:

@@ -152,6 +152,7 @@ class Kept:
         label_range: Regression: spread of the training labels.
         precision: Of the weights that answered.
         subject: SHA-256 of weights, tokenizer and form of the model that answered.
+        pairs: Whether a row is a pair of texts; None if that is not known.
     """
 
     tune: Outputs
@@ -161,6 +162,7 @@ class Kept:
     label_range: float
     precision: Precision
     subject: str
+    pairs: bool | None = None
 
     def save(self, path: Path) -> None:
         """Write everything as one safetensors file."""
@@ -173,6 +175,8 @@ class Kept:
             "precision": self.precision,
             "subject": self.subject,
         }
+        if self.pairs is not None:
+            about["pairs"] = str(int(self.pairs))
         save_file(tensors, path, metadata=about)
 
     @classmethod
@@ -194,6 +198,7 @@ class Kept:
                 label_range=float(about["label_range"]),
                 precision=cast(Precision, about["precision"]),
                 subject=about["subject"],
+                pairs=None if "pairs" not in about else about["pairs"] == "1",
             )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ArtefactError(f"{path}: cannot be read ({error}); calibrate with --data") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,9 @@ from lessen.promise.outputs import Outputs
 
 CALIBRATIONS = "calibrations.json"
 
+SAMPLE = 64
+"""Rows noted of each calibration."""
+
 RULE_NAMES: dict[Rule, str] = {
     "certified": "fixed-sequence",
     "expectation": "conformal risk control",
@@ -49,6 +51,7 @@ class Basis:
         reference_weights: Hash of the other model.
         score: What a drop is a drop of.
         precision: Of the weights.
+        label_range: Regression: spread of the training labels.
         attempt: 1 for the first calibration of this model on these rows.
     """
 
@@ -62,12 +65,19 @@ class Basis:
     reference_weights: str | None
     score: str
     precision: Precision
+    label_range: float = 1.0
     attempt: int = 1
 
 
-def point_name(verdict: Verdict, loss: Loss) -> str:
-    """`drop-1%`, `disagreement-1%`, ..."""
-    return f"{loss}-{100 * verdict.epsilon:g}%"
+def point_name(verdict: Verdict, loss: Loss, rule: Rule) -> str:
+    """`drop-1%`, `disagreement-1%`, ...; with the rule before it where that does not certify."""
+    name = f"{loss}-{100 * verdict.epsilon:g}%"
+    return name if rule == "certified" else f"{rule}-{name}"
+
+
+def certifies(basis: Basis, verdicts: Sequence[Verdict]) -> bool:
+    """Whether anything was certified."""
+    return basis.rule == "certified" and any(verdict.chosen.step is not None for verdict in verdicts)
 
 
 def points_of(basis: Basis, verdicts: Sequence[Verdict], certificate: Certificate | None) -> list[Point]:
@@ -85,13 +95,15 @@ def points_of(basis: Basis, verdicts: Sequence[Verdict], certificate: Certificat
             certificate=None if certificate is None else certificate.identity,
         )
         step = basis.path[verdict.chosen.step]
-        name = point_name(verdict, basis.loss)
+        name = point_name(verdict, basis.loss, basis.rule)
         points.append(step.model_copy(update={"name": name, "promise": promise}))
     return points
 
 
 def count_attempt(folder: Path, outputs: Outputs, asked: dict[str, Any]) -> int:
-    """Note a calibration in `calibrations.json`; how many there have been on exactly these rows, with it.
+    """Note a calibration in `calibrations.json`; how many there have been on some of these rows, with it.
+
+    Of the rows those with the smallest hashes are noted: sets that share many rows share some of these.
 
     Args:
         folder: Of the model.
@@ -105,10 +117,23 @@ def count_attempt(folder: Path, outputs: Outputs, asked: dict[str, Any]) -> int:
             earlier = json.loads(place.read_text(encoding="utf-8"))["calibrations"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtefactError(f"{place}: cannot be read ({error}); delete it") from None
-    rows = hashlib.sha256(" ".join(sorted(outputs.keys)).encode()).hexdigest()[:16]
+    sample = sorted(outputs.keys)[:SAMPLE]
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(place, {"calibrations": [*earlier, {"date": date, "rows": rows, "asked": asked}]})
-    return 1 + sum(one.get("rows") == rows for one in earlier)
+    write_json(place, {"calibrations": [*earlier, {"date": date, "rows": sample, "asked": asked}]})
+    before = sum(bool(set(sample) & set(one.get("rows", ()))) for one in earlier)
+    certificate = folder / FILE
+    if not before and certificate.exists():
+        unrecorded = parse_keys(certificate)
+        before = int(bool(unrecorded & set(outputs.keys)))
+    return 1 + before
+
+
+def parse_keys(certificate: Path) -> frozenset[str]:
+    """Keys of the rows of a certificate; none if it cannot be read."""
+    try:
+        return frozenset(json.loads(certificate.read_text(encoding="utf-8"))["keys"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
 
 
 def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -> Certificate | None:
@@ -118,7 +143,7 @@ def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -
     """
     points = [
         CertifiedPoint(
-            name=point_name(verdict, basis.loss),
+            name=point_name(verdict, basis.loss, basis.rule),
             epsilon=verdict.epsilon,
             delta=verdict.delta,
             step=verdict.chosen.step,
@@ -137,6 +162,7 @@ def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -
     certificate = Certificate(
         loss=basis.loss,
         score=basis.score,
+        label_range=basis.label_range,
         reference=basis.reference,
         reference_weights=basis.reference_weights,
         delta=basis.delta,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from lessen.certificate import one_digest
+from lessen.certificate import one_digest, read_certificate
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table, listed, row_key
 from lessen.errors import InputError
@@ -29,6 +29,7 @@ def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_ra
         label_range=label_range,
         precision=cast(Precision, str(model.dtype).removeprefix("torch.")),
         subject="",
+        pairs=isinstance(tables["train"].texts[0], tuple),
     )
 
 
@@ -64,7 +65,7 @@ def rows_for(
                 f"the kept answers are those of {kept.precision}; give --data to calibrate in {precision}"
             )
         return model, kept, 0
-    table = fitting(data, model, folder)
+    table = fitting(data, model, folder, kept)
     other = None if reference is None else reference_of(reference, model)
     seen = kept.seen | set(kept.tune.keys)
     fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
@@ -72,12 +73,32 @@ def rows_for(
     return model, replace(kept, calibration=outputs, precision=precision), len(table) - len(outputs)
 
 
-def fitting(table: Table, model: LessenForSequenceClassification, folder: Path) -> Table:
+def seen_by(folder: Path) -> frozenset[str]:
+    """Hashes of the texts a model was trained, tuned or calibrated on, as far as its folder tells."""
+    seen: frozenset[str] = frozenset()
+    if (folder / KEPT).exists():
+        kept = Kept.load(folder / KEPT)
+        seen |= kept.seen | set(kept.tune.keys) | set(kept.calibration.keys)
+    if (certificate := read_certificate(folder)) is not None:
+        seen |= set(certificate.keys)
+    return seen
+
+
+def fitting(
+    table: Table, model: LessenForSequenceClassification, folder: Path, kept: Kept | None = None
+) -> Table:
     """A table with its labels numbered as the model's.
 
     Raises:
-        InputError: When it is for another task, or has labels the model does not know.
+        InputError: When it is for another task, has labels the model does not know, or has pairs of texts
+            where the model was trained on single ones, or the other way round.
     """
+    pairs = bool(table.texts) and isinstance(table.texts[0], tuple)
+    if kept is not None and kept.pairs is not None and pairs != kept.pairs:
+        kinds = ("pairs of texts", "single texts")
+        raise InputError(
+            f"{table.name} has {kinds[not pairs]}, {folder} was trained on {kinds[not kept.pairs]}"
+        )
     named = table.with_labels_of([model.config.id2label[i] for i in range(model.config.num_labels)])
     if named.kind is not None and named.kind != model.problem_type:
         raise InputError(f"{table.name} is for {named.kind}, {folder} was trained for {model.problem_type}")

@@ -62,6 +62,7 @@ class Spot:
         mean_layers: Layers per row.
         layers: Share of the rows that left after each depth.
         macs_ratio: MACs of full depth over those spent; None for steps of the path.
+        drop: Of the score against full depth: mean and a 95 % normal interval; None for full depth.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Spot:
     mean_layers: float
     layers: dict[int, float]
     macs_ratio: float | None = None
+    drop: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,16 @@ def spot_of(point: Point, rows: Outputs, task: Task) -> Spot:
         value=value_of(reached, rows, task),
         mean_layers=float(depths.mean()),
         layers={int(layer): float((depths == layer).mean()) for layer in task.layers},
+        drop=None if point == FULL else drop_of(taken, rows, task),
     )
+
+
+def drop_of(taken: NDArray[np.int64], rows: Outputs, task: Task) -> dict[str, float]:
+    """Score lost against full depth by leaving at these exits, with a 95 % normal interval."""
+    scores = rows.scores(task)[1]
+    lost = scores[:, -1] - scores[np.arange(len(rows)), taken]
+    mean, error = float(lost.mean()), float(lost.std() / np.sqrt(len(lost)))
+    return {"mean": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error}
 
 
 def value_of(logits: Array, rows: Outputs, task: Task) -> float:
