@@ -196,6 +196,28 @@ class Point(Strict):
         return self
 
 
+class RetentionProfile(Strict):
+    """How retention falls with depth, as one scalar moves it; see `tokens/profile.py`.
+
+    `base` has a share for each layer: measured from attention (`acc`), or given (`explicit`); raised to the
+    power of the scalar. `geometric` and `tilt` use only its length. `lengths` are token counts of typical
+    rows, which speed-ups are solved for.
+    """
+
+    version: Literal[1] = 1
+    family: Literal["acc", "explicit", "geometric", "tilt"] = "acc"
+    base: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+    score: TokenScore = "mean"
+    lengths: Annotated[tuple[Size, ...], Field(min_length=1)] = (128,)
+    trained_at: Annotated[float, Field(ge=1.0)] | None = None
+
+    @model_validator(mode="after")
+    def _base_falls(self) -> RetentionProfile:
+        if any(a < b for a, b in itertools.pairwise(self.base)):
+            raise ValueError("base must not increase from one layer to the next")
+        return self
+
+
 FULL = Point(name="full")
 
 

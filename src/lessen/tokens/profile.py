@@ -1,0 +1,117 @@
+"""Retention profiles: how many tokens each layer passes on, moved by one scalar, and solved for a speed-up.
+
+A family turns alpha into the share of each row's tokens that leaves each layer. At alpha 0 all stay; shares
+fall with alpha and with depth. Offline tuning is choosing alpha after training: no weight changes. The
+families are our reconstruction (latency-adjustable page, 1.5 and 1.6).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lessen.errors import PlanError
+from lessen.plan import RetentionProfile
+from lessen.tokens.elimination import left_after_layers
+
+Array = NDArray[np.float64]
+
+Cost = Callable[[int, Sequence[int] | None], float]
+"""`cost(tokens, left)` of one row, in MACs or ms; `left` are the tokens that leave each layer, None: all."""
+
+STEPS = 60
+LARGEST = 1e4
+SMALLEST_SHARE = 1e-6
+
+
+def retention_of(profile: RetentionProfile, alpha: float) -> tuple[float, ...]:
+    """The share of a row's tokens that leaves each layer.
+
+    Args:
+        profile: Family and base.
+        alpha: At least 0.
+    """
+    layers = np.arange(1, len(profile.base) + 1)
+    if profile.family == "geometric":
+        shares = math.exp(-alpha) ** layers
+    elif profile.family == "tilt":
+        shares = 1 - alpha * layers
+    else:
+        shares = np.asarray(profile.base) ** alpha
+    return tuple(float(share) for share in np.clip(shares, SMALLEST_SHARE, 1.0))
+
+
+def speedup_of(
+    profile: RetentionProfile, alpha: float, lengths: Sequence[int], cost: Cost, fewest: int = 1
+) -> float:
+    """Cost of whole rows over cost with elimination, on rows of these lengths."""
+    retention = retention_of(profile, alpha)
+    whole = sum(cost(tokens, None) for tokens in lengths)
+    return whole / sum(cost(tokens, left_after_layers(retention, tokens, fewest)) for tokens in lengths)
+
+
+def solve(
+    profile: RetentionProfile, speedup: float, lengths: Sequence[int], cost: Cost, fewest: int = 1
+) -> float:
+    """The smallest alpha that reaches a speed-up; 0 for one of 1 or less.
+
+    Args:
+        profile: Family and base.
+        speedup: Wanted.
+        lengths: Tokens of typical rows.
+        cost: Of one row.
+        fewest: Tokens of a row that never leave.
+
+    Raises:
+        PlanError: When it cannot be reached; the message names what can.
+    """
+    if speedup <= 1:
+        return 0.0
+    high = 1e-3
+    while speedup_of(profile, high, lengths, cost, fewest) < speedup:
+        high *= 2
+        if high > LARGEST:
+            cap = speedup_of(profile, LARGEST, lengths, cost, fewest)
+            raise PlanError(
+                f"taking tokens away reaches a speed-up of {cap:.2f} at most on such rows, not {speedup:g}"
+            )
+    low = 0.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        if speedup_of(profile, middle, lengths, cost, fewest) < speedup:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def shares_of_scores(scores: Sequence[ArrayLike], mass: float) -> Array:
+    """For each layer, the share of the median row's tokens that together get a share of the attention.
+
+    [CLS], which always stays, is left out and the rest counted as the whole: it draws a third of all
+    attention in middle layers and would hide the others. Deeper layers never keep more than those before.
+
+    Args:
+        scores: Of each layer of each row: `[layers, tokens]` for every row.
+        mass: Share of the attention, between 0 and 1.
+
+    Returns:
+        `[layers]`, not increasing.
+
+    Raises:
+        PlanError: When no row has a token beside [CLS].
+    """
+    shares = []
+    for row in scores:
+        rest = np.sort(np.asarray(row, float)[:, 1:], axis=1)[:, ::-1]
+        if rest.shape[1] == 0:
+            continue
+        running = rest.cumsum(1) / np.maximum(rest.sum(1, keepdims=True), 1e-12)
+        counts = (running < mass - 1e-9).sum(1) + 1
+        shares.append((1 + counts) / (1 + rest.shape[1]))
+    if not shares:
+        raise PlanError("a profile needs rows of more than one token")
+    return np.minimum.accumulate(np.median(shares, 0))

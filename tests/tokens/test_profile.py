@@ -1,0 +1,105 @@
+"""Profiles fall with alpha and depth; solving finds the speed-up asked for; the page's numbers come out."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lessen.errors import PlanError
+from lessen.measure.macs import row_macs
+from lessen.model.architecture import Architecture
+from lessen.plan import ExitShape, RetentionProfile, dense_shape
+from lessen.tokens.elimination import left_after_layers
+from lessen.tokens.profile import retention_of, shares_of_scores, solve, speedup_of
+
+FAMILIES = ("acc", "explicit", "geometric", "tilt")
+BASE = tuple(float(share) for share in np.linspace(0.9, 0.3, 12))
+
+
+def bert_base() -> Architecture:
+    return Architecture(
+        family="bert", vocab_size=10, hidden_size=768, embedding_size=768, num_hidden_layers=12,
+        num_attention_heads=12, num_key_value_heads=12, head_dim=64, intermediate_size=3072,
+        max_position_embeddings=512, type_vocab_size=2, position="learned", norm_place="post",
+        norm_eps=1e-12, hidden_act="gelu", pad_token_id=0, dropout=0.1, attention_dropout=0.1,
+    )  # fmt: skip
+
+
+SHAPE = dense_shape(12, 12, 3072, exits=(ExitShape(layer=12),))
+
+
+def macs(tokens: int, left: list[int] | None) -> float:
+    head = 2 * 768
+    return row_macs(bert_base(), SHAPE, 2, tokens, left=left) - head
+
+
+def pages_macs(tokens: int, left: list[int] | None) -> float:
+    """The page's own formula (1.7), which counts the output projection on the tokens that enter."""
+    leaving = [tokens] * 12 if left is None else left
+    entering = [tokens, *leaving[:-1]]
+    return sum(
+        4 * 768**2 * a + 2 * 768 * a**2 + 2 * 768 * 3072 * b for a, b in zip(entering, leaving, strict=True)
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(one=st.floats(0, 5), other=st.floats(0, 5))
+def test_shares_fall_with_alpha_and_depth(family: str, one: float, other: float) -> None:
+    profile = RetentionProfile(family=family, base=BASE)
+    less, more = sorted((one, other))
+    first, second = retention_of(profile, less), retention_of(profile, more)
+    assert all(a >= b for a, b in zip(first, second, strict=True))
+    assert all(a >= b for a, b in itertools.pairwise(first))
+    assert retention_of(profile, 0.0) == (1.0,) * 12
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("speedup", [1.0, 1.5, 2.0, 3.0, 4.8])
+def test_solving_reaches_what_is_asked_and_not_much_more(family: str, speedup: float) -> None:
+    profile = RetentionProfile(family=family, base=BASE)
+    lengths = (40, 80, 128)
+    alpha = solve(profile, speedup, lengths, macs)
+    found = speedup_of(profile, alpha, lengths, macs)
+    assert speedup <= found <= 1.03 * speedup
+    if speedup == 1.0:
+        assert alpha == 0.0
+
+
+def test_what_cannot_be_reached_names_what_can() -> None:
+    with pytest.raises(PlanError, match=r"reaches a speed-up of \d+\.\d+ at most"):
+        solve(RetentionProfile(base=BASE), 100.0, (128,), macs)
+
+
+@pytest.mark.parametrize(
+    ("speedup", "kept"),
+    [
+        (2.0, [113, 99, 88, 77, 68, 60, 52, 46, 41, 36, 32, 28]),
+        (3.0, [103, 82, 65, 52, 42, 33, 27, 21, 17, 14, 11, 9]),
+        (4.8, [88, 60, 41, 29, 20, 14, 9, 7, 5, 3, 2, 2]),
+    ],
+)
+def test_the_pages_geometric_examples(speedup: float, kept: list[int]) -> None:
+    profile = RetentionProfile(family="geometric", base=(1.0,) * 12)
+    alpha = solve(profile, speedup, (128,), pages_macs)
+    assert left_after_layers(retention_of(profile, alpha), 128) == kept
+
+
+def test_the_pages_golden_macs() -> None:
+    """Latency-adjustable page, 1.7; full rows cost the same in both ways of counting."""
+    assert macs(128, None) == pages_macs(128, None) == 11_173_625_856
+    assert macs(512, None) == 48_318_382_080
+    assert pages_macs(128, None) / pages_macs(128, [64] * 12) == pytest.approx(1.9668, abs=1e-4)
+    assert pages_macs(128, None) / pages_macs(128, [128] * 6 + [64] * 6) == pytest.approx(1.3126, abs=1e-4)
+    assert macs(128, [64] * 12) < pages_macs(128, [64] * 12), "the output projection sees only survivors"
+
+
+def test_shares_from_scores() -> None:
+    """Two rows of five tokens: beside [CLS], one token has half of the rest in layer 1 and all of it in 2."""
+    row = [[0.5, 0.25, 0.15, 0.05, 0.05], [0.2, 0.8, 0.0, 0.0, 0.0], [0.2, 0.2, 0.2, 0.2, 0.2]]
+    shares = shares_of_scores([row, row], 0.5)
+    assert shares.tolist() == [0.4, 0.4, 0.4], "the last layer spreads out again, the profile does not"
+    assert shares_of_scores([row], 1.0).tolist() == [1.0, 0.4, 0.4]
+    with pytest.raises(PlanError, match="more than one token"):
+        shares_of_scores([[[1.0]]], 0.5)
