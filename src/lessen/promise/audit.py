@@ -140,7 +140,7 @@ class Audit:
         return {
             "verdict": self.verdict,
             "certificate": self.certificate.identity,
-            "confidence": 1 - self.certificate.delta,
+            "confidence": round(1 - self.certificate.delta, 12),
             "rows": self.rows,
             "labelled": self.labelled,
             "new": self.new,
@@ -172,7 +172,9 @@ def audit_folder(folder: Path, table: Table, reference: str | None = None) -> Au
     before = Audited.load(folder / FILE, certificate)
     seen = set(certificate.keys) | (kept.seen | set(kept.tune.keys) if kept else set())
     known = dict(zip(before.keys, before.labelled.tolist(), strict=True))
-    exact = certificate.loss != "drop" or table.labels is not None
+    if certificate.score == "agreement":
+        table = replace(table, labels=None)
+    exact = is_exact(certificate, labelled=table.labels is not None)
     new = [
         row
         for row, text in enumerate(table.texts)
@@ -193,9 +195,14 @@ def audit_folder(folder: Path, table: Table, reference: str | None = None) -> Au
     )
 
 
+def is_exact(certificate: Certificate, *, labelled: bool) -> bool:
+    """Whether the loss of a row is known exactly: a drop of quality needs its label, agreement does not."""
+    return labelled or certificate.loss != "drop" or certificate.score == "agreement"
+
+
 def extended(before: Audited, outputs: Outputs, task: Task, certificate: Certificate) -> Audited:
     """What was audited before, and the losses of more rows; a label that comes later replaces the guess."""
-    exact = certificate.loss != "drop" or outputs.labels is not None
+    exact = is_exact(certificate, labelled=outputs.labels is not None)
     columns = []
     for point in certificate.points:
         taken = outputs.exits_taken([certificate.path[point.step]], task)
