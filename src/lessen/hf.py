@@ -414,6 +414,8 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Without the fields in which transformers notes how it was loaded: they would change with the place."""
     tokenizer.save_pretrained(folder)
     place = folder / "tokenizer_config.json"
+    if not place.exists():
+        return
     content = json.loads(place.read_text(encoding="utf-8"))
     write_json(place, {key: value for key, value in content.items() if key not in NOT_OF_A_TOKENIZER})
 
