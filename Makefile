@@ -39,6 +39,7 @@ bench: setup ## all figures of the README, in hours; LESSEN_DATA names the folde
 	@test -d "$$LESSEN_DATA" || { echo "set LESSEN_DATA to the folder with sst2/ and the others"; exit 2; }
 	$(BIN)/python benchmarks/dense_speed.py
 	$(BIN)/python benchmarks/sst2_exits.py
+	$(BIN)/python benchmarks/promise.py
 	$(BIN)/python benchmarks/exit_latency.py
 	$(BIN)/python benchmarks/tables.py
 

@@ -55,8 +55,7 @@ def pool_of(task: str, folder: Path, model: Any, kept: Kept) -> Outputs:
         test = read(str(CACHE / "sst2" / "data" / "test.jsonl"))
     else:
         test = read_splits(CompressionPlan.model_validate_json((folder / "plan.json").read_text()))["test"]
-    names = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    parts = (kept.calibration, outputs_of(model, test.with_labels_of(names)))
+    parts = (kept.calibration, outputs_of(model, test.with_labels_of(model.label_names)))
     return replace(
         kept.calibration,
         logits=np.concatenate([part.logits for part in parts], 1),

@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "guarantee": set(),
     "model": {"errors", "plan"},
     "config": {"errors", "plan", "model"},
+    "saving": {"errors", "plan", "artefact", "certificate", "card"},
     "families": {"errors", "plan", "model"},
     "depth": {"errors", "plan", "model"},
     "tokens": {"errors", "plan", "model"},
@@ -24,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": {"errors", "plan", "certificate", "model", "depth", "tokens", "data"},
     "train": {"errors", "plan", "depth", "data", "runtime"},
     "hf": {
-        "errors", "plan", "artefact", "certificate", "card", "model", "config", "depth", "data", "runtime",
+        "errors", "plan", "certificate", "saving", "model", "config", "depth", "data", "runtime",
     },
     "loading": {"errors", "plan", "artefact", "builtin", "certificate", "model", "config", "families", "hf"},
     "measure": {"errors", "plan", "model", "families", "depth", "tokens", "runtime", "hf", "loading"},

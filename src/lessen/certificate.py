@@ -245,3 +245,11 @@ def read_certificate(folder: Path) -> Certificate | None:
         if found[what] != digest:
             raise ArtefactError(f"{place}: it was made for another {what}; calibrate this model again")
     return certificate
+
+
+def keys_of(folder: Path) -> frozenset[str]:
+    """Hashes of the rows of a folder's certificate, whatever it is about; none if it cannot be read."""
+    try:
+        return frozenset(json.loads((folder / FILE).read_text(encoding="utf-8"))["keys"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()

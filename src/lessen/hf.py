@@ -7,17 +7,13 @@ lives in `transformer`, whose form is given by the config's `architecture` and `
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -28,25 +24,21 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from lessen.artefact import CONFIG, DESCRIBING, PRIVATE, replacing_folder, write_json
-from lessen.card import write_card
-from lessen.certificate import FILE as CERTIFICATE
-from lessen.certificate import check_promises, digests_of, without_certificate
+from lessen.certificate import without_certificate
 from lessen.config import LessenConfig
 from lessen.data.table import Text
 from lessen.depth.exits import every_exit
 from lessen.depth.losses import Objective, task_loss, weighted
-from lessen.errors import LessenError, PlanError
+from lessen.errors import PlanError
 from lessen.model.heads import pool
 from lessen.model.rows import rows_of_mask, scatter
 from lessen.model.transformer import Transformer, initialise
 from lessen.plan import FULL, Point, check_point
 from lessen.runtime.dial import at_most, bounded, layers_within
-from lessen.runtime.engine import run
+from lessen.runtime.engine import elimination_of, run
 from lessen.runtime.predict import Prediction, predict
 from lessen.runtime.text import batches, collate, encode
-
-NOT_OF_A_TOKENIZER = ("is_local", "local_files_only", "name_or_path")
+from lessen.saving import push, save
 
 
 class LessenPreTrainedModel(PreTrainedModel):
@@ -89,30 +81,7 @@ class LessenPreTrainedModel(PreTrainedModel):
         Raises:
             ArtefactError: When the folder cannot be written; what was there before stays.
         """
-        target = Path(save_directory)
-        with replacing_folder(target) as fresh:
-            super().save_pretrained(fresh, **kwargs)
-            if self.tokenizer is not None:
-                _save_tokenizer(self.tokenizer, fresh)
-            if not self._bring_certificate(fresh):
-                plain = [without_certificate(p) for p in self.config.choices().values() if p != FULL]
-                points = [p.model_dump(mode="json", exclude_none=True) for p in plain]
-                write_json(fresh / CONFIG, self.config.to_diff_dict() | {"points": points})
-            write_card(fresh, target.name)
-
-    def _bring_certificate(self, fresh: Path) -> bool:
-        """Copy what speaks of these weights, if they are unchanged; whether a certificate is among it."""
-        source = self.folder
-        if source is None or not source.is_dir() or digests_of(source) != digests_of(fresh):
-            return False
-        for name in DESCRIBING:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, fresh / name)
-        try:
-            return check_promises(fresh, self.config.choices().values()) is not None
-        except LessenError:
-            (fresh / CERTIFICATE).unlink()
-            return False
+        save(self, Path(save_directory), partial(super().save_pretrained, **kwargs))
 
     def push_to_hub(
         self,
@@ -143,22 +112,16 @@ class LessenPreTrainedModel(PreTrainedModel):
         Returns:
             The page of the upload.
         """
-        hub = HfApi(token=token)
-        repo = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            hub.create_branch(repo, branch=revision, exist_ok=True)
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place, repo.split("/")[-1])
-            self.save_pretrained(folder)
-            return hub.upload_folder(
-                repo_id=repo,
-                folder_path=folder,
-                commit_message=commit_message,
-                commit_description=commit_description,
-                revision=revision,
-                create_pr=create_pr,
-                ignore_patterns=list(PRIVATE),
-            )
+        return push(
+            self,
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message,
+            commit_description=commit_description,
+        )
 
     def _ragged(
         self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
@@ -232,6 +195,11 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         if self.config.problem_type:
             return self.config.problem_type
         return "regression" if self.config.num_labels == 1 else "single_label_classification"
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the outputs, in order."""
+        return [self.config.id2label[i] for i in range(self.config.num_labels)]
 
     @property
     def points(self) -> dict[str, Point]:
@@ -361,7 +329,8 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
                 loss = self.objective(answers, labels)
         else:
             if torch.is_grad_enabled() and self._point.exits is None:
-                logits = every_exit(self.transformer, ids, rows, segments)[-1]
+                leave = elimination_of(self._point, self.transformer)
+                logits = every_exit(self.transformer, ids, rows, segments, in_layer=leave)[-1]
             else:
                 logits = run(self.transformer, ids, rows, segments, self._point).logits
             if labels is not None:
@@ -391,12 +360,11 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             PlanError: For an unknown Point.
         """
         chosen = self._point if point is None else self._named(point) if isinstance(point, str) else point
-        labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
         return predict(
             self.transformer.eval(),
             _tokenizer_of(self),
             texts,
-            labels=labels,
+            labels=self.label_names,
             problem_type=self.problem_type,
             point=chosen,
             batch_size=batch_size,
@@ -408,16 +376,6 @@ def _tokenizer_of(model: LessenPreTrainedModel) -> PreTrainedTokenizerBase:
     if model.tokenizer is None:
         raise PlanError("the model has no tokenizer; load it with lessen.load or set model.tokenizer")
     return model.tokenizer
-
-
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Without the fields in which transformers notes how it was loaded: they would change with the place."""
-    tokenizer.save_pretrained(folder)
-    place = folder / "tokenizer_config.json"
-    if not place.exists():
-        return
-    content = json.loads(place.read_text(encoding="utf-8"))
-    write_json(place, {key: value for key, value in content.items() if key not in NOT_OF_A_TOKENIZER})
 
 
 def register() -> None:

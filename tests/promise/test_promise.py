@@ -57,6 +57,11 @@ def test_losses_of_full_depth_are_zero_and_scores_are_plain() -> None:
     assert scores.shape == (200, 4)
 
 
+def test_answers_given_with_all_tokens_judge_no_point_that_takes_some() -> None:
+    with pytest.raises(PlanError, match="point 'x' takes tokens away"):
+        answers(20, 0).exits_taken([Point(name="x", retention=(0.5,) * 4)], TASK)
+
+
 def test_the_criterion_that_saves_most_is_chosen_on_the_tuning_rows() -> None:
     tune = answers(1500, 1)
     path = freeze_path(tune, TASK, CRITERIA, 0.02)

@@ -133,6 +133,19 @@ def test_counts(full: int, one: float, other: float) -> None:
     assert first >= more * full - 1e-6
 
 
+def test_the_shell_takes_tokens_away_with_and_without_gradients(tiny_classifier: object) -> None:
+    model = lively(tiny_classifier)
+    ids = torch.stack(ragged_ids([12, 12]))
+    plain = model(input_ids=ids).logits
+    model.use(Point(name="x", retention=SHARES))
+    with torch.no_grad():
+        quick = model(input_ids=ids).logits
+    slow = model(input_ids=ids).logits
+    assert slow.requires_grad
+    assert torch.allclose(slow, quick, atol=1e-5)
+    assert (slow - plain).abs().max() > 1e-2
+
+
 def test_15_ties_keep_the_earliest(model: torch.nn.Module) -> None:
     _, rows = pack(ragged_ids([4, 6, 6]))
     index = survivors(torch.zeros(16), rows, (2, 3, 3))

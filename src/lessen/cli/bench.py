@@ -14,9 +14,9 @@ from lessen.cli.output import (
     Task,
     TextColumn,
     emit,
+    in_precisions,
     numbers,
     percent,
-    precision_of,
     rival_kinds,
     say,
     table,
@@ -65,9 +65,7 @@ def command(
 
     kinds = rival_kinds(against)
     sizes = numbers(batch, "--batch")
-    models: dict[str, Any] = {}
-    for name in precision.split(","):
-        models["lessen" if name == "float32" else "lessen-bf16"] = load(model, precision=precision_of(name))
+    models = in_precisions(model, precision)
     first = models.get("lessen") or load(model)
     if not isinstance(first, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier to time; compress it on a task first")
@@ -76,7 +74,7 @@ def command(
     fits = source.labels is not None and source.kind == first.problem_type
     fits = fits and set(source.label_names) <= set(first.config.id2label.values())
     if fits:
-        source = source.with_labels_of(list(first.config.id2label.values()))
+        source = source.with_labels_of(first.label_names)
     else:
         say(f"{data} has no labels of this model's task; the quality column stays empty")
     chosen = random.Random(seed).sample(range(len(source)), min(rows, len(source)))

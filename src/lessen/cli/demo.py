@@ -34,7 +34,7 @@ def command(
     import torch
 
     from lessen.certificate import read_certificate
-    from lessen.measure.evaluation import answers_at, evaluate
+    from lessen.measure.evaluation import answers_at, result_of
     from lessen.measure.metrics import quality
     from lessen.measure.side_by_side import Contestant, build_rivals, compare
     from lessen.plan import FULL
@@ -55,10 +55,14 @@ def command(
     model, test = _trained(plan, out)
     if test is None:
         test = read_splits(plan)["test"]
-    test = test.with_labels_of(list(model.config.id2label.values()))
+    test = test.with_labels_of(model.label_names)
     early = model.points[model.config.point]
     encoded = encode(model.tokenizer, test.texts, model.config.facts().max_tokens)
-    results = {point.name: evaluate(model, encoded, test.labels, point) for point in (FULL, early)}
+    points = [FULL] if early == FULL else [FULL, early]
+    answers = {point.name: answers_at(model, encoded, point) for point in points}
+    results = {
+        point.name: result_of(model, encoded, test.labels, point, *answers[point.name]) for point in points
+    }
     count = torch.get_num_threads()
     rivals = build_rivals(["torch"], model, count, [])
     dense = quality(rivals["torch"](encoded).double().numpy(), test.labels, model.problem_type)
@@ -69,12 +73,12 @@ def command(
         reference=model,
         encoded=[encoded[i] for i in timed],
         labels=None,
-        points=[FULL] if early == FULL else [FULL, early],
+        points=points,
         rivals=rivals,
     )
     rows = compare({"demo": contestant}, batch_sizes=[1], thread_count=count, seconds=TIMED_SECONDS)["demo"]
     ms = {row.name if row.kind == "lessen" else "hugging face": row.ms for row in rows}
-    logits, layers = answers_at(model, encoded, early)
+    logits, layers = answers[early.name]
     certificate = read_certificate(out)
     promised = [certificate.sentence(point) for point in certificate.points] if certificate else []
     full, chosen = results["full"], results[early.name]
@@ -117,7 +121,7 @@ def command(
         ],
         f"{len(test)} reviews, batch 1, {count} threads",
     )
-    _show_sentences(test, logits, layers, list(model.config.id2label.values()))
+    _show_sentences(test, logits, layers, model.label_names)
     for sentence in promised or [
         f"Nothing could be certified at {max_drop}: the model answers at full depth."
     ]:

@@ -59,7 +59,7 @@ def command(
         raise InputError(f"{data} has no labels to evaluate against")
     if table.kind != loaded.problem_type:
         raise InputError(f"{data} is for {table.kind}, {model} was trained for {loaded.problem_type}")
-    table = table.with_labels_of(list(loaded.config.id2label.values()))
+    table = table.with_labels_of(loaded.label_names)
     began = time.perf_counter()
     encoded = encode(loaded.tokenizer, table.texts, loaded.config.facts().max_tokens, strict=strict)
     if cut := sum(row.truncated for row in encoded):

@@ -71,7 +71,7 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
             }
             for place, layer in enumerate(shape.layers)
         ],
-        "labels": list(model.config.id2label.values()) if shape.exits else [],
+        "labels": model.label_names if shape.exits else [],
         "points": [{"name": point.name, "rule": _rule(point)} for point in points],
     }
 

@@ -150,6 +150,18 @@ def parse_share(text: str, option: str) -> float:
     return value
 
 
+KINDS = {"float32": "lessen", "bfloat16": "lessen-bf16"}
+"""What a model is called in tables, by its precision."""
+
+
+def in_precisions(model: str, precisions: str) -> dict[str, Any]:
+    """A model loaded in each of `float32,bfloat16`, by what it is called in tables."""
+    from lessen.loading import load
+
+    wanted = [precision_of(name) for name in precisions.split(",")]
+    return {KINDS[precision]: load(model, precision=precision) for precision in wanted}
+
+
 def rival_kinds(against: str) -> list[str]:
     """`torch,onnxruntime` as kinds of rivals; `none` for none.
 

@@ -15,16 +15,14 @@ from lessen.cli.output import (
     TextColumn,
     Threads,
     emit,
+    in_precisions,
     numbers,
-    percent,
-    precision_of,
     rival_kinds,
     say,
 )
 from lessen.errors import InputError, LessenError
 
 FEWEST_ROWS = 20
-KINDS = {"float32": "lessen", "bfloat16": "lessen-bf16"}
 
 
 def command(
@@ -58,7 +56,7 @@ def command(
     import torch
 
     from lessen.report.gather import Timing, gather
-    from lessen.report.page import write_report
+    from lessen.report.page import shown, write_report
 
     folder = out or Path(models[0])
     if not folder.is_dir() and (out is None or folder.exists()):
@@ -77,24 +75,23 @@ def command(
         spots = {spot["name"]: spot for spot in model["points"]}
         own, full = spots[model["point"]], spots["full"]
         print(
-            f"{model['name']}: {model['metric']} {percent(own['value'])} at point {own['name']} with "
-            f"{own['mean_layers']:.2f} of {model['depth']} layers, {percent(full['value'])} at full depth"
+            f"{model['name']}: {model['metric']} {shown(own['value'], model['metric'])} "
+            f"at point {own['name']} with {own['mean_layers']:.2f} of {model['depth']} layers, "
+            f"{shown(full['value'], model['metric'])} at full depth"
         )
     print("\n".join(places.values()))
 
 
 def _subjects(models: list[str], precisions: str) -> list[Any]:
     from lessen.hf import LessenForSequenceClassification
-    from lessen.loading import load
     from lessen.report.gather import Subject
 
-    wanted = [precision_of(name) for name in precisions.split(",")]
-    if "float32" not in wanted:
+    if "float32" not in precisions.split(","):
         raise InputError(f"--precision {precisions}: float32 must be among them, certificates are about it")
     names = _names(models)
     subjects = []
     for name, model in zip(names, models, strict=True):
-        loaded = {KINDS[precision]: load(model, precision=precision) for precision in wanted}
+        loaded = in_precisions(model, precisions)
         if not isinstance(loaded["lessen"], LessenForSequenceClassification):
             raise InputError(f"{model} has no classifier to report on; compress it on a task first")
         subjects.append(Subject(name, Path(model), loaded))
@@ -113,7 +110,7 @@ def _rows(subjects: list[Any], data: str | None, columns: tuple[str | None, ...]
     """Rows none of the models has seen, and what they are."""
     from lessen.data.reading import read
     from lessen.data.table import row_key
-    from lessen.promise.rows import seen_by
+    from lessen.promise.rows import fitting, kept_in, seen_by
 
     text, pair, label, task = columns
     if data is not None:
@@ -121,9 +118,8 @@ def _rows(subjects: list[Any], data: str | None, columns: tuple[str | None, ...]
         about = data
     else:
         table, about = _test_rows(subjects[0].folder)
-    if table.kind is not None and table.kind != subjects[0].model.problem_type:
-        name, kind = subjects[0].name, subjects[0].model.problem_type
-        raise InputError(f"{about} is for {table.kind}, {name} was trained for {kind}")
+    for subject in subjects:
+        fitting(table, subject.model, subject.folder, kept_in(subject.folder))
     seen = {key for subject in subjects for key in seen_by(subject.folder)}
     fresh = [row for row, each in enumerate(table.texts) if row_key(each) not in seen]
     if len(fresh) < FEWEST_ROWS:

@@ -57,7 +57,18 @@ def evaluate(
     model: Any, encoded: Sequence[Encoded], labels: Sequence[object], point: Point, batch_size: int = 32
 ) -> Result:
     """Run a `LessenForSequenceClassification` at a Point over encoded rows, as it would serve them."""
-    logits, layers = answers_at(model, encoded, point, batch_size)
+    return result_of(model, encoded, labels, point, *answers_at(model, encoded, point, batch_size))
+
+
+def result_of(
+    model: Any,
+    encoded: Sequence[Encoded],
+    labels: Sequence[object],
+    point: Point,
+    logits: Array,
+    layers: Sequence[int],
+) -> Result:
+    """What the answers of `answers_at` amount to."""
     return Result(
         name=point.name,
         metric=METRIC_OF[model.problem_type],

@@ -26,8 +26,8 @@ from lessen.errors import ArtefactError, InputError
 from lessen.guarantee.monitor import Verdict, alarm, bounds
 from lessen.loading import load
 from lessen.promise.calibrate import losses_of
-from lessen.promise.outputs import KEPT, Kept, Outputs, Task, outputs_of, pack_keys, task_of, unpack_keys
-from lessen.promise.rows import classifier_of, fitting, reference_of
+from lessen.promise.outputs import Outputs, Task, outputs_of, pack_keys, task_of, unpack_keys
+from lessen.promise.rows import classifier_of, fitting, kept_in, reference_of
 
 FILE = "audit.safetensors"
 
@@ -167,7 +167,7 @@ def audit_folder(folder: Path, table: Table, reference: str | None = None) -> Au
     given = len(table)
     model = classifier_of(load(folder, precision=certificate.precision), folder)
     other = _same_reference(certificate, reference, model)
-    kept = Kept.load(folder / KEPT) if (folder / KEPT).exists() else None
+    kept = kept_in(folder)
     table = without_repeats(fitting(table, model, folder, kept))
     before = Audited.load(folder / FILE, certificate)
     seen = set(certificate.keys) | (kept.seen | set(kept.tune.keys) if kept else set())

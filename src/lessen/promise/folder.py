@@ -187,8 +187,10 @@ def calibrate_folder(
         model.config.path = _plain(_thinned(steps))
         first_kept = bool(points) and verdicts[0].chosen.step is not None
         model.config.point = points[0].name if first_kept else FULL.name
+    if model.config.point not in model.config.choices():
+        model.config.point = FULL.name
     write_json(folder / CONFIG, model.config.to_diff_dict())
-    if standing or certificate is not None:
+    if certificate is not None:
         model.honour_certificate()
     model.use(model.config.point)
     return Calibration(asked, basis, verdicts, points, certificate, reasons, earlier=bool(standing))

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from lessen.data.table import Table, row_key
 from lessen.depth.criteria import exit_of_every_row
-from lessen.errors import ArtefactError
+from lessen.errors import ArtefactError, PlanError
 from lessen.loading import Precision
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
@@ -89,7 +89,13 @@ class Outputs:
         return self.logits[-1] if self.reference is None else self.reference
 
     def exits_taken(self, path: Sequence[Point], task: Task) -> NDArray[np.int64]:
-        """Index of the exit each row leaves at, at each step of a path, `[rows, steps]`."""
+        """Index of the exit each row leaves at, at each step of a path, `[rows, steps]`.
+
+        Raises:
+            PlanError: For a Point that takes tokens away: these answers were given with all of them.
+        """
+        if taking := next((point.name for point in path if point.retention is not None), None):
+            raise PlanError(f"point {taking!r} takes tokens away; answers given with all cannot judge it")
         answers = [torch.from_numpy(answer).float() for answer in self.logits]
         last = len(task.layers) - 1
         steps = [

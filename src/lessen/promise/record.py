@@ -15,6 +15,7 @@ from lessen.certificate import (
     Certificate,
     CertifiedPoint,
     digests_of,
+    keys_of,
     path_digest,
 )
 from lessen.errors import ArtefactError
@@ -121,19 +122,9 @@ def count_attempt(folder: Path, outputs: Outputs, asked: dict[str, Any]) -> int:
     date = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(place, {"calibrations": [*earlier, {"date": date, "rows": sample, "asked": asked}]})
     before = sum(bool(set(sample) & set(one.get("rows", ()))) for one in earlier)
-    certificate = folder / FILE
-    if not before and certificate.exists():
-        unrecorded = parse_keys(certificate)
-        before = int(bool(unrecorded & set(outputs.keys)))
+    if not before:
+        before = int(bool(keys_of(folder) & set(outputs.keys)))
     return 1 + before
-
-
-def parse_keys(certificate: Path) -> frozenset[str]:
-    """Keys of the rows of a certificate; none if it cannot be read."""
-    try:
-        return frozenset(json.loads(certificate.read_text(encoding="utf-8"))["keys"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
 
 
 def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -> Certificate | None:

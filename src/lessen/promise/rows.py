@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from lessen.certificate import one_digest, read_certificate
+from lessen.certificate import keys_of, one_digest
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table, listed, row_key
 from lessen.errors import InputError
@@ -49,13 +49,12 @@ def rows_for(
             data was given.
     """
     model = classifier_of(load(folder, precision=precision, promises=False), folder)
-    place = folder / KEPT
-    if not place.exists():
+    kept = kept_in(folder)
+    if kept is None:
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
-    kept = Kept.load(place)
     if one_digest(folder) != kept.subject:
         raise InputError(
-            f"{place}: it belongs to other weights, or another tokenizer or form; compress again"
+            f"{folder / KEPT}: it belongs to other weights, or another tokenizer or form; compress again"
         )
     if data is None:
         if reference is not None:
@@ -75,13 +74,15 @@ def rows_for(
 
 def seen_by(folder: Path) -> frozenset[str]:
     """Hashes of the texts a model was trained, tuned or calibrated on, as far as its folder tells."""
-    seen: frozenset[str] = frozenset()
-    if (folder / KEPT).exists():
-        kept = Kept.load(folder / KEPT)
-        seen |= kept.seen | set(kept.tune.keys) | set(kept.calibration.keys)
-    if (certificate := read_certificate(folder)) is not None:
-        seen |= set(certificate.keys)
-    return seen
+    kept = kept_in(folder)
+    if kept is None:
+        return keys_of(folder)
+    return keys_of(folder) | kept.seen | set(kept.tune.keys) | set(kept.calibration.keys)
+
+
+def kept_in(folder: Path) -> Kept | None:
+    """The answers kept in a folder, if there are any."""
+    return Kept.load(folder / KEPT) if (folder / KEPT).exists() else None
 
 
 def fitting(
@@ -99,7 +100,7 @@ def fitting(
         raise InputError(
             f"{table.name} has {kinds[not pairs]}, {folder} was trained on {kinds[not kept.pairs]}"
         )
-    named = table.with_labels_of([model.config.id2label[i] for i in range(model.config.num_labels)])
+    named = table.with_labels_of(model.label_names)
     if named.kind is not None and named.kind != model.problem_type:
         raise InputError(f"{table.name} is for {named.kind}, {folder} was trained for {model.problem_type}")
     return named
@@ -125,7 +126,7 @@ def reference_of(name: str, model: LessenForSequenceClassification) -> LessenFor
     other = load(name)
     if not isinstance(other, LessenForSequenceClassification):
         raise InputError(f"--reference {name} has no classifier")
-    labels = [list(one.config.id2label.values()) for one in (other, model)]
+    labels = [one.label_names for one in (other, model)]
     if other.problem_type != model.problem_type or labels[0] != labels[1]:
         raise InputError(
             f"--reference {name} answers {listed(labels[0])}, the model {listed(labels[1])}; "

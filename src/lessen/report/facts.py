@@ -286,8 +286,7 @@ def examples_of(
 
 def rows_of(model: Any, table: Table) -> Outputs:
     """The model's answers on the report's rows, labels numbered as the model's."""
-    names = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    return outputs_of(model, table.with_labels_of(names))
+    return outputs_of(model, table.with_labels_of(model.label_names))
 
 
 def spread(path: Sequence[Point], count: int) -> list[Point]:

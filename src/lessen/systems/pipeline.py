@@ -123,7 +123,7 @@ def compress(
         say(f"was {plan.model} trained on these rows? then promises need others: --calibration-data")
     model = prepare(plan, system, tables["train"])
     write_json(work / "plan.json", plan.model_dump(mode="json"))
-    tables = {name: table.with_labels_of(_names(model)) for name, table in tables.items()}
+    tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
     training = [
         _stage(model, tables["train"], recipe, work / f"stage-{number}", say, quiet)
         for number, recipe in enumerate(plan.stages, start=1)
@@ -264,10 +264,6 @@ def _working_folder(plan: CompressionPlan, out: Path) -> Path:
             f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete it"
         )
     return work
-
-
-def _names(model: Any) -> list[str]:
-    return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
 
 def _label_range(table: Table) -> float:

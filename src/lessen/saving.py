@@ -1,0 +1,106 @@
+"""Write a model's folder, and upload it: config, weights, tokenizer, card, and what speaks of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from lessen.artefact import CONFIG, DESCRIBING, PRIVATE, replacing_folder, write_json
+from lessen.card import write_card
+from lessen.certificate import FILE as CERTIFICATE
+from lessen.certificate import check_promises, digests_of, without_certificate
+from lessen.errors import LessenError
+from lessen.plan import FULL
+
+NOT_OF_A_TOKENIZER = ("is_local", "local_files_only", "name_or_path")
+"""Fields in which transformers notes how a tokenizer was loaded: they would change with the place."""
+
+
+def save(model: Any, target: Path, write: Callable[[Path], None]) -> None:
+    """Write a model's folder; an old one is replaced when all is written.
+
+    If the weights are still those the model was loaded with, the certificate and the other files about them
+    go along; else Points are written uncertified.
+
+    Args:
+        model: With `config`, `tokenizer` and `folder`.
+        target: Where to.
+        write: Writes config and weights into a folder.
+
+    Raises:
+        ArtefactError: When the folder cannot be written; what was there before stays.
+    """
+    with replacing_folder(target) as fresh:
+        write(fresh)
+        if model.tokenizer is not None:
+            _save_tokenizer(model.tokenizer, fresh)
+        if not _bring_certificate(model, fresh):
+            plain = [without_certificate(p) for p in model.config.choices().values() if p != FULL]
+            points = [p.model_dump(mode="json", exclude_none=True) for p in plain]
+            write_json(fresh / CONFIG, model.config.to_diff_dict() | {"points": points})
+        write_card(fresh, target.name)
+
+
+def push(
+    model: Any,
+    repo_id: str,
+    *,
+    private: bool | None,
+    token: bool | str | None,
+    revision: str | None,
+    **upload: Any,
+) -> str:
+    """Upload what `save` writes, but for files that tell of the user's data or folders.
+
+    Args:
+        model: As in `save`, with `save_pretrained`.
+        repo_id: Made if it is not there.
+        private: Of a new repository.
+        token: Of the hub.
+        revision: Branch to upload to, made if it is not there.
+        upload: Passed on to `HfApi.upload_folder`.
+
+    Returns:
+        The page of the upload.
+    """
+    hub = HfApi(token=token)
+    repo = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if revision is not None:
+        hub.create_branch(repo, branch=revision, exist_ok=True)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, repo.split("/")[-1])
+        model.save_pretrained(folder)
+        return hub.upload_folder(
+            repo_id=repo, folder_path=folder, revision=revision, ignore_patterns=list(PRIVATE), **upload
+        )
+
+
+def _bring_certificate(model: Any, fresh: Path) -> bool:
+    """Copy what speaks of these weights, if they are unchanged; whether Points may keep their certificate."""
+    source = model.folder
+    if source is None or not source.is_dir() or digests_of(source) != digests_of(fresh):
+        return False
+    for name in DESCRIBING:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, fresh / name)
+    try:
+        holds = check_promises(fresh, model.config.choices().values()) is not None
+    except LessenError:
+        holds = False
+    if not holds:
+        (fresh / CERTIFICATE).unlink(missing_ok=True)
+    return holds
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    tokenizer.save_pretrained(folder)
+    place = folder / "tokenizer_config.json"
+    if place.exists():
+        content = json.loads(place.read_text(encoding="utf-8"))
+        write_json(place, {key: value for key, value in content.items() if key not in NOT_OF_A_TOKENIZER})
