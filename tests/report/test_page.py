@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run
+from conftest import rows, run
 
 from lessen.report.page import page_of, shown, write_report
 
@@ -134,9 +134,9 @@ def test_two_models_side_by_side(facts: dict[str, Any]) -> None:
 def test_rows_a_certificate_was_made_on_are_left_out(small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(small, folder)
-    rows = newer(tmp_path)
-    assert run("calibrate", folder, "--data", rows, "--max-drop", "30%")[0] == 0
-    code, _, err = run("report", folder, "--data", rows)
+    file = newer(tmp_path)
+    assert run("calibrate", folder, "--data", file, "--max-drop", "30%")[0] == 0
+    code, _, err = run("report", folder, "--data", file)
     assert code == 2
     assert "0 rows are left that no model has seen" in err
 
@@ -159,3 +159,27 @@ def test_bad_input(small: Path, data: Path, tmp_path: Path) -> None:
     code, _, err = run("report", small, "--against", "abacus")
     assert code == 2
     assert "abacus" in err
+
+
+@pytest.mark.parametrize("task", ["regression", "multi-label"])
+def test_other_tasks(task: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    made = rows(400)
+    labels = [
+        i % 7 / 2 + 0.25 if task == "regression" else [["good"], ["bad", "long"]][i % 2] for i in range(400)
+    ]
+    data = tmp_path / "data.jsonl"
+    lines = (json.dumps({"text": text, "label": y}) for (text, _), y in zip(made, labels, strict=True))
+    data.write_text("\n".join(lines))
+    out = tmp_path / "m"
+    code, _, err = run(
+        "compress", tiny_checkpoint, "--data", data, "--out", out, "--epochs", 1, "--max-drop", "30%"
+    )
+    assert code == 0, err
+    code, printed, err = run(
+        "report", out, "--against", "none", "--rows", 4, "--seconds", 0.1, "--batch", "2", "--with-examples"
+    )
+    assert code == 0, err
+    assert "at full depth" in printed
+    text = read((out / "report.html").read_text()).text
+    assert {"regression": "Pearson's correlation", "multi-label": "micro-averaged F1"}[task] in text
+    assert ("Is its confidence right?" in text) == (task == "multi-label")
