@@ -23,21 +23,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tokens": {"errors", "plan", "model"},
     "data": {"errors", "builtin"},
     "runtime": {"errors", "plan", "certificate", "model", "depth", "tokens", "data"},
-    "train": {"errors", "plan", "depth", "data", "runtime"},
+    "train": {"errors", "plan", "depth", "tokens", "data", "runtime"},
     "hf": {
-        "errors", "plan", "certificate", "saving", "model", "config", "depth", "data", "runtime",
+        "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",
     },
     "loading": {"errors", "plan", "artefact", "builtin", "certificate", "model", "config", "families", "hf"},
     "measure": {"errors", "plan", "model", "families", "depth", "tokens", "runtime", "hf", "loading"},
     "promise": {
-        "errors", "plan", "artefact", "certificate", "guarantee", "depth", "data", "runtime", "hf", "loading",
-        "measure",
+        "errors", "plan", "artefact", "certificate", "guarantee", "model", "depth", "tokens", "data",
+        "runtime", "hf", "loading", "measure",
     },
     "report": {
         "errors", "plan", "artefact", "certificate", "model", "data", "runtime", "measure", "promise",
     },
     "systems": {
-        "errors", "plan", "artefact", "certificate", "depth", "data", "runtime", "train", "loading",
+        "errors", "plan", "artefact", "certificate", "depth", "tokens", "data", "runtime", "train", "loading",
         "measure", "promise", "card",
     },
     "cli": {

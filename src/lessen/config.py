@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
-from lessen.plan import FORMAT_VERSION, FULL, Point, Shape, check_point, parse
+from lessen.plan import FORMAT_VERSION, FULL, Point, RetentionProfile, Shape, check_point, parse
 
 WRITTEN = (
     "model_type",
@@ -18,6 +18,7 @@ WRITTEN = (
     "points",
     "point",
     "path",
+    "profile",
     "architectures",
     "dtype",
     "id2label",
@@ -39,6 +40,7 @@ class LessenConfig(PreTrainedConfig):
     points: list | None = None
     point: str = "full"
     path: list | None = None
+    profile: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -47,6 +49,7 @@ class LessenConfig(PreTrainedConfig):
             self.form()
             self.choices()
             self.steps()
+            self.retention_profile()
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What is written: the known fields only, whatever a trainer has set on the config."""
@@ -82,6 +85,18 @@ class LessenConfig(PreTrainedConfig):
         if len(named) < len(points):
             raise PlanError(f"{self._where('points')}: two points have the same name")
         return {FULL.name: FULL, **named}
+
+    def retention_profile(self) -> RetentionProfile | None:
+        """The validated `profile` field: how tokens leave, moved by one scalar; None if none was measured."""
+        if self.profile is None:
+            return None
+        profile = parse(RetentionProfile, self.profile, self._where("profile"))
+        layers = len(self.form().layers)
+        if len(profile.base) != layers:
+            raise PlanError(
+                f"{self._where('profile')}: base has {len(profile.base)} shares, the model {layers} layers"
+            )
+        return profile
 
     def steps(self) -> list[Point]:
         """The validated `path`: what the dial chooses from, most careful first."""

@@ -28,7 +28,7 @@ from lessen.certificate import without_certificate
 from lessen.config import LessenConfig
 from lessen.data.table import Text
 from lessen.depth.exits import every_exit
-from lessen.depth.losses import Objective, task_loss, weighted
+from lessen.depth.losses import Objective, imitation, task_loss, weighted
 from lessen.errors import PlanError
 from lessen.model.heads import pool
 from lessen.model.rows import rows_of_mask, scatter
@@ -37,8 +37,10 @@ from lessen.plan import FULL, Point, check_point
 from lessen.runtime.dial import at_most, bounded, layers_within
 from lessen.runtime.engine import elimination_of, run
 from lessen.runtime.predict import Prediction, predict
+from lessen.runtime.retention import SPEEDUPS, point_for, reachable
 from lessen.runtime.text import batches, collate, encode
 from lessen.saving import push, save
+from lessen.tokens.passes import Passes, all_stay
 
 
 class LessenPreTrainedModel(PreTrainedModel):
@@ -176,6 +178,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
     Attributes:
         objective: What training minimises, given the logits of every exit and the labels.
         equilibrium: Whether training uses gradient equilibrium.
+        passes: What takes tokens away in each training step.
     """
 
     def __init__(self, config: LessenConfig) -> None:
@@ -188,6 +191,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         self.point = self._named(config.point)
         self.objective: Objective = partial(weighted, loss=task_loss(self.problem_type), how="linear")
         self.equilibrium = False
+        self.passes: Passes = all_stay
 
     @property
     def problem_type(self) -> str:
@@ -245,6 +249,14 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             self._certified_for = None
         return super().train(mode)
 
+    def speeds(self) -> list[Point]:
+        """Points at which tokens leave for some usual speed-ups; none without a retention profile."""
+        profile = self.config.retention_profile()
+        if profile is None:
+            return []
+        most = 2 * (profile.trained_at or max(SPEEDUPS))
+        return reachable(self.transformer, profile, [each for each in SPEEDUPS if each <= most])
+
     def use(self, point: str | Point) -> LessenForSequenceClassification:
         """Choose the Point inputs are answered at from now on; returns the model.
 
@@ -269,7 +281,9 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         Args:
             max_drop: Loss allowed against the reference, 0.01 for one point in a hundred: the fastest Point
                 certified for it, or full depth.
-            speedup: Layers of the model over layers used per row, as expected on the tuning rows.
+            speedup: With a retention profile, MACs of the whole model over those left when as many tokens
+                leave as it takes; any number up to what the model can. Without one, layers of the model over
+                layers used per row, as expected on the tuning rows.
             latency_ms: Milliseconds per row on average, alone in its batch, measured here and now with the
                 threads torch uses.
             tokens: For `latency_ms`: length of a row; that of the tuning rows if None.
@@ -287,6 +301,10 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         points, depth = list(self.points.values()), len(self.transformer.layers)
         if max_drop is not None:
             self.point = bounded(points, max_drop)
+            return self
+        profile = self.config.retention_profile()
+        if speedup is not None and profile is not None:
+            self.point = point_for(self.transformer, profile, speedup)
             return self
         if speedup is not None:
             wanted, name = depth / max(speedup, 1.0), f"speedup-{speedup:g}x"
@@ -323,10 +341,17 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         ids, rows, segments, _ = self._ragged(input_ids, attention_mask, token_type_ids)
         loss: Tensor | None = None
         if self.training:
-            answers = every_exit(self.transformer, ids, rows, segments, equilibrium=self.equilibrium)
-            logits = answers[-1]
+            first, *others = (
+                every_exit(
+                    self.transformer, ids, rows, segments, equilibrium=self.equilibrium, in_layer=takes_away
+                )
+                for takes_away in self.passes()
+            )
+            logits = first[-1]
             if labels is not None:
-                loss = self.objective(answers, labels)
+                loss = self.objective(first, labels)
+                imitations = [imitation(answers, logits, self.problem_type) for answers in others]
+                loss = loss + torch.stack(imitations).mean() if imitations else loss
         else:
             if torch.is_grad_enabled() and self._point.exits is None:
                 leave = elimination_of(self._point, self.transformer)

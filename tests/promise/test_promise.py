@@ -46,7 +46,7 @@ def answers(rows: int, seed: int, *, labelled: bool = True) -> Outputs:
 
 def test_losses_of_full_depth_are_zero_and_scores_are_plain() -> None:
     rows = answers(200, 0)
-    taken = rows.exits_taken([Point(name="full")], TASK)
+    taken = rows.answers_taken([Point(name="full")], TASK)
     assert (taken == 3).all()
     for kind in LOSSES:
         epsilon = 0.05
@@ -59,7 +59,7 @@ def test_losses_of_full_depth_are_zero_and_scores_are_plain() -> None:
 
 def test_answers_given_with_all_tokens_judge_no_point_that_takes_some() -> None:
     with pytest.raises(PlanError, match="point 'x' takes tokens away"):
-        answers(20, 0).exits_taken([Point(name="x", retention=(0.5,) * 4)], TASK)
+        answers(20, 0).answers_taken([Point(name="x", retention=(0.5,) * 4)], TASK)
 
 
 def test_the_criterion_that_saves_most_is_chosen_on_the_tuning_rows() -> None:
@@ -79,7 +79,7 @@ def test_statements_hold_on_a_large_pool(loss: Loss) -> None:
     pool = answers(20_000, 5)
     path = freeze_path(answers(800, 1), TASK, ("max_probability",), 0.05, loss)
     epsilon, delta, trials = 0.05, 0.1, 150
-    taken = pool.exits_taken(path, TASK)
+    taken = pool.answers_taken(path, TASK)
     risk = losses_of(loss, pool, taken, TASK, epsilon).values.mean(0)
     generator = np.random.default_rng(0)
     steps = []

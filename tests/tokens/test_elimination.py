@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import lessen
 from lessen.depth.exits import every_exit
-from lessen.measure.macs import layer_macs, row_macs
 from lessen.model.attention import attend_reference
+from lessen.model.macs import layer_macs, row_macs
 from lessen.model.rows import pack
 from lessen.plan import ExitRule, Point
 from lessen.runtime.engine import run

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessen.errors import PlanError
-from lessen.measure.macs import row_macs
 from lessen.model.architecture import Architecture
+from lessen.model.macs import row_macs
 from lessen.plan import ExitShape, RetentionProfile, dense_shape
 from lessen.tokens.elimination import left_after_layers
 from lessen.tokens.profile import retention_of, shares_of_scores, solve, speedup_of

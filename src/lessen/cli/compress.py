@@ -38,7 +38,25 @@ def command(
     confidence: Confidence = "90%",
     loss: LossName = "drop",
     rule: RuleName = "certified",
-    system: Annotated[str, typer.Option(help="early-exit, pabee, deebert or self-exit.")] = "early-exit",
+    system: Annotated[
+        str, typer.Option(help="early-exit, pabee, deebert, self-exit or latency-adjustable.")
+    ] = "early-exit",
+    speedup: Annotated[
+        float | None, typer.Option(help="latency-adjustable: ratio of MACs trained at. [3]")
+    ] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="latency-adjustable: train at many ratios up to that one.")
+    ] = False,
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            help="latency-adjustable: how retention falls with depth: acc (measured), geometric, tilt, or "
+            "a share for each layer, such as 0.9,0.7,0.4. [acc]"
+        ),
+    ] = None,
+    token_score: Annotated[
+        str, typer.Option(help="latency-adjustable: what tokens that stay are chosen by; mean is ACC.")
+    ] = "mean",
     tune_data: Annotated[
         str | None, typer.Option(help="Rows to make exit rules from; else a part of --data.")
     ] = None,
@@ -62,6 +80,9 @@ def command(
     epochs: Annotated[float | None, typer.Option(min=0.0, help="Passes over the training rows.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per training step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=2, help="Texts are cut to this for training. [128]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the order of rows and new weights.")] = 0,
     plan: Annotated[
         Path | None, typer.Option(help="Replay a saved plan.json; no other option applies.")
@@ -90,8 +111,13 @@ def command(
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
+            "max_tokens": max_tokens,
+            "speedup": speedup,
+            "wide": wide or None,
         }
         choices: dict[str, Any] = {"criteria": tuple(criterion)} if criterion else {}
+        if tokens := _tokens(retention, token_score):
+            choices["tokens"] = tokens
         chosen = plan_for(
             system_of(system),
             seed=seed,
@@ -167,6 +193,20 @@ def _exits(model: str, layers: str | None, pool: str | None, hidden: int | None)
         raise InputError(f"--pool {pool}: choose cls or mean")
     shape: dict[str, Any] = {"pool": pool or "mean", "hidden_size": hidden}
     return tuple(ExitShape(layer=place, **shape) for place in sorted({*places, depth}))
+
+
+def _tokens(retention: str | None, score: str) -> dict[str, Any]:
+    """The options about tokens as a `TokenPlan`; empty if none was given."""
+    tokens: dict[str, Any] = {} if score == "mean" else {"score": score}
+    if retention in (None, "acc", "geometric", "tilt"):
+        return tokens if retention is None else tokens | {"family": retention}
+    try:
+        base = tuple(float(share) for share in str(retention).split(","))
+    except ValueError:
+        raise InputError(
+            f"--retention {retention}: choose acc, geometric, tilt, or a share for each layer"
+        ) from None
+    return tokens | {"family": "explicit", "base": base}
 
 
 def _task(task: str | None) -> Any:

@@ -46,7 +46,7 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     """The facts `inspect --json` prints; MACs are those of one row of `tokens` tokens at full depth."""
     from lessen.artefact import WEIGHTS
     from lessen.hf import LessenForSequenceClassification
-    from lessen.measure.macs import row_macs
+    from lessen.model.macs import row_macs
     from lessen.model.transformer import parameter_counts
 
     facts = model.config.facts()

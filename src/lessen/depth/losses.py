@@ -67,6 +67,19 @@ def self_distillation(
     return torch.stack(terms).mean()
 
 
+def imitation(answers: Sequence[Tensor], teacher: Tensor, problem_type: str) -> Tensor:
+    """Distance of every exit from a teacher's answer, which gets no gradient; deeper exits weigh more.
+
+    Args:
+        answers: Of every exit, `[rows, outputs]` each.
+        teacher: `[rows, outputs]`.
+        problem_type: As in transformers.
+    """
+    weights = exit_weights(len(answers), "linear")
+    terms = [_distance(answer, teacher.detach(), problem_type, 1.0) for answer in answers]
+    return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
+
+
 def _distance(student: Tensor, teacher: Tensor, problem_type: str, temperature: float) -> Tensor:
     if problem_type == "regression":
         return functional.mse_loss(student, teacher)

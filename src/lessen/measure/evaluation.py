@@ -12,11 +12,11 @@ import torch
 
 from lessen.depth.criteria import CRITERIA
 from lessen.depth.exits import every_exit
-from lessen.measure.macs import row_macs
 from lessen.measure.metrics import METRIC_OF, Array, quality
+from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer
-from lessen.plan import ExitRule, Point
-from lessen.runtime.engine import run
+from lessen.plan import FULL, ExitRule, Point
+from lessen.runtime.engine import elimination_of, run
 from lessen.runtime.text import Encoded, batches, collate
 from lessen.tokens.elimination import fewest_left, left_after_layers
 
@@ -97,13 +97,20 @@ def answers_at(
 
 
 @torch.inference_mode()
-def answers_of_every_exit(model: Any, encoded: Sequence[Encoded], batch_size: int = 32) -> Array:
-    """Logits of every exit for every row, `[exits, rows, outputs]`, in the order of `encoded`."""
+def answers_of_every_exit(
+    model: Any, encoded: Sequence[Encoded], point: Point = FULL, batch_size: int = 32
+) -> Array:
+    """Logits of every exit for every row, `[exits, rows, outputs]`, in the order of `encoded`.
+
+    Tokens leave as the Point says; its exit rule is not looked at.
+    """
     model.eval()
     exits = model.transformer.shape.exits
     logits = np.empty((len(exits), len(encoded), model.config.num_labels))
     for batch in batches(encoded, batch_size):
-        answers = every_exit(model.transformer, *collate([encoded[i] for i in batch], model.device))
+        leave = elimination_of(point, model.transformer)
+        one = collate([encoded[i] for i in batch], model.device)
+        answers = every_exit(model.transformer, *one, in_layer=leave)
         for place, answer in enumerate(answers):
             logits[place, batch] = answer.double().cpu().numpy()
     return logits

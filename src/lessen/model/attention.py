@@ -64,7 +64,7 @@ def attend_scored(
     contexts, found = [], []
     for group in rows.groups:
         query, key, value = group.view(qkv).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = _probabilities(query, key, _bias_of(group, rows, bias))
+        weights = _probabilities_in_place(query, key, _bias_of(group, rows, bias))
         found.append(score(weights, None).flatten())
         contexts.append((weights.to(qkv.dtype) @ value).transpose(1, 2).flatten(0, 1))
     if len(contexts) == 1:
@@ -77,6 +77,17 @@ def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
     scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
     wide = torch.promote_types(scores.dtype, torch.float32)
     return torch.softmax(scores if mask is None else scores + mask, -1, dtype=wide)
+
+
+def _probabilities_in_place(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """The same without gradients, in one piece of memory: fresh memory costs more than the arithmetic."""
+    scores = query @ key.transpose(-1, -2)
+    if scores.dtype in (torch.bfloat16, torch.float16):
+        scores = scores.float()
+    scores *= 1 / math.sqrt(query.shape[-1])
+    if mask is not None:
+        scores += mask
+    return torch.softmax(scores, -1, out=scores)
 
 
 def _bias_of(group: Group, rows: Rows, bias: Tensor | None) -> Tensor | None:

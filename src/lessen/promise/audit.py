@@ -26,7 +26,15 @@ from lessen.errors import ArtefactError, InputError
 from lessen.guarantee.monitor import Verdict, alarm, bounds
 from lessen.loading import load
 from lessen.promise.calibrate import losses_of
-from lessen.promise.outputs import Outputs, Task, outputs_of, pack_keys, task_of, unpack_keys
+from lessen.promise.outputs import (
+    Outputs,
+    Task,
+    outputs_of,
+    pack_keys,
+    settings_of,
+    task_of,
+    unpack_keys,
+)
 from lessen.promise.rows import classifier_of, fitting, kept_in, reference_of
 
 FILE = "audit.safetensors"
@@ -182,7 +190,8 @@ def audit_folder(folder: Path, table: Table, reference: str | None = None) -> Au
     ]
     now = before
     if new:
-        answers = outputs_of(model, table.take(new), other)
+        settings = settings_of(certificate.path[point.step] for point in certificate.points)
+        answers = outputs_of(model, table.take(new), other, settings)
         now = extended(before, answers, task_of(model, certificate.label_range), certificate)
         now.save(folder / FILE)
     return Audit(
@@ -205,7 +214,7 @@ def extended(before: Audited, outputs: Outputs, task: Task, certificate: Certifi
     exact = is_exact(certificate, labelled=outputs.labels is not None)
     columns = []
     for point in certificate.points:
-        taken = outputs.exits_taken([certificate.path[point.step]], task)
+        taken = outputs.answers_taken([certificate.path[point.step]], task)
         if exact:
             caused = losses_of(certificate.loss, outputs, taken, task, point.epsilon)
             counted = True if caused.counted is None else caused.counted

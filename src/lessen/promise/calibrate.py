@@ -49,6 +49,7 @@ class Verdict:
         chosen: The step taken and the tests behind it.
         mean_layers: At that step, on the calibration rows; full depth without a step.
         early: Share of the rows that leave before the end there.
+        saving: Work of the whole model over that of this step, on the calibration rows.
     """
 
     epsilon: float
@@ -56,13 +57,14 @@ class Verdict:
     chosen: Chosen
     mean_layers: float
     early: float
+    saving: float
 
 
 def losses_of(kind: Loss, outputs: Outputs, taken: NDArray[np.int64], task: Task, epsilon: float) -> Losses:
-    """Losses of the steps of a path, given the exit each row takes, `[rows, steps]`.
+    """Losses of the steps of a path, given the answer each row gets, `[rows, steps]`.
 
     `drop`: score of the reference minus score of this step. `disagreement`: 1 where the answer differs from
-    the reference's. `selective`: the same among the rows that leave early, in linear form.
+    the reference's. `selective`: the same among the answers that are not the whole model's, in linear form.
 
     Raises:
         InputError: For a loss that does not fit the task or the rows.
@@ -77,34 +79,36 @@ def losses_of(kind: Loss, outputs: Outputs, taken: NDArray[np.int64], task: Task
     agrees = reached == 1.0
     if kind == "disagreement":
         return disagreement(agrees)
-    return selective_disagreement(agrees, taken < len(task.layers) - 1, epsilon)
+    return selective_disagreement(agrees, taken < len(outputs.logits) - 1, epsilon)
 
 
 def freeze_path(
     tune: Outputs, task: Task, criteria: Sequence[str], epsilon: float, loss: Loss = "drop"
 ) -> tuple[Point, ...]:
-    """The path of the criterion that should save most at this bound, judged on the tuning rows alone.
+    """The path that should save most at this bound, judged on the tuning rows alone.
 
-    For each criterion the boldest step is found whose loss there is below the bound by 1.3 standard errors,
-    which is about what a certificate on as many rows needs; the criterion with the fewest layers wins. Of
-    `criteria` those count that fit the task; where none does, all that do. A selective loss says little while
-    few rows leave: its path starts at the first step that the tuning rows speak for clearly.
+    There is one for each criterion, and one for each of those with each setting of tokens that leave. The
+    boldest step of each is found whose loss there is below the bound by 1.3 standard errors, which is about
+    what a certificate on as many rows needs; the path whose step takes the least work wins. Of `criteria`
+    those count that fit the task; where none does, all that do. A selective loss says little while few rows
+    leave: its path starts at the first step that the tuning rows speak for clearly.
     """
     best: tuple[float, tuple[Point, ...]] | None = None
     fitting = criteria_for(task.problem_type)
     for criterion in [name for name in criteria if name in fitting] or fitting:
-        path = path_of(tune, task, criterion)
-        taken = tune.exits_taken(path, task)
-        found = losses_of(loss, tune, taken, task, epsilon)
-        losses = found.values
-        if loss == "selective" and path:
-            start = _first_evident(binomial(found, epsilon))
-            path, taken, losses = path[start:], taken[:, start:], losses[:, start:]
-        error = losses.std(0) / np.sqrt(len(losses))
-        passed = leading(losses.mean(0) + 1.3 * error <= epsilon)
-        depth = layers_of(taken, task)[passed - 1] if passed else float(task.layers[-1])
-        if best is None or depth < best[0]:
-            best = depth, path
+        for setting in range(len(tune.settings)):
+            path = path_of(tune, task, criterion, setting)
+            taken = tune.answers_taken(path, task)
+            found = losses_of(loss, tune, taken, task, epsilon)
+            losses = found.values
+            if loss == "selective" and path:
+                start = _first_evident(binomial(found, epsilon))
+                path, taken, losses = path[start:], taken[:, start:], losses[:, start:]
+            error = losses.std(0) / np.sqrt(len(losses))
+            passed = leading(losses.mean(0) + 1.3 * error <= epsilon)
+            cost = float(tune.cost_of(taken, task)[passed - 1]) if passed else 1.0
+            if best is None or cost < best[0]:
+                best = cost, path
     assert best is not None, "at least one criterion"
     return best[1]
 
@@ -115,8 +119,26 @@ def _first_evident(pvalues: NDArray[np.float64]) -> int:
     return int(evident[0]) if len(evident) else int(pvalues.argmin())
 
 
-def path_of(tune: Outputs, task: Task, criterion: str) -> tuple[Point, ...]:
-    """Points of one criterion from the most careful to the boldest.
+def path_of(tune: Outputs, task: Task, criterion: str, setting: int = -1) -> tuple[Point, ...]:
+    """Points from the most careful to the boldest: more and more tokens leave, then rows leave earlier.
+
+    Args:
+        tune: On tuning rows.
+        task: How answers are scored.
+        criterion: Of the exit rules.
+        setting: Index of the setting of tokens that the exit rules are made for.
+    """
+    last = len(tune.settings) - 1
+    place = setting % (last + 1)
+    tokens = [tune.settings[i] for i in range(last - 1, place - 1, -1)]
+    rules = rules_path(tune.at(place), task, criterion)
+    at = {"retention": tune.settings[place].retention, "token_score": tune.settings[place].token_score}
+    points = [*tokens, *(rule.model_copy(update=at) for rule in rules)]
+    return tuple(point.model_copy(update={"name": f"step {i}"}) for i, point in enumerate(points))
+
+
+def rules_path(tune: Outputs, task: Task, criterion: str) -> tuple[Point, ...]:
+    """Points of one criterion from the most careful to the boldest, all tokens staying.
 
     Rules with two settings have no natural order: of those, the ones are kept that no other beats both in
     layers and in agreement with the last exit, those with most layers first.
@@ -125,7 +147,7 @@ def path_of(tune: Outputs, task: Task, criterion: str) -> tuple[Point, ...]:
     points = [Point(name=f"step {i}", exits=rule) for i, rule in enumerate(rules)]
     if CRITERIA[criterion].task != "regression":
         return tuple(points)
-    taken = tune.exits_taken(points, task)
+    taken = tune.answers_taken(points, task)
     _, scores = replace(tune, labels=None, reference=None).scores(task)
     agreement = np.take_along_axis(scores, taken, 1).mean(0)
     kept: list[int] = []
@@ -137,8 +159,7 @@ def path_of(tune: Outputs, task: Task, criterion: str) -> tuple[Point, ...]:
 
 def layers_of(taken: NDArray[np.int64], task: Task) -> NDArray[np.float64]:
     """Mean layers of each step, `[steps]`."""
-    depths = np.asarray(task.layers, dtype=float)
-    return np.asarray(depths[taken].mean(0))
+    return np.asarray(task.depths(taken).mean(0))
 
 
 def judge(
@@ -164,7 +185,7 @@ def judge(
         loss: What is bounded.
         rule: `certified`, or `expectation` or `plug-in`, which promise less.
     """
-    taken = outputs.exits_taken(path, task)
+    taken = outputs.answers_taken(path, task)
     return [_judge(outputs, taken, task, bound, delta / len(bounds), loss, rule) for bound in bounds]
 
 
@@ -184,16 +205,17 @@ def _judge(
     else:
         chosen = expectation(losses, bound) if rule == "expectation" else plug_in(losses, bound)
     if chosen.step is None:
-        return Verdict(bound, delta, chosen, float(task.layers[-1]), 0.0)
-    early = float((taken[:, chosen.step] < len(task.layers) - 1).mean())
-    return Verdict(bound, delta, chosen, float(layers_of(taken[:, [chosen.step]], task)[0]), early)
+        return Verdict(bound, delta, chosen, float(task.layers[-1]), 0.0, 1.0)
+    depths = task.depths(taken[:, [chosen.step]])
+    early, cost = float((depths < task.layers[-1]).mean()), outputs.cost_of(taken[:, [chosen.step]], task)
+    return Verdict(bound, delta, chosen, float(depths.mean()), early, 1 / float(cost[0]))
 
 
 def why_not(outputs: Outputs, path: Sequence[Point], task: Task, verdict: Verdict, loss: Loss) -> str:
     """Why a bound could not be kept, and how many rows should do if more of them would help."""
     if not path:
         return "on the tuning rows no exit before the last agrees with it often enough to be of use"
-    taken = outputs.exits_taken(path[:1], task)
+    taken = outputs.answers_taken(path[:1], task)
     losses = losses_of(loss, outputs, taken, task, verdict.epsilon)
     risk, rows = float(losses.risks[0]), len(outputs)
     bound = f"{100 * verdict.epsilon:g}%"

@@ -19,11 +19,12 @@ from lessen.plan import FULL, Expectation, Point, Strict
 from lessen.promise.calibrate import Loss, Rule, Verdict, freeze_path, judge, why_not
 from lessen.promise.outputs import Kept, Outputs, Task, task_of
 from lessen.promise.record import Basis, certifies, count_attempt, point_name, points_of, write_certificate
+from lessen.runtime.dial import work_of
 
 FEWEST_ROWS = 20
 
 STRIDE = 0.98
-"""The path kept for the dial has a step wherever the layers fall by this factor."""
+"""The path kept for the dial has a step wherever the work falls by this factor."""
 
 
 class Asked(Strict):
@@ -99,6 +100,7 @@ class Calibration:
                     "pvalue": verdict.chosen.pvalues[verdict.chosen.step] if verdict.chosen.pvalues else None,
                     "mean_layers": verdict.mean_layers,
                     "early": verdict.early,
+                    "macs_ratio": verdict.saving,
                 }
                 for verdict in self.verdicts
                 if verdict.chosen.step is not None
@@ -211,18 +213,17 @@ def _plain(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def _thinned(steps: Sequence[Point]) -> list[Point]:
-    """The steps that take noticeably fewer layers than the one before."""
+    """The steps that take noticeably less work than the one before."""
     kept: list[Point] = []
     for step in steps:
-        layers = step.expected.mean_layers if step.expected else 0.0
-        if not kept or layers < STRIDE * (kept[-1].expected.mean_layers if kept[-1].expected else 0.0):
+        if not kept or work_of(step) < STRIDE * work_of(kept[-1]):
             kept.append(step)
     return kept
 
 
 def expected(outputs: Outputs, point: Point, task: Task, split: str) -> Expectation:
     """What a Point did on some rows; agreement with the reference where they have no labels."""
-    taken = outputs.exits_taken([point], task)[:, 0]
+    taken = outputs.answers_taken([point], task)[:, 0]
     reached = outputs.logits[taken, np.arange(len(outputs))]
     labels = outputs.labels
     if labels is None:
@@ -230,11 +231,12 @@ def expected(outputs: Outputs, point: Point, task: Task, split: str) -> Expectat
     return Expectation(
         split=split,
         rows=len(outputs),
-        tokens=outputs.tokens,
+        tokens=None if outputs.tokens is None else float(outputs.tokens.mean()),
         metric=METRIC_OF[task.problem_type],
         value=_finite(quality(reached, list(labels), task.problem_type)),
         full_value=_finite(quality(outputs.logits[-1], list(labels), task.problem_type)),
-        mean_layers=float(np.asarray(task.layers, float)[taken].mean()),
+        mean_layers=float(task.depths(taken).mean()),
+        macs_ratio=1 / float(outputs.cost_of(taken[:, None], task)[0]),
     )
 
 

@@ -1,9 +1,13 @@
-"""What a model answered at every exit on some rows: all that calibration needs, without the texts."""
+"""What a model answered at every exit on some rows: all that calibration needs, without the texts.
+
+Where tokens may leave, every exit answers once for each of a few settings of how many do.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +24,11 @@ from lessen.errors import ArtefactError, PlanError
 from lessen.loading import Precision
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
-from lessen.plan import Point
+from lessen.model.macs import row_macs
+from lessen.model.transformer import Transformer
+from lessen.plan import FULL, Point, parse
 from lessen.runtime.text import Encoded, encode
+from lessen.tokens.elimination import fewest_left, left_after_layers
 
 KEPT = "calibration.safetensors"
 
@@ -42,24 +49,32 @@ class Task:
     layers: tuple[int, ...]
     label_range: float = 1.0
 
+    def depths(self, taken: NDArray[np.int64]) -> Array:
+        """Layers an answer took, given its index among those of `Outputs`; any shape."""
+        return np.asarray(self.layers, dtype=float)[taken % len(self.layers)]
+
 
 @dataclass(frozen=True)
 class Outputs:
-    """Answers of every exit on some rows.
+    """Answers of every exit on some rows, from the one with least work to the whole model's.
 
     Attributes:
-        logits: `[exits, rows, outputs]`.
+        logits: `[answers, rows, outputs]`; an answer for each exit of each setting, the whole model's last.
         labels: `[rows]` or `[rows, labels]`; None where the rows have none.
         keys: Hash of each row's text, `[rows]`, as 16 hex digits.
-        tokens: Mean number of tokens of a row.
-        reference: Answers of the reference model, `[rows, outputs]`; the last exit's if None.
+        tokens: Number of tokens of each row, `[rows]`.
+        reference: Answers of the reference model, `[rows, outputs]`; the whole model's if None.
+        settings: How many tokens leave: Points without exits, boldest first, "full" last.
+        macs: MACs of each answer, `[answers, rows]`, exit heads asked in vain not counted.
     """
 
     logits: Array
     labels: Array | None
     keys: tuple[str, ...]
-    tokens: float | None = None
+    tokens: Array | None = None
     reference: Array | None = None
+    settings: tuple[Point, ...] = (FULL,)
+    macs: Array | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -81,33 +96,55 @@ class Outputs:
             logits=self.logits[:, chosen],
             labels=None if self.labels is None else self.labels[chosen],
             keys=tuple(self.keys[i] for i in chosen),
+            tokens=None if self.tokens is None else self.tokens[chosen],
             reference=None if self.reference is None else self.reference[chosen],
+            macs=None if self.macs is None else self.macs[:, chosen],
         )
+
+    def at(self, setting: int) -> Outputs:
+        """The answers of one setting alone, as if it were the whole model."""
+        exits = len(self.logits) // len(self.settings)
+        first = exits * (setting % len(self.settings))
+        part = slice(first, first + exits)
+        macs = None if self.macs is None else self.macs[part]
+        return replace(self, logits=self.logits[part], macs=macs, settings=(FULL,))
 
     def reference_answers(self) -> Array:
         """`[rows, outputs]`."""
         return self.logits[-1] if self.reference is None else self.reference
 
-    def exits_taken(self, path: Sequence[Point], task: Task) -> NDArray[np.int64]:
-        """Index of the exit each row leaves at, at each step of a path, `[rows, steps]`.
+    def answers_taken(self, path: Sequence[Point], task: Task) -> NDArray[np.int64]:
+        """Index of the answer each row gets, at each step of a path, `[rows, steps]`.
 
         Raises:
-            PlanError: For a Point that takes tokens away: these answers were given with all of them.
+            PlanError: For a Point at which other numbers of tokens leave than in any of the settings.
         """
-        if taking := next((point.name for point in path if point.retention is not None), None):
-            raise PlanError(f"point {taking!r} takes tokens away; answers given with all cannot judge it")
         answers = [torch.from_numpy(answer).float() for answer in self.logits]
-        last = len(task.layers) - 1
-        steps = [
-            np.full(len(self), last)
-            if point.exits is None
-            else exit_of_every_row(point.exits, task.layers, answers).numpy()
-            for point in path
-        ]
+        places = {(setting.retention, setting.token_score): i for i, setting in enumerate(self.settings)}
+        exits = len(task.layers)
+        steps = []
+        for point in path:
+            place = places.get((point.retention, point.token_score))
+            if place is None:
+                raise PlanError(
+                    f"point {point.name!r} takes tokens away in a way these answers were not given in"
+                )
+            first = place * exits
+            if point.exits is None:
+                steps.append(np.full(len(self), first + exits - 1))
+                continue
+            own = answers[first : first + exits]
+            steps.append(first + exit_of_every_row(point.exits, task.layers, own).numpy())
         return np.stack(steps, 1) if steps else np.empty((len(self), 0), dtype=np.int64)
 
+    def cost_of(self, taken: NDArray[np.int64], task: Task) -> Array:
+        """Work of each step as a share of the whole model's, `[steps]`: in MACs if known, else in layers."""
+        if self.macs is None:
+            return np.asarray(task.depths(taken).mean(0) / task.layers[-1])
+        return np.asarray(np.take_along_axis(self.macs.T, taken, 1).mean(0) / self.macs[-1].mean())
+
     def scores(self, task: Task, *, agreement: bool = False) -> tuple[Array, Array]:
-        """Scores in [0, 1] of the reference, `[rows]`, and of every exit, `[rows, exits]`.
+        """Scores in [0, 1] of the reference, `[rows]`, and of every answer, `[rows, answers]`.
 
         Against the labels; or, with `agreement` or without labels, against the reference's own answers.
         """
@@ -124,26 +161,59 @@ def task_of(model: Any, label_range: float = 1.0) -> Task:
     return Task(model.problem_type, model.transformer.shape.exit_layers, label_range)
 
 
-def outputs_of(model: Any, table: Table, reference: Any = None) -> Outputs:
-    """Run a model (and a reference, at its own full depth) over a table, once.
+def settings_of(points: Iterable[Point]) -> tuple[Point, ...]:
+    """The different ways in which tokens leave at some Points, boldest first, "full" last."""
+    ways = {(point.retention, point.token_score): point for point in points if point.retention is not None}
+    bold = sorted(ways.values(), key=lambda point: sum(point.retention or ()))
+    plain = [Point(name=p.name, retention=p.retention, token_score=p.token_score) for p in bold]
+    return (*plain, FULL)
+
+
+def outputs_of(
+    model: Any, table: Table, reference: Any = None, settings: Sequence[Point] = (FULL,)
+) -> Outputs:
+    """Run a model (and a reference, at its own full depth) over a table, once for each setting.
 
     Args:
         model: A `LessenForSequenceClassification` with a tokenizer.
         table: Rows, with labels numbered as the model's or none.
         reference: Another classifier of the same labels; None for the model's own full depth.
+        settings: How many tokens leave, as in `settings_of`.
     """
 
     def encoded(one: Any) -> list[Encoded]:
         return encode(one.tokenizer, table.texts, one.config.facts().max_tokens)
 
     rows = encoded(model)
+    tokens = np.array([len(row.ids) for row in rows], dtype=float)
     return Outputs(
-        logits=answers_of_every_exit(model, rows),
+        logits=np.concatenate([answers_of_every_exit(model, rows, setting) for setting in settings]),
         labels=None if table.labels is None else np.asarray(table.labels, dtype=float),
         keys=tuple(row_key(text) for text in table.texts),
-        tokens=float(np.mean([len(row.ids) for row in rows])) if rows else None,
+        tokens=tokens,
         reference=None if reference is None else answers_of_every_exit(reference, encoded(reference))[-1],
+        settings=tuple(settings),
+        macs=_macs(model.transformer, tokens, settings),
     )
+
+
+def _macs(model: Transformer, tokens: Array, settings: Sequence[Point]) -> Array:
+    """MACs of each answer, `[answers, rows]`."""
+    lengths, place = np.unique(tokens.astype(int), return_inverse=True)
+    fewest = fewest_left(model.shape)
+
+    def of(setting: Point, depth: int, length: int) -> int:
+        left = left_after_layers(setting.retention, length, fewest)
+        left = None if left is None else left[:depth]
+        parts = model.architecture, model.shape, model.outputs, length
+        return row_macs(*parts, layers=depth, heads=[depth], left=left)
+
+    table = [
+        [of(setting, depth, int(length)) for length in lengths]
+        for setting in settings
+        for depth in model.shape.exit_layers
+    ]
+    return np.array(table, dtype=float)[:, place]
 
 
 @dataclass(frozen=True)
@@ -180,6 +250,9 @@ class Kept:
             "label_range": repr(self.label_range),
             "precision": self.precision,
             "subject": self.subject,
+            "settings": json.dumps(
+                [p.model_dump(mode="json", exclude_none=True) for p in self.tune.settings]
+            ),
         }
         if self.pairs is not None:
             about["pairs"] = str(int(self.pairs))
@@ -196,9 +269,11 @@ class Kept:
             with safe_open(path, "pt") as file:
                 about = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            raw = json.loads(about.get("settings", "null")) or [FULL.model_dump(mode="json")]
+            settings = tuple(parse(Point, each, f"{path}: settings") for each in raw)
             return cls(
-                tune=_outputs("tune", tensors),
-                calibration=_outputs("calibration", tensors),
+                tune=_outputs("tune", tensors, settings),
+                calibration=_outputs("calibration", tensors, settings),
                 seen=frozenset(unpack_keys(tensors["seen"])),
                 criteria=tuple(about["criteria"].split(",")),
                 label_range=float(about["label_range"]),
@@ -211,8 +286,7 @@ class Kept:
 
 
 def _tensors(name: str, part: Outputs) -> dict[str, torch.Tensor]:
-    tokens = None if part.tokens is None else np.asarray([part.tokens])
-    arrays = {"logits": part.logits, "labels": part.labels, "reference": part.reference, "tokens": tokens}
+    arrays = {name: getattr(part, name) for name in ("logits", "labels", "reference", "tokens", "macs")}
     tensors = {
         f"{name}.{field}": torch.from_numpy(np.ascontiguousarray(array)).float()
         for field, array in arrays.items()
@@ -221,18 +295,20 @@ def _tensors(name: str, part: Outputs) -> dict[str, torch.Tensor]:
     return tensors | {f"{name}.keys": pack_keys(part.keys)}
 
 
-def _outputs(name: str, tensors: dict[str, torch.Tensor]) -> Outputs:
+def _outputs(name: str, tensors: dict[str, torch.Tensor], settings: tuple[Point, ...]) -> Outputs:
     def array(field: str) -> Array | None:
         found = tensors.get(f"{name}.{field}")
         return None if found is None else found.double().numpy()
 
-    tokens = array("tokens")
+    keys, tokens = unpack_keys(tensors[f"{name}.keys"]), array("tokens")
     return Outputs(
         logits=tensors[f"{name}.logits"].double().numpy(),
         labels=array("labels"),
-        tokens=None if tokens is None else float(tokens.item()),
-        keys=unpack_keys(tensors[f"{name}.keys"]),
+        tokens=tokens if tokens is not None and len(tokens) == len(keys) else None,
+        keys=keys,
         reference=array("reference"),
+        settings=settings,
+        macs=array("macs"),
     )
 
 

@@ -45,10 +45,10 @@ def resplit(
         certified step (`early`), the largest such share among steps within the bound on the whole pool
         (`early_oracle`), and the same of the share of layers saved (`saved`, `saved_oracle`).
     """
-    taken = pool.exits_taken(path, task)
+    taken = pool.answers_taken(path, task)
     losses = losses_of(loss, pool, taken, task, bound)
     over = losses.risks > bound
-    early = (taken < len(task.layers) - 1).mean(0)
+    early = (task.depths(taken) < task.layers[-1]).mean(0)
     saved = 1 - layers_of(taken, task) / task.layers[-1]
     size = rows or max(1, len(pool) // 2)
     generator = np.random.default_rng(seed)

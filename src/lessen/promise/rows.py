@@ -13,7 +13,7 @@ from lessen.data.table import Table, listed, row_key
 from lessen.errors import InputError
 from lessen.hf import LessenForSequenceClassification
 from lessen.loading import Precision, load
-from lessen.promise.outputs import KEPT, Kept, outputs_of
+from lessen.promise.outputs import KEPT, Kept, outputs_of, settings_of
 
 
 def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_range: float) -> Kept:
@@ -21,9 +21,10 @@ def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_ra
 
     A text that occurs more than once calibrates once: the tests need rows drawn independently.
     """
+    settings = settings_of(model.speeds())
     return Kept(
-        tune=outputs_of(model, tables["tune"]),
-        calibration=outputs_of(model, without_repeats(tables["calibration"])),
+        tune=outputs_of(model, tables["tune"], settings=settings),
+        calibration=outputs_of(model, without_repeats(tables["calibration"]), settings=settings),
         seen=frozenset(row_key(text) for text in tables["train"].texts),
         criteria=tuple(criteria),
         label_range=label_range,
@@ -68,7 +69,7 @@ def rows_for(
     other = None if reference is None else reference_of(reference, model)
     seen = kept.seen | set(kept.tune.keys)
     fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
-    outputs = outputs_of(model, without_repeats(fresh), other)
+    outputs = outputs_of(model, without_repeats(fresh), other, kept.tune.settings)
     return model, replace(kept, calibration=outputs, precision=precision), len(table) - len(outputs)
 
 

@@ -21,7 +21,7 @@ from lessen.model.transformer import parameter_counts
 from lessen.plan import FULL, Point
 from lessen.promise.audit import FILE as AUDIT
 from lessen.promise.audit import Audited, findings_of, sentence_of
-from lessen.promise.outputs import Outputs, Task, outputs_of, task_of
+from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
 from lessen.runtime.text import encode
 
 Array = NDArray[np.float64]
@@ -143,7 +143,7 @@ def describe(
     spots = []
     for point in model.points.values():
         spot = spot_of(point, rows, task)
-        depths = [int(task.layers[exit]) for exit in rows.exits_taken([point], task)[:, 0]]
+        depths = task.depths(rows.answers_taken([point], task)[:, 0]).astype(int).tolist()
         ratio = macs_ratio(model.transformer, encoded, depths, point)
         spots.append(asdict(spot) | {"macs_ratio": ratio})
     certificate = read_certificate(folder) if folder.is_dir() else None
@@ -185,9 +185,9 @@ def _audit(folder: Path, certificate: Certificate) -> dict[str, Any] | None:
 
 def spot_of(point: Point, rows: Outputs, task: Task) -> Spot:
     """A Point on the report's rows, from the answers of every exit."""
-    taken = rows.exits_taken([point], task)[:, 0]
+    taken = rows.answers_taken([point], task)[:, 0]
     reached = rows.logits[taken, np.arange(len(rows))]
-    depths = np.asarray(task.layers)[taken]
+    depths = task.depths(taken)
     return Spot(
         name=point.name,
         promise=None if point == FULL else point.promise.kind if point.promise else "uncertified",
@@ -218,7 +218,7 @@ def exits_of(rows: Outputs, task: Task) -> list[Exit]:
     """Every exit, asked about every row."""
     last = as_labels(rows.logits[-1], task.problem_type)
     found = []
-    for layer, logits in zip(task.layers, rows.logits, strict=True):
+    for layer, logits in zip(task.layers, rows.at(-1).logits, strict=True):
         error, bins = reliability(logits, rows.labels, task)
         agreement = row_scores(logits, last, task.problem_type, task.label_range).mean()
         found.append(Exit(layer, value_of(logits, rows, task), float(agreement), error, bins))
@@ -265,7 +265,7 @@ def examples_of(
             Example(_joined(text), found.layers, _said(found))
             for text, found in zip(texts, model.predict(texts), strict=True)
         ]
-    taken = rows.exits_taken([model.point], task)[:, 0]
+    taken = rows.answers_taken([model.point], task)[:, 0]
     order = np.argsort(taken, kind="stable")
     chosen = [*order[:each], *order[-each:]]
     scores = rows.scores(task)[1]
@@ -286,7 +286,8 @@ def examples_of(
 
 def rows_of(model: Any, table: Table) -> Outputs:
     """The model's answers on the report's rows, labels numbered as the model's."""
-    return outputs_of(model, table.with_labels_of(model.label_names))
+    settings = settings_of([*model.points.values(), *model.config.steps()])
+    return outputs_of(model, table.with_labels_of(model.label_names), settings=settings)
 
 
 def spread(path: Sequence[Point], count: int) -> list[Point]:

@@ -37,7 +37,7 @@ def bounded(points: Sequence[Point], max_drop: float) -> Point:
         and point.promise.epsilon is not None
         and point.promise.epsilon <= max_drop
     ]
-    return min(fitting, key=_layers, default=FULL)
+    return min(fitting, key=work_of, default=FULL)
 
 
 def at_most(points: Sequence[Point], path: Sequence[Point], mean_layers: float, name: str) -> Point:
@@ -101,6 +101,14 @@ def _milliseconds(call: Callable[[], object]) -> float:
         call()
         times.append(perf_counter() - began)
     return sorted(times[3:])[TIMED_RUNS // 2] * 1e3
+
+
+def work_of(point: Point) -> float:
+    """Work a Point was expected to take, to compare those of one model: a share of MACs, else layers."""
+    if point.expected is None:
+        return float("inf")
+    ratio = point.expected.macs_ratio
+    return point.expected.mean_layers if ratio is None else 1 / ratio
 
 
 def _layers(point: Point) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from lessen.errors import InputError
-from lessen.systems import deebert, early_exit, pabee, self_exit
+from lessen.systems import deebert, early_exit, latency_adjustable, pabee, self_exit
 from lessen.systems.system import System
 
 SYSTEMS: dict[str, System] = {
-    module.SYSTEM.name: module.SYSTEM for module in (early_exit, pabee, deebert, self_exit)
+    module.SYSTEM.name: module.SYSTEM
+    for module in (early_exit, pabee, deebert, self_exit, latency_adjustable)
 }
 
 

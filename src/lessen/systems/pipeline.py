@@ -34,6 +34,7 @@ from lessen.promise.folder import FEWEST_ROWS, Asked, Calibration, calibrate_fol
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
 from lessen.runtime.text import encode
+from lessen.systems.elimination import TokenPlan, give_profile, passes_of
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe, fine_tune
 from lessen.train.objectives import OBJECTIVES
@@ -69,6 +70,7 @@ class CompressionPlan(Strict):
     stages: tuple[Recipe, ...]
     exits: tuple[ExitShape, ...] | None = None
     criteria: tuple[str, ...]
+    tokens: TokenPlan = TokenPlan()
     promise: Asked = Asked()
     tune_share: Share = 0.1
     calibration_share: Share = 0.15
@@ -90,13 +92,23 @@ class Outcome:
 
 
 def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: Any) -> CompressionPlan:
-    """The plan of a system with the user's choices; `recipe` changes every stage that has the field.
+    """The plan of a system with the user's choices; `recipe` changes every stage.
+
+    Of it `speedup` and `wide` change only the stages in which tokens leave.
 
     Raises:
+        InputError: When the system has no such stage.
         PlanError: When a choice makes no sense.
     """
     choices = {"criteria": system.criteria} | choices
-    stages = [stage.model_dump() | {"seed": seed, **recipe} for stage in system.stages]
+    of_tokens = {key: recipe[key] for key in ("speedup", "wide") if key in recipe}
+    if of_tokens and not any(stage.speedup > 1 for stage in system.stages):
+        raise InputError(f"in {system.name} no tokens leave; use the system latency-adjustable")
+    of_all = {key: value for key, value in recipe.items() if key not in of_tokens}
+    stages = [
+        stage.model_dump() | {"seed": seed, **of_all} | (of_tokens if stage.speedup > 1 else {})
+        for stage in system.stages
+    ]
     return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
 
 
@@ -125,7 +137,7 @@ def compress(
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
     training = [
-        _stage(model, tables["train"], recipe, work / f"stage-{number}", say, quiet)
+        _stage(model, tables["train"], recipe, plan.tokens, work / f"stage-{number}", say, quiet)
         for number, recipe in enumerate(plan.stages, start=1)
     ]
     kept = keep(model, tables, plan.criteria, _label_range(tables["train"]))
@@ -240,8 +252,12 @@ def _test(model: Any, table: Table) -> list[Result]:
     return [replace(evaluate(model, encoded, answers, point), metric="agreement") for point in points]
 
 
-def _stage(model: Any, train: Table, recipe: Recipe, folder: Path, say: Say, quiet: bool) -> dict[str, Any]:
+def _stage(
+    model: Any, train: Table, recipe: Recipe, tokens: TokenPlan, folder: Path, say: Say, quiet: bool
+) -> dict[str, Any]:
     """Train one stage, or take the result of an earlier run that finished it."""
+    if takes_tokens := recipe.speedup > 1:
+        give_profile(model, train, recipe, tokens, folder)
     done = folder / "done.json"
     weights = folder / "weights.safetensors"
     if done.exists():
@@ -249,7 +265,8 @@ def _stage(model: Any, train: Table, recipe: Recipe, folder: Path, say: Say, qui
         say(f"{folder.name} was finished by an earlier run")
         return json.loads(done.read_text())
     torch.manual_seed(recipe.seed)
-    record = fine_tune(model, train, recipe, folder / "checkpoints", quiet=quiet)
+    passes = passes_of(model, recipe) if takes_tokens else None
+    record = fine_tune(model, train, recipe, folder / "checkpoints", passes=passes, quiet=quiet)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
     write_json(done, record)
     return record

@@ -107,6 +107,39 @@ class Elimination:
         return table[starts + rows.positions]
 
 
+class Watching:
+    """Notes every layer's scores and takes nothing away; used as a transformer's `in_layer`.
+
+    Args:
+        score: From attention to scores.
+
+    Attributes:
+        scores: Of each layer so far, `[tokens]`.
+    """
+
+    def __init__(self, score: Score = mean) -> None:
+        self.score = score
+        self.scores: list[Tensor] = []
+
+    def __call__(self, layer: int, rows: Rows) -> Keep:
+        """What notes the scores of a layer."""
+        return _Watch(self)
+
+
+@dataclass(frozen=True)
+class _Watch:
+    watching: Watching
+
+    @property
+    def score(self) -> Score | None:
+        return self.watching.score
+
+    def __call__(self, scores: Tensor | None, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+        assert scores is not None
+        self.watching.scores.append(scores)
+        return torch.arange(len(hidden), device=hidden.device), rows
+
+
 @dataclass(frozen=True)
 class _Layer:
     """One layer's decision: so many of each row's tokens stay."""

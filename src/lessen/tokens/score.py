@@ -26,6 +26,8 @@ def mean(probabilities: Tensor, real: Tensor | None) -> Tensor:
     Returns:
         `[rows, keys]`; as is that of the functions below.
     """
+    if real is None:
+        return probabilities.mean((1, 2))
     return _over_queries(probabilities.mean(1), real)
 
 

@@ -23,6 +23,7 @@ from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.plan import Size, Strict
 from lessen.runtime.text import Encoded, encode
+from lessen.tokens.passes import Passes, all_stay
 from lessen.train.objectives import objective
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
@@ -45,6 +46,8 @@ class Recipe(Strict):
         max_tokens: Texts are cut to this for training.
         equilibrium: Gradient equilibrium (COST-EFF page, 1.4).
         train_backbone: Off: only exit heads before the last are trained, everything else is frozen.
+        speedup: Tokens leave while training, as many as make for this ratio of MACs; 1: none.
+        wide: Tokens leave at random rates up to that speed-up, imitating the pass in which all stay.
         attention_dropout: Overrides the checkpoint's; 0 spares the random numbers, most of an attention's
             cost here.
         seed: Of the data order, the dropout and the new heads.
@@ -60,6 +63,8 @@ class Recipe(Strict):
     max_tokens: Size = 128
     equilibrium: bool = False
     train_backbone: bool = True
+    speedup: Annotated[float, Field(ge=1)] = 1.0
+    wide: bool = False
     attention_dropout: float | None = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -69,7 +74,13 @@ class Interrupted(Exception):
 
 
 def fine_tune(
-    model: Any, data: Table, recipe: Recipe, folder: Path, *, quiet: bool = False
+    model: Any,
+    data: Table,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    passes: Passes | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Train `model` in place, continuing from the newest checkpoint in `folder` if there is one.
 
@@ -78,6 +89,7 @@ def fine_tune(
         data: Labelled rows; may be unlabelled for the `self_supervised` objective.
         recipe: How to train.
         folder: Where checkpoints go.
+        passes: What takes tokens away in each step; None: nothing does.
         quiet: No progress bar.
 
     Returns:
@@ -91,6 +103,7 @@ def fine_tune(
         raise InputError(f"{data.name} has no labels; only the self_supervised objective trains without")
     model.objective = objective(recipe.objective, model.problem_type)
     model.equilibrium = recipe.equilibrium
+    model.passes = passes or all_stay
     _set_trainable(model, all_of_it=recipe.train_backbone)
     if recipe.attention_dropout is not None:
         for layer in model.transformer.layers:
@@ -137,6 +150,7 @@ def fine_tune(
         raise Interrupted(f"stopped after step {trainer.state.global_step}; run the same command to continue")
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+    model.passes = all_stay
     model.eval()
     return {
         "steps": trainer.state.global_step,

@@ -1,0 +1,120 @@
+"""A retention profile measured on rows, and offline tuning: from a speed-up to a Point, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from lessen.errors import PlanError
+from lessen.model.macs import row_macs
+from lessen.model.transformer import Transformer
+from lessen.plan import FULL, Point, Promise, RetentionProfile, TokenScore
+from lessen.runtime.text import Encoded, batches, collate
+from lessen.tokens.elimination import Watching, fewest_left
+from lessen.tokens.profile import Cost, retention_of, shares_of_scores, solve
+from lessen.tokens.score import SCORES, mean
+
+MASS = 0.6
+"""Share of the attention whose holders a measured profile is made from; with a high one nearly all stay."""
+
+SPEEDUPS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
+"""Speed-ups that certificates choose from."""
+
+LENGTHS = 32
+"""Typical lengths kept with a profile: evenly spaced quantiles of the rows it was measured on."""
+
+
+@torch.inference_mode()
+def measured_profile(
+    model: Transformer,
+    encoded: Sequence[Encoded],
+    *,
+    score: TokenScore = "mean",
+    mass: float = MASS,
+    batch_size: int = 32,
+) -> RetentionProfile:
+    """How many tokens hold a share of each layer's attention, with no token taken away.
+
+    Args:
+        model: In evaluation mode.
+        encoded: Rows such as the model will see; some hundreds are enough.
+        score: What tokens will be chosen by. Where it does not come from attention, ACC is measured.
+        mass: Share of the attention, between 0 and 1.
+        batch_size: Rows per batch.
+
+    Raises:
+        PlanError: When no row has a token beside [CLS].
+    """
+    device = next(model.parameters()).device
+    found = []
+    for batch in batches(encoded, batch_size):
+        ids, rows, segments = collate([encoded[i] for i in batch], device)
+        watching = Watching(SCORES.get(score, mean))
+        model(ids, rows, segments, None, watching)
+        layers = torch.stack(watching.scores).cpu()
+        found += [part.numpy() for part in layers.split(list(rows.lengths), dim=1)]
+    return RetentionProfile(
+        base=tuple(float(share) for share in shares_of_scores(found, mass)),
+        score=score,
+        lengths=typical([len(row.ids) for row in encoded]),
+    )
+
+
+def typical(lengths: Sequence[int]) -> tuple[int, ...]:
+    """At most `LENGTHS` lengths that stand for all: quantiles in the middle of equal parts."""
+    if len(lengths) <= LENGTHS:
+        return tuple(sorted(lengths))
+    middles = (np.arange(LENGTHS) + 0.5) / LENGTHS
+    return tuple(round(float(length)) for length in np.quantile(lengths, middles))
+
+
+def macs_cost(model: Transformer) -> Cost:
+    """MACs of a row from embeddings to the last exit's answer."""
+
+    def cost(tokens: int, left: Sequence[int] | None) -> float:
+        return row_macs(model.architecture, model.shape, model.outputs, tokens, left=left)
+
+    return cost
+
+
+def alpha_for(
+    model: Transformer, profile: RetentionProfile, speedup: float, cost: Cost | None = None
+) -> float:
+    """The profile's scalar for a speed-up on its typical rows, in MACs if no other cost is given.
+
+    Raises:
+        PlanError: When it cannot be reached; the message names what can.
+    """
+    lengths = [min(length, model.architecture.max_tokens) for length in profile.lengths]
+    return solve(profile, speedup, lengths, cost or macs_cost(model), fewest_left(model.shape))
+
+
+def point_for(
+    model: Transformer, profile: RetentionProfile, speedup: float, cost: Cost | None = None
+) -> Point:
+    """The Point at which tokens leave so that a speed-up is reached, all rows going through every layer.
+
+    Raises:
+        PlanError: When it cannot be reached; the message names what can.
+    """
+    if speedup <= 1:
+        return FULL
+    return Point(
+        name=f"speedup-{speedup:g}x",
+        retention=retention_of(profile, alpha_for(model, profile, speedup, cost)),
+        token_score=profile.score,
+        promise=Promise(rule="dial"),
+    )
+
+
+def reachable(model: Transformer, profile: RetentionProfile, speedups: Sequence[float]) -> list[Point]:
+    """The Points for those of some speed-ups, ascending, that can be reached in MACs."""
+    points = []
+    for speedup in speedups:
+        try:
+            points.append(point_for(model, profile, speedup))
+        except PlanError:
+            break
+    return points

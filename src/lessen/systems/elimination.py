@@ -1,0 +1,94 @@
+"""Stages in which tokens leave: measure a retention profile, solve it for a speed-up, train at it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from lessen.artefact import write_json
+from lessen.data.table import Table
+from lessen.errors import InputError
+from lessen.plan import Fraction, RetentionProfile, Strict, TokenScore, parse
+from lessen.runtime.retention import MASS, alpha_for, measured_profile
+from lessen.runtime.text import encode
+from lessen.tokens.elimination import fewest_left
+from lessen.tokens.passes import Passes, at, wide
+from lessen.train.fine_tuning import Recipe
+
+ROWS = 1000
+"""Training rows a profile is measured on."""
+
+PROFILE = "profile.json"
+
+
+class TokenPlan(Strict):
+    """How tokens are to leave.
+
+    Attributes:
+        score: What those that stay are chosen by.
+        family: Of the retention profile: `acc` measures it, the others need no rows.
+        mass: `acc`: share of the attention whose holders stay at alpha 1.
+        base: `explicit`: share of tokens that leaves each layer at alpha 1.
+    """
+
+    score: TokenScore = "mean"
+    family: Literal["acc", "explicit", "geometric", "tilt"] = "acc"
+    mass: Annotated[float, Field(gt=0, lt=1)] = MASS
+    base: tuple[Fraction, ...] | None = None
+
+    @model_validator(mode="after")
+    def _base_where_needed(self) -> TokenPlan:
+        if (self.base is not None) != (self.family == "explicit"):
+            raise ValueError("base belongs to the family explicit, and to that one only")
+        return self
+
+
+def give_profile(model: Any, train: Table, recipe: Recipe, plan: TokenPlan, folder: Path) -> None:
+    """Put a retention profile on a model; the one of an earlier run of the same stage if there is one.
+
+    Args:
+        model: A `LessenForSequenceClassification`; it gets `config.profile`.
+        train: The training rows.
+        recipe: Of the stage.
+        plan: How tokens are to leave.
+        folder: Of the stage; the profile is noted there, so that a resumed run goes on with the same one.
+    """
+    place = folder / PROFILE
+    if place.exists():
+        profile = parse(RetentionProfile, json.loads(place.read_text()), str(place))
+    else:
+        profile = _made(model, train, recipe, plan)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(place, profile.model_dump(mode="json"))
+    model.config.profile = profile.model_dump(mode="json")
+
+
+def passes_of(model: Any, recipe: Recipe) -> Passes:
+    """What takes tokens away while a stage trains.
+
+    Raises:
+        PlanError: When the speed-up cannot be reached.
+    """
+    profile = model.config.retention_profile()
+    alpha = alpha_for(model.transformer, profile, recipe.speedup)
+    protect_last = fewest_left(model.transformer.shape) > 1
+    return (wide if recipe.wide else at)(profile, alpha, protect_last=protect_last)
+
+
+def _made(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> RetentionProfile:
+    rows = random.Random(recipe.seed).sample(range(len(train)), min(ROWS, len(train)))
+    limit = min(recipe.max_tokens, model.config.facts().max_tokens)
+    encoded = encode(model.tokenizer, train.take(rows).texts, limit)
+    measured = measured_profile(model.transformer.eval(), encoded, score=plan.score, mass=plan.mass)
+    changes: dict[str, Any] = {"family": plan.family, "trained_at": recipe.speedup}
+    if plan.base is not None:
+        if len(plan.base) != len(measured.base):
+            raise InputError(
+                f"--retention: {len(plan.base)} shares for a model of {len(measured.base)} layers"
+            )
+        changes["base"] = plan.base
+    return parse(RetentionProfile, measured.model_dump() | changes, "--retention")

@@ -1,0 +1,20 @@
+"""Latency-adjustable transformer (Kachuee and Sharifkhani 2022): tokens leave by their attention (ACC).
+
+Fine-tune; measure how attention falls with depth; go on fine-tuning with tokens leaving. Afterwards the
+speed-up is dialled without training. Equations are our reconstruction (latency-adjustable page, section 0).
+"""
+
+from lessen.systems.system import System
+from lessen.train.fine_tuning import Recipe
+
+SYSTEM = System(
+    name="latency-adjustable",
+    summary="tokens leave by the attention they get, at any speed-up dialled (Kachuee and Sharifkhani 2022)",
+    stages=(
+        Recipe(objective="depth_weighted"),
+        Recipe(
+            objective="depth_weighted", epochs=1.0, learning_rate=3e-5, head_learning_rate=1e-4, speedup=3.0
+        ),
+    ),
+    criteria=("max_probability", "entropy", "margin", "patience"),
+)
