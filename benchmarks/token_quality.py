@@ -167,7 +167,7 @@ def measured(task: str, seed: int) -> dict[str, Any]:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """For each task and selection: mean and standard deviation over seeds, and the loss against no elimination.
+    """For each task and selection: mean and standard deviation over seeds, and what was lost.
 
     The loss is against the fine-tuned model before any token left.
     """

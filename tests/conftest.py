@@ -145,6 +145,18 @@ def small(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFa
     return out
 
 
+@pytest.fixture(scope="session")
+def adjustable(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model trained with tokens leaving, with a certified Point."""
+    out = tmp_path_factory.mktemp("out") / "adjustable"
+    code, _, _ = run(
+        "compress", tiny_checkpoint, "--data", data, "--out", out, "--system", "latency-adjustable",
+        "--speedup", 1.8, "--epochs", 3, "--learning-rate", 1e-3, "--max-drop", "10%", "--json",
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
 def run(*arguments: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command."""
     from lessen.cli import main

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lessen.cli.output import (
+    KINDS,
     Json,
     LabelColumn,
     PairColumn,
@@ -37,6 +38,13 @@ def command(
         typer.Option(help="Rivals, separated by commas; onnxruntime and openvino need the [bench] extra."),
     ] = "torch",
     point: Annotated[list[str] | None, typer.Option(help="Only these Points; all if not given.")] = None,
+    speedups: Annotated[
+        str | None,
+        typer.Option(help="Dial these speed-ups by tokens, such as 1,1.5,2,3,4.8, in place of the Points."),
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="First fit latencies on this machine, and keep them in the folder.")
+    ] = False,
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8,32",
     rows: Annotated[int, typer.Option(min=1, help="How many rows to time on.")] = 64,
     precision: Annotated[
@@ -82,8 +90,13 @@ def command(
     encoded = encode(first.tokenizer, sample.texts, first.config.facts().max_tokens)
     others = sorted(set(range(len(source))) - set(chosen))[:CALIBRATION_ROWS] or chosen
     calibration = encode(first.tokenizer, source.take(others).texts, first.config.facts().max_tokens)
-    points = [first.use(name).point for name in point] if point else list(first.points.values())
     count = thread_count or torch.get_num_threads()
+    dialled = None if speedups is None else _dialled(first, speedups)
+    if dialled is not None and point:
+        raise InputError("give --point or --speedups, not both")
+    points = [first.use(name).point for name in point] if point else list(first.points.values())
+    points = points if dialled is None else list(dialled.values())
+    latencies = _fits(model, models, calibration, sizes, count, seconds, anew=fit)
     contestant = Contestant(
         models=models,
         reference=first,
@@ -93,6 +106,13 @@ def command(
         rivals=build_rivals(kinds, first, count, calibration),
     )
     result = compare({model: contestant}, batch_sizes=sizes, thread_count=count, seconds=seconds)[model]
+    if dialled is not None:
+        lines = _at_speedups(result, dialled, first, encoded, latencies)
+        if as_json:
+            emit({"rows": lines, "threads": count, "machine": machine()})
+        else:
+            show_speedups(lines, f"{len(sample)} rows of {data}, {count} threads")
+        return
     if as_json:
         emit({"rows": [row.as_dict() for row in result], "threads": count, "machine": machine()})
         return
@@ -111,6 +131,107 @@ def _unseen(source: Any, folder: Path, rows: int) -> Any:
         return source
     unseen = [row for row, text in enumerate(source.texts) if row_key(text) not in seen]
     return source.take(unseen) if len(unseen) >= rows else source
+
+
+def _dialled(model: Any, speedups: str) -> dict[float, Any]:
+    """The Point of each speed-up asked for."""
+    try:
+        wanted = [float(each) for each in speedups.split(",")]
+    except ValueError:
+        wanted = []
+    if not wanted or min(wanted) < 1:
+        raise InputError(f"--speedups {speedups}: expected numbers of at least 1, such as 1,1.5,2,3,4.8")
+    if model.config.retention_profile() is None:
+        raise InputError(
+            "--speedups: the model has no retention profile; compress it with --system latency-adjustable"
+        )
+    return {each: model.dial(speedup=each).point for each in wanted}
+
+
+def _fits(
+    name: str, models: Any, encoded: Any, sizes: list[int], count: int, seconds: float, *, anew: bool
+) -> dict[tuple[str, int], Any]:
+    """Fitted latencies by precision and batch size: those of the folder, or new ones that replace them."""
+    from lessen.artefact import write_json
+    from lessen.measure.latency_fit import fitted
+    from lessen.measure.machine import machine
+    from lessen.runtime.latency import FILE, LatencyModel, read_latency
+
+    folder = Path(name)
+    kept = read_latency(folder) if folder.is_dir() else None
+    fits = {(fit.threads, fit.precision, fit.batch): fit for fit in kept.fits} if kept else {}
+    if anew:
+        if not folder.is_dir():
+            raise InputError(f"--fit: {name} is not a folder to keep the latencies in")
+        here = {key: str(value) for key, value in machine().items() if key in ("processor", "os", "date")}
+        if kept is not None and kept.machine["processor"] != here["processor"]:
+            fits = {}
+        for model in models.values():
+            for size in sizes:
+                one = fitted(
+                    model,
+                    encoded,
+                    batch=size,
+                    points=model.speeds(),
+                    thread_count=count,
+                    seconds=seconds,
+                )
+                fits[one.threads, one.precision, one.batch] = one
+                say(f"fitted {one.precision}, batch {one.batch}: within {percent(one.error)} % of every run")
+        record = LatencyModel(machine=here, fits=tuple(fits.values()))
+        write_json(folder / FILE, record.model_dump(mode="json"))
+    return {(fit.precision, fit.batch): fit for fit in fits.values() if fit.threads == count}
+
+
+def _at_speedups(
+    result: Any, dialled: dict[float, Any], model: Any, encoded: Any, latencies: Any
+) -> list[dict[str, Any]]:
+    """One line for each row of the comparison, with what was predicted."""
+    from lessen.measure.evaluation import macs_ratio
+    from lessen.runtime.latency import predicted_ms
+
+    precisions = {kind: precision for precision, kind in KINDS.items()}
+    lengths = [len(row.ids) for row in encoded]
+    depth = len(model.transformer.layers)
+    lines = []
+    for row in result:
+        asked = [speedup for speedup, point in dialled.items() if point.name == row.name]
+        line: dict[str, Any] = {"kind": row.kind, "speedup": None, "predicted_ms": None}
+        ratio = None
+        if row.kind in precisions and asked:
+            point = dialled[asked[0]]
+            found = latencies.get((precisions[row.kind], row.batch))
+            predicted = None if found is None else predicted_ms(model.transformer, found, lengths, point)
+            line |= {"speedup": asked[0], "predicted_ms": predicted}
+            ratio = macs_ratio(model.transformer, encoded, [depth] * len(encoded), point)
+        line |= {"ms": row.ms, "macs_ratio": ratio, "value": row.value}
+        line |= {"batch": row.batch, "length": row.length}
+        lines.append({k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()})
+    return lines
+
+
+def show_speedups(lines: list[dict[str, Any]], title: str) -> None:
+    """One line per kind, batch and speed-up."""
+
+    def number(value: float | None, digits: int = 2) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    table(
+        ["kind", "batch", "speed-up", "MACs ratio", "ms per row", "predicted", "quality"],
+        [
+            [
+                line["kind"],
+                f"{line['batch']}",
+                number(line["speedup"]),
+                number(line["macs_ratio"]),
+                number(line["ms"]),
+                number(line["predicted_ms"]),
+                "" if line["value"] is None else percent(line["value"]),
+            ]
+            for line in lines
+        ],
+        title,
+    )
 
 
 def show(result: Any, title: str) -> None:

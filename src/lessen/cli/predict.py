@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,10 @@ def command(
         str | None, typer.Option(help="Point to answer at; the model's default if not given.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
+    speedup: Annotated[
+        float | None, typer.Option(help="Let as many tokens (or layers) go as this speed-up takes.")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show how many layers read each token.")] = False,
     precision: Precision = "float32",
     strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model.")] = False,
     as_json: Json = False,
@@ -34,7 +39,11 @@ def command(
     if not isinstance(loaded, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier; embed texts with lessen.load(...).embed in Python")
     inputs = _inputs(texts, file, pair)
-    predictions = loaded.predict(inputs, point=point, batch_size=batch_size, strict=strict)
+    if speedup is not None:
+        if point is not None:
+            raise InputError("give --point or --speedup, not both")
+        loaded.dial(speedup=speedup)
+    predictions = loaded.predict(inputs, point=point, batch_size=batch_size, strict=strict, explain=explain)
     shown = [text if isinstance(text, str) else " | ".join(text) for text in inputs]
     if as_json:
         rows = [{"text": text, **p.as_dict()} for text, p in zip(shown, predictions, strict=True)]
@@ -53,6 +62,50 @@ def command(
             for text, p in zip(shown, predictions, strict=True)
         ],
     )
+    if explain:
+        _show_tokens(predictions, len(loaded.transformer.layers))
+
+
+STYLES = ("bright_black", "blue", "cyan", "green", "yellow", "bold red")
+"""Of tokens that few layers read, up to those that all did."""
+
+
+def _show_tokens(predictions: list[Any], depth: int) -> None:
+    """Every text once more, each word coloured by the layers that read it and followed by their number."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+    def style(layers: int) -> str:
+        return STYLES[round((layers - 1) / max(depth - 1, 1) * (len(STYLES) - 1))]
+
+    legend = Text("layers that read it: ")
+    for layers in range(1, depth + 1):
+        legend.append(f" {layers} ", style(layers))
+    console.print(legend)
+    for prediction in predictions:
+        line = Text()
+        tokens, depths = zip(*prediction.read, strict=True)
+        for piece, layers in zip(_pieces(list(tokens)), depths, strict=True):
+            line.append(piece, style(layers))
+            line.append(str(layers).translate(SUBSCRIPTS), "dim")
+        console.print(line)
+
+
+def _pieces(tokens: list[str]) -> list[str]:
+    """Tokens as they follow one another in a line, whichever way the tokenizer marks words."""
+    marks = ("Ġ", "▁")
+    marked = any(token.startswith(marks) for token in tokens)
+    pieces = []
+    for place, token in enumerate(tokens):
+        glued = not token.startswith(marks) if marked else token.startswith("##")
+        bare = token.lstrip("".join(marks)) if marked else token.removeprefix("##")
+        pieces.append(bare if glued or place == 0 else f" {bare}")
+    return pieces
+
+
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def _inputs(texts: list[str] | None, file: Path | None, pair: list[str] | None) -> list[Any]:

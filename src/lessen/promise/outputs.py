@@ -163,7 +163,10 @@ def task_of(model: Any, label_range: float = 1.0) -> Task:
 
 def settings_of(points: Iterable[Point]) -> tuple[Point, ...]:
     """The different ways in which tokens leave at some Points, boldest first, "full" last."""
-    ways = {(point.retention, point.token_score): point for point in points if point.retention is not None}
+    ways: dict[object, Point] = {}
+    for point in points:
+        if point.retention is not None:
+            ways.setdefault((point.retention, point.token_score), point)
     bold = sorted(ways.values(), key=lambda point: sum(point.retention or ()))
     plain = [Point(name=p.name, retention=p.retention, token_score=p.token_score) for p in bold]
     return (*plain, FULL)

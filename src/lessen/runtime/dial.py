@@ -67,6 +67,36 @@ def at_most(points: Sequence[Point], path: Sequence[Point], mean_layers: float, 
     return step.model_copy(update={"name": name, "promise": Promise(rule="dial")})
 
 
+def by_layers(model: Transformer, points: Sequence[Point], path: Sequence[Point], speedup: float) -> Point:
+    """The most careful setting that takes the model's layers divided by a speed-up; "full" for 1.
+
+    Raises:
+        PlanError: When even the boldest step of the path takes more.
+    """
+    depth = len(model.layers)
+    wanted = depth / max(speedup, 1.0)
+    return FULL if wanted >= depth else at_most(points, path, wanted, f"speedup-{speedup:g}x")
+
+
+def by_time(
+    model: Transformer, points: Sequence[Point], path: Sequence[Point], latency_ms: float, tokens: int
+) -> Point:
+    """The most careful setting that takes the layers that fit into `latency_ms`, timed here and now.
+
+    Raises:
+        PlanError: When not even the first layer fits, or the boldest step of the path takes more.
+    """
+    wanted = layers_within(model, latency_ms, tokens)
+    depth = len(model.layers)
+    return FULL if wanted >= depth else at_most(points, path, wanted, f"latency-{latency_ms:g}ms")
+
+
+def usual_tokens(path: Sequence[Point]) -> int:
+    """Tokens of a row, on average over the tuning rows; 32 if that is not known."""
+    known = path[0].expected.tokens if path and path[0].expected else None
+    return round(known or 32)
+
+
 def layers_within(model: Transformer, latency_ms: float, tokens: int) -> float:
     """How many layers fit into `latency_ms` for one row of so many tokens, here and now; at most all.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +22,12 @@ class Answers:
     Attributes:
         logits: `[rows, outputs]`, float32 or wider.
         layers: Layers each row went through, `[rows]`.
+        kept: For each layer in which tokens left, its number and the layout of those that stayed.
     """
 
     logits: Tensor
     layers: Tensor
+    kept: Sequence[tuple[int, Rows]] = ()
 
 
 def elimination_of(point: Point, model: Transformer) -> Elimination | None:
@@ -88,13 +91,15 @@ def run(
             memory = memory[~leaving]
         return rows.gather(hidden, stay), rows.select(stay)
 
-    model(ids, rows, segments, after_layer, elimination_of(point, model))
+    elimination = elimination_of(point, model)
+    model(ids, rows, segments, after_layer, elimination)
+    kept = () if elimination is None else elimination.kept
     if len(collected) == 1 and len(collected[0][0]) == 1:
         _, logits, layer = collected[0]
-        return Answers(logits, torch.tensor([layer]))
+        return Answers(logits, torch.tensor([layer]), kept)
     order = [index for group, _, _ in collected for index in group.original]
     layers = torch.empty(depth, dtype=torch.long)
     layers[order] = torch.tensor([layer for group, _, layer in collected for _ in range(len(group))])
     stacked = torch.cat([logits for _, logits, _ in collected])
     logits = torch.empty_like(stacked).index_copy_(0, torch.tensor(order, device=stacked.device), stacked)
-    return Answers(logits, layers)
+    return Answers(logits, layers, kept)

@@ -14,6 +14,7 @@ from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point
 from lessen.runtime.engine import run
 from lessen.runtime.text import batches, collate, encode
+from lessen.tokens.elimination import layers_read
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Prediction:
         layers: Layers the text went through.
         tokens: Tokens it has, special tokens included.
         truncated: Whether it was cut to fit the model.
+        read: Each token with the number of layers that read it, where that was asked for.
     """
 
     label: str | list[str] | None
@@ -35,10 +37,14 @@ class Prediction:
     layers: int
     tokens: int
     truncated: bool
+    read: list[tuple[str, int]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The record without fields that do not apply to the task."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        record = {key: value for key, value in asdict(self).items() if value is not None}
+        if self.read is not None:
+            record["read"] = [{"token": token, "layers": layers} for token, layers in self.read]
+        return record
 
 
 @torch.inference_mode()
@@ -52,8 +58,11 @@ def predict(
     point: Point = FULL,
     batch_size: int = 32,
     strict: bool = False,
+    explain: bool = False,
 ) -> list[Prediction]:
     """Answer texts in ragged batches; results come back in input order.
+
+    With `explain`, each says of every token how many layers read it.
 
     Raises:
         InputError: With `strict`, for a text longer than the model takes.
@@ -63,13 +72,19 @@ def predict(
     results: list[Prediction | None] = [None] * len(encoded)
     for batch in batches(encoded, batch_size):
         answers = run(model, *collate([encoded[i] for i in batch], device), point)
-        for place, logits, layers in zip(batch, answers.logits, answers.layers.tolist(), strict=True):
+        depths = answers.layers.tolist()
+        for row, (place, logits, layers) in enumerate(zip(batch, answers.logits, depths, strict=True)):
             item = encoded[place]
+            read = None
+            if explain:
+                names = tokenizer.convert_ids_to_tokens(item.ids)
+                read = list(zip(names, layers_read(answers.kept, row, len(item.ids), layers), strict=True))
             results[place] = Prediction(
                 **_answer(logits, labels, problem_type),
                 layers=layers,
                 tokens=len(item.ids),
                 truncated=item.truncated,
+                read=read,
             )
     return [result for result in results if result is not None]
 

@@ -109,6 +109,39 @@ def point_for(
     )
 
 
+def point_within(
+    model: Transformer, profile: RetentionProfile, latency_ms: float, tokens: int, cost: Cost
+) -> Point:
+    """The Point at which a row of so many tokens should take at most so long; "full" if it does anyway.
+
+    Args:
+        model: The transformer.
+        profile: How tokens leave.
+        latency_ms: Allowed.
+        tokens: Of the row.
+        cost: In milliseconds.
+
+    Raises:
+        PlanError: When it cannot be reached; the message names what can.
+    """
+    tokens = min(tokens, model.architecture.max_tokens)
+    whole = cost(tokens, None)
+    if whole <= latency_ms:
+        return FULL
+    try:
+        alpha = solve(profile, whole / latency_ms, [tokens], cost, fewest_left(model.shape))
+    except PlanError as error:
+        raise PlanError(
+            f"{latency_ms:g} ms cannot be kept: {tokens} tokens take {whole:.2f} ms whole, and {error}"
+        ) from None
+    return Point(
+        name=f"latency-{latency_ms:g}ms",
+        retention=retention_of(profile, alpha),
+        token_score=profile.score,
+        promise=Promise(rule="dial"),
+    )
+
+
 def reachable(model: Transformer, profile: RetentionProfile, speedups: Sequence[float]) -> list[Point]:
     """The Points for those of some speed-ups, ascending, that can be reached in MACs."""
     points = []

@@ -1,28 +1,14 @@
-"""The one adapter to transformers: model shells, and their registration with the Auto classes.
-
-After `import lessen`, `AutoModelForSequenceClassification.from_pretrained(folder)`, `Trainer` and
-`pipeline("text-classification")` work on a lessen folder. The shells hold no weights of their own: everything
-lives in `transformer`, whose form is given by the config's `architecture` and `shape`.
-"""
+"""The shell around a model with exits: classification and regression, Points, the dial, training's loss."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from lessen.certificate import without_certificate
 from lessen.config import LessenConfig
@@ -30,146 +16,15 @@ from lessen.data.table import Text
 from lessen.depth.exits import every_exit
 from lessen.depth.losses import Objective, imitation, task_loss, weighted
 from lessen.errors import PlanError
-from lessen.model.heads import pool
-from lessen.model.rows import rows_of_mask, scatter
-from lessen.model.transformer import Transformer, initialise
-from lessen.plan import FULL, Point, check_point
-from lessen.runtime.dial import at_most, bounded, layers_within
+from lessen.hf.shell import LessenPreTrainedModel, tokenizer_of
+from lessen.plan import Point, check_point
+from lessen.runtime.dial import bounded, by_layers, by_time, usual_tokens
 from lessen.runtime.engine import elimination_of, run
+from lessen.runtime.latency import LatencyModel, ms_cost, read_latency
 from lessen.runtime.predict import Prediction, predict
-from lessen.runtime.retention import SPEEDUPS, point_for, reachable
-from lessen.runtime.text import batches, collate, encode
-from lessen.saving import push, save
+from lessen.runtime.retention import point_for, point_within
 from lessen.tokens.passes import Passes, all_stay
-
-
-class LessenPreTrainedModel(PreTrainedModel):
-    """What the shells share: building, initialising, saving, and turning padded batches into ragged ones."""
-
-    config_class = LessenConfig
-    base_model_prefix = "transformer"
-    _supports_sdpa = True
-    _no_split_modules = ["Block"]
-
-    folder: Path | None = None
-    """Where it was loaded from."""
-
-    def __init__(self, config: LessenConfig) -> None:
-        super().__init__(config)
-        if config.architecture is None or config.shape is None:
-            raise PlanError("config.json: architecture and shape are missing; it was not written by lessen")
-        self.transformer = Transformer(config.facts(), config.form(), config.num_labels)
-        self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.post_init()
-
-    def _init_weights(self, module: torch.nn.Module) -> None:
-        if not any(True for _ in module.children()):
-            initialise(module)
-
-    def get_input_embeddings(self) -> torch.nn.Module:
-        """The token table."""
-        return self.transformer.embeddings.token
-
-    def set_input_embeddings(self, value: torch.nn.Embedding) -> None:
-        """Replace the token table."""
-        self.transformer.embeddings.token = value
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Write config, weights, tokenizer (if attached) and model card.
-
-        An old folder is replaced when all is written. If the weights are still those the model was loaded
-        with, the certificate and the other files about them go along; else Points are written uncertified.
-
-        Raises:
-            ArtefactError: When the folder cannot be written; what was there before stays.
-        """
-        save(self, Path(save_directory), partial(super().save_pretrained, **kwargs))
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Upload model",
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        **unused: Any,
-    ) -> str:
-        """Upload what `save_pretrained` writes, but for files that tell of the user's data or folders.
-
-        `lessen.load(repo_id)` gives the model back, and its certificate where one holds.
-
-        Args:
-            repo_id: `name` or `organisation/name`; made if it is not there.
-            commit_message: Of the upload.
-            commit_description: Of the upload.
-            private: Of a new repository.
-            token: Of the hub; the one stored by its login command if None.
-            revision: Branch to upload to.
-            create_pr: Propose the upload instead.
-            unused: Other options of transformers, which do not apply.
-
-        Returns:
-            The page of the upload.
-        """
-        return push(
-            self,
-            repo_id,
-            private=private,
-            token=token,
-            revision=revision,
-            create_pr=create_pr,
-            commit_message=commit_message,
-            commit_description=commit_description,
-        )
-
-    def _ragged(
-        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
-    ) -> tuple[Tensor, Any, Tensor | None, Tensor]:
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        index, rows = rows_of_mask(mask)
-        segments = None
-        if token_type_ids is not None and self.transformer.embeddings.segment is not None:
-            segments = token_type_ids.flatten()[index]
-        return input_ids.flatten()[index], rows, segments, index
-
-
-class LessenModel(LessenPreTrainedModel):
-    """The encoder alone: hidden states, and mean-pooled sentence embeddings."""
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        return_dict: bool = True,
-        **unused: Any,
-    ) -> BaseModelOutput | tuple[Tensor]:
-        """Padded ids `[batch, length]` to hidden states `[batch, length, hidden]`, zero at padding."""
-        ids, rows, segments, index = self._ragged(input_ids, attention_mask, token_type_ids)
-        hidden, rows = self.transformer(ids, rows, segments)
-        states = scatter(hidden, index, (input_ids.shape[0], input_ids.shape[1]))
-        return BaseModelOutput(last_hidden_state=states) if return_dict else (states,)
-
-    @torch.inference_mode()
-    def embed(
-        self, texts: Sequence[str], *, batch_size: int = 32, normalize: bool = True, strict: bool = False
-    ) -> Tensor:
-        """Mean-pooled embeddings `[texts, hidden]` of texts, of unit length unless `normalize` is off.
-
-        Raises:
-            InputError: With `strict`, for a text longer than the model takes.
-        """
-        self.eval()
-        encoded = encode(_tokenizer_of(self), texts, self.config.facts().max_tokens, strict=strict)
-        result = torch.empty(len(texts), self.config.hidden_size)
-        for batch in batches(encoded, batch_size):
-            ids, rows, segments = collate([encoded[i] for i in batch], self.device)
-            hidden, rows = self.transformer(ids, rows, segments)
-            result[batch] = rows.restore(pool(hidden, rows, "mean")).float().cpu()
-        return torch.nn.functional.normalize(result, dim=-1) if normalize else result
+from lessen.tokens.profile import Cost
 
 
 class LessenForSequenceClassification(LessenPreTrainedModel):
@@ -249,14 +104,6 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             self._certified_for = None
         return super().train(mode)
 
-    def speeds(self) -> list[Point]:
-        """Points at which tokens leave for some usual speed-ups; none without a retention profile."""
-        profile = self.config.retention_profile()
-        if profile is None:
-            return []
-        most = 2 * (profile.trained_at or max(SPEEDUPS))
-        return reachable(self.transformer, profile, [each for each in SPEEDUPS if each <= most])
-
     def use(self, point: str | Point) -> LessenForSequenceClassification:
         """Choose the Point inputs are answered at from now on; returns the model.
 
@@ -275,6 +122,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         speedup: float | None = None,
         latency_ms: float | None = None,
         tokens: int | None = None,
+        by: Literal["macs", "latency"] = "macs",
     ) -> LessenForSequenceClassification:
         """Choose the Point inputs are answered at by what is wanted of it; give exactly one wish.
 
@@ -284,9 +132,11 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             speedup: With a retention profile, MACs of the whole model over those left when as many tokens
                 leave as it takes; any number up to what the model can. Without one, layers of the model over
                 layers used per row, as expected on the tuning rows.
-            latency_ms: Milliseconds per row on average, alone in its batch, measured here and now with the
-                threads torch uses.
+            latency_ms: Milliseconds per row, alone in its batch, with the threads torch uses. With a
+                retention profile and latencies fitted on this machine (`lessen bench --fit`), as many tokens
+                leave as it takes; without, layers are timed here and now, and rows leave early.
             tokens: For `latency_ms`: length of a row; that of the tuning rows if None.
+            by: For `speedup` with a retention profile: whether it is of MACs, or of the latencies fitted.
 
         Returns:
             The model; `model.point` says what was chosen and whether it is certified.
@@ -298,24 +148,31 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         given = {name: value for name, value in wishes.items() if value is not None}
         if len(given) != 1 or min(given.values()) < 0:
             raise PlanError("dial takes one of max_drop, speedup and latency_ms, and it cannot be negative")
-        points, depth = list(self.points.values()), len(self.transformer.layers)
+        points, steps = list(self.points.values()), self.config.steps()
+        profile = self.config.retention_profile()
+        fits = None if profile is None or self.folder is None else read_latency(self.folder)
         if max_drop is not None:
             self.point = bounded(points, max_drop)
-            return self
-        profile = self.config.retention_profile()
-        if speedup is not None and profile is not None:
-            self.point = point_for(self.transformer, profile, speedup)
-            return self
-        if speedup is not None:
-            wanted, name = depth / max(speedup, 1.0), f"speedup-{speedup:g}x"
+        elif speedup is not None and profile is not None:
+            cost = None if by == "macs" else self._latency_cost(fits)
+            self.point = point_for(self.transformer, profile, speedup, cost)
+        elif speedup is not None:
+            self.point = by_layers(self.transformer, points, steps, speedup)
+        elif profile is not None and fits is not None:
+            assert latency_ms is not None
+            cost, usual = self._latency_cost(fits), tokens or usual_tokens(steps)
+            self.point = point_within(self.transformer, profile, latency_ms, usual, cost)
         else:
             assert latency_ms is not None
-            steps = self.config.steps()
-            usual = steps[0].expected.tokens if steps and steps[0].expected else None
-            wanted = layers_within(self.transformer, latency_ms, tokens or round(usual or 32))
-            name = f"latency-{latency_ms:g}ms"
-        self.point = FULL if wanted >= depth else at_most(points, self.config.steps(), wanted, name)
+            self.point = by_time(self.transformer, points, steps, latency_ms, tokens or usual_tokens(steps))
         return self
+
+    def _latency_cost(self, fits: LatencyModel | None) -> Cost:
+        """Milliseconds of a row alone in its batch, as fitted for the threads and precision used now."""
+        if fits is None:
+            raise PlanError("no latencies were fitted for this model; run lessen bench --fit on its folder")
+        precision = str(self.dtype).removeprefix("torch.")
+        return ms_cost(self.transformer, fits.fit_for(torch.get_num_threads(), precision, 1))
 
     def _named(self, name: str) -> Point:
         points = self.config.choices()
@@ -371,6 +228,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         point: str | Point | None = None,
         batch_size: int = 32,
         strict: bool = False,
+        explain: bool = False,
     ) -> list[Prediction]:
         """Answer texts or pairs, each with its label, probability and the layers it used.
 
@@ -379,6 +237,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             point: A Point or the name of one; the current one if None.
             batch_size: Texts per ragged batch.
             strict: Refuse texts longer than the model instead of cutting them.
+            explain: Say of every token how many layers read it.
 
         Raises:
             InputError: With `strict`, for a text longer than the model takes.
@@ -387,24 +246,12 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         chosen = self._point if point is None else self._named(point) if isinstance(point, str) else point
         return predict(
             self.transformer.eval(),
-            _tokenizer_of(self),
+            tokenizer_of(self),
             texts,
             labels=self.label_names,
             problem_type=self.problem_type,
             point=chosen,
             batch_size=batch_size,
             strict=strict,
+            explain=explain,
         )
-
-
-def _tokenizer_of(model: LessenPreTrainedModel) -> PreTrainedTokenizerBase:
-    if model.tokenizer is None:
-        raise PlanError("the model has no tokenizer; load it with lessen.load or set model.tokenizer")
-    return model.tokenizer
-
-
-def register() -> None:
-    """Make transformers' Auto classes know `model_type: "lessen"`."""
-    AutoConfig.register("lessen", LessenConfig, exist_ok=True)
-    AutoModel.register(LessenConfig, LessenModel, exist_ok=True)
-    AutoModelForSequenceClassification.register(LessenConfig, LessenForSequenceClassification, exist_ok=True)

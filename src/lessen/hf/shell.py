@@ -1,0 +1,166 @@
+"""What the model shells share: building, initialising, saving, and ragged batches from padded ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lessen.config import LessenConfig
+from lessen.data.table import Text
+from lessen.errors import PlanError
+from lessen.model.rows import rows_of_mask
+from lessen.model.transformer import Transformer, initialise
+from lessen.plan import Point, TokenScore
+from lessen.runtime.retention import MASS, SPEEDUPS, measured_profile, reachable
+from lessen.runtime.text import encode
+from lessen.saving import push, save
+
+
+class LessenPreTrainedModel(PreTrainedModel):
+    """What the shells share: building, initialising, saving, and turning padded batches into ragged ones."""
+
+    config_class = LessenConfig
+    base_model_prefix = "transformer"
+    _supports_sdpa = True
+    _no_split_modules = ["Block"]
+
+    folder: Path | None = None
+    """Where it was loaded from."""
+
+    def __init__(self, config: LessenConfig) -> None:
+        super().__init__(config)
+        if config.architecture is None or config.shape is None:
+            raise PlanError("config.json: architecture and shape are missing; it was not written by lessen")
+        self.transformer = Transformer(config.facts(), config.form(), config.num_labels)
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        if not any(True for _ in module.children()):
+            initialise(module)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The token table."""
+        return self.transformer.embeddings.token
+
+    def set_input_embeddings(self, value: torch.nn.Embedding) -> None:
+        """Replace the token table."""
+        self.transformer.embeddings.token = value
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write config, weights, tokenizer (if attached) and model card.
+
+        An old folder is replaced when all is written. If the weights are still those the model was loaded
+        with, the certificate and the other files about them go along; else Points are written uncertified.
+
+        Raises:
+            ArtefactError: When the folder cannot be written; what was there before stays.
+        """
+        save(self, Path(save_directory), partial(super().save_pretrained, **kwargs))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload model",
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        **unused: Any,
+    ) -> str:
+        """Upload what `save_pretrained` writes, but for files that tell of the user's data or folders.
+
+        `lessen.load(repo_id)` gives the model back, and its certificate where one holds.
+
+        Args:
+            repo_id: `name` or `organisation/name`; made if it is not there.
+            commit_message: Of the upload.
+            commit_description: Of the upload.
+            private: Of a new repository.
+            token: Of the hub; the one stored by its login command if None.
+            revision: Branch to upload to.
+            create_pr: Propose the upload instead.
+            unused: Other options of transformers, which do not apply.
+
+        Returns:
+            The page of the upload.
+        """
+        return push(
+            self,
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message,
+            commit_description=commit_description,
+        )
+
+    def speeds(self) -> list[Point]:
+        """Points at which tokens leave for some usual speed-ups; none without a retention profile."""
+        profile = self.config.retention_profile()
+        if profile is None:
+            return []
+        most = 2 * (profile.trained_at or max(SPEEDUPS))
+        return reachable(self.transformer, profile, [each for each in SPEEDUPS if each <= most])
+
+    def measure_profile(
+        self,
+        texts: Sequence[Text],
+        *,
+        score: TokenScore = "mean",
+        mass: float = MASS,
+        max_tokens: int | None = None,
+    ) -> Self:
+        """Measure on texts how attention falls with depth, so that `dial(speedup=...)` can let tokens leave.
+
+        No weight changes. A model that was trained with tokens leaving (`compress --system
+        latency-adjustable`) loses far less by it than one that was not.
+
+        Args:
+            texts: Texts or pairs such as the model will see; some hundreds are enough.
+            score: What the tokens that stay will be chosen by; `mean` is ACC.
+            mass: Share of the attention whose holders the profile is made from.
+            max_tokens: Texts are cut to this; to what the model takes if None.
+
+        Returns:
+            The model; the profile is in `config.profile` and saved with it.
+
+        Raises:
+            PlanError: When no text has a token beside [CLS].
+        """
+        most = self.config.facts().max_tokens
+        encoded = encode(tokenizer_of(self), texts, min(max_tokens or most, most))
+        profile = measured_profile(self.transformer.eval(), encoded, score=score, mass=mass)
+        self.config.profile = profile.model_dump(mode="json")
+        return self
+
+    def _ragged(
+        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
+    ) -> tuple[Tensor, Any, Tensor | None, Tensor]:
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        index, rows = rows_of_mask(mask)
+        segments = None
+        if token_type_ids is not None and self.transformer.embeddings.segment is not None:
+            segments = token_type_ids.flatten()[index]
+        return input_ids.flatten()[index], rows, segments, index
+
+
+def tokenizer_of(model: LessenPreTrainedModel) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        PlanError: When it has none.
+    """
+    if model.tokenizer is None:
+        raise PlanError("the model has no tokenizer; load it with lessen.load or set model.tokenizer")
+    return model.tokenizer

@@ -1,0 +1,107 @@
+"""Fit a model's latency on this machine: time a few batches at a few speed-ups, then least squares."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from lessen.loading import Precision
+from lessen.measure.latency import Timing, interleaved, threads
+from lessen.model.rows import Rows
+from lessen.plan import FULL, Point
+from lessen.runtime.engine import run
+from lessen.runtime.latency import Fit, fit, terms_of
+from lessen.runtime.text import Encoded, collate
+from lessen.tokens.elimination import fewest_left, left_after_layers
+
+BATCHES = 5
+"""Batches timed at each speed-up, from the shortest rows to the longest."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One batch at one Point: what to time, and what it consists of."""
+
+    run: Callable[[], object]
+    terms: list[float]
+
+
+def probes_of(
+    model: Any, encoded: Sequence[Encoded], batch: int, points: Sequence[Point], seed: int = 0
+) -> dict[str, Probe]:
+    """Batches to time, by name.
+
+    Args:
+        model: A `LessenForSequenceClassification`.
+        encoded: Rows such as it will see.
+        batch: Rows given at once; drawn at random, so that lengths mix as they do in use.
+        points: At which tokens leave; "full" is added.
+        seed: Of the choice of rows.
+    """
+    order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
+    if batch == 1:
+        chosen = [[order[round(i * (len(order) - 1) / (BATCHES - 1))]] for i in range(BATCHES)]
+    else:
+        generator = random.Random(seed)
+        chosen = [generator.choices(range(len(encoded)), k=batch) for _ in range(BATCHES)]
+    fewest = fewest_left(model.transformer.shape)
+    probes = {}
+    for number, rows in enumerate(chosen):
+        inputs = collate([encoded[row] for row in rows], model.device)
+        lengths = [len(encoded[row].ids) for row in rows]
+        for point in [FULL, *points]:
+            left = [left_after_layers(point.retention, length, fewest) for length in lengths]
+            probes[f"{number} {point.name}"] = Probe(
+                partial(_run, model.transformer, inputs, point), terms_of(model.transformer, lengths, left)
+            )
+    return probes
+
+
+@torch.inference_mode()
+def _run(model: Any, inputs: tuple[Tensor, Rows, Tensor | None], point: Point) -> None:
+    run(model, *inputs, point)
+
+
+def fit_of(probes: Mapping[str, Probe], timings: Mapping[str, Timing], *, batch: int, precision: str) -> Fit:
+    """The fit to the medians of timed probes, for the number of threads torch uses now."""
+    factors, error = fit(
+        [probe.terms for probe in probes.values()], [timings[name].median_ms for name in probes]
+    )
+    return Fit(
+        threads=torch.get_num_threads(),
+        precision=cast(Precision, precision),
+        batch=batch,
+        factors=cast(Any, factors),
+        error=error,
+    )
+
+
+def fitted(
+    model: Any,
+    encoded: Sequence[Encoded],
+    *,
+    batch: int,
+    points: Sequence[Point],
+    thread_count: int,
+    seconds: float = 20.0,
+) -> Fit:
+    """Time probes for some seconds and fit them.
+
+    Args:
+        model: A `LessenForSequenceClassification`.
+        encoded: Rows such as it will see.
+        batch: Rows given at once.
+        points: At which tokens leave.
+        thread_count: Threads of the processor.
+        seconds: Time for it, about.
+    """
+    with threads(thread_count):
+        probes = probes_of(model, encoded, batch, points)
+        timings = interleaved({name: probe.run for name, probe in probes.items()}, seconds=seconds)
+        return fit_of(probes, timings, batch=batch, precision=str(model.dtype).removeprefix("torch."))

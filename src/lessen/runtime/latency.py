@@ -1,0 +1,153 @@
+"""What a batch costs in ms on one machine: a model of few numbers, fitted to runs of the transformer there.
+
+`t = start + layer L + leaving E + groups G + linear M + attention A`: layers run, layers in which tokens
+leave, attention calls (one per layer and row length), and MACs of both kinds. All factors are at least 0.
+They hold for one processor, number of threads, precision and number of rows (latency-adjustable page, 1.7).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+from scipy.optimize import nnls
+
+from lessen.errors import ArtefactError, PlanError
+from lessen.model.macs import layer_macs
+from lessen.model.transformer import Transformer
+from lessen.plan import Point, Size, Strict, parse
+from lessen.tokens.elimination import fewest_left, left_after_layers
+
+FILE = "latency.json"
+
+TERMS = ("start", "layer", "leaving", "groups", "linear", "attention")
+
+Factor = Annotated[float, Field(ge=0)]
+
+
+class Fit(Strict):
+    """The model for one way of running.
+
+    Attributes:
+        threads: Of the processor.
+        precision: Of the weights.
+        batch: Rows given at once.
+        factors: ms for each of `TERMS`; for MACs, ms per million.
+        error: Largest share by which it missed one of the runs it was fitted to.
+    """
+
+    threads: Size
+    precision: Literal["float32", "bfloat16", "float64"]
+    batch: Size
+    factors: tuple[Factor, Factor, Factor, Factor, Factor, Factor]
+    error: Annotated[float, Field(ge=0)]
+
+
+class LatencyModel(Strict):
+    """`latency.json`: fits of one model on one machine."""
+
+    version: Literal[1] = 1
+    machine: dict[str, str]
+    fits: Annotated[tuple[Fit, ...], Field(min_length=1)]
+
+    def fit_for(self, threads: int, precision: str, batch: int) -> Fit:
+        """The fit for a way of running.
+
+        Raises:
+            PlanError: When there is none; the message says how to make it.
+        """
+        for fit in self.fits:
+            if (fit.threads, fit.precision, fit.batch) == (threads, precision, batch):
+                return fit
+        raise PlanError(
+            f"no latency was fitted for {threads} threads, {precision}, batch {batch}; "
+            f"run lessen bench --fit with these"
+        )
+
+
+def terms_of(model: Transformer, lengths: Sequence[int], left: Sequence[Sequence[int] | None]) -> list[float]:
+    """What a batch consists of, in the order of `TERMS`, all rows going through every layer.
+
+    Args:
+        model: The transformer.
+        lengths: Tokens of each row.
+        left: For each row, the tokens that leave each layer; None: all.
+    """
+    depth = len(model.layers)
+    rows = [each or [length] * depth for length, each in zip(lengths, left, strict=True)]
+    now = list(lengths)
+    leaving = groups = 0
+    linear = attention = 0.0
+    for place, layer in enumerate(model.shape.layers):
+        after = [row[place] for row in rows]
+        inner = len(layer.heads) * model.architecture.head_dim
+        scores = sum(2 * inner * tokens**2 for tokens in now)
+        both = sum(layer_macs(model.architecture, layer, *pair) for pair in zip(now, after, strict=True))
+        attention += scores
+        linear += both - scores
+        leaving += after != now
+        groups += len(set(now))
+        now = after
+    return [1.0, float(depth), float(leaving), float(groups), linear / 1e6, attention / 1e6]
+
+
+def fit(terms: Sequence[Sequence[float]], ms: Sequence[float]) -> tuple[tuple[float, ...], float]:
+    """Factors, none negative, with the least squared relative errors; and the largest relative error.
+
+    Args:
+        terms: Of each run, as in `terms_of`.
+        ms: Measured.
+    """
+    table, target = np.asarray(terms, float), np.asarray(ms, float)
+    scale = np.maximum(table.max(0), 1e-12)
+    factors, _ = nnls(table / scale / target[:, None], np.ones(len(target)))
+    error = np.abs(table / scale @ factors / target - 1).max()
+    return tuple(float(each) for each in factors / scale), float(error)
+
+
+def milliseconds(fit: Fit, terms: Sequence[float]) -> float:
+    """Predicted time of a batch."""
+    return float(np.dot(fit.factors, terms))
+
+
+def predicted_ms(model: Transformer, fit: Fit, lengths: Sequence[int], point: Point) -> float:
+    """Predicted milliseconds per row for rows of these lengths, given `fit.batch` at once in this order.
+
+    Exits are not looked at.
+    """
+    fewest = fewest_left(model.shape)
+    total = 0.0
+    for start in range(0, len(lengths), fit.batch):
+        some = lengths[start : start + fit.batch]
+        left = [left_after_layers(point.retention, length, fewest) for length in some]
+        total += milliseconds(fit, terms_of(model, some, left))
+    return total / len(lengths)
+
+
+def ms_cost(model: Transformer, fit: Fit) -> Callable[[int, Sequence[int] | None], float]:
+    """Milliseconds per row in a batch of rows of one length: a cost that offline tuning can solve for."""
+
+    def cost(tokens: int, left: Sequence[int] | None) -> float:
+        return milliseconds(fit, terms_of(model, [tokens] * fit.batch, [left] * fit.batch)) / fit.batch
+
+    return cost
+
+
+def read_latency(folder: Path) -> LatencyModel | None:
+    """The latency model of a folder, or None if none was fitted.
+
+    Raises:
+        ArtefactError: When it is damaged.
+    """
+    place = folder / FILE
+    if not place.exists():
+        return None
+    try:
+        raw = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{place}: cannot be read ({error}); delete it or fit again") from None
+    return parse(LatencyModel, raw, str(place))

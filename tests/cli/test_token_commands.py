@@ -1,0 +1,121 @@
+"""The commands where tokens leave: compress, bench --speedups --fit, predict --explain."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import run
+
+import lessen
+from lessen.artefact import read_config
+
+
+def test_compress_leaves_a_profile_and_one_path(adjustable: Path) -> None:
+    config = read_config(adjustable)
+    profile = config["profile"]
+    assert profile["family"] == "acc"
+    assert profile["trained_at"] == 1.8
+    assert len(profile["base"]) == 3
+    plan = json.loads((adjustable / "plan.json").read_text())
+    assert [stage["speedup"] for stage in plan["stages"]] == [1.0, 1.8]
+    record = json.loads((adjustable / "training.json").read_text())
+    assert len(record["training"]) == 2
+
+
+def test_predict_explains(adjustable: Path) -> None:
+    text = "good fine film number 7 and many other words"
+    code, out, _ = run("predict", adjustable, text, "--speedup", 1.8, "--explain", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["point"] == "speedup-1.8x"
+    (row,) = found["predictions"]
+    read = row["read"]
+    assert [each["token"] for each in read][:3] == ["[CLS]", "good", "fine"]
+    assert read[0]["layers"] == row["layers"] == 3
+    assert len(read) == row["tokens"]
+    assert min(each["layers"] for each in read) < 3
+    code, out, _ = run("predict", adjustable, text, "--speedup", 1.8, "--explain")
+    assert code == 0
+    assert "[CLS]₃ good" in out
+    code, out, _ = run("predict", adjustable, text, "--point", "full", "--explain", "--json")
+    assert {each["layers"] for each in json.loads(out)["predictions"][0]["read"]} == {3}
+
+
+def test_bench_at_speedups_predicts_what_it_measures(adjustable: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(adjustable, folder)
+    code, out, err = run(
+        "bench", folder, "--data", data, "--speedups", "1,1.5", "--fit", "--against", "torch",
+        "--batch", "1,4", "--rows", 8, "--seconds", 0.2, "--precision", "float32", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    found = json.loads(out)
+    ours = [row for row in found["rows"] if row["kind"] == "lessen"]
+    assert {(row["speedup"], row["batch"]) for row in ours} == {(1.0, 1), (1.5, 1), (1.0, 4), (1.5, 4)}
+    assert set(ours[0]) == {
+        "kind", "speedup", "predicted_ms", "ms", "macs_ratio", "value", "batch", "length",
+    }  # fmt: skip
+    for row in ours:
+        assert row["predicted_ms"] > 0
+        assert row["macs_ratio"] >= row["speedup"] - 0.2
+    assert [row["kind"] for row in found["rows"] if row["speedup"] is None] == ["torch", "torch"]
+    assert (folder / "latency.json").exists()
+    model = lessen.load(folder)
+    assert model.dial(latency_ms=1000).point.name == "full"
+    code, out, _ = run(
+        "bench", folder, "--data", data, "--speedups", "1", "--against", "none", "--batch", "1",
+        "--rows", 4, "--seconds", 0.1, "--precision", "float32",
+    )  # fmt: skip
+    assert code == 0
+    assert "predicted" in out
+
+
+BAD = {
+    "no profile": (["bench", "SMALL", "--speedups", "2"], "--system latency-adjustable"),
+    "nonsense": (["bench", "FAST", "--speedups", "2,x"], "expected numbers of at least 1"),
+    "below one": (["bench", "FAST", "--speedups", "0.5"], "expected numbers of at least 1"),
+    "beyond the cap": (["bench", "FAST", "--speedups", "500"], "at most on such rows, not 500"),
+    "both": (["bench", "FAST", "--speedups", "2", "--point", "full"], "not both"),
+    "fit nowhere": (["bench", "builtin:minilm-l6", "--fit"], "has no classifier"),
+    "two wishes": (["predict", "FAST", "x", "--point", "full", "--speedup", "2"], "not both"),
+    "too fast": (["predict", "FAST", "x", "--speedup", "900"], "at most on such rows"),
+    "no tokens": (["compress", "CHECK", "--data", "DATA", "--speedup", "2"], "use the system latency-adj"),
+    "slower": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "0.5"],
+        "speedup",
+    ),
+    "family": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", "cubic"],
+        "choose acc, geometric, tilt",
+    ),
+    "rising": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", ".5,.9,.1"],
+        "must not increase",
+    ),
+    "too short": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", "0.5,0.4"],
+        "2 shares for a model of 3 layers",
+    ),
+    "score": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--token-score", "loud"],
+        "tokens.score",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_gets_one_clear_line(
+    kind: str, small: Path, adjustable: Path, tiny_checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    places = {"SMALL": small, "FAST": adjustable, "CHECK": tiny_checkpoint, "DATA": data}
+    arguments, message = BAD[kind]
+    given = [places.get(each, each) for each in arguments]
+    if given[0] == "compress":
+        given += ["--out", tmp_path / "out"]
+    code, _, err = run(*given)
+    assert code == 2
+    last = [line for line in err.strip().splitlines() if line.startswith("lessen: ")]
+    assert len(last) == 1, err
+    assert message in last[0]
+    assert not (tmp_path / "out").exists()

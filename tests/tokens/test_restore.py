@@ -1,0 +1,84 @@
+"""Drop-and-Restore: every token gets exactly one state, and it is the last one it had."""
+
+import pytest
+import torch
+from conftest import lively, ragged_ids
+
+import lessen
+from lessen.errors import PlanError
+from lessen.model.rows import pack
+from lessen.plan import FULL, ExitRule, Point
+from lessen.tokens.elimination import Elimination, layers_read
+from lessen.tokens.restore import Restoring
+
+SHARES = (0.7, 0.5, 0.2)
+LENGTHS = [9, 1, 30, 2, 17, 9]
+
+
+def test_12_every_token_keeps_its_last_state(tiny_classifier: object) -> None:
+    model = lively(tiny_classifier).transformer
+    ids, rows = pack(ragged_ids(LENGTHS))
+    states: dict[int, torch.Tensor] = {}
+    layouts = {}
+
+    def note(layer, hidden, rows):
+        states[layer], layouts[layer] = hidden, rows
+        return hidden, rows
+
+    elimination = Elimination(SHARES)
+    restoring = Restoring(elimination, rows)
+    with torch.no_grad():
+        hidden, left = model(ids, rows, None, note, restoring)
+        restored = restoring.restored(hidden, left)
+        states[0], layouts[0] = model.embeddings(ids, rows), rows
+    assert restored.shape == (rows.tokens, 32)
+    start = 0
+    for row, length in zip(rows.original, rows.lengths, strict=True):
+        for token, layer in enumerate(layers_read(elimination.kept, row, length, 3)):
+            survived = layer == 3 and token in _positions(left, row)
+            depth = 3 if survived else layer - 1
+            layout = layouts[depth]
+            place = layout.original.index(row)
+            at = sum(layout.lengths[:place]) + _positions(layout, row).index(token)
+            assert torch.equal(restored[start + token], states[depth][at])
+        start += length
+
+
+def _positions(rows, row: int) -> list[int]:
+    place = rows.original.index(row)
+    start = sum(rows.lengths[:place])
+    return rows.positions[start : start + rows.lengths[place]].tolist()
+
+
+def test_states_carry_gradients(tiny_classifier: object) -> None:
+    model = lively(tiny_classifier).transformer
+    ids, rows = pack(ragged_ids([12, 5]))
+    restoring = Restoring(Elimination(SHARES), rows)
+    restoring.restored(*model(ids, rows, None, None, restoring)).square().sum().backward()
+    gradient = model.embeddings.token.weight.grad
+    assert gradient.isfinite().all()
+    assert (gradient[ids].abs().sum(1) > 0).all()
+
+
+def test_the_encoder_embeds_with_tokens_gone(tiny_checkpoint: object) -> None:
+    model = lessen.load(tiny_checkpoint)
+    texts = ["a gripping film about nothing much at all", "dull", "the second half drags on and on"]
+    whole = model.embed(texts)
+    with pytest.raises(PlanError, match="call measure_profile"):
+        model.dial(speedup=2)
+    model.measure_profile(texts)
+    assert torch.equal(model.dial(speedup=1).embed(texts), whole)
+    fast = model.dial(speedup=1.5).embed(texts)
+    assert fast.shape == whole.shape
+    assert not torch.equal(fast, whole)
+    assert torch.nn.functional.cosine_similarity(fast, whole).min() > 0.5
+    padded = model.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**padded).last_hidden_state
+    mean = torch.stack(
+        [one[mask.bool()].mean(0) for one, mask in zip(states, padded["attention_mask"], strict=True)]
+    )
+    assert torch.allclose(torch.nn.functional.normalize(mean, dim=-1), fast, atol=1e-5)
+    with pytest.raises(PlanError, match="has exits"):
+        model.use(Point(name="x", exits=ExitRule(criterion="entropy", threshold=0.1)))
+    assert torch.equal(model.use(FULL).embed(texts), whole)
