@@ -25,6 +25,7 @@ DESCRIBING = (
     "calibrations.json",
     "calibration.safetensors",
     "audit.safetensors",
+    "latency.json",
     "report.html",
     "report.json",
     "report.png",
@@ -32,7 +33,7 @@ DESCRIBING = (
 )
 """Files that speak of one set of weights; they go where it goes, and do not outlive it."""
 
-PRIVATE = ("plan.json", "training.json", "calibration*", "audit.safetensors", "report.*")
+PRIVATE = ("plan.json", "training.json", "calibration*", "audit.safetensors", "latency.json", "report.*")
 """Of them those that tell of the user's data or folders, and are not uploaded."""
 
 

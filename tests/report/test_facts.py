@@ -108,3 +108,29 @@ def test_steps_timed_are_spread_over_the_path(small: Path) -> None:
     assert 1 <= len(chosen) <= 3
     assert all(step in steps for step in chosen)
     assert spread(steps[:2], 4) == steps[:2]
+
+
+def test_tokens_that_leave_are_drawn(adjustable: Path) -> None:
+    model = lessen.load(adjustable)
+    rows = table()
+    facts = describe("fast", adjustable, model, rows_of(model, rows), rows, with_examples=True)
+    tokens = facts["tokens"]
+    assert tokens["trained_at"] == 1.8
+    encoded = encode(model.tokenizer, rows.texts, 64)
+    assert [spot["name"] for spot in tokens["dial"]] == ["full", *(p.name for p in model.speeds())]
+    for spot, point in zip(tokens["dial"], [FULL, *model.speeds()], strict=True):
+        truth = evaluate(model, encoded, rows.labels, point)
+        assert spot["value"] == pytest.approx(truth.value)
+        assert spot["work"] == pytest.approx(1 / truth.macs_ratio, rel=1e-3)
+        assert tokens["left"].get(spot["name"]) == (None if point is FULL else list(point.retention))
+    for example in facts["examples"]:
+        assert example["read"][0][0] == "[CLS]"
+        assert max(layers for _, layers in example["read"]) == example["layer"]
+
+
+def test_without_a_profile_no_tokens_are_drawn(small: Path) -> None:
+    model = lessen.load(small)
+    rows = table()
+    facts = describe("small", small, model, rows_of(model, rows), rows, with_examples=False)
+    assert facts["tokens"] is None
+    assert facts["examples_at"] == model.point.name

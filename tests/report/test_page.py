@@ -183,3 +183,22 @@ def test_other_tasks(task: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     text = read((out / "report.html").read_text()).text
     assert {"regression": "Pearson's correlation", "multi-label": "micro-averaged F1"}[task] in text
     assert ("Is its confidence right?" in text) == (task == "multi-label")
+
+
+def test_words_are_shaded_by_the_layers_that_read_them(adjustable: Path, tmp_path: Path) -> None:
+    nasty = tmp_path / "nasty.csv"
+    lines = [f'"<script>alert({i})</script> a great story",pos\n"a poor story {i}",neg\n' for i in range(20)]
+    nasty.write_text("text,label\n" + "".join(lines))
+    code, _, err = run(
+        "report", adjustable, "--out", tmp_path / "r", "--rows", 4, "--seconds", 0.1, "--batch", "1",
+        "--against", "none", "--with-examples", "--data", nasty, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "<script" not in page
+    assert re.search(r'<span class="piece s\d" title="\d of 3 layers">\[CLS\]</span>', page)
+    assert re.search(r'<span class="piece s\d" title="\d of 3 layers"> great</span>', page)
+    assert "How tokens leave" in page
+    reader = Reader()
+    reader.feed(page)
+    assert not reader.open or "script" not in reader.tags

@@ -18,7 +18,7 @@ from lessen.model.macs import layer_macs, row_macs
 from lessen.model.rows import pack
 from lessen.plan import ExitRule, Point
 from lessen.runtime.engine import run
-from lessen.tokens.elimination import Elimination, count_left, left_after_layers, survivors
+from lessen.tokens.elimination import Elimination, Watching, count_left, left_after_layers, survivors
 from lessen.tokens.score import NAMES
 
 LENGTHS = [9, 1, 30, 2, 17, 9, 64, 3]
@@ -211,6 +211,22 @@ def test_9_dropout_does_not_touch_the_scores(model: torch.nn.Module) -> None:
     slow = Elimination((0.5, 0.5, 0.5))
     every_exit(model, *pack(texts), in_layer=slow)
     assert slow.kept[0][1].kept.tolist() == quick.kept[0][1].kept.tolist()
+
+
+def test_scores_are_float32_in_mixed_precision(model: torch.nn.Module) -> None:
+    """Training under autocast chooses tokens as exactly as inference does."""
+    ids, rows = pack(ragged_ids(LENGTHS))
+    watching = Watching()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(ids, rows, None, None, watching)
+    assert all(scores.dtype == torch.float32 for scores in watching.scores)
+    for scores in watching.scores:
+        sums = torch.stack([part.sum() for part in scores.split(list(rows.lengths))])
+        assert torch.allclose(sums, torch.ones(len(rows)), atol=1e-5)
+    plain = Watching()
+    with torch.no_grad():
+        model(ids, rows, None, None, plain)
+    assert all(torch.allclose(a, b, atol=0.02) for a, b in zip(watching.scores, plain.scores, strict=True))
 
 
 def test_7_macs_are_those_of_the_products_that_run(model: torch.nn.Module) -> None:

@@ -75,6 +75,8 @@ def _show_tokens(predictions: list[Any], depth: int) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from lessen.runtime.text import joined_pieces
+
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
     def style(layers: int) -> str:
@@ -87,22 +89,10 @@ def _show_tokens(predictions: list[Any], depth: int) -> None:
     for prediction in predictions:
         line = Text()
         tokens, depths = zip(*prediction.read, strict=True)
-        for piece, layers in zip(_pieces(list(tokens)), depths, strict=True):
+        for piece, layers in zip(joined_pieces(tokens), depths, strict=True):
             line.append(piece, style(layers))
             line.append(str(layers).translate(SUBSCRIPTS), "dim")
         console.print(line)
-
-
-def _pieces(tokens: list[str]) -> list[str]:
-    """Tokens as they follow one another in a line, whichever way the tokenizer marks words."""
-    marks = ("Ġ", "▁")
-    marked = any(token.startswith(marks) for token in tokens)
-    pieces = []
-    for place, token in enumerate(tokens):
-        glued = not token.startswith(marks) if marked else token.startswith("##")
-        bare = token.lstrip("".join(marks)) if marked else token.removeprefix("##")
-        pieces.append(bare if glued or place == 0 else f" {bare}")
-    return pieces
 
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")

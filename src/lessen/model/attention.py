@@ -58,7 +58,8 @@ def attend_scored(
         query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
         mask = rows.key_mask if bias is None else rows.key_mask + padded_bias(rows, bias)
         weights = _probabilities(query, key, mask)
-        scores = score(weights.detach(), rows.real)
+        with torch.autocast(qkv.device.type, enabled=False):
+            scores = score(weights.detach(), rows.real)
         context = torch.dropout(weights.to(qkv.dtype), dropout, dropout > 0) @ value
         return rows.unpad(context.transpose(1, 2)), rows.unpad(scores)
     contexts, found = [], []

@@ -109,6 +109,48 @@ def by_layers(models: Sequence[dict[str, Any]]) -> Draw:
     return draw
 
 
+def by_work(models: Sequence[dict[str, Any]]) -> Draw:
+    """Quality against the share of the MACs: the path, the Points, and tokens leaving alone."""
+
+    def draw(axes: Axes) -> None:
+        for colour, model in zip(_colours(models), models, strict=True):
+            if model["tokens"]:
+                dial = [(100 * spot["work"], spot["value"]) for spot in model["tokens"]["dial"]]
+                label = _first(axes, "tokens leaving, no exits")
+                axes.plot(*_columns(sorted(dial, key=_x)), "o--", color=FAINT, ms=3, lw=1.1, label=label)
+            path = [(100 * spot["work"], spot["value"]) for spot in model["path"]]
+            path = [*path, (100.0, model["points"][0]["value"])]
+            axes.plot(*_columns(sorted(path, key=_x)), "-", color=colour, lw=1.6, label=model["name"])
+            for spot in model["points"]:
+                where = _columns([(100 * spot["work"], spot["value"])])
+                axes.plot(*where, **_mark(spot["promise"], colour))
+        _quality_axis(axes, models)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("MACs, % of the whole model's")
+        axes.legend(loc="lower right")
+
+    return draw
+
+
+def tokens_left(model: dict[str, Any]) -> Draw:
+    """Share of a row's tokens left after each layer, at each Point and speed-up."""
+    left = model["tokens"]["left"]
+
+    def draw(axes: Axes) -> None:
+        shades = mpl.colormaps["viridis"].resampled(len(left) + 1)
+        for place, (name, shares) in enumerate(left.items()):
+            layers = list(range(len(shares) + 1))
+            axes.plot(layers, [1.0, *shares], "o-", color=shades(place), ms=3, lw=1.2, label=name)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(0, 1.03)
+        axes.set_xlabel("after layer")
+        axes.set_ylabel("tokens left")
+        axes.legend(loc="upper right", ncols=2 if len(left) > 6 else 1)
+
+    return draw
+
+
 def by_time(models: Sequence[dict[str, Any]], times: Sequence[dict[str, Any]], batch: int) -> Draw:
     """Quality against measured milliseconds per row at one batch size, dense rivals beside."""
     here = [row for row in times if row["batch"] == batch]

@@ -61,7 +61,8 @@ class Spot:
         value: The main metric.
         mean_layers: Layers per row.
         layers: Share of the rows that left after each depth.
-        macs_ratio: MACs of full depth over those spent; None for steps of the path.
+        work: MACs of the step as a share of the whole model's.
+        macs_ratio: MACs of full depth over those spent, every exit asked counted; None for steps of the path.
         drop: Of the score against full depth: mean and a 95 % normal interval; None for full depth.
     """
 
@@ -70,6 +71,7 @@ class Spot:
     value: float
     mean_layers: float
     layers: dict[int, float]
+    work: float
     macs_ratio: float | None = None
     drop: dict[str, float] | None = None
 
@@ -117,12 +119,14 @@ class Example:
         layer: Layers it went through.
         answer: For people.
         right: Whether the label agrees; None without one.
+        read: Its tokens, each with the number of layers that read it.
     """
 
     text: str
     layer: int
     answer: str
     right: bool | None = None
+    read: list[tuple[str, int]] | None = None
 
 
 def describe(
@@ -158,6 +162,7 @@ def describe(
         "points": spots,
         "path": [asdict(spot_of(step, rows, task)) for step in model.config.steps()],
         "exits": [asdict(exit) for exit in exits_of(rows, task)],
+        "tokens": tokens_of(model, rows, task),
         "certificate": None
         if certificate is None
         else {
@@ -171,7 +176,39 @@ def describe(
             "not_said": list(NOT_SAID),
         },
         "examples": [asdict(example) for example in examples_of(model, rows, table, task, with_examples)],
+        "examples_at": example_point(model).name,
     }
+
+
+def tokens_of(model: Any, rows: Outputs, task: Task) -> dict[str, Any] | None:
+    """How tokens leave: shares left after each layer, quality as the dial turns; None if none do."""
+    points = [point for point in model.points.values() if point.retention is not None]
+    dialled = model.speeds()
+    if not points and not dialled:
+        return None
+    curve = [spot_of(point, rows, task) for point in [FULL, *dialled]]
+    trained = model.config.retention_profile()
+    return {
+        "left": {point.name: list(point.retention or ()) for point in [*points, *dialled]},
+        "dial": [{"name": spot.name, "work": spot.work, "value": spot.value} for spot in curve],
+        "score": next((point.token_score for point in [*points, *dialled]), None),
+        "trained_at": None if trained is None else trained.trained_at,
+    }
+
+
+def example_point(model: Any) -> Point:
+    """The model's own Point; where no token leaves at it but could, the dial's nearest to the training's."""
+    own: Point = model.point
+    profile, dialled = model.config.retention_profile(), model.speeds()
+    if own.retention is not None or not dialled:
+        return own
+    wanted = profile.trained_at or 2.0
+    return min(dialled, key=lambda point: abs(speedup_named(point) - wanted))
+
+
+def speedup_named(point: Point) -> float:
+    """The speed-up in the name of a dialled Point."""
+    return float(point.name.removeprefix("speedup-").removesuffix("x"))
 
 
 def _audit(folder: Path, certificate: Certificate) -> dict[str, Any] | None:
@@ -194,6 +231,7 @@ def spot_of(point: Point, rows: Outputs, task: Task) -> Spot:
         value=value_of(reached, rows, task),
         mean_layers=float(depths.mean()),
         layers={int(layer): float((depths == layer).mean()) for layer in task.layers},
+        work=float(rows.cost_of(taken[:, None], task)[0]),
         drop=None if point == FULL else drop_of(taken, rows, task),
     )
 
@@ -261,17 +299,18 @@ def examples_of(
         texts: list[Text] = list(BUILT_IN)
         if isinstance(table.texts[0], tuple):
             texts = list(itertools.pairwise(BUILT_IN))
+        found = model.predict(texts, point=example_point(model), explain=True)
         return [
-            Example(_joined(text), found.layers, _said(found))
-            for text, found in zip(texts, model.predict(texts), strict=True)
+            Example(_joined(text), each.layers, _said(each), read=each.read)
+            for text, each in zip(texts, found, strict=True)
         ]
-    taken = rows.answers_taken([model.point], task)[:, 0]
-    order = np.argsort(taken, kind="stable")
+    taken = rows.answers_taken([example_point(model)], task)[:, 0]
+    order = np.argsort(task.depths(taken), kind="stable")
     chosen = [*order[:each], *order[-each:]]
     scores = rows.scores(task)[1]
     lost = np.flatnonzero(scores[np.arange(len(rows)), taken] < scores[:, -1])
     chosen = list(dict.fromkeys(int(row) for row in [*chosen, *lost[:each]]))
-    found = model.predict([table.texts[row] for row in chosen])
+    found = model.predict([table.texts[row] for row in chosen], point=example_point(model), explain=True)
     right = rows.labels is not None and task.problem_type != "regression"
     return [
         Example(
@@ -279,6 +318,7 @@ def examples_of(
             answer.layers,
             _said(answer),
             bool(scores[row, taken[row]] == 1.0) if right else None,
+            answer.read,
         )
         for row, answer in zip(chosen, found, strict=True)
     ]
@@ -286,7 +326,7 @@ def examples_of(
 
 def rows_of(model: Any, table: Table) -> Outputs:
     """The model's answers on the report's rows, labels numbered as the model's."""
-    settings = settings_of([*model.points.values(), *model.config.steps()])
+    settings = settings_of([*model.points.values(), *model.config.steps(), *model.speeds()])
     return outputs_of(model, table.with_labels_of(model.label_names), settings=settings)
 
 

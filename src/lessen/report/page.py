@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from lessen.artefact import write_bytes, write_text
 from lessen.report import charts
+from lessen.runtime.text import joined_pieces
 
 NAMES = {"json": "report.json", "html": "report.html", "png": "report.png"}
 
@@ -39,6 +40,8 @@ def page_of(facts: dict[str, Any]) -> str:
     models, times = facts["models"], facts["times"]
     sizes = sorted({row["batch"] for row in times})
     overview = [("Quality against depth", charts.svg(charts.by_layers(models), "layers"))]
+    if any(model["tokens"] for model in models):
+        overview.append(("Quality against work", charts.svg(charts.by_work(models), "work")))
     overview += [
         (f"Quality against time, batch {size}", charts.svg(charts.by_time(models, times, size), f"ms{size}"))
         for size in sizes
@@ -50,7 +53,7 @@ def page_of(facts: dict[str, Any]) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"quality": shown, "percent": _percent, "thousands": _thousands}
+    environment.filters |= {"quality": shown, "percent": _percent, "thousands": _thousands, "pieces": pieces}
     return environment.get_template("page.html").render(
         facts=facts,
         title=title_of(facts),
@@ -121,11 +124,20 @@ def shown(value: float | None, metric: str) -> str:
     return f"{value:.3f}" if metric == "pearson" else f"{100 * value:.1f}%"
 
 
+def pieces(read: Sequence[tuple[str, int]], depth: int) -> list[tuple[str, int, int]]:
+    """Tokens as they follow one another in a line, each with its layers and a shade from 0 to 5."""
+    drawn = joined_pieces([token for token, _ in read])
+    shades = [round(5 * (layers - 1) / max(depth - 1, 1)) for _, layers in read]
+    return [(piece, layers, shade) for piece, (_, layers), shade in zip(drawn, read, shades, strict=True)]
+
+
 def _details(place: int, model: dict[str, Any]) -> list[tuple[str, Markup]]:
     drawn = [
         ("Where rows leave", charts.histogram(model)),
         ("What each exit knows", charts.exit_quality(model)),
     ]
+    if model["tokens"]:
+        drawn.append(("How tokens leave", charts.tokens_left(model)))
     if any(exit["bins"] for exit in model["exits"]):
         drawn.append(("Is its confidence right?", charts.reliability(model)))
     return [(name, Markup(charts.svg(draw, f"m{place}-{i}"))) for i, (name, draw) in enumerate(drawn)]

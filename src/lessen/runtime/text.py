@@ -71,6 +71,18 @@ def _untruncated_length(tokenizer: Any, first: list[str], second: list[str], row
     return len(tokenizer(first[row], pair, truncation=False, verbose=False)["input_ids"])
 
 
+def joined_pieces(tokens: Sequence[str]) -> list[str]:
+    """A tokenizer's tokens as they follow one another in a line, whichever way it marks words."""
+    marks = ("Ġ", "▁")
+    marked = any(token.startswith(marks) for token in tokens)
+    pieces = []
+    for place, token in enumerate(tokens):
+        glued = not token.startswith(marks) if marked else token.startswith("##")
+        bare = token.lstrip("".join(marks)) if marked else token.removeprefix("##")
+        pieces.append(bare if glued or place == 0 else f" {bare}")
+    return pieces
+
+
 def batches(encoded: Sequence[Encoded], size: int) -> Iterator[list[int]]:
     """Indices of `encoded` in batches of `size`, rows of similar length together."""
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))

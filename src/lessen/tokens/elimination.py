@@ -190,7 +190,7 @@ def survivors(scores: Tensor, rows: Rows, counts: Sequence[int], *, protect_last
     """Index of the tokens that stay, `[tokens left]`, ascending.
 
     The first token of each row always stays. Of equal scores the earlier one stays. Few numbers are sorted:
-    NumPy does that several times faster than torch.
+    NumPy does that faster than torch.
 
     Args:
         scores: `[tokens]`.
