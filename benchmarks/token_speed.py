@@ -1,8 +1,8 @@
 """Does time follow MACs when tokens leave, and does the dial's prediction come true?
 
 First: BERT-base's shape with random weights, dense and at MACs speed-ups of the latency-adjustable page,
-against our own dense form and Hugging Face's with fused attention. `first_k` shows what choosing tokens costs: it
-chooses without looking. Then: latencies fitted on some reviews, against those measured on others, with MiniLM.
+against our own dense form and Hugging Face's with fused attention. `first_k` shows what choosing costs:
+it chooses without looking. Then: latencies fitted on some reviews, against those measured on others.
 
     LESSEN_DATA=/path/to/data python benchmarks/token_speed.py [--threads 2,1] [--seconds 60]
 """

@@ -4,15 +4,16 @@ import pytest
 import torch
 from conftest import lively, padded, ragged_ids
 
-from lessen.plan import RetentionProfile
+from lessen.plan import ExitShape, RetentionProfile, dense_shape
 from lessen.tokens.passes import all_stay, at, wide
 from lessen.tokens.profile import retention_of
 
+SHAPE = dense_shape(3, 4, 64, (ExitShape(layer=3, pool="mean"),))
 PROFILE = RetentionProfile(base=(0.8, 0.5, 0.3), lengths=(20,))
 
 
 def test_one_pass_at_the_retention_of_the_profile() -> None:
-    passes = at(PROFILE, 1.0)
+    passes = at(PROFILE, 1.0, SHAPE)
     (one,) = passes()
     assert one.retention == retention_of(PROFILE, 1.0)
     assert one.name == "mean"
@@ -21,7 +22,7 @@ def test_one_pass_at_the_retention_of_the_profile() -> None:
 
 def test_wide_spans_everything_from_all_tokens_to_the_boldest() -> None:
     torch.manual_seed(0)
-    steps = [wide(PROFILE, 2.0)() for _ in range(20)]
+    steps = [wide(PROFILE, 2.0, SHAPE)() for _ in range(20)]
     for first, bold, *drawn in steps:
         assert first is None
         assert bold.retention == retention_of(PROFILE, 2.0)
@@ -33,14 +34,14 @@ def test_wide_spans_everything_from_all_tokens_to_the_boldest() -> None:
 
 def test_random_selection_trains_on_other_tokens_in_each_step() -> None:
     profile = PROFILE.model_copy(update={"score": "random"})
-    seeds = {at(profile, 1.0)()[0].seed for _ in range(10)}
+    seeds = {at(profile, 1.0, SHAPE)()[0].seed for _ in range(10)}
     assert len(seeds) > 5
 
 
 @pytest.mark.parametrize("make", [at, wide])
 def test_a_training_step_reaches_every_parameter(tiny_classifier, make) -> None:
     model = lively(tiny_classifier).train()
-    model.passes = make(PROFILE, 1.0)
+    model.passes = make(PROFILE, 1.0, SHAPE)
     ids, mask = padded(ragged_ids([12, 5, 1, 30]), 0)
     result = model(ids, mask, labels=torch.tensor([0, 1, 2, 0]))
     result.loss.backward()

@@ -1,14 +1,18 @@
 """Drop-and-Restore: every token gets exactly one state, and it is the last one it had."""
 
+import dataclasses
+
 import pytest
 import torch
 from conftest import lively, ragged_ids
 
 import lessen
 from lessen.errors import PlanError
+from lessen.model.heads import pool
 from lessen.model.rows import pack
-from lessen.plan import FULL, ExitRule, Point
-from lessen.tokens.elimination import Elimination, layers_read
+from lessen.plan import FULL, ExitRule, ExitShape, Point
+from lessen.runtime.engine import run
+from lessen.tokens.elimination import Elimination, elimination_for, layers_read
 from lessen.tokens.restore import Restoring
 
 SHARES = (0.7, 0.5, 0.2)
@@ -58,6 +62,34 @@ def test_states_carry_gradients(tiny_classifier: object) -> None:
     gradient = model.embeddings.token.weight.grad
     assert gradient.isfinite().all()
     assert (gradient[ids].abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("shares", [SHARES, (1.0, 0.4, 0.4), (1e-6, 1e-6, 1e-6)])
+def test_heads_that_read_the_mean_count_tokens_that_left(tiny_classifier: object, shares: tuple) -> None:
+    """At every exit, in mixed batches: the mean over all tokens of the last state each had."""
+    exits = [ExitShape(layer=i, pool="mean") for i in (1, 2, 3)]
+    model = lively(lessen.with_exits(tiny_classifier, labels=["a", "b"], exits=exits)).transformer
+    ids, rows = pack(ragged_ids(LENGTHS))
+    for layer in (1, 2, 3):
+        stop = dataclasses.replace(rows)
+        restoring = Restoring(elimination_for(model.shape, shares), stop)
+        seen = []
+
+        def note(number, hidden, left, layer=layer, restoring=restoring, seen=seen):
+            if number == layer:
+                seen.append((restoring.restored(hidden, left), pool(hidden, left, "mean")))
+            return hidden, left
+
+        with torch.no_grad():
+            model(ids, rows, None, note, restoring)
+        ((states, pooled),) = seen
+        assert torch.allclose(pool(states, rows, "mean"), pooled, atol=1e-5)
+    point = Point(name="x", retention=shares, exits=ExitRule(criterion="max_probability", threshold=0.7))
+    together = run(model, ids, rows, point=point)
+    for row, sequence in enumerate(ragged_ids(LENGTHS)):
+        alone = run(model, *pack([sequence]), point=point)
+        assert alone.layers.item() == together.layers[row].item()
+        assert torch.allclose(alone.logits[0], together.logits[row], atol=1e-4)
 
 
 def test_the_encoder_embeds_with_tokens_gone(tiny_checkpoint: object) -> None:

@@ -13,7 +13,8 @@ import lessen
 from lessen.builtin import model_folder
 from lessen.data.table import Table
 from lessen.errors import InputError
-from lessen.plan import ExitShape
+from lessen.plan import ExitShape, RetentionProfile, dense_shape
+from lessen.tokens.passes import Passes, wide
 from lessen.train import fine_tuning
 from lessen.train.fine_tuning import Interrupted, Recipe, StopAtStepEnd, fine_tune
 from lessen.train.objectives import OBJECTIVES, objective
@@ -47,6 +48,8 @@ def model(tiny_classifier) -> lessen.LessenForSequenceClassification:
     return fresh
 
 
+SHAPE = dense_shape(3, 4, 64, (ExitShape(layer=3),))
+PROFILE = RetentionProfile(base=(0.8, 0.5, 0.3))
 RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2, seed=3)
 
 
@@ -83,14 +86,21 @@ def test_labels_are_asked_for(model, tmp_path: Path) -> None:
         fine_tune(model, unlabelled, RECIPE, tmp_path, quiet=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_and_resumed_equals_uninterrupted(model, tmp_path: Path, monkeypatch, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "passes"),
+    [(signal.SIGINT, None), (signal.SIGTERM, None), (signal.SIGTERM, wide(PROFILE, 1.0, SHAPE))],
+    ids=["SIGINT", "SIGTERM", "wide"],
+)
+def test_stopped_and_resumed_equals_uninterrupted(
+    model, tmp_path: Path, monkeypatch, number: int, passes: Passes | None
+) -> None:
+    """With tokens leaving at random rates too: the same rates are drawn again."""
     start = {name: value.clone() for name, value in model.state_dict().items()}
 
     def train(folder: Path):
         model.load_state_dict(start)
         torch.manual_seed(0)
-        return fine_tune(model, task(), RECIPE, folder, quiet=True)
+        return fine_tune(model, task(), RECIPE, folder, passes=passes, quiet=True)
 
     train(tmp_path / "whole")
     expected = {name: value.clone() for name, value in model.state_dict().items()}

@@ -11,13 +11,20 @@ from lessen.plan import ExitShape
 
 
 def pool(hidden: Tensor, rows: Rows, how: str) -> Tensor:
-    """One vector per row, `[rows, hidden]`: its first token (`cls`), its last, or the mean of its tokens."""
+    """One vector per row, `[rows, hidden]`: its first token (`cls`), its last, or the mean of its tokens.
+
+    A token that has left on the way counts in the mean with its last state, where the layout brings it.
+    """
     if how == "cls":
         return hidden.index_select(0, rows.first) if len(rows) > 1 else hidden[:1]
     if how == "last":
         return hidden.index_select(0, rows.last)
-    means = [group.view(hidden).mean(1) for group in rows.groups]
-    return means[0] if len(means) == 1 else torch.cat(means)
+    if rows.gone is None:
+        means = [group.view(hidden).mean(1) for group in rows.groups]
+        return means[0] if len(means) == 1 else torch.cat(means)
+    sums = torch.cat([group.view(hidden).sum(1) for group in rows.groups])
+    count = torch.tensor(rows.full_lengths, device=rows.device, dtype=rows.gone.dtype)
+    return ((sums + rows.gone) / count[:, None]).to(hidden.dtype)
 
 
 class Head(nn.Module):

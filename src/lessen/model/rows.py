@@ -42,6 +42,7 @@ class Rows:
         device: Where the index tensors live.
         full: Tokens each row came with, if some have left since; None while all are there.
         kept: Of the tokens left, the position each had in its whole row, `[tokens]`, ascending within a row.
+        gone: Sum of the last states of those that have left, `[rows, hidden]`, where a head will ask for it.
     """
 
     lengths: tuple[int, ...]
@@ -49,6 +50,7 @@ class Rows:
     device: torch.device
     full: tuple[int, ...] | None = None
     kept: Tensor | None = None
+    gone: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -136,16 +138,19 @@ class Rows:
             self.device,
             None if self.full is None else tuple(itertools.compress(self.full, stay)),
             None if self.kept is None else self.gather(self.kept, stay),
+            None if self.gone is None else self.gone[torch.tensor(stay, device=self.device)],
         )
 
-    def keep(self, index: Tensor, lengths: tuple[int, ...]) -> Rows:
+    def keep(self, index: Tensor, lengths: tuple[int, ...], gone: Tensor | None = None) -> Rows:
         """The layout when only some tokens of each row are left.
 
         Args:
             index: Of the tokens that stay, `[tokens left]`, ascending.
             lengths: How many stay of each row, ascending as the rows are.
+            gone: Sum of the last states of all that have left by then.
         """
-        return Rows(lengths, self.original, self.device, self.full_lengths, self.positions[index])
+        positions = self.positions[index]
+        return Rows(lengths, self.original, self.device, self.full_lengths, positions, gone)
 
     def gather(self, values: Tensor, stay: Sequence[bool]) -> Tensor:
         """The tokens `[tokens left, ...]` of the rows for which `stay` is true."""

@@ -12,7 +12,7 @@ from lessen.depth.criteria import Memory, criterion_of, may_leave
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point
-from lessen.tokens.elimination import Elimination, fewest_left
+from lessen.tokens.elimination import Elimination, elimination_for
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ def elimination_of(point: Point, model: Transformer) -> Elimination | None:
     """What takes tokens away in one pass at a Point; None where none is taken."""
     if point.retention is None:
         return None
-    score, protect_last = point.token_score or "mean", fewest_left(model.shape) > 1
-    return Elimination(point.retention, score, protect_last=protect_last)
+    return elimination_for(model.shape, point.retention, point.token_score or "mean")
 
 
 @torch.no_grad()

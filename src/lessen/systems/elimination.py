@@ -15,7 +15,6 @@ from lessen.errors import InputError
 from lessen.plan import Fraction, RetentionProfile, Strict, TokenScore, parse
 from lessen.runtime.retention import MASS, alpha_for, measured_profile
 from lessen.runtime.text import encode
-from lessen.tokens.elimination import fewest_left
 from lessen.tokens.passes import Passes, at, wide
 from lessen.train.fine_tuning import Recipe
 
@@ -75,8 +74,7 @@ def passes_of(model: Any, recipe: Recipe) -> Passes:
     """
     profile = model.config.retention_profile()
     alpha = alpha_for(model.transformer, profile, recipe.speedup)
-    protect_last = fewest_left(model.transformer.shape) > 1
-    return (wide if recipe.wide else at)(profile, alpha, protect_last=protect_last)
+    return (wide if recipe.wide else at)(profile, alpha, model.transformer.shape)
 
 
 def _made(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> RetentionProfile:

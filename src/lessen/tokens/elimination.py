@@ -49,6 +49,21 @@ def fewest_left(shape: Shape) -> int:
     return 2 if any(exit.pool == "last" for exit in shape.exits) else 1
 
 
+def elimination_for(
+    shape: Shape, retention: Sequence[float], score: str = "mean", *, seed: int = 0
+) -> Elimination:
+    """The elimination that suits what a model's heads read.
+
+    Args:
+        shape: Of the model.
+        retention: Share of each row's tokens that leave each layer, not increasing.
+        score: One of `score.NAMES`.
+        seed: Of `random`.
+    """
+    by_mean = any(exit.pool == "mean" for exit in shape.exits)
+    return Elimination(retention, score, protect_last=fewest_left(shape) > 1, sums=by_mean, seed=seed)
+
+
 class Elimination:
     """Token elimination of one forward pass; used as a transformer's `in_layer`.
 
@@ -56,6 +71,7 @@ class Elimination:
         retention: Share of each row's tokens that leave each layer, not increasing.
         score: One of `score.NAMES`.
         protect_last: Whether a row's last token stays too (causal models, pooling by the last token).
+        sums: Whether the states of tokens that leave are summed up (pooling by the mean).
         seed: Of `random`.
 
     Attributes:
@@ -63,11 +79,18 @@ class Elimination:
     """
 
     def __init__(
-        self, retention: Sequence[float], score: str = "mean", *, protect_last: bool = False, seed: int = 0
+        self,
+        retention: Sequence[float],
+        score: str = "mean",
+        *,
+        protect_last: bool = False,
+        sums: bool = False,
+        seed: int = 0,
     ) -> None:
         self.retention = tuple(retention)
         self.name = score
         self.protect_last = protect_last
+        self.sums = sums
         self.seed = seed
         self.kept: list[tuple[int, Rows]] = []
         self._sums: Tensor | None = None
@@ -106,6 +129,25 @@ class Elimination:
         full = torch.tensor(rows.full_lengths, device=rows.device)
         starts = (full.cumsum(0) - full).repeat_interleave(torch.tensor(rows.lengths, device=rows.device))
         return table[starts + rows.positions]
+
+
+def _states_gone(hidden: Tensor, rows: Rows, stay: Tensor) -> Tensor:
+    """For each row, the sum of the states of the tokens that leave and of those that have, `[rows, hidden]`.
+
+    Args:
+        hidden: States before the layer, `[tokens, hidden]`.
+        rows: Layout before it.
+        stay: Index of the tokens that stay.
+    """
+    staying = np.zeros(rows.tokens, dtype=bool)
+    staying[stay.cpu().numpy()] = True
+    leaving = np.flatnonzero(~staying)
+    of_row = np.repeat(np.arange(len(rows)), rows.lengths)[leaving]
+    index, row = (torch.from_numpy(each).to(hidden.device) for each in (leaving, of_row))
+    states = hidden.index_select(0, index)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    before = hidden.new_zeros(len(rows), hidden.shape[1], dtype=wide) if rows.gone is None else rows.gone
+    return before.index_add(0, row, states.to(wide))
 
 
 class Watching:
@@ -157,7 +199,8 @@ class _Layer:
     def __call__(self, scores: Tensor | None, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
         judged = self.elimination.judge(scores, self.layer, rows)
         index = survivors(judged, rows, self.counts, protect_last=self.elimination.protect_last)
-        left = rows.keep(index, self.counts)
+        gone = _states_gone(hidden, rows, index) if self.elimination.sums else None
+        left = rows.keep(index, self.counts, gone)
         self.elimination.kept.append((self.layer, left))
         return index, left
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from lessen.model.transformer import InLayer
-from lessen.plan import RetentionProfile
-from lessen.tokens.elimination import Elimination
+from lessen.plan import RetentionProfile, Shape
+from lessen.tokens.elimination import Elimination, elimination_for
 from lessen.tokens.profile import retention_of
 
 Passes = Callable[[], Sequence[InLayer | None]]
@@ -30,19 +30,19 @@ def all_stay() -> list[InLayer | None]:
     return [None]
 
 
-def at(profile: RetentionProfile, alpha: float, *, protect_last: bool = False) -> Passes:
+def at(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
     """One pass, at a profile's retention.
 
     Args:
         profile: Family, base and score.
         alpha: Its scalar.
-        protect_last: Whether a row's last token stays too.
+        shape: Of the model.
     """
     retention = retention_of(profile, alpha)
-    return lambda: [_elimination(retention, profile, protect_last)]
+    return lambda: [_elimination(retention, profile, shape)]
 
 
-def wide(profile: RetentionProfile, alpha: float, *, protect_last: bool = False) -> Passes:
+def wide(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
     """Four passes: all tokens, the boldest retention, and two with a scalar drawn between 0 and `alpha`.
 
     Draws come from torch's generator, which checkpoints restore.
@@ -51,12 +51,12 @@ def wide(profile: RetentionProfile, alpha: float, *, protect_last: bool = False)
     def passes() -> list[InLayer | None]:
         drawn = (alpha * torch.rand(RANDOM_PASSES)).tolist()
         bold = [retention_of(profile, each) for each in (alpha, *drawn)]
-        return [None, *(_elimination(each, profile, protect_last) for each in bold)]
+        return [None, *(_elimination(each, profile, shape) for each in bold)]
 
     return passes
 
 
-def _elimination(retention: Sequence[float], profile: RetentionProfile, protect_last: bool) -> Elimination:
+def _elimination(retention: Sequence[float], profile: RetentionProfile, shape: Shape) -> Elimination:
     """Of one pass; `random` takes other tokens in each step."""
     seed = int(torch.randint(SEEDS, ())) if profile.score == "random" else 0
-    return Elimination(retention, profile.score, protect_last=protect_last, seed=seed)
+    return elimination_for(shape, retention, profile.score, seed=seed)
