@@ -139,6 +139,7 @@ def with_exits(
             id2label=dict(enumerate(names)),
             label2id={name: i for i, name in enumerate(names)},
             problem_type=problem_type or (config.problem_type if keeps_task else _problem_type(len(names))),
+            profile=config.profile if isinstance(config, LessenConfig) else None,
         )
     )
     state = {name: value.clone() for name, value in model.state_dict().items()}

@@ -85,6 +85,10 @@ BAD = {
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "0.5"],
         "speedup",
     ),
+    "out of reach": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "70"],
+        "at most on such rows, not 70",
+    ),
     "family": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", "cubic"],
         "choose acc, geometric, tilt",
@@ -118,4 +122,4 @@ def test_bad_input_gets_one_clear_line(
     last = [line for line in err.strip().splitlines() if line.startswith("lessen: ")]
     assert len(last) == 1, err
     assert message in last[0]
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir()), "refused before any work"

@@ -34,11 +34,13 @@ PROBLEM = {
 
 
 @pytest.mark.parametrize("kind", DATA)
-def test_every_kind_of_task(kind: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["early-exit", "latency-adjustable"])
+def test_every_kind_of_task(name: str, kind: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / ("d.jsonl" if kind == "multi-label" else "d.csv")
     path.write_text(DATA[kind])
-    system = system_of("early-exit")
-    plan = plan_for(system, seed=0, recipe=FAST, model=str(tiny_checkpoint), data=str(path), promise=FIVE)
+    system = system_of(name)
+    recipe = FAST | ({"speedup": 1.5} if name == "latency-adjustable" else {})
+    plan = plan_for(system, seed=0, recipe=recipe, model=str(tiny_checkpoint), data=str(path), promise=FIVE)
     outcome = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
     problem, outputs = PROBLEM[kind]
     model = lessen.load(tmp_path / "m")

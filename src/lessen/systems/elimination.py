@@ -13,8 +13,8 @@ from lessen.artefact import write_json
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.plan import Fraction, RetentionProfile, Strict, TokenScore, parse
-from lessen.runtime.retention import MASS, alpha_for, measured_profile
-from lessen.runtime.text import encode
+from lessen.runtime.retention import MASS, alpha_for, measured_profile, typical
+from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, at, wide
 from lessen.train.fine_tuning import Recipe
 
@@ -44,6 +44,22 @@ class TokenPlan(Strict):
         if (self.base is not None) != (self.family == "explicit"):
             raise ValueError("base belongs to the family explicit, and to that one only")
         return self
+
+
+def check_tokens(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> None:
+    """Refuse what a stage in which tokens leave could not do, before anything is trained.
+
+    Raises:
+        InputError: When an explicit retention has not a share for each layer.
+        PlanError: When the speed-up is beyond what rows of these lengths allow; the message names what is.
+    """
+    layers = len(model.transformer.layers)
+    if plan.base is not None and len(plan.base) != layers:
+        raise InputError(f"--retention: {len(plan.base)} shares for a model of {layers} layers")
+    lengths = typical([len(row.ids) for row in _sample(model, train, recipe)])
+    base = plan.base or (0.5,) * layers
+    profile = parse(RetentionProfile, {"family": "explicit", "base": base, "lengths": lengths}, "--retention")
+    alpha_for(model.transformer, profile, recipe.speedup)
 
 
 def give_profile(model: Any, train: Table, recipe: Recipe, plan: TokenPlan, folder: Path) -> None:
@@ -77,16 +93,16 @@ def passes_of(model: Any, recipe: Recipe) -> Passes:
     return (wide if recipe.wide else at)(profile, alpha, model.transformer.shape)
 
 
-def _made(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> RetentionProfile:
+def _sample(model: Any, train: Table, recipe: Recipe) -> list[Encoded]:
     rows = random.Random(recipe.seed).sample(range(len(train)), min(ROWS, len(train)))
     limit = min(recipe.max_tokens, model.config.facts().max_tokens)
-    encoded = encode(model.tokenizer, train.take(rows).texts, limit)
+    return encode(model.tokenizer, train.take(rows).texts, limit)
+
+
+def _made(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> RetentionProfile:
+    encoded = _sample(model, train, recipe)
     measured = measured_profile(model.transformer.eval(), encoded, score=plan.score, mass=plan.mass)
     changes: dict[str, Any] = {"family": plan.family, "trained_at": recipe.speedup}
     if plan.base is not None:
-        if len(plan.base) != len(measured.base):
-            raise InputError(
-                f"--retention: {len(plan.base)} shares for a model of {len(measured.base)} layers"
-            )
         changes["base"] = plan.base
     return parse(RetentionProfile, measured.model_dump() | changes, "--retention")

@@ -34,7 +34,7 @@ from lessen.promise.folder import FEWEST_ROWS, Asked, Calibration, calibrate_fol
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
 from lessen.runtime.text import encode
-from lessen.systems.elimination import TokenPlan, give_profile, passes_of
+from lessen.systems.elimination import TokenPlan, check_tokens, give_profile, passes_of
 from lessen.systems.system import System
 from lessen.train.fine_tuning import Recipe, fine_tune
 from lessen.train.objectives import OBJECTIVES
@@ -134,6 +134,9 @@ def compress(
     if system.keeps_head and plan.calibration_data is None:
         say(f"was {plan.model} trained on these rows? then promises need others: --calibration-data")
     model = prepare(plan, system, tables["train"])
+    for stage in plan.stages:
+        if stage.speedup > 1:
+            check_tokens(model, tables["train"], stage, plan.tokens)
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
     training = [
