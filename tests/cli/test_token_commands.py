@@ -91,7 +91,7 @@ BAD = {
     ),
     "family": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", "cubic"],
-        "choose acc, geometric, tilt",
+        "choose acc, envelope, geometric, tilt",
     ),
     "rising": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", ".5,.9,.1"],

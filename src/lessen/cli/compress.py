@@ -50,8 +50,8 @@ def command(
     retention: Annotated[
         str | None,
         typer.Option(
-            help="latency-adjustable: how retention falls with depth: acc (measured), geometric, tilt, or "
-            "a share for each layer, such as 0.9,0.7,0.4. [acc]"
+            help="latency-adjustable: how retention falls with depth: acc or envelope (measured), geometric, "
+            "tilt, or a share for each layer, such as 0.9,0.7,0.4. [acc]"
         ),
     ] = None,
     token_score: Annotated[
@@ -198,13 +198,13 @@ def _exits(model: str, layers: str | None, pool: str | None, hidden: int | None)
 def _tokens(retention: str | None, score: str) -> dict[str, Any]:
     """The options about tokens as a `TokenPlan`; empty if none was given."""
     tokens: dict[str, Any] = {} if score == "mean" else {"score": score}
-    if retention in (None, "acc", "geometric", "tilt"):
+    if retention in (None, "acc", "envelope", "geometric", "tilt"):
         return tokens if retention is None else tokens | {"family": retention}
     try:
         base = tuple(float(share) for share in str(retention).split(","))
     except ValueError:
         raise InputError(
-            f"--retention {retention}: choose acc, geometric, tilt, or a share for each layer"
+            f"--retention {retention}: choose acc, envelope, geometric, tilt, or a share for each layer"
         ) from None
     return tokens | {"family": "explicit", "base": base}
 

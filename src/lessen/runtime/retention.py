@@ -33,6 +33,7 @@ def measured_profile(
     *,
     score: TokenScore = "mean",
     mass: float = MASS,
+    compound: bool = True,
     batch_size: int = 32,
 ) -> RetentionProfile:
     """How many tokens hold a share of each layer's attention, with no token taken away.
@@ -42,6 +43,7 @@ def measured_profile(
         encoded: Rows such as the model will see; some hundreds are enough.
         score: What tokens will be chosen by. Where it does not come from attention, ACC is measured.
         mass: Share of the attention, between 0 and 1.
+        compound: Whether shares compound over layers, as in `shares_of_scores`.
         batch_size: Rows per batch.
 
     Raises:
@@ -56,7 +58,7 @@ def measured_profile(
         layers = torch.stack(watching.scores).cpu()
         found += [part.numpy() for part in layers.split(list(rows.lengths), dim=1)]
     return RetentionProfile(
-        base=tuple(float(share) for share in shares_of_scores(found, mass)),
+        base=tuple(float(share) for share in shares_of_scores(found, mass, compound=compound)),
         score=score,
         lengths=typical([len(row.ids) for row in encoded]),
     )

@@ -29,13 +29,14 @@ class TokenPlan(Strict):
 
     Attributes:
         score: What those that stay are chosen by.
-        family: Of the retention profile: `acc` measures it, the others need no rows.
-        mass: `acc`: share of the attention whose holders stay at alpha 1.
+        family: Of the retention profile. `acc` measures it, shares compounding over layers; `envelope`
+            measures it and takes shares as they are; the others need no rows.
+        mass: Share of the attention whose holders stay at alpha 1, where it is measured.
         base: `explicit`: share of tokens that leaves each layer at alpha 1.
     """
 
     score: TokenScore = "mean"
-    family: Literal["acc", "explicit", "geometric", "tilt"] = "acc"
+    family: Literal["acc", "envelope", "explicit", "geometric", "tilt"] = "acc"
     mass: Annotated[float, Field(gt=0, lt=1)] = MASS
     base: tuple[Fraction, ...] | None = None
 
@@ -101,8 +102,12 @@ def _sample(model: Any, train: Table, recipe: Recipe) -> list[Encoded]:
 
 def _made(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> RetentionProfile:
     encoded = _sample(model, train, recipe)
-    measured = measured_profile(model.transformer.eval(), encoded, score=plan.score, mass=plan.mass)
-    changes: dict[str, Any] = {"family": plan.family, "trained_at": recipe.speedup}
+    compound = plan.family != "envelope"
+    measured = measured_profile(
+        model.transformer.eval(), encoded, score=plan.score, mass=plan.mass, compound=compound
+    )
+    family = "acc" if plan.family == "envelope" else plan.family
+    changes: dict[str, Any] = {"family": family, "trained_at": recipe.speedup}
     if plan.base is not None:
         changes["base"] = plan.base
     return parse(RetentionProfile, measured.model_dump() | changes, "--retention")

@@ -88,15 +88,18 @@ def solve(
     return high
 
 
-def shares_of_scores(scores: Sequence[ArrayLike], mass: float) -> Array:
+def shares_of_scores(scores: Sequence[ArrayLike], mass: float, *, compound: bool = True) -> Array:
     """For each layer, the share of the median row's tokens that together get a share of the attention.
 
     [CLS], which always stays, is left out and the rest counted as the whole: it draws a third of all
-    attention in middle layers and would hide the others. Deeper layers never keep more than those before.
+    attention in middle layers and would hide the others. Scores are taken while all tokens are there. What a
+    layer needs of them is either compounded, each layer keeping its share of what the one before left, or
+    taken as it is where that is less than before (the envelope of the page, 1.5).
 
     Args:
         scores: Of each layer of each row: `[layers, tokens]` for every row.
         mass: Share of the attention, between 0 and 1.
+        compound: Whether shares compound over layers.
 
     Returns:
         `[layers]`, not increasing.
@@ -114,4 +117,5 @@ def shares_of_scores(scores: Sequence[ArrayLike], mass: float) -> Array:
         shares.append((1 + counts) / (1 + rest.shape[1]))
     if not shares:
         raise PlanError("a profile needs rows of more than one token")
-    return np.minimum.accumulate(np.median(shares, 0))
+    needed = np.median(shares, 0)
+    return (np.multiply if compound else np.minimum).accumulate(needed)
