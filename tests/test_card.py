@@ -16,7 +16,11 @@ POINT = {"name": "full", "metric": "accuracy", "value": 0.9, "mean_layers": 6.0,
 TRAINING = {
     "rows": {"test": 1200},
     "test": [POINT, *(POINT | {"name": name, "mean_layers": 2.5} for name in ("drop-2%", "drop-1%", "gone"))],
-    "rules": {"drop-2%": RULE, "drop-1%": RULE | {"threshold": 0.1}, "gone": RULE},
+    "rules": {
+        "drop-2%": {"exits": RULE},
+        "drop-1%": {"exits": RULE | {"threshold": 0.1}},
+        "gone": {"exits": RULE},
+    },
 }
 
 
@@ -38,6 +42,18 @@ def test_what_the_files_say(tmp_path: Path) -> None:
     assert "drop-1%" not in card, "a Point whose rule was changed after it was measured"
     assert "Nothing is certified" in card
     assert "Labels: `bad`, `good`." in card
+
+
+def test_points_that_take_tokens(tmp_path: Path) -> None:
+    shares = {"retention": [0.8, 0.5], "token_score": "mean"}
+    points = [{"name": "drop-2%", **shares}, {"name": "drop-1%", **shares, "exits": RULE}]
+    config = CONFIG | {"points": points, "profile": {"base": [0.5, 0.3]}}
+    rules = {"drop-2%": shares, "drop-1%": shares | {"retention": [0.8, 0.4]}}
+    card = card_of(folder_with(tmp_path, config=config, plan=PLAN, training=TRAINING | {"rules": rules}))
+    assert "with early exits and tokens that leave on the way" in card
+    assert "model.dial(speedup=2)" in card
+    assert "| drop-2% |" in card
+    assert "| drop-1% |" not in card, "measured with other shares, and without exits"
 
 
 def test_a_bare_folder_has_a_card_too(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def card_of(folder: Path, name: str | None = None) -> str:
     parts = [
         _front(plan),
         f"# {name or folder.name}\n",
-        f"`{_public(plan.get('model', 'a model'))}` with early exits, made by lessen "
+        f"`{_public(plan.get('model', 'a model'))}` with early exits{_tokens(config)}, made by lessen "
         f"(system `{plan.get('system', '?')}`) on `{_public(plan.get('data', '?'))}`. It answers at point "
         f"`{config.get('point', 'full')}`.\n",
         _table(record, config),
@@ -44,6 +44,10 @@ def card_of(folder: Path, name: str | None = None) -> str:
         _use(config),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _tokens(config: dict[str, Any]) -> str:
+    return " and tokens that leave on the way" if config.get("profile") else ""
 
 
 def _public(source: str) -> str:
@@ -61,8 +65,8 @@ def _front(plan: dict[str, Any]) -> str:
 
 
 def _table(record: dict[str, Any], config: dict[str, Any]) -> str:
-    """Full depth and the Points whose exit rule is still the one measured on the test rows."""
-    rules = {point["name"]: point.get("exits") for point in config.get("points") or []}
+    """Full depth and the Points that still do what was measured on the test rows."""
+    rules = {point["name"]: does_of(point) for point in config.get("points") or []}
     measured = record.get("rules", {})
     same = {"full", *(name for name, rule in rules.items() if measured.get(name) == rule)}
     rows = [point for point in record.get("test", []) if point["name"] in same]
@@ -76,6 +80,11 @@ def _table(record: dict[str, Any], config: dict[str, Any]) -> str:
         *(_line(row) for row in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def does_of(point: dict[str, Any]) -> dict[str, Any]:
+    """Of a Point in JSON, the fields that answers depend on."""
+    return {key: point[key] for key in ("exits", "retention", "token_score", "precision") if key in point}
 
 
 def _promise(certificate: Certificate | None) -> str:
@@ -96,7 +105,10 @@ def _use(config: dict[str, Any]) -> str:
     names = ", ".join(f"`{name}`" for name in (config.get("id2label") or {}).values())
     return (
         '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n'
-        'model.predict(["a text"])\n```\n' + (f"\nLabels: {names}.\n" if names else "")
+        'model.predict(["a text"])\n'
+        + ("model.dial(speedup=2)  # as many tokens leave as that takes\n" if config.get("profile") else "")
+        + "```\n"
+        + (f"\nLabels: {names}.\n" if names else "")
     )
 
 

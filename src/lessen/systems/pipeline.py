@@ -19,7 +19,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 
 from lessen.artefact import replacing_folder, write_json
-from lessen.card import write_card
+from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
 from lessen.data.splits import split, without
@@ -156,7 +156,7 @@ def compress(
             "rows": rows,
             "training": training,
             "test": [result.as_dict() for result in results],
-            "rules": {point["name"]: point["exits"] for point in model.config.points},
+            "rules": {point["name"]: does_of(point) for point in model.config.points},
         }
         write_json(fresh / "training.json", record)
         write_card(fresh, out.name)
