@@ -27,7 +27,7 @@ def data_folder() -> Path:
 
 def write_results(name: str, content: dict[str, Any]) -> Path:
     """Write `results/NAME.json` with what is needed to judge it."""
-    from lessen.measure.machine import machine
+    from lessen.machine import machine
 
     path = RESULTS / f"{name}.json"
     facts = {

@@ -21,7 +21,7 @@ from lessen.data.reading import read
 from lessen.loading import load
 from lessen.measure.evaluation import evaluate
 from lessen.runtime.text import encode
-from lessen.systems.elimination import TokenPlan, give_profile, passes_of
+from lessen.systems.token_stages import TokenPlan, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune
 
 CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -28,8 +28,8 @@ from lessen.loading import load
 from lessen.measure.evaluation import evaluate
 from lessen.runtime.text import encode
 from lessen.systems import system_of
-from lessen.systems.elimination import TokenPlan, give_profile, passes_of
 from lessen.systems.pipeline import compress, plan_for
+from lessen.systems.token_stages import TokenPlan, give_profile, passes_of
 from lessen.train.fine_tuning import fine_tune
 
 MODEL = "builtin:minilm-l6"

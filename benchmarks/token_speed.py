@@ -28,7 +28,7 @@ from lessen.measure.latency_fit import fit_of, probes_of
 from lessen.measure.rivals import build
 from lessen.measure.side_by_side import must_agree, run_all
 from lessen.plan import FULL, Point
-from lessen.runtime.latency import predicted_ms
+from lessen.runtime.latency_model import predicted_ms
 from lessen.runtime.text import Encoded, encode
 
 LAYERS = 12

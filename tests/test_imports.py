@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "certificate": {"errors", "plan", "artefact"},
     "card": {"errors", "artefact", "certificate"},
     "guarantee": set(),
+    "machine": set(),
     "model": {"errors", "plan"},
     "config": {"errors", "plan", "model"},
     "saving": {"errors", "plan", "artefact", "certificate", "card"},
@@ -22,27 +23,31 @@ MAY_IMPORT: dict[str, set[str]] = {
     "depth": {"errors", "plan", "model"},
     "tokens": {"errors", "plan", "model"},
     "data": {"errors", "builtin"},
-    "runtime": {"errors", "plan", "certificate", "model", "depth", "tokens", "data"},
+    "runtime": {"errors", "plan", "artefact", "certificate", "machine", "model", "depth", "tokens", "data"},
     "train": {"errors", "plan", "depth", "tokens", "data", "runtime"},
     "hf": {
         "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",
     },
     "loading": {"errors", "plan", "artefact", "builtin", "certificate", "model", "config", "families", "hf"},
-    "measure": {"errors", "plan", "model", "families", "depth", "tokens", "runtime", "hf", "loading"},
+    "measure": {
+        "errors", "plan", "artefact", "machine", "model", "families", "depth", "tokens", "runtime", "hf",
+        "loading",
+    },
     "promise": {
-        "errors", "plan", "artefact", "certificate", "guarantee", "model", "depth", "tokens", "data",
-        "runtime", "hf", "loading", "measure",
+        "errors", "plan", "artefact", "certificate", "guarantee", "machine", "model", "depth", "tokens",
+        "data", "runtime", "hf", "loading", "measure",
     },
     "report": {
-        "errors", "plan", "artefact", "certificate", "model", "data", "runtime", "measure", "promise",
+        "errors", "plan", "artefact", "certificate", "machine", "model", "data", "runtime", "measure",
+        "promise",
     },
     "systems": {
         "errors", "plan", "artefact", "certificate", "depth", "tokens", "data", "runtime", "train", "loading",
         "measure", "promise", "card",
     },
     "cli": {
-        "errors", "plan", "artefact", "certificate", "card", "model", "data", "runtime", "train", "hf",
-        "loading", "measure", "promise", "report", "systems",
+        "errors", "plan", "artefact", "certificate", "card", "machine", "model", "data", "runtime", "train",
+        "hf", "loading", "measure", "promise", "report", "systems",
     },
 }  # fmt: skip
 """What each room may import, rooms in order; a new one is added here and in docs/architecture.md."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lessen.measure import machine as module
-from lessen.measure.machine import cores, cpu_quota, instruction_sets, machine, processor
+from lessen import machine as module
+from lessen.machine import cores, cpu_quota, instruction_sets, machine, processor
 
 CPU_INFO = """processor\t: 0
 model name\t: Some Processor @ 2.00GHz

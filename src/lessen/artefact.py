@@ -110,6 +110,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def read_json(place: Path, otherwise: str) -> Any:
+    """A decoded JSON file.
+
+    Args:
+        place: Of the file.
+        otherwise: What to do when it cannot be read.
+
+    Raises:
+        ArtefactError: When it cannot be read.
+    """
+    try:
+        return json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{place}: cannot be read ({error}); {otherwise}") from None
+
+
 def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
     """Refuse a weights file that is truncated or belongs to another model, before it is loaded.
 

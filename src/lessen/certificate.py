@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lessen.artefact import CONFIG, WEIGHTS
+from lessen.artefact import CONFIG, WEIGHTS, read_json
 from lessen.errors import ArtefactError
 from lessen.plan import Point, Strict, parse
 
@@ -229,10 +229,7 @@ def read_certificate(folder: Path) -> Certificate | None:
     place = folder / FILE
     if not place.exists():
         return None
-    try:
-        raw = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{place}: cannot be read ({error}); delete it or calibrate again") from None
+    raw = read_json(place, "delete it or calibrate again")
     certificate = parse(Certificate, raw, str(place))
     found = digests_of(folder) | {"path": path_digest(certificate.path)}
     stated = {

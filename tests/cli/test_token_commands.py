@@ -81,6 +81,10 @@ BAD = {
     "two wishes": (["predict", "FAST", "x", "--point", "full", "--speedup", "2"], "not both"),
     "too fast": (["predict", "FAST", "x", "--speedup", "900"], "at most on such rows"),
     "no tokens": (["compress", "CHECK", "--data", "DATA", "--speedup", "2"], "use the system latency-adj"),
+    "no profile to choose": (
+        ["compress", "CHECK", "--data", "DATA", "--retention", "tilt"],
+        "use the system latency-adj",
+    ),
     "slower": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "0.5"],
         "speedup",

@@ -117,8 +117,8 @@ def test_tokens_that_leave_are_drawn(adjustable: Path) -> None:
     tokens = facts["tokens"]
     assert tokens["trained_at"] == 1.8
     encoded = encode(model.tokenizer, rows.texts, 64)
-    assert [spot["name"] for spot in tokens["dial"]] == ["full", *(p.name for p in model.speeds())]
-    for spot, point in zip(tokens["dial"], [FULL, *model.speeds()], strict=True):
+    assert [spot["name"] for spot in tokens["dial"]] == ["full", *(p.name for p in model.speeds().values())]
+    for spot, point in zip(tokens["dial"], [FULL, *model.speeds().values()], strict=True):
         truth = evaluate(model, encoded, rows.labels, point)
         assert spot["value"] == pytest.approx(truth.value)
         assert spot["work"] == pytest.approx(1 / truth.macs_ratio, rel=1e-3)

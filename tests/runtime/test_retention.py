@@ -10,12 +10,13 @@ from conftest import lively, ragged_ids
 
 import lessen
 from lessen.errors import PlanError
+from lessen.machine import processor
 from lessen.measure.evaluation import macs_ratio
 from lessen.model.macs import head_macs
 from lessen.model.rows import pack
 from lessen.plan import RetentionProfile
 from lessen.runtime.engine import run
-from lessen.runtime.latency import FILE, Fit, LatencyModel, fit, milliseconds, ms_cost, terms_of
+from lessen.runtime.latency_model import FILE, Fit, LatencyModel, fit, milliseconds, ms_cost, terms_of
 from lessen.runtime.retention import macs_cost, measured_profile, point_for, point_within, typical
 from lessen.runtime.text import Encoded
 
@@ -36,6 +37,9 @@ def test_a_measured_profile_falls_and_does_not_depend_on_the_batch(tiny_classifi
     assert profile.base == pytest.approx(alone.base)
     assert profile.lengths == (1, 2, 9, 17, 30, 30, 64)
     assert sum(measured_profile(model, rows, mass=0.9).base) > sum(profile.base)
+    widest = measured_profile(model, rows, mass=0.999999)
+    assert max(widest.base) < 1, "a share of 1 could never fall"
+    assert point_for(model, widest, 3.0).retention is not None
     with pytest.raises(PlanError, match="more than one token"):
         measured_profile(model, encoded([1, 1]))
 
@@ -97,11 +101,8 @@ def test_rows_of_extreme_lengths(lengths: list[int]) -> None:
         alone = run(model, *pack([text]), point=point)
         assert torch.allclose(alone.logits[0], together.logits[row], atol=1e-5)
     for _, rows in together.kept:
-        first = {0: True}
-        for place, length in enumerate(rows.lengths):
-            start = sum(rows.lengths[:place])
-            assert first.get(int(rows.kept[start])), "the first token never leaves"
-            assert length >= 1
+        assert min(rows.lengths) >= 1
+        assert (rows.kept[rows.first] == 0).all(), "the first token never leaves"
 
 
 def test_fitting_finds_the_factors_again() -> None:
@@ -146,13 +147,16 @@ def test_the_dial_uses_fitted_latencies(adjustable, tmp_path) -> None:
     model = lessen.load(adjustable)
     with pytest.raises(PlanError, match="run lessen bench --fit"):
         model.dial(speedup=1.5, by="latency")
+    with pytest.raises(PlanError, match="by is 'macs' or 'latency', not 'clock'"):
+        model.dial(speedup=1.5, by="clock")
     threads = torch.get_num_threads()
     fits = [
         {"threads": threads, "precision": "float32", "batch": 1, "error": 0.1,
          "factors": [0.0, 0.3, 0.0, 0.0, 20.0, 20.0]},
     ]  # fmt: skip
     model.folder = tmp_path
-    (tmp_path / FILE).write_text(json.dumps({"version": 1, "machine": {"processor": "x"}, "fits": fits}))
+    record = {"version": 1, "processor": processor(), "date": "2026-11-22", "fits": fits}
+    (tmp_path / FILE).write_text(json.dumps(record))
     by_macs = model.dial(speedup=1.3).point
     by_time = model.dial(speedup=1.3, by="latency").point
     assert sum(by_time.retention) < sum(by_macs.retention), "layers cost time whatever leaves"
@@ -162,7 +166,11 @@ def test_the_dial_uses_fitted_latencies(adjustable, tmp_path) -> None:
     model.folder = tmp_path
     with pytest.raises(PlanError, match=r"no latency was fitted for .* bfloat16, batch 1"):
         model.dial(speedup=1.3, by="latency")
+    (tmp_path / FILE).write_text(json.dumps(record | {"processor": "abacus"}))
+    with pytest.raises(PlanError, match=r"another machine \(abacus\); run lessen bench --fit here"):
+        model.dial(latency_ms=1)
     (tmp_path / FILE).write_text("{")
+    assert model.dial(max_drop=0.0).point.name == "full", "only a wish for time reads the latencies"
     with pytest.raises(lessen.LessenError, match=r"latency\.json: cannot be read"):
         model.dial(latency_ms=1)
 
@@ -171,4 +179,4 @@ def test_a_latency_file_refuses_what_it_does_not_know() -> None:
     from lessen.plan import parse
 
     with pytest.raises(PlanError, match="newer lessen"):
-        parse(LatencyModel, {"version": 2, "machine": {}, "fits": []}, "latency.json")
+        parse(LatencyModel, {"version": 2, "fits": []}, "latency.json")

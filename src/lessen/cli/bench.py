@@ -67,7 +67,7 @@ def command(
     from lessen.data.reading import read
     from lessen.hf import LessenForSequenceClassification
     from lessen.loading import load
-    from lessen.measure.machine import machine
+    from lessen.machine import machine
     from lessen.measure.side_by_side import Contestant, build_rivals, compare
     from lessen.runtime.text import encode
 
@@ -96,7 +96,8 @@ def command(
         raise InputError("give --point or --speedups, not both")
     points = [first.use(name).point for name in point] if point else list(first.points.values())
     points = points if dialled is None else list(dialled.values())
-    latencies = _fits(model, models, calibration, sizes, count, seconds, anew=fit)
+    if fit:
+        _fitted(model, models, calibration, sizes, count, seconds)
     contestant = Contestant(
         models=models,
         reference=first,
@@ -107,7 +108,7 @@ def command(
     )
     result = compare({model: contestant}, batch_sizes=sizes, thread_count=count, seconds=seconds)[model]
     if dialled is not None:
-        lines = _at_speedups(result, dialled, first, encoded, latencies)
+        lines = _at_speedups(result, dialled, first, encoded, _predictions(model, count))
         if as_json:
             emit({"rows": lines, "threads": count, "machine": machine()})
         else:
@@ -135,12 +136,7 @@ def _unseen(source: Any, folder: Path, rows: int) -> Any:
 
 def _dialled(model: Any, speedups: str) -> dict[float, Any]:
     """The Point of each speed-up asked for."""
-    try:
-        wanted = [float(each) for each in speedups.split(",")]
-    except ValueError:
-        wanted = []
-    if not wanted or min(wanted) < 1:
-        raise InputError(f"--speedups {speedups}: expected numbers of at least 1, such as 1,1.5,2,3,4.8")
+    wanted = numbers(speedups, "--speedups", float, "1,1.5,2,3,4.8")
     if model.config.retention_profile() is None:
         raise InputError(
             "--speedups: the model has no retention profile; compress it with --system latency-adjustable"
@@ -148,39 +144,26 @@ def _dialled(model: Any, speedups: str) -> dict[float, Any]:
     return {each: model.dial(speedup=each).point for each in wanted}
 
 
-def _fits(
-    name: str, models: Any, encoded: Any, sizes: list[int], count: int, seconds: float, *, anew: bool
-) -> dict[tuple[str, int], Any]:
-    """Fitted latencies by precision and batch size: those of the folder, or new ones that replace them."""
-    from lessen.artefact import write_json
-    from lessen.measure.latency_fit import fitted
-    from lessen.measure.machine import machine
-    from lessen.runtime.latency import FILE, LatencyModel, read_latency
+def _fitted(name: str, models: Any, encoded: Any, sizes: list[int], count: int, seconds: float) -> None:
+    from lessen.measure.latency_fit import fit_folder
 
     folder = Path(name)
-    kept = read_latency(folder) if folder.is_dir() else None
-    fits = {(fit.threads, fit.precision, fit.batch): fit for fit in kept.fits} if kept else {}
-    if anew:
-        if not folder.is_dir():
-            raise InputError(f"--fit: {name} is not a folder to keep the latencies in")
-        here = {key: str(value) for key, value in machine().items() if key in ("processor", "os", "date")}
-        if kept is not None and kept.machine["processor"] != here["processor"]:
-            fits = {}
-        for model in models.values():
-            for size in sizes:
-                one = fitted(
-                    model,
-                    encoded,
-                    batch=size,
-                    points=model.speeds(),
-                    thread_count=count,
-                    seconds=seconds,
-                )
-                fits[one.threads, one.precision, one.batch] = one
-                say(f"fitted {one.precision}, batch {one.batch}: within {percent(one.error)} % of every run")
-        record = LatencyModel(machine=here, fits=tuple(fits.values()))
-        write_json(folder / FILE, record.model_dump(mode="json"))
-    return {(fit.precision, fit.batch): fit for fit in fits.values() if fit.threads == count}
+    if not folder.is_dir():
+        raise InputError(f"--fit: {name} is not a folder to keep the latencies in")
+    ways: dict[str, Any] = {"batch_sizes": sizes, "thread_count": count, "seconds": seconds}
+    for fit in fit_folder(folder, list(models.values()), encoded, **ways):
+        say(f"fitted {fit.precision}, batch {fit.batch}: within {percent(fit.error)} % of every run")
+
+
+def _predictions(name: str, count: int) -> dict[tuple[str, int], Any]:
+    """Latencies fitted on this machine for these threads, by precision and batch size."""
+    from lessen.machine import processor
+    from lessen.runtime.latency_model import read_latency
+
+    kept = read_latency(Path(name)) if Path(name).is_dir() else None
+    if kept is None or kept.processor != processor():
+        return {}
+    return {(fit.precision, fit.batch): fit for fit in kept.fits if fit.threads == count}
 
 
 def _at_speedups(
@@ -188,7 +171,7 @@ def _at_speedups(
 ) -> list[dict[str, Any]]:
     """One line for each row of the comparison, with what was predicted."""
     from lessen.measure.evaluation import macs_ratio
-    from lessen.runtime.latency import predicted_ms
+    from lessen.runtime.latency_model import predicted_ms
 
     precisions = {kind: precision for precision, kind in KINDS.items()}
     lengths = [len(row.ids) for row in encoded]

@@ -177,16 +177,16 @@ def rival_kinds(against: str) -> list[str]:
     return kinds
 
 
-def numbers(text: str, option: str) -> list[int]:
-    """`1,8,32` as numbers.
+def numbers(text: str, option: str, kind: type = int, such_as: str = "1,8,32") -> list[Any]:
+    """`1,8,32` as numbers of a kind.
 
     Raises:
-        InputError: When it is something else.
+        InputError: When it is something else, or one of them is below 1.
     """
     try:
-        found = [int(part) for part in text.split(",")]
+        found = [kind(part) for part in text.split(",")]
     except ValueError:
         found = []
     if not found or min(found) < 1:
-        raise InputError(f"{option} {text}: expected sizes such as 1,8,32")
+        raise InputError(f"{option} {text}: expected numbers of at least 1, such as {such_as}")
     return found

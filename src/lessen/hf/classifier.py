@@ -20,7 +20,7 @@ from lessen.hf.shell import LessenPreTrainedModel, tokenizer_of
 from lessen.plan import Point, check_point
 from lessen.runtime.dial import bounded, by_layers, by_time, usual_tokens
 from lessen.runtime.engine import elimination_of, run
-from lessen.runtime.latency import LatencyModel, ms_cost, read_latency
+from lessen.runtime.latency_model import LatencyModel, ms_cost, read_latency
 from lessen.runtime.predict import Prediction, predict
 from lessen.runtime.retention import point_for, point_within
 from lessen.tokens.passes import Passes, all_stay
@@ -148,31 +148,35 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         given = {name: value for name, value in wishes.items() if value is not None}
         if len(given) != 1 or min(given.values()) < 0:
             raise PlanError("dial takes one of max_drop, speedup and latency_ms, and it cannot be negative")
+        if by not in ("macs", "latency"):
+            raise PlanError(f"by is 'macs' or 'latency', not {by!r}")
         points, steps = list(self.points.values()), self.config.steps()
         profile = self.config.retention_profile()
-        fits = None if profile is None or self.folder is None else read_latency(self.folder)
         if max_drop is not None:
             self.point = bounded(points, max_drop)
         elif speedup is not None and profile is not None:
-            cost = None if by == "macs" else self._latency_cost(fits)
+            cost = None if by == "macs" else self._latency_cost()
             self.point = point_for(self.transformer, profile, speedup, cost)
         elif speedup is not None:
             self.point = by_layers(self.transformer, points, steps, speedup)
-        elif profile is not None and fits is not None:
+        elif profile is not None and self._latencies() is not None:
             assert latency_ms is not None
-            cost, usual = self._latency_cost(fits), tokens or usual_tokens(steps)
+            cost, usual = self._latency_cost(), tokens or usual_tokens(steps)
             self.point = point_within(self.transformer, profile, latency_ms, usual, cost)
         else:
             assert latency_ms is not None
             self.point = by_time(self.transformer, points, steps, latency_ms, tokens or usual_tokens(steps))
         return self
 
-    def _latency_cost(self, fits: LatencyModel | None) -> Cost:
+    def _latencies(self) -> LatencyModel | None:
+        return None if self.folder is None else read_latency(self.folder)
+
+    def _latency_cost(self) -> Cost:
         """Milliseconds of a row alone in its batch, as fitted for the threads and precision used now."""
+        fits = self._latencies()
         if fits is None:
             raise PlanError("no latencies were fitted for this model; run lessen bench --fit on its folder")
-        precision = str(self.dtype).removeprefix("torch.")
-        return ms_cost(self.transformer, fits.fit_for(torch.get_num_threads(), precision, 1))
+        return ms_cost(self.transformer, fits.fit_for(torch.get_num_threads(), self.precision, 1))
 
     def _named(self, name: str) -> Point:
         points = self.config.choices()

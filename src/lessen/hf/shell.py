@@ -105,13 +105,23 @@ class LessenPreTrainedModel(PreTrainedModel):
             commit_description=commit_description,
         )
 
-    def speeds(self) -> list[Point]:
-        """Points at which tokens leave for some usual speed-ups; none without a retention profile."""
+    @property
+    def precision(self) -> str:
+        """Type of the weights: `float32`, `bfloat16`, ..."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def speeds(self) -> dict[float, Point]:
+        """Points at which tokens leave, for some usual speed-ups and the one trained at, ascending.
+
+        None without a retention profile.
+        """
         profile = self.config.retention_profile()
         if profile is None:
-            return []
-        most = 2 * (profile.trained_at or max(SPEEDUPS))
-        return reachable(self.transformer, profile, [each for each in SPEEDUPS if each <= most])
+            return {}
+        trained = profile.trained_at or 1.0
+        most = 2 * trained if trained > 1 else max(SPEEDUPS)
+        usual = {each for each in SPEEDUPS if each <= most} | ({trained} if trained > 1 else set())
+        return reachable(self.transformer, profile, sorted(usual))
 
     def measure_profile(
         self,

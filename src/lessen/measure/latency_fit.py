@@ -5,18 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from lessen.artefact import write_json
 from lessen.loading import Precision
+from lessen.machine import processor
 from lessen.measure.latency import Timing, interleaved, threads
 from lessen.model.rows import Rows
 from lessen.plan import FULL, Point
 from lessen.runtime.engine import run
-from lessen.runtime.latency import Fit, fit, terms_of
+from lessen.runtime.latency_model import FILE, Fit, LatencyModel, fit, read_latency, terms_of
 from lessen.runtime.text import Encoded, collate
 from lessen.tokens.elimination import fewest_left, left_after_layers
 
@@ -82,6 +86,50 @@ def fit_of(probes: Mapping[str, Probe], timings: Mapping[str, Timing], *, batch:
     )
 
 
+def fit_folder(
+    folder: Path,
+    models: Sequence[Any],
+    encoded: Sequence[Encoded],
+    *,
+    batch_sizes: Sequence[int],
+    thread_count: int,
+    seconds: float = 20.0,
+) -> list[Fit]:
+    """Fit models of one folder and keep the outcome there, beside earlier fits of this machine.
+
+    Args:
+        folder: Of the model; it gets a `latency.json`.
+        models: The model in each precision that matters.
+        encoded: Rows such as it will see.
+        batch_sizes: Rows given at once.
+        thread_count: Threads of the processor.
+        seconds: Time for each fit, about.
+
+    Returns:
+        The new fits.
+    """
+    kept = read_latency(folder)
+    fits = kept.fits if kept is not None and kept.processor == processor() else ()
+    table = {(fit.threads, fit.precision, fit.batch): fit for fit in fits}
+    new = [
+        fitted(
+            model,
+            encoded,
+            batch=batch,
+            points=list(model.speeds().values()),
+            thread_count=thread_count,
+            seconds=seconds,
+        )
+        for model in models
+        for batch in batch_sizes
+    ]
+    table |= {(fit.threads, fit.precision, fit.batch): fit for fit in new}
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    record = LatencyModel(processor=processor(), date=date, fits=tuple(table.values()))
+    write_json(folder / FILE, record.model_dump(mode="json"))
+    return new
+
+
 def fitted(
     model: Any,
     encoded: Sequence[Encoded],
@@ -104,4 +152,4 @@ def fitted(
     with threads(thread_count):
         probes = probes_of(model, encoded, batch, points)
         timings = interleaved({name: probe.run for name, probe in probes.items()}, seconds=seconds)
-        return fit_of(probes, timings, batch=batch, precision=str(model.dtype).removeprefix("torch."))
+        return fit_of(probes, timings, batch=batch, precision=model.precision)

@@ -119,9 +119,9 @@ class Outputs:
         Raises:
             PlanError: For a Point at which other numbers of tokens leave than in any of the settings.
         """
-        answers = [torch.from_numpy(answer).float() for answer in self.logits]
         places = {(setting.retention, setting.token_score): i for i, setting in enumerate(self.settings)}
         exits = len(task.layers)
+        answers: dict[int, list[torch.Tensor]] = {}
         steps = []
         for point in path:
             place = places.get((point.retention, point.token_score))
@@ -133,8 +133,9 @@ class Outputs:
             if point.exits is None:
                 steps.append(np.full(len(self), first + exits - 1))
                 continue
-            own = answers[first : first + exits]
-            steps.append(first + exit_of_every_row(point.exits, task.layers, own).numpy())
+            if first not in answers:
+                answers[first] = [torch.from_numpy(each).float() for each in self.at(place).logits]
+            steps.append(first + exit_of_every_row(point.exits, task.layers, answers[first]).numpy())
         return np.stack(steps, 1) if steps else np.empty((len(self), 0), dtype=np.int64)
 
     def cost_of(self, taken: NDArray[np.int64], task: Task) -> Array:

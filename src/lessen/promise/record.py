@@ -20,7 +20,7 @@ from lessen.certificate import (
 )
 from lessen.errors import ArtefactError
 from lessen.loading import Precision
-from lessen.measure.machine import versions
+from lessen.machine import versions
 from lessen.plan import Point, Promise
 from lessen.promise.calibrate import Loss, Rule, Verdict
 from lessen.promise.outputs import Outputs

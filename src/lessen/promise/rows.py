@@ -21,14 +21,14 @@ def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_ra
 
     A text that occurs more than once calibrates once: the tests need rows drawn independently.
     """
-    settings = settings_of(model.speeds())
+    settings = settings_of(model.speeds().values())
     return Kept(
         tune=outputs_of(model, tables["tune"], settings=settings),
         calibration=outputs_of(model, without_repeats(tables["calibration"]), settings=settings),
         seen=frozenset(row_key(text) for text in tables["train"].texts),
         criteria=tuple(criteria),
         label_range=label_range,
-        precision=cast(Precision, str(model.dtype).removeprefix("torch.")),
+        precision=cast(Precision, model.precision),
         subject="",
         pairs=isinstance(tables["train"].texts[0], tuple),
     )

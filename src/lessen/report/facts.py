@@ -183,7 +183,7 @@ def describe(
 def tokens_of(model: Any, rows: Outputs, task: Task) -> dict[str, Any] | None:
     """How tokens leave: shares left after each layer, quality as the dial turns; None if none do."""
     points = [point for point in model.points.values() if point.retention is not None]
-    dialled = model.speeds()
+    dialled = list(model.speeds().values())
     if not points and not dialled:
         return None
     curve = [spot_of(point, rows, task) for point in [FULL, *dialled]]
@@ -191,7 +191,6 @@ def tokens_of(model: Any, rows: Outputs, task: Task) -> dict[str, Any] | None:
     return {
         "left": {point.name: list(point.retention or ()) for point in [*points, *dialled]},
         "dial": [{"name": spot.name, "work": spot.work, "value": spot.value} for spot in curve],
-        "score": next((point.token_score for point in [*points, *dialled]), None),
         "trained_at": None if trained is None else trained.trained_at,
     }
 
@@ -203,12 +202,7 @@ def example_point(model: Any) -> Point:
     if own.retention is not None or not dialled:
         return own
     wanted = profile.trained_at or 2.0
-    return min(dialled, key=lambda point: abs(speedup_named(point) - wanted))
-
-
-def speedup_named(point: Point) -> float:
-    """The speed-up in the name of a dialled Point."""
-    return float(point.name.removeprefix("speedup-").removesuffix("x"))
+    return dialled[min(dialled, key=lambda speedup: abs(speedup - wanted))]
 
 
 def _audit(folder: Path, certificate: Certificate) -> dict[str, Any] | None:
@@ -326,7 +320,7 @@ def examples_of(
 
 def rows_of(model: Any, table: Table) -> Outputs:
     """The model's answers on the report's rows, labels numbered as the model's."""
-    settings = settings_of([*model.points.values(), *model.config.steps(), *model.speeds()])
+    settings = settings_of([*model.points.values(), *model.config.steps(), *model.speeds().values()])
     return outputs_of(model, table.with_labels_of(model.label_names), settings=settings)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lessen.data.table import Table
 from lessen.errors import InputError
-from lessen.measure.machine import machine
+from lessen.machine import machine
 from lessen.measure.side_by_side import Contestant, build_rivals, compare
 from lessen.plan import Point
 from lessen.promise.outputs import Outputs, task_of

@@ -7,8 +7,7 @@ They hold for one processor, number of threads, precision and number of rows (la
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,11 +15,14 @@ import numpy as np
 from pydantic import Field
 from scipy.optimize import nnls
 
-from lessen.errors import ArtefactError, PlanError
+from lessen.artefact import read_json
+from lessen.errors import PlanError
+from lessen.machine import processor
 from lessen.model.macs import layer_macs
 from lessen.model.transformer import Transformer
 from lessen.plan import Point, Size, Strict, parse
 from lessen.tokens.elimination import fewest_left, left_after_layers
+from lessen.tokens.profile import Cost
 
 FILE = "latency.json"
 
@@ -48,24 +50,35 @@ class Fit(Strict):
 
 
 class LatencyModel(Strict):
-    """`latency.json`: fits of one model on one machine."""
+    """`latency.json`: fits of one model on one machine.
+
+    Attributes:
+        processor: Of the machine.
+        date: Of the last fit, UTC.
+        fits: One for each way of running.
+    """
 
     version: Literal[1] = 1
-    machine: dict[str, str]
+    processor: str
+    date: str
     fits: Annotated[tuple[Fit, ...], Field(min_length=1)]
 
     def fit_for(self, threads: int, precision: str, batch: int) -> Fit:
-        """The fit for a way of running.
+        """The fit for a way of running on this machine.
 
         Raises:
             PlanError: When there is none; the message says how to make it.
         """
+        if self.processor != processor():
+            raise PlanError(
+                f"latencies were fitted on another machine ({self.processor}); run lessen bench --fit here"
+            )
         for fit in self.fits:
             if (fit.threads, fit.precision, fit.batch) == (threads, precision, batch):
                 return fit
         raise PlanError(
             f"no latency was fitted for {threads} threads, {precision}, batch {batch}; "
-            f"run lessen bench --fit with these"
+            "run lessen bench --fit with these"
         )
 
 
@@ -128,7 +141,7 @@ def predicted_ms(model: Transformer, fit: Fit, lengths: Sequence[int], point: Po
     return total / len(lengths)
 
 
-def ms_cost(model: Transformer, fit: Fit) -> Callable[[int, Sequence[int] | None], float]:
+def ms_cost(model: Transformer, fit: Fit) -> Cost:
     """Milliseconds per row in a batch of rows of one length: a cost that offline tuning can solve for."""
 
     def cost(tokens: int, left: Sequence[int] | None) -> float:
@@ -146,8 +159,4 @@ def read_latency(folder: Path) -> LatencyModel | None:
     place = folder / FILE
     if not place.exists():
         return None
-    try:
-        raw = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{place}: cannot be read ({error}); delete it or fit again") from None
-    return parse(LatencyModel, raw, str(place))
+    return parse(LatencyModel, read_json(place, "delete it or fit again"), str(place))

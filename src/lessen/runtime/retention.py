@@ -19,6 +19,9 @@ from lessen.tokens.score import SCORES, mean
 MASS = 0.6
 """Share of the attention whose holders a measured profile is made from; with a high one nearly all stay."""
 
+MOST = 0.98
+"""No measured share is above this: a share of 1 stays 1 whatever the scalar, and would cap the speed-up."""
+
 SPEEDUPS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 """Speed-ups that certificates choose from."""
 
@@ -57,8 +60,9 @@ def measured_profile(
         model(ids, rows, segments, None, watching)
         layers = torch.stack(watching.scores).cpu()
         found += [part.numpy() for part in layers.split(list(rows.lengths), dim=1)]
+    shares = shares_of_scores(found, mass, compound=compound).clip(max=MOST)
     return RetentionProfile(
-        base=tuple(float(share) for share in shares_of_scores(found, mass, compound=compound)),
+        base=tuple(float(share) for share in shares),
         score=score,
         lengths=typical([len(row.ids) for row in encoded]),
     )
@@ -103,9 +107,13 @@ def point_for(
     """
     if speedup <= 1:
         return FULL
+    return _dialled(f"speedup-{speedup:g}x", profile, alpha_for(model, profile, speedup, cost))
+
+
+def _dialled(name: str, profile: RetentionProfile, alpha: float) -> Point:
     return Point(
-        name=f"speedup-{speedup:g}x",
-        retention=retention_of(profile, alpha_for(model, profile, speedup, cost)),
+        name=name,
+        retention=retention_of(profile, alpha),
         token_score=profile.score,
         promise=Promise(rule="dial"),
     )
@@ -136,20 +144,15 @@ def point_within(
         raise PlanError(
             f"{latency_ms:g} ms cannot be kept: {tokens} tokens take {whole:.2f} ms whole, and {error}"
         ) from None
-    return Point(
-        name=f"latency-{latency_ms:g}ms",
-        retention=retention_of(profile, alpha),
-        token_score=profile.score,
-        promise=Promise(rule="dial"),
-    )
+    return _dialled(f"latency-{latency_ms:g}ms", profile, alpha)
 
 
-def reachable(model: Transformer, profile: RetentionProfile, speedups: Sequence[float]) -> list[Point]:
+def reachable(model: Transformer, profile: RetentionProfile, speedups: Sequence[float]) -> dict[float, Point]:
     """The Points for those of some speed-ups, ascending, that can be reached in MACs."""
-    points = []
+    points = {}
     for speedup in speedups:
         try:
-            points.append(point_for(model, profile, speedup))
+            points[speedup] = point_for(model, profile, speedup)
         except PlanError:
             break
     return points

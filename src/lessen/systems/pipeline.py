@@ -34,8 +34,8 @@ from lessen.promise.folder import FEWEST_ROWS, Asked, Calibration, calibrate_fol
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
 from lessen.runtime.text import encode
-from lessen.systems.elimination import TokenPlan, check_tokens, give_profile, passes_of
 from lessen.systems.system import System
+from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune
 from lessen.train.objectives import OBJECTIVES
 
@@ -102,7 +102,7 @@ def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: An
     """
     choices = {"criteria": system.criteria} | choices
     of_tokens = {key: recipe[key] for key in ("speedup", "wide") if key in recipe}
-    if of_tokens and not any(stage.speedup > 1 for stage in system.stages):
+    if (of_tokens or "tokens" in choices) and not any(stage.speedup > 1 for stage in system.stages):
         raise InputError(f"in {system.name} no tokens leave; use the system latency-adjustable")
     of_all = {key: value for key, value in recipe.items() if key not in of_tokens}
     stages = [

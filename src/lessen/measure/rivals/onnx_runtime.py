@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lessen.hf import LessenForSequenceClassification
-from lessen.measure.machine import instruction_sets
+from lessen.machine import instruction_sets
 from lessen.measure.rivals.batching import Padded, Rival
 from lessen.measure.rivals.dense import DenseTwin, dense_twin
 from lessen.measure.rivals.optional import optional, quietly
