@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt requirements-data.txt | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint format demo bench docs clean
+.PHONY: help setup test native-test lint format demo bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,16 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
+
+native-test: ## test the C++ kernels here, and those for ARM under qemu-user where it and a cross compiler are
+	cmake -S . -B build/native -DLESSEN_TESTS=ON
+	cmake --build build/native
+	build/native/kernels
+	@if command -v aarch64-linux-gnu-g++ qemu-aarch64-static >/dev/null; then \
+	  cmake -S . -B build/aarch64 -DLESSEN_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ && cmake --build build/aarch64 && \
+	  qemu-aarch64-static -L /usr/aarch64-linux-gnu build/aarch64/kernels; \
+	else echo "ARM not tested: apt-get install g++-aarch64-linux-gnu qemu-user-static"; fi
 
 lint: setup ## check style and types
 	$(BIN)/ruff check src tests benchmarks
@@ -47,4 +57,4 @@ docs: setup ## regenerate docs/cli.md and the JSON schemas
 	$(BIN)/python docs/generate.py
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build .cache .pytest_cache .mypy_cache .ruff_cache

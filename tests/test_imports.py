@@ -15,8 +15,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "certificate": {"errors", "plan", "artefact"},
     "card": {"errors", "artefact", "certificate"},
     "guarantee": set(),
-    "machine": set(),
-    "model": {"errors", "plan"},
+    "memory": set(),
+    "native": set(),
+    "machine": {"native"},
+    "model": {"errors", "plan", "native"},
     "config": {"errors", "plan", "model"},
     "saving": {"errors", "plan", "artefact", "certificate", "card"},
     "families": {"errors", "plan", "model"},
@@ -24,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tokens": {"errors", "plan", "model"},
     "data": {"errors", "builtin"},
     "runtime": {"errors", "plan", "artefact", "certificate", "machine", "model", "depth", "tokens", "data"},
-    "train": {"errors", "plan", "depth", "tokens", "data", "runtime"},
+    "train": {"errors", "plan", "memory", "depth", "tokens", "data", "runtime"},
     "hf": {
         "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",
     },
@@ -46,8 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "measure", "promise", "card",
     },
     "cli": {
-        "errors", "plan", "artefact", "certificate", "card", "machine", "model", "data", "runtime", "train",
-        "hf", "loading", "measure", "promise", "report", "systems",
+        "errors", "plan", "artefact", "certificate", "card", "machine", "memory", "native", "model",
+        "data", "runtime", "train", "hf", "loading", "measure", "promise", "report", "systems",
     },
 }  # fmt: skip
 """What each room may import, rooms in order; a new one is added here and in docs/architecture.md."""

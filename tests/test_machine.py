@@ -26,6 +26,7 @@ def test_record_is_complete_and_json() -> None:
             "cores",
             "cpu_quota",
             "instruction_sets",
+            "kernels",
             "memory_gib",
             "os",
             "python",

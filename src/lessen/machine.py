@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from lessen.native import native, why_not
+
 INSTRUCTION_SETS = (
     *("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_bf16", "amx_int8"),
@@ -30,15 +32,16 @@ def machine() -> dict[str, Any]:
 
     Returns:
         `processor`; `cores`, the physical cores this process may use; `cpu_quota`, the processor time it may
-        use per second if a container limits that, else None; `instruction_sets`; `memory_gib`; `os`;
-        `python`; `versions` of the installed packages that take part in a measurement; `date`, UTC in ISO
-        format.
+        use per second if a container limits that, else None; `instruction_sets`; `kernels`, the
+        instruction set our own use, or why there are none; `memory_gib`; `os`; `python`; `versions` of the
+        installed packages that take part in a measurement; `date`, UTC in ISO format.
     """
     return {
         "processor": processor(),
         "cores": cores(),
         "cpu_quota": cpu_quota(),
         "instruction_sets": list(instruction_sets()),
+        "kernels": kernels.isa if (kernels := native()) is not None else f"none: {why_not()}",
         "memory_gib": memory_gib(),
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

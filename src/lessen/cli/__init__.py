@@ -9,6 +9,7 @@ from importlib.metadata import version
 import typer
 
 from lessen.cli import bench, calibrate, compress, demo, evaluate, inspect, predict, report
+from lessen.memory import keep_freed_memory
 
 app = typer.Typer(
     name="lessen",
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    keep_freed_memory()
     sys.exit(_run(given, debug))
 
 

@@ -1,8 +1,8 @@
-"""The linear layer: one matrix, and in inference on a CPU a copy laid out as the processor wants it.
+"""The linear layer: one matrix, and in inference on a CPU whatever multiplies by it fastest.
 
-`torch.nn.functional.linear` hands MKL or oneDNN a plain matrix, which is laid out anew at every call; for a
-short input that is a large part of the time. Outside of training this layer keeps a laid-out copy: MKL's in
-float32 on Intel processors, oneDNN's own everywhere else.
+For a few tokens in float32 our own kernel reads the matrix as it is, once. For more, a laid-out copy is kept:
+`torch.nn.functional.linear` hands MKL or oneDNN a plain matrix, which is laid out anew at every call. The
+copy is MKL's in float32 on Intel processors, oneDNN's own everywhere else.
 
 oneDNN also compiles a kernel for every number of tokens it meets, which takes longer than using it. Ragged
 batches hardly ever have the same number twice, so products that go to oneDNN are rounded up to one of a few
@@ -23,8 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
+from lessen.native import native
+
 ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
 """Whether laid-out copies are kept; they double the layers' memory, which LESSEN_DISABLE_PACKING=1 saves."""
+
+FEW_TOKENS = 40
+"""Up to so many, our own float32 kernel is faster than MKL with its laid-out copy."""
 
 FEWEST_TOKENS = 4
 """Below this, a float32 matrix-vector product on the plain layout is as fast."""
@@ -44,10 +49,11 @@ Product = Callable[[Tensor, Tensor | None, str | None], Tensor]
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, with laid-out weights where gradients are off and the processor is a CPU.
+    """`nn.Linear`, faster where gradients are off and the processor is a CPU.
 
-    A change of the weights is noticed when autograd sees it (in-place under `no_grad`, `load_state_dict`) or
-    when they are replaced. A write through `weight.data` is seen by nobody: call `train()` and `eval()` then.
+    Where weights are laid out, a change of them is noticed when autograd sees it (in-place under `no_grad`,
+    `load_state_dict`) or when they are replaced. A write through `weight.data` is seen by nobody: call
+    `train()` and `eval()` then.
     """
 
     _product: Product | None = None
@@ -59,23 +65,33 @@ class Linear(nn.Linear):
 
     def activated(self, values: Tensor, activation: str | None) -> Tensor:
         """The same through the activation of this name, in one go where the product can apply it itself."""
-        if self._lays_out(values):
-            return self._laid_out()(values, self.bias, activation)
+        if self._infers(values):
+            kernels = native()
+            if kernels is not None and len(values) <= FEW_TOKENS and self.weight.dtype == torch.float32:
+                return _activate(kernels.linear(values, self.weight, self.bias), activation)
+            if self._lays_out(len(values)):
+                return self._laid_out()(values, self.bias, activation)
         if _goes_to_onednn(values, self.weight):
             result = rounded(values, lambda more: functional.linear(more, self.weight, self.bias))
         else:
             result = functional.linear(values, self.weight, self.bias)
         return _activate(result, activation)
 
-    def _lays_out(self, values: Tensor) -> bool:
+    def _infers(self, values: Tensor) -> bool:
+        """Whether torch's own product may be replaced: no gradients, on a CPU, in the weights' precision."""
         weight = self.weight
-        if torch.is_grad_enabled() or not ENABLED or weight.device.type != "cpu" or weight.numel() == 0:
+        if torch.is_grad_enabled() or weight.device.type != "cpu" or not weight.is_contiguous():
             return False
-        if values.dtype != weight.dtype or torch.is_autocast_enabled("cpu") or weight.is_inference():
+        if weight.numel() == 0 or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             return False
-        if weight.dtype == torch.float32:
-            return len(values) >= FEWEST_TOKENS and (mkl_packs() or onednn_packs())
-        return weight.dtype == torch.bfloat16 and onednn_packs()
+        return values.dtype == weight.dtype and not torch.is_autocast_enabled("cpu")
+
+    def _lays_out(self, tokens: int) -> bool:
+        if not ENABLED or self.weight.is_inference():
+            return False
+        if self.weight.dtype == torch.float32:
+            return tokens >= FEWEST_TOKENS and (mkl_packs() or onednn_packs())
+        return self.weight.dtype == torch.bfloat16 and onednn_packs()
 
     def _laid_out(self) -> Product:
         """The product with a laid-out copy, made anew whenever the weights have changed."""

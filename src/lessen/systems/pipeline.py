@@ -25,7 +25,7 @@ from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
 from lessen.depth.criteria import CRITERIA, criteria_for
-from lessen.errors import InputError
+from lessen.errors import InputError, PlanError
 from lessen.loading import load, with_exits
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
@@ -279,11 +279,19 @@ def _working_folder(plan: CompressionPlan, out: Path) -> Path:
     """The folder of the unfinished work, which must not be another plan's."""
     work = out.with_name(out.name + ".work")
     place = work / "plan.json"
-    if place.exists() and json.loads(place.read_text()) != plan.model_dump(mode="json"):
+    if place.exists() and not _says(place, plan):
         raise InputError(
             f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete it"
         )
     return work
+
+
+def _says(place: Path, plan: CompressionPlan) -> bool:
+    """Whether a file holds this plan, perhaps written before some fields with defaults were known."""
+    try:
+        return parse(CompressionPlan, json.loads(place.read_text(encoding="utf-8")), str(place)) == plan
+    except (PlanError, ValueError):
+        return False
 
 
 def _label_range(table: Table) -> float:

@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from lessen.data.table import Table
 from lessen.errors import InputError
+from lessen.memory import keep_freed_memory
 from lessen.plan import Size, Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
@@ -104,6 +105,7 @@ def fine_tune(
     model.objective = objective(recipe.objective, model.problem_type)
     model.equilibrium = recipe.equilibrium
     model.passes = passes or all_stay
+    keep_freed_memory()
     _set_trainable(model, all_of_it=recipe.train_backbone)
     if recipe.attention_dropout is not None:
         for layer in model.transformer.layers:

@@ -1,0 +1,43 @@
+/* The kernels of lessen, behind a C ABI: no Python, no torch. Matrices are row-major float32. */
+#ifndef LESSEN_H
+#define LESSEN_H
+
+#include <stdint.h>
+
+#define LESSEN_API __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Changes whenever a signature here does; the Python side refuses a library of another version. */
+#define LESSEN_ABI 1
+
+LESSEN_API int lessen_abi(void);
+
+/* The instruction set in use: "avx512", "avx2", "neon" or "scalar". */
+LESSEN_API const char *lessen_isa(void);
+
+/* Take a named instruction set instead of the best one. Returns 0, or 1 if this processor lacks it. */
+LESSEN_API int lessen_use_isa(const char *name);
+
+/* Run `task(data)` on so many threads at once and wait for them; OpenMP's GOMP_parallel is one. */
+typedef void (*lessen_fork)(void (*task)(void *), void *data, unsigned threads, unsigned flags);
+
+/* Whose threads to use, so that no second pool of them competes for the processor. NULL: the caller's only. */
+LESSEN_API void lessen_use_fork(lessen_fork fork);
+
+/* out[m][n] = values[m][k] . weight[n][k]^T + bias[n]; made for few rows, m up to about a hundred.
+ *
+ * k is at least 1; bias may be NULL. A row's result does not depend on m. At most `threads` threads work. */
+LESSEN_API void lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out,
+                                  int64_t m, int64_t n, int64_t k, int threads);
+
+/* Largest difference between lessen_linear_f32 and a plain loop over shapes that take every path. */
+LESSEN_API float lessen_self_check(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

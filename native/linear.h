@@ -1,0 +1,113 @@
+// A product of few rows with a matrix, written once for every instruction set.
+//
+// Weights stay in the row-major layout they were trained in: no copy, no reordering. With few rows the cost
+// is reading them, so they are read once: a panel of `V::columns` weight rows is multiplied with all rows,
+// three at a time, while the next panel is fetched. Sums run along k in vector lanes, in an order that
+// depends neither on the number of rows nor on the number of threads.
+#pragma once
+
+#include <cstdint>
+
+namespace lessen {
+
+struct Linear {
+    const float *values, *weight, *bias;
+    float *out;
+    int64_t m, n, k;
+};
+
+// Panels first..last of a product; `after` is the panel whose weights will be wanted next.
+using Panels = void (*)(const Linear &, int64_t first, int64_t last, int64_t after);
+
+struct Kernel {
+    const char *isa;
+    int columns;
+    Panels panels;
+};
+
+extern const Kernel avx512, avx2, neon, scalar;
+
+constexpr int ROWS = 3;             // rows multiplied at a time: with 8 columns, 24 sums stay in registers
+constexpr int64_t DEPTH = 1024;     // of k at a time: a panel of so much fits the first cache
+constexpr int64_t LINE = 16;        // numbers in a cache line
+constexpr int64_t STRETCH = 128;    // of k between two rounds of fetching
+
+// Not std::min: a shared inline function compiled for one instruction set may be linked into another's code.
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <class V, int R, int C, bool FETCH>
+inline void tile(const Linear &p, int64_t row, int64_t column, int64_t start, int64_t depth,
+                 const float *next, int from, int to) {
+    typename V::Register sums[R][C];
+    for (auto &line : sums)
+        for (auto &sum : line) sum = V::zero();
+    const float *values = p.values + row * p.k + start;
+    const float *weight = p.weight + column * p.k + start;
+    const int64_t whole = depth / V::lanes * V::lanes;
+    for (int64_t i = 0; i < whole; i += V::lanes) {
+        typename V::Register value[R];
+        for (int r = 0; r < R; r++) value[r] = V::load(values + r * p.k + i);
+        if (FETCH)
+            for (int c = from; c < to; c++) __builtin_prefetch(next + c * p.k + i, 0, 2);
+#pragma GCC unroll 8
+        for (int c = 0; c < C; c++) {
+            auto factor = V::load(weight + c * p.k + i);
+            V::hold(factor);  // or compilers load it again for every row
+            for (int r = 0; r < R; r++) sums[r][c] = V::add_product(value[r], factor, sums[r][c]);
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        float *out = p.out + (row + r) * p.n + column;
+        V::template finish<C>(sums[r], start ? out : p.bias ? p.bias + column : nullptr, out);
+        if (whole < depth)
+            for (int c = 0; c < C; c++)
+                for (int64_t i = whole; i < depth; i++) out[c] += values[r * p.k + i] * weight[c * p.k + i];
+    }
+}
+
+using Tile = void (*)(const Linear &, int64_t, int64_t, int64_t, int64_t, const float *, int, int);
+
+template <class V, int C, bool FETCH>
+inline Tile some(int64_t rows) {
+    return rows == 3 ? tile<V, 3, C, FETCH> : rows == 2 ? tile<V, 2, C, FETCH> : tile<V, 1, C, FETCH>;
+}
+
+// All rows with C weight rows, `depth` of k from `start`; meanwhile the C rows at `next` are fetched.
+template <class V, int C>
+inline void panel(const Linear &p, int64_t column, int64_t start, int64_t depth, const float *next) {
+    const int64_t tiles = (p.m + ROWS - 1) / ROWS;
+    int64_t row = 0;
+    for (int64_t t = 0; t < tiles; t++) {
+        const int64_t end = p.m * (t + 1) / tiles;
+        const int from = next ? static_cast<int>(C * t / tiles) : 0;
+        const int to = next ? static_cast<int>(C * (t + 1) / tiles) : 0;
+        const auto go = from < to ? some<V, C, true>(end - row) : some<V, C, false>(end - row);
+        go(p, row, column, start, depth, next, from, to);
+        row = end;
+    }
+}
+
+template <class V>
+void panels(const Linear &p, int64_t first, int64_t last, int64_t after) {
+    constexpr int C = V::columns;
+    const int64_t whole = p.n / C;
+    const int64_t blocks = (p.k + DEPTH - 1) / DEPTH;
+    const int64_t step = ((p.k + blocks - 1) / blocks + V::lanes - 1) / V::lanes * V::lanes;
+    for (int64_t start = 0; start < p.k; start += step) {
+        const int64_t depth = least(step, p.k - start);
+        const bool more = start + step < p.k;
+        for (int64_t each = first; each < last; each++) {
+            if (each >= whole) {  // the columns left over, one at a time
+                for (int64_t column = each * C; column < p.n; column++)
+                    panel<V, 1>(p, column, start, depth, nullptr);
+                continue;
+            }
+            int64_t follows = each + 1, at = start;
+            if (follows == last) follows = more ? first : after, at = more ? start + step : 0;
+            const float *next = follows < whole ? p.weight + follows * C * p.k + at : nullptr;
+            panel<V, C>(p, each * C, start, depth, next);
+        }
+    }
+}
+
+}  // namespace lessen

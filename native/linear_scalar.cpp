@@ -1,0 +1,24 @@
+#include "linear.h"
+
+namespace lessen {
+namespace {
+
+struct Scalar {
+    using Register = float;
+    static constexpr int lanes = 1, columns = 4;
+    static Register zero() { return 0.0f; }
+    static Register load(const float *from) { return *from; }
+    static void hold(Register &) {}
+    static Register add_product(Register a, Register b, Register sum) { return sum + a * b; }
+
+    template <int C>
+    static void finish(const Register *sums, const float *before, float *out) {
+        for (int c = 0; c < C; c++) out[c] = sums[c] + (before ? before[c] : 0.0f);
+    }
+};
+
+}  // namespace
+
+const Kernel scalar = {"scalar", Scalar::columns, panels<Scalar>};
+
+}  // namespace lessen

@@ -1,0 +1,9 @@
+"""Kernels in C++ (`native/` of the sources), loaded without torch or Python headers; optional everywhere.
+
+Where the library was not built, does not fit the processor or is switched off by LESSEN_DISABLE_NATIVE=1,
+`native()` is None and callers go on with torch.
+"""
+
+from lessen.native.library import Native, native, why_not
+
+__all__ = ["Native", "native", "why_not"]

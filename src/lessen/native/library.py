@@ -1,0 +1,111 @@
+"""The compiled library: found, checked against its reference, and called on torch tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sysconfig
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ABI = 1
+NAMES = ("liblessen.so", "liblessen.dylib")
+TOLERANCE = 1e-6
+"""What the self-check may differ by, per product summed."""
+
+
+class Native:
+    """The kernels; one object for a process.
+
+    Attributes:
+        isa: Instruction set in use, such as `avx512`.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.isa: str = library.lessen_isa().decode()
+        self._linear = library.lessen_linear_f32
+        self._threads = torch.get_num_threads
+
+    def linear(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`torch.nn.functional.linear` for few rows, on weights as they are.
+
+        Args:
+            values: `[tokens, in_features]`, float32 on the CPU.
+            weight: `[out_features, in_features]`, float32, contiguous.
+            bias: `[out_features]`, float32, contiguous.
+        """
+        values = values.contiguous()
+        rows, depth = values.shape
+        result = values.new_empty(rows, len(weight))
+        self._linear(
+            values.data_ptr(),
+            weight.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            result.data_ptr(),
+            rows,
+            len(weight),
+            depth,
+            self._threads(),
+        )
+        return result
+
+
+def native() -> Native | None:
+    """The kernels, or None."""
+    return _loaded()[0]
+
+
+def why_not() -> str | None:
+    """Why `native()` is None, in a few words."""
+    return _loaded()[1]
+
+
+@cache
+def _loaded() -> tuple[Native | None, str | None]:
+    if os.environ.get("LESSEN_DISABLE_NATIVE") == "1":
+        return None, "switched off by LESSEN_DISABLE_NATIVE=1"
+    place = _place()
+    if place is None:
+        return None, "not built: install lessen where a C++ compiler is"
+    try:
+        library = _declared(ctypes.CDLL(str(place)))
+    except (OSError, AttributeError) as error:
+        return None, f"{place} cannot be loaded: {error}"
+    if library.lessen_abi() != ABI:
+        return None, f"{place} is of another version: install lessen again"
+    wanted = os.environ.get("LESSEN_ISA")
+    if wanted and library.lessen_use_isa(wanted.encode()):
+        return None, f"LESSEN_ISA={wanted}: not on this processor"
+    library.lessen_use_fork(_fork())
+    if not library.lessen_self_check() <= TOLERANCE:
+        return None, f"{place} computes wrong results on this processor"
+    return Native(library), None
+
+
+def _place() -> Path | None:
+    """Beside this file; an editable install has it where other packages are."""
+    folders = (Path(__file__).parent, Path(sysconfig.get_path("platlib")) / "lessen" / "native")
+    places = (folder / name for folder in folders for name in NAMES)
+    return next((place for place in places if place.exists()), None)
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    library.lessen_isa.restype = ctypes.c_char_p
+    library.lessen_use_isa.argtypes = [ctypes.c_char_p]
+    library.lessen_use_fork.argtypes = [ctypes.c_void_p]
+    library.lessen_use_fork.restype = None
+    library.lessen_self_check.restype = ctypes.c_float
+    library.lessen_linear_f32.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
+    library.lessen_linear_f32.restype = None
+    return library
+
+
+def _fork() -> ctypes.c_void_p | None:
+    """OpenMP's entry point in torch's own runtime, so that both share threads; None where it has none."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
+    except AttributeError:
+        return None
