@@ -51,6 +51,10 @@ bench: setup ## all figures of the README, in hours; LESSEN_DATA names the folde
 	$(BIN)/python benchmarks/sst2_exits.py
 	$(BIN)/python benchmarks/promise.py
 	$(BIN)/python benchmarks/exit_latency.py
+	$(BIN)/python benchmarks/token_quality.py
+	$(BIN)/python benchmarks/token_ablation.py
+	$(BIN)/python benchmarks/token_points.py
+	$(BIN)/python benchmarks/token_speed.py
 	$(BIN)/python benchmarks/tables.py
 
 docs: setup ## regenerate docs/cli.md and the JSON schemas

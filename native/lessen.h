@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 1
+#define LESSEN_ABI 2
 
 LESSEN_API int lessen_abi(void);
 
@@ -33,7 +33,14 @@ LESSEN_API void lessen_use_fork(lessen_fork fork);
 LESSEN_API void lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out,
                                   int64_t m, int64_t n, int64_t k, int threads);
 
-/* Largest difference between lessen_linear_f32 and a plain loop over shapes that take every path. */
+/* Attention of rows of different lengths, each to itself: softmax(q k^T / sqrt(dim)) v.
+ *
+ * qkv is [tokens][3][heads][dim], rows one after the other; out is [tokens][heads][dim]. received is [tokens] or
+ * NULL: the mean over heads and queries of the probability each token gets. A row's result depends on it alone. */
+LESSEN_API void lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads,
+                                     int64_t dim, float *out, float *received, int threads);
+
+/* Largest difference between the kernels and plain loops, over shapes that take every path. */
 LESSEN_API float lessen_self_check(void);
 
 #ifdef __cplusplus

@@ -6,34 +6,14 @@
 // depends neither on the number of rows nor on the number of threads.
 #pragma once
 
-#include <cstdint>
+#include "kernels.h"
 
 namespace lessen {
-
-struct Linear {
-    const float *values, *weight, *bias;
-    float *out;
-    int64_t m, n, k;
-};
-
-// Panels first..last of a product; `after` is the panel whose weights will be wanted next.
-using Panels = void (*)(const Linear &, int64_t first, int64_t last, int64_t after);
-
-struct Kernel {
-    const char *isa;
-    int columns;
-    Panels panels;
-};
-
-extern const Kernel avx512, avx2, neon, scalar;
 
 constexpr int ROWS = 3;             // rows multiplied at a time: with 8 columns, 24 sums stay in registers
 constexpr int64_t DEPTH = 1024;     // of k at a time: a panel of so much fits the first cache
 constexpr int64_t LINE = 16;        // numbers in a cache line
 constexpr int64_t STRETCH = 128;    // of k between two rounds of fetching
-
-// Not std::min: a shared inline function compiled for one instruction set may be linked into another's code.
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <class V, int R, int C, bool FETCH>
 inline void tile(const Linear &p, int64_t row, int64_t column, int64_t start, int64_t depth,

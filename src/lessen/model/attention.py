@@ -15,9 +15,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lessen.model.linear import Linear
 from lessen.model.rows import Group, Rows
+from lessen.native import native_for
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
 """`score(probabilities [rows, heads, queries, keys], real [rows, keys] or None)` to `[rows, keys]`."""
+
+LONG = 192
+"""Tokens from which on torch's fused attention of rows of equal length beats our own kernel."""
 
 
 def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
@@ -34,6 +38,8 @@ def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: floa
     """
     if torch.is_grad_enabled() or qkv.is_cuda:
         return _attend_padded(qkv, rows, bias, dropout)
+    if bias is None and rows.lengths[-1] < LONG and (kernels := native_for(qkv)) is not None:
+        return kernels.attention(qkv, rows.lengths)[0]
     return _attend_by_length(qkv, rows, bias)
 
 
@@ -62,6 +68,10 @@ def attend_scored(
             scores = score(weights.detach(), rows.real)
         context = torch.dropout(weights.to(qkv.dtype), dropout, dropout > 0) @ value
         return rows.unpad(context.transpose(1, 2)), rows.unpad(scores)
+    if score is received and bias is None and (kernels := native_for(qkv)) is not None:
+        context, gets = kernels.attention(qkv, rows.lengths, received=True)
+        assert gets is not None
+        return context, gets
     contexts, found = [], []
     for group in rows.groups:
         query, key, value = group.view(qkv).permute(2, 0, 3, 1, 4).unbind(0)
@@ -71,6 +81,30 @@ def attend_scored(
     if len(contexts) == 1:
         return contexts[0], found[0]
     return torch.cat(contexts), torch.cat(found)
+
+
+def received(probabilities: Tensor, real: Tensor | None) -> Tensor:
+    """What each token gets as a key: the mean over heads and real queries. Our kernel counts it on the way.
+
+    Args:
+        probabilities: Before dropout, `[rows, heads, queries, keys]`, float32 or wider.
+        real: Which places hold a token, `[rows, keys]`; None: all.
+
+    Returns:
+        `[rows, keys]`, which sums to 1.
+    """
+    if real is None:
+        return probabilities.mean((1, 2))
+    return over_queries(probabilities.mean(1), real)
+
+
+def over_queries(given: Tensor, real: Tensor | None) -> Tensor:
+    """The mean over real queries of `[rows, ..., queries, keys]`."""
+    if real is None:
+        return given.mean(-2)
+    weight = real.to(given.dtype) / real.sum(-1, keepdim=True)
+    shape = (len(real), *(1,) * (given.dim() - 3), 1, real.shape[-1])
+    return (weight.view(shape) @ given).squeeze(-2)
 
 
 def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:

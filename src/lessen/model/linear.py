@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-from lessen.native import native
+from lessen.native import native_for, recorded
 
 ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
 """Whether laid-out copies are kept; they double the layers' memory, which LESSEN_DISABLE_PACKING=1 saves."""
@@ -65,33 +65,28 @@ class Linear(nn.Linear):
 
     def activated(self, values: Tensor, activation: str | None) -> Tensor:
         """The same through the activation of this name, in one go where the product can apply it itself."""
-        if self._infers(values):
-            kernels = native()
-            if kernels is not None and len(values) <= FEW_TOKENS and self.weight.dtype == torch.float32:
-                return _activate(kernels.linear(values, self.weight, self.bias), activation)
-            if self._lays_out(len(values)):
-                return self._laid_out()(values, self.bias, activation)
+        kernels = native_for(values) if len(values) <= FEW_TOKENS else None
+        if kernels is not None and _is_plain(self.weight):
+            return _activate(kernels.linear(values, self.weight, self.bias), activation)
+        if self._lays_out(values):
+            return self._laid_out()(values, self.bias, activation)
         if _goes_to_onednn(values, self.weight):
             result = rounded(values, lambda more: functional.linear(more, self.weight, self.bias))
         else:
             result = functional.linear(values, self.weight, self.bias)
         return _activate(result, activation)
 
-    def _infers(self, values: Tensor) -> bool:
-        """Whether torch's own product may be replaced: no gradients, on a CPU, in the weights' precision."""
+    def _lays_out(self, values: Tensor) -> bool:
         weight = self.weight
-        if torch.is_grad_enabled() or weight.device.type != "cpu" or not weight.is_contiguous():
+        if torch.is_grad_enabled() or not ENABLED or weight.device.type != "cpu" or weight.numel() == 0:
             return False
-        if weight.numel() == 0 or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if recorded():
             return False
-        return values.dtype == weight.dtype and not torch.is_autocast_enabled("cpu")
-
-    def _lays_out(self, tokens: int) -> bool:
-        if not ENABLED or self.weight.is_inference():
+        if values.dtype != weight.dtype or torch.is_autocast_enabled("cpu") or weight.is_inference():
             return False
-        if self.weight.dtype == torch.float32:
-            return tokens >= FEWEST_TOKENS and (mkl_packs() or onednn_packs())
-        return self.weight.dtype == torch.bfloat16 and onednn_packs()
+        if weight.dtype == torch.float32:
+            return len(values) >= FEWEST_TOKENS and (mkl_packs() or onednn_packs())
+        return weight.dtype == torch.bfloat16 and onednn_packs()
 
     def _laid_out(self) -> Product:
         """The product with a laid-out copy, made anew whenever the weights have changed."""
@@ -139,6 +134,10 @@ def round_tokens(tokens: int) -> int:
         return tokens
     step = 1 << (tokens.bit_length() - 5)
     return -(-tokens // step) * step
+
+
+def _is_plain(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.is_contiguous() and weight.numel() > 0
 
 
 def _goes_to_onednn(values: Tensor, weight: Tensor) -> bool:

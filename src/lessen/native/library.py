@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sysconfig
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-ABI = 1
+ABI = 2
 NAMES = ("liblessen.so", "liblessen.dylib")
 TOLERANCE = 1e-6
 """What the self-check may differ by, per product summed."""
@@ -27,6 +28,7 @@ class Native:
     def __init__(self, library: ctypes.CDLL) -> None:
         self.isa: str = library.lessen_isa().decode()
         self._linear = library.lessen_linear_f32
+        self._attention = library.lessen_attention_f32
         self._threads = torch.get_num_threads
 
     def linear(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -52,10 +54,54 @@ class Native:
         )
         return result
 
+    def attention(
+        self, qkv: Tensor, lengths: Sequence[int], *, received: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention of rows of different lengths, each to itself.
+
+        Args:
+            qkv: Queries, keys and values, `[tokens, 3, heads, head_dim]`, float32 on the CPU.
+            lengths: Tokens of each row.
+            received: Whether to count what each token gets, mean over heads and queries.
+
+        Returns:
+            Context `[tokens, heads, head_dim]`, and `[tokens]` if asked for.
+        """
+        qkv = qkv.contiguous()
+        tokens, _, heads, dim = qkv.shape
+        context = qkv.new_empty(tokens, heads, dim)
+        gets = qkv.new_empty(tokens) if received else None
+        self._attention(
+            qkv.data_ptr(),
+            (ctypes.c_int64 * len(lengths))(*lengths),
+            len(lengths),
+            heads,
+            dim,
+            context.data_ptr(),
+            None if gets is None else gets.data_ptr(),
+            self._threads(),
+        )
+        return context, gets
+
 
 def native() -> Native | None:
     """The kernels, or None."""
     return _loaded()[0]
+
+
+def native_for(values: Tensor) -> Native | None:
+    """The kernels if they may stand in for torch's operators on such values, else None.
+
+    They do in float32 on a CPU, outside of training, autocast, compilation and tracing.
+    """
+    if values.dtype != torch.float32 or values.device.type != "cpu" or torch.is_grad_enabled():
+        return None
+    return None if torch.is_autocast_enabled("cpu") or recorded() else native()
+
+
+def recorded() -> bool:
+    """Whether torch is compiling or tracing, and so must see its own operators only."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def why_not() -> str | None:
@@ -100,6 +146,15 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.lessen_self_check.restype = ctypes.c_float
     library.lessen_linear_f32.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
     library.lessen_linear_f32.restype = None
+    library.lessen_attention_f32.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        *([ctypes.c_int64] * 3),
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int,
+    ]
+    library.lessen_attention_f32.restype = None
     return library
 
 

@@ -14,7 +14,7 @@ from lessen.plan import FULL, Point, Promise, RetentionProfile, TokenScore
 from lessen.runtime.text import Encoded, batches, collate
 from lessen.tokens.elimination import Watching, fewest_left
 from lessen.tokens.profile import Cost, retention_of, shares_of_scores, solve
-from lessen.tokens.score import SCORES, mean
+from lessen.tokens.score import SCORES
 
 MASS = 0.6
 """Share of the attention whose holders a measured profile is made from; with a high one nearly all stay."""
@@ -56,7 +56,7 @@ def measured_profile(
     found = []
     for batch in batches(encoded, batch_size):
         ids, rows, segments = collate([encoded[i] for i in batch], device)
-        watching = Watching(SCORES.get(score, mean))
+        watching = Watching(SCORES.get(score, SCORES["mean"]))
         model(ids, rows, segments, None, watching)
         layers = torch.stack(watching.scores).cpu()
         found += [part.numpy() for part in layers.split(list(rows.lengths), dim=1)]

@@ -18,7 +18,7 @@ from lessen.model.attention import Score
 from lessen.model.block import Keep
 from lessen.model.rows import Rows
 from lessen.plan import Shape
-from lessen.tokens.score import SCORES, mean
+from lessen.tokens.score import SCORES
 
 
 def count_left(retention: float, full: int, now: int, fewest: int = 1) -> int:
@@ -160,7 +160,7 @@ class Watching:
         scores: Of each layer so far, `[tokens]`.
     """
 
-    def __init__(self, score: Score = mean) -> None:
+    def __init__(self, score: Score = SCORES["mean"]) -> None:
         self.score = score
         self.scores: list[Tensor] = []
 
@@ -194,7 +194,7 @@ class _Layer:
     @property
     def score(self) -> Score | None:
         name = self.elimination.name
-        return mean if name == "cumulative" else SCORES.get(name)
+        return SCORES.get("mean" if name == "cumulative" else name)
 
     def __call__(self, scores: Tensor | None, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
         judged = self.elimination.judge(scores, self.layer, rows)

@@ -1,8 +1,9 @@
 """How much of the attention each token gets: what decides which tokens may leave.
 
-Attention Context Contribution (ACC): the mean over heads and real queries of the probabilities a token gets
-as a key. The name is the paper's, the formula our reconstruction (latency-adjustable page, 1.2). Scores of a
-row depend on that row alone; under `mean`, `last_query` and `window` they sum to 1.
+Attention Context Contribution (ACC), here `mean`: the mean over heads and real queries of the probabilities a
+token gets as a key. It is computed where attention is (`model/attention.py`, `received`). The name is the
+paper's, the formula our reconstruction (latency-adjustable page, 1.2). Scores of a row depend on that row
+alone; under `mean`, `last_query` and `window` they sum to 1.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lessen.model.attention import Score
+from lessen.model.attention import Score, over_queries, received
 
 WINDOW = 8
 """Queries that `window` listens to, the last ones of a row."""
 
 
-def mean(probabilities: Tensor, real: Tensor | None) -> Tensor:
-    """ACC: the mean over heads and real queries.
+def offdiag(probabilities: Tensor, real: Tensor | None) -> Tensor:
+    """What a token gets without what it gives itself (PoWER-BERT).
 
     Args:
         probabilities: Before dropout, `[rows, heads, queries, keys]`, float32 or wider.
@@ -26,20 +27,13 @@ def mean(probabilities: Tensor, real: Tensor | None) -> Tensor:
     Returns:
         `[rows, keys]`; as is that of the functions below.
     """
-    if real is None:
-        return probabilities.mean((1, 2))
-    return _over_queries(probabilities.mean(1), real)
-
-
-def offdiag(probabilities: Tensor, real: Tensor | None) -> Tensor:
-    """The same without what a token gives itself (PoWER-BERT)."""
     given = probabilities.mean(1)
-    return _over_queries(given - torch.diag_embed(given.diagonal(dim1=-2, dim2=-1)), real)
+    return over_queries(given - torch.diag_embed(given.diagonal(dim1=-2, dim2=-1)), real)
 
 
 def max_head(probabilities: Tensor, real: Tensor | None) -> Tensor:
     """The mean over real queries of the head that gives most."""
-    return _over_queries(probabilities, real).amax(1)
+    return over_queries(probabilities, real).amax(1)
 
 
 def last_query(probabilities: Tensor, real: Tensor | None) -> Tensor:
@@ -57,16 +51,7 @@ def causal_norm(probabilities: Tensor, real: Tensor | None) -> Tensor:
     queries = probabilities.shape[-2]
     count = torch.full((1,), queries, device=probabilities.device) if real is None else real.sum(-1)
     seen_by = (count[:, None] - torch.arange(queries, device=probabilities.device)).clamp(min=1)
-    return mean(probabilities, real) * count[:, None] / seen_by
-
-
-def _over_queries(given: Tensor, real: Tensor | None) -> Tensor:
-    """The mean over real queries of `[rows, ..., queries, keys]`."""
-    if real is None:
-        return given.mean(-2)
-    weight = real.to(given.dtype) / real.sum(-1, keepdim=True)
-    shape = (len(real), *(1,) * (given.dim() - 3), 1, real.shape[-1])
-    return (weight.view(shape) @ given).squeeze(-2)
+    return received(probabilities, real) * count[:, None] / seen_by
 
 
 def _last_queries(probabilities: Tensor, real: Tensor | None, count: int) -> Tensor:
@@ -75,11 +60,11 @@ def _last_queries(probabilities: Tensor, real: Tensor | None, count: int) -> Ten
         return given[:, -count:].mean(1)
     length = real.sum(-1, keepdim=True)
     place = torch.arange(real.shape[-1], device=real.device)
-    return _over_queries(given, real & (place >= length - count))
+    return over_queries(given, real & (place >= length - count))
 
 
 SCORES: dict[str, Score] = {
-    "mean": mean,
+    "mean": received,
     "offdiag": offdiag,
     "max_head": max_head,
     "last_query": last_query,

@@ -1,3 +1,4 @@
+#include "attention.h"
 #include "linear.h"
 
 #include <immintrin.h>
@@ -7,9 +8,19 @@ namespace {
 
 struct Avx2 {
     using Register = __m256;
-    static constexpr int lanes = 8, columns = 4;
+    static constexpr int lanes = 8, columns = 4, groups = 2;
     static Register zero() { return _mm256_setzero_ps(); }
     static Register load(const float *from) { return _mm256_loadu_ps(from); }
+    static Register broadcast(float value) { return _mm256_set1_ps(value); }
+    static void store(float *to, Register value) { _mm256_storeu_ps(to, value); }
+    static Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
+    static Register larger(Register a, Register b) { return _mm256_max_ps(a, b); }
+    static Register multiply(Register a, Register b) { return _mm256_mul_ps(a, b); }
+    static float total(Register sums) {
+        float sum;
+        finish<1>(&sums, nullptr, &sum);
+        return sum;
+    }
     static void hold(Register &value) { asm("" : "+x"(value)); }
     static Register add_product(Register a, Register b, Register sum) { return _mm256_fmadd_ps(a, b, sum); }
 
@@ -31,6 +42,6 @@ struct Avx2 {
 
 }  // namespace
 
-const Kernel avx2 = {"avx2", Avx2::columns, panels<Avx2>};
+const Kernel avx2 = {"avx2", Avx2::columns, panels<Avx2>, attend<Avx2>, attention_space<Avx2>};
 
 }  // namespace lessen

@@ -1,3 +1,4 @@
+#include "attention.h"
 #include "linear.h"
 
 #include <immintrin.h>
@@ -7,9 +8,15 @@ namespace {
 
 struct Avx512 {
     using Register = __m512;
-    static constexpr int lanes = 16, columns = 8;
+    static constexpr int lanes = 16, columns = 8, groups = 4;
     static Register zero() { return _mm512_setzero_ps(); }
     static Register load(const float *from) { return _mm512_loadu_ps(from); }
+    static Register broadcast(float value) { return _mm512_set1_ps(value); }
+    static void store(float *to, Register value) { _mm512_storeu_ps(to, value); }
+    static Register add(Register a, Register b) { return _mm512_add_ps(a, b); }
+    static Register larger(Register a, Register b) { return _mm512_max_ps(a, b); }
+    static Register multiply(Register a, Register b) { return _mm512_mul_ps(a, b); }
+    static float total(Register sums) { return _mm512_reduce_add_ps(sums); }
     static void hold(Register &value) { asm("" : "+v"(value)); }
     static Register add_product(Register a, Register b, Register sum) { return _mm512_fmadd_ps(a, b, sum); }
 
@@ -43,6 +50,6 @@ struct Avx512 {
 
 }  // namespace
 
-const Kernel avx512 = {"avx512", Avx512::columns, panels<Avx512>};
+const Kernel avx512 = {"avx512", Avx512::columns, panels<Avx512>, attend<Avx512>, attention_space<Avx512>};
 
 }  // namespace lessen

@@ -1,0 +1,82 @@
+"""The compiled attention: equal to the definition, what it counts equal to ACC, whatever the lengths."""
+
+import pytest
+import torch
+
+from lessen.model.attention import LONG, attend, attend_reference, attend_scored, received
+from lessen.model.rows import pack
+from lessen.native import library, native, why_not
+from lessen.tokens.score import SCORES
+
+kernels = native()
+pytestmark = pytest.mark.skipif(kernels is None, reason=f"no kernels: {why_not()}")
+
+LENGTHS = [[1], [2], [31], [1, 1, 3, 200], [5] * 9, list(range(1, 40, 3)), [512]]
+
+
+def batch(lengths, heads=3, dim=32, seed=0):
+    _, rows = pack([torch.zeros(length, dtype=torch.long) for length in lengths])
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(sum(lengths), 3, heads, dim, generator=generator), rows
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("dim", [1, 7, 32, 64, 100])
+def test_equals_the_definition(lengths, dim):
+    qkv, rows = batch(lengths, dim=dim)
+    context, gets = kernels.attention(qkv, rows.lengths, received=True)
+    torch.testing.assert_close(context, attend_reference(qkv, rows), rtol=1e-5, atol=2e-6)
+    start = 0
+    for length in rows.lengths:
+        query, key, _ = qkv[start : start + length].permute(1, 2, 0, 3).double()
+        weights = (query @ key.transpose(-1, -2) / dim**0.5).softmax(-1)
+        expected = received(weights[None], None)[0]
+        torch.testing.assert_close(gets[start : start + length].double(), expected, rtol=1e-4, atol=1e-7)
+        start += length
+
+
+def test_a_row_is_the_same_alone_and_in_a_batch():
+    qkv, rows = batch([3, 17, 17, 130])
+    together, gets = kernels.attention(qkv, rows.lengths, received=True)
+    start = 0
+    for length in rows.lengths:
+        part = slice(start, start + length)
+        alone, gets_alone = kernels.attention(qkv[part], [length], received=True)
+        assert torch.equal(alone, together[part])
+        assert torch.equal(gets_alone, gets[part])
+        start += length
+
+
+@pytest.mark.parametrize("shift", [-3000.0, 0.0, 3000.0])
+def test_extreme_scores_stay_finite(shift):
+    qkv, rows = batch([5, 21])
+    qkv[:, 1] = qkv[:, 1] + shift
+    qkv[:, 0] = qkv[:, 0].abs()
+    context = kernels.attention(qkv, rows.lengths)[0]
+    assert context.isfinite().all()
+    torch.testing.assert_close(context, attend_reference(qkv.double(), rows).float(), rtol=1e-2, atol=1e-2)
+
+
+def test_who_computes_what(monkeypatch):
+    calls = []
+
+    class Counting:
+        def attention(self, qkv, lengths, received=False):
+            calls.append(received)
+            return kernels.attention(qkv, lengths, received=received)
+
+    monkeypatch.setattr(library, "native", Counting)
+    qkv, rows = batch([3, 20])
+    attend(qkv, rows)  # gradients are on
+    with torch.no_grad():
+        attend(qkv, rows, torch.zeros(3, 20, 20))  # a bias
+        attend(qkv.bfloat16(), rows)
+        attend(*batch([LONG]))
+        attend_scored(qkv, rows, SCORES["offdiag"])
+        assert calls == []
+        attend(qkv, rows)
+        found = attend_scored(qkv, rows, SCORES["mean"])
+        assert calls == [False, True]
+        monkeypatch.setattr(library, "native", lambda: None)
+        for one, other in zip(found, attend_scored(qkv, rows, SCORES["mean"]), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
