@@ -1,3 +1,4 @@
+// The kernels for x86 with AVX2 and FMA: 8 numbers in a register, 16 registers.
 #include "attention.h"
 #include "linear.h"
 

@@ -10,10 +10,8 @@
 
 namespace lessen {
 
-constexpr int ROWS = 3;             // rows multiplied at a time: with 8 columns, 24 sums stay in registers
-constexpr int64_t DEPTH = 1024;     // of k at a time: a panel of so much fits the first cache
-constexpr int64_t LINE = 16;        // numbers in a cache line
-constexpr int64_t STRETCH = 128;    // of k between two rounds of fetching
+constexpr int ROWS = 3;          // rows multiplied at a time: with 8 columns, 24 sums stay in registers
+constexpr int64_t DEPTH = 1024;  // of k at a time: a panel of so much fits the first cache
 
 template <class V, int R, int C, bool FETCH>
 inline void tile(const Linear &p, int64_t row, int64_t column, int64_t start, int64_t depth,

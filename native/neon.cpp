@@ -1,3 +1,4 @@
+// The kernels for ARM with NEON: 4 numbers in a register, 32 registers.
 #include "attention.h"
 #include "linear.h"
 

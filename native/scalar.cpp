@@ -1,3 +1,4 @@
+// The kernels for any processor: a "register" is one number. The reference the others are checked against.
 #include "attention.h"
 #include "linear.h"
 
