@@ -102,6 +102,21 @@ def test_unfinished_work_of_another_plan_is_not_mixed_in(
     assert "holds the unfinished work of another plan" in err
 
 
+def test_unfinished_work_from_before_a_field_was_known_goes_on(
+    tiny_checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m"
+    options = ("compress", tiny_checkpoint, "--data", data, "--out", out, "--epochs", "1")
+    assert run(*options)[0] == 0
+    plan = json.loads((out / "plan.json").read_text())
+    del plan["stages"][0]["wide"]
+    work = tmp_path / "again.work"
+    work.mkdir()
+    (work / "plan.json").write_text(json.dumps(plan))
+    code, _, err = run(*options[:4], "--out", tmp_path / "again", "--epochs", "1")
+    assert code == 0, err
+
+
 def test_a_run_that_is_refused_leaves_nothing_behind(data: Path, tmp_path: Path) -> None:
     code, _, err = run("compress", tmp_path / "nowhere", "--data", data, "--out", tmp_path / "m")
     assert code == 2

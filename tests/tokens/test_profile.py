@@ -98,10 +98,10 @@ def test_the_pages_golden_macs() -> None:
 def test_shares_from_scores() -> None:
     """Two rows of five tokens: beside [CLS], one token has half of the rest in layer 1 and all of it in 2."""
     row = [[0.5, 0.25, 0.15, 0.05, 0.05], [0.2, 0.8, 0.0, 0.0, 0.0], [0.2, 0.2, 0.2, 0.2, 0.2]]
-    shares = shares_of_scores([row, row], 0.5, compound=False)
+    shares = shares_of_scores([row, row], 0.5, envelope=True)
     assert shares.tolist() == [0.4, 0.4, 0.4], "the last layer spreads out again, the profile does not"
-    assert shares_of_scores([row], 1.0, compound=False).tolist() == [1.0, 0.4, 0.4]
-    assert shares_of_scores([row, row], 0.5).tolist() == pytest.approx([0.4, 0.16, 0.16 * 0.6])
-    assert shares_of_scores([row], 1.0).tolist() == pytest.approx([1.0, 0.4, 0.4])
+    assert shares_of_scores([row], 1.0, envelope=True).tolist() == [1.0, 0.4, 0.4]
+    assert shares_of_scores([row, row], 0.5).tolist() == pytest.approx([0.4, 0.4**3, 0.4**5 * 0.6])
+    assert shares_of_scores([row], 1.0).tolist() == pytest.approx([1.0, 0.4, 0.16])
     with pytest.raises(PlanError, match="more than one token"):
         shares_of_scores([[[1.0]]], 0.5)

@@ -28,7 +28,7 @@ from lessen.native import native_for, recorded
 ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
 """Whether laid-out copies are kept; they double the layers' memory, which LESSEN_DISABLE_PACKING=1 saves."""
 
-FEW_TOKENS = 40
+FEW_TOKENS = 48
 """Up to so many, our own float32 kernel is faster than MKL with its laid-out copy."""
 
 FEWEST_TOKENS = 4

@@ -36,7 +36,7 @@ def measured_profile(
     *,
     score: TokenScore = "mean",
     mass: float = MASS,
-    compound: bool = True,
+    envelope: bool = False,
     batch_size: int = 32,
 ) -> RetentionProfile:
     """How many tokens hold a share of each layer's attention, with no token taken away.
@@ -46,7 +46,7 @@ def measured_profile(
         encoded: Rows such as the model will see; some hundreds are enough.
         score: What tokens will be chosen by. Where it does not come from attention, ACC is measured.
         mass: Share of the attention, between 0 and 1.
-        compound: Whether shares compound over layers, as in `shares_of_scores`.
+        envelope: Whether shares are taken as they are, as in `shares_of_scores`.
         batch_size: Rows per batch.
 
     Raises:
@@ -60,7 +60,7 @@ def measured_profile(
         model(ids, rows, segments, None, watching)
         layers = torch.stack(watching.scores).cpu()
         found += [part.numpy() for part in layers.split(list(rows.lengths), dim=1)]
-    shares = shares_of_scores(found, mass, compound=compound).clip(max=MOST)
+    shares = shares_of_scores(found, mass, envelope=envelope).clip(max=MOST)
     return RetentionProfile(
         base=tuple(float(share) for share in shares),
         score=score,

@@ -29,8 +29,8 @@ class TokenPlan(Strict):
 
     Attributes:
         score: What those that stay are chosen by.
-        family: Of the retention profile. `acc` measures it, shares compounding over layers; `envelope`
-            measures it and takes shares as they are; the others need no rows.
+        family: Of the retention profile. `acc` measures it, shares compounding twice over layers;
+            `envelope` measures it and takes shares as they are; the others need no rows.
         mass: Share of the attention whose holders stay at alpha 1, where it is measured.
         base: `explicit`: share of tokens that leaves each layer at alpha 1.
     """
@@ -102,9 +102,9 @@ def _sample(model: Any, train: Table, recipe: Recipe) -> list[Encoded]:
 
 def _made(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> RetentionProfile:
     encoded = _sample(model, train, recipe)
-    compound = plan.family != "envelope"
+    envelope = plan.family == "envelope"
     measured = measured_profile(
-        model.transformer.eval(), encoded, score=plan.score, mass=plan.mass, compound=compound
+        model.transformer.eval(), encoded, score=plan.score, mass=plan.mass, envelope=envelope
     )
     family = "acc" if plan.family == "envelope" else plan.family
     changes: dict[str, Any] = {"family": family, "trained_at": recipe.speedup}

@@ -88,18 +88,18 @@ def solve(
     return high
 
 
-def shares_of_scores(scores: Sequence[ArrayLike], mass: float, *, compound: bool = True) -> Array:
+def shares_of_scores(scores: Sequence[ArrayLike], mass: float, *, envelope: bool = False) -> Array:
     """For each layer, the share of the median row's tokens that together get a share of the attention.
 
     [CLS], which always stays, is left out and the rest counted as the whole: it draws a third of all
-    attention in middle layers and would hide the others. Scores are taken while all tokens are there. What a
-    layer needs of them is either compounded, each layer keeping its share of what the one before left, or
-    taken as it is where that is less than before (the envelope of the page, 1.5).
+    attention in middle layers and would hide the others. Scores are taken while all tokens are there. What
+    layers need of them compounds twice: a layer can do with the product of what it and those before it need,
+    and keeps so much of what the one before left. So few leave early, where scores know least.
 
     Args:
         scores: Of each layer of each row: `[layers, tokens]` for every row.
         mass: Share of the attention, between 0 and 1.
-        compound: Whether shares compound over layers.
+        envelope: Take what a layer needs as it is, where that is less than before (page, 1.5).
 
     Returns:
         `[layers]`, not increasing.
@@ -118,4 +118,6 @@ def shares_of_scores(scores: Sequence[ArrayLike], mass: float, *, compound: bool
     if not shares:
         raise PlanError("a profile needs rows of more than one token")
     needed = np.median(shares, 0)
-    return (np.multiply if compound else np.minimum).accumulate(needed)
+    if envelope:
+        return np.minimum.accumulate(needed)
+    return np.asarray(np.cumprod(np.cumprod(needed)))
