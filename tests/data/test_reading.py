@@ -73,6 +73,7 @@ def test_formats_agree_on_regression_with_whole_numbers_first(tmp_path: Path, en
         ({"question": "q", "text_pair": "p"}, "q"),
         ({"question": "q", "passage": "p"}, ("q", "p")),
         ({"text_pair": "p", "text": "t"}, ("t", "p")),
+        ({"pair": "p", "text": "t"}, ("t", "p")),
         ({"question": "q", "sentence": "s"}, ("q", "s")),
         ({"question2": "b", "question1": "a"}, ("a", "b")),
     ],

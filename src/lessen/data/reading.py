@@ -23,6 +23,7 @@ PAIRS = (
     ("question", "sentence"),
     ("question1", "question2"),
     ("text", "text_pair"),
+    ("text", "pair"),
 )
 TEXTS = ("text", "sentence", "review", "content", "sms", "message", "question")
 LABELS = ("label", "labels", "score", "class", "category", "target", "sentiment")
