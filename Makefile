@@ -12,7 +12,7 @@ help: ## list the targets
 
 setup: $(STAMP) ## create .venv with everything, pinned
 
-$(STAMP): pyproject.toml constraints.txt requirements-data.txt
+$(STAMP): pyproject.toml constraints.txt requirements-data.txt CMakeLists.txt $(wildcard native/*.h native/*.cpp)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
@@ -27,7 +27,7 @@ native-test: ## test the C++ kernels here, and those for ARM under qemu-user whe
 	cmake -S . -B build/native -DLESSEN_TESTS=ON
 	cmake --build build/native
 	build/native/kernels
-	@if command -v aarch64-linux-gnu-g++ qemu-aarch64-static >/dev/null; then \
+	@if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64-static >/dev/null; then \
 	  cmake -S . -B build/aarch64 -DLESSEN_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
 	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ && cmake --build build/aarch64 && \
 	  qemu-aarch64-static -L /usr/aarch64-linux-gnu build/aarch64/kernels; \

@@ -11,7 +11,7 @@ namespace lessen {
 
 constexpr int QUERIES = 4;
 
-// e^x for x <= 0, to two units in the last place (Cephes' polynomial); plain enough for compilers to vectorize.
+// e^x for x <= 0 (Cephes' polynomial); plain enough for compilers to vectorize.
 static inline float exponential(float x) {
     x = x < -87.0f ? -87.0f : x;
     const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number

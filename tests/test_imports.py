@@ -48,8 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "measure", "promise", "card",
     },
     "cli": {
-        "errors", "plan", "artefact", "certificate", "card", "machine", "memory", "native", "model",
-        "data", "runtime", "train", "hf", "loading", "measure", "promise", "report", "systems",
+        "errors", "plan", "artefact", "certificate", "card", "machine", "memory", "model", "data",
+        "runtime", "train", "hf", "loading", "measure", "promise", "report", "systems",
     },
 }  # fmt: skip
 """What each room may import, rooms in order; a new one is added here and in docs/architecture.md."""

@@ -1,7 +1,7 @@
 """Large tensors that were freed are kept for the next ones, where the C library would give them back.
 
-glibc returns every block above 32 MiB to the system when it is freed, and the next one comes page by page:
-half of the time of a training step on long texts went there.
+glibc returns every block above 32 MiB to the system when it is freed, and the next one comes page by page,
+which costs a training step on long texts much of its time.
 """
 
 from __future__ import annotations
