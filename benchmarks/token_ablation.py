@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from results import CACHE, write_results
-from token_quality import MODEL, SPEEDUPS, STAGE, TASKS, fine_tuned, prepare
+from token_quality import MODEL, SPEEDUPS, fine_tuned, prepare, stage_of
 
 from lessen.artefact import write_json
 from lessen.data.reading import read
@@ -49,7 +49,7 @@ def measured(task: str, name: str) -> dict[str, float]:
         return json.loads(place.read_text())
     tokens, changes = CHOICES[name]
     model = load(fine_tuned(task, 0), promises=False)
-    recipe = Recipe.model_validate(STAGE.model_dump() | {"max_tokens": TASKS[task].max_tokens} | changes)
+    recipe = Recipe.model_validate(stage_of(task, 0).model_dump() | changes)
     parts = {
         part: read(str(prepare(task)[part])).with_labels_of(model.label_names) for part in ("train", "tune")
     }

@@ -30,7 +30,7 @@ from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.pipeline import compress, plan_for
 from lessen.systems.token_stages import TokenPlan, give_profile, passes_of
-from lessen.train.fine_tuning import fine_tune
+from lessen.train.fine_tuning import Recipe, fine_tune
 
 MODEL = "builtin:minilm-l6"
 PARTS = ("train", "tune", "calibration", "test")
@@ -44,7 +44,7 @@ STAGE = system_of("latency-adjustable").stages[-1]
 
 @dataclass(frozen=True)
 class Setting:
-    """A task: epochs of the fine-tuning, longest text, and how many rows each part gets."""
+    """A task: epochs of each stage, longest text, and how many rows each part gets."""
 
     epochs: float
     max_tokens: int
@@ -123,12 +123,19 @@ def fine_tuned(task: str, seed: int) -> Path:
     return out
 
 
+def stage_of(task: str, seed: int) -> Recipe:
+    """Training with tokens leaving, as `lessen compress` does it, at the task's epochs and longest text."""
+    setting = TASKS[task]
+    changes = {"seed": seed, "epochs": setting.epochs, "max_tokens": setting.max_tokens}
+    return STAGE.model_copy(update=changes)
+
+
 def taught(task: str, seed: int, score: str) -> Path:
-    """The same model after another epoch with tokens leaving, chosen by this score."""
+    """The same model after as many epochs again with tokens leaving, chosen by this score."""
     out = CACHE / "tokens" / task / f"{score}-seed{seed}"
     if not (out / "training.json").exists():
         model = load(fine_tuned(task, seed), promises=False)
-        recipe = STAGE.model_copy(update={"seed": seed, "max_tokens": TASKS[task].max_tokens})
+        recipe = stage_of(task, seed)
         train = read(str(prepare(task)["train"])).with_labels_of(model.label_names)
         work = out.with_name(out.name + ".work")
         give_profile(model, train, recipe, TokenPlan(score=score), work)

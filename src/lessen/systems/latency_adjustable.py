@@ -12,9 +12,7 @@ SYSTEM = System(
     summary="tokens leave by the attention they get, at any speed-up dialled (Kachuee and Sharifkhani 2022)",
     stages=(
         Recipe(objective="depth_weighted"),
-        Recipe(
-            objective="depth_weighted", epochs=2.0, learning_rate=3e-5, head_learning_rate=1e-4, speedup=3.0
-        ),
+        Recipe(objective="depth_weighted", head_learning_rate=1e-4, speedup=3.0),
     ),
     criteria=("max_probability", "entropy", "margin", "patience"),
 )
