@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "families": {"errors", "plan", "model"},
     "depth": {"errors", "plan", "model"},
     "tokens": {"errors", "plan", "model"},
+    "width": {"errors", "plan", "model"},
     "data": {"errors", "builtin"},
     "runtime": {"errors", "plan", "artefact", "certificate", "machine", "model", "depth", "tokens", "data"},
     "train": {"errors", "plan", "memory", "depth", "tokens", "data", "runtime"},

@@ -160,6 +160,36 @@ def with_exits(
     return fresh.to(model.dtype).eval()
 
 
+def with_shape(model: Model, shape: Shape, state: Mapping[str, Tensor]) -> Model:
+    """The same model with other weights: what a removal left, of the task and the tokenizer of before.
+
+    Args:
+        model: Any loaded model; unchanged.
+        shape: Which weights there are.
+        state: The tensors of its transformer, such as `width.removal` returns; copied.
+
+    Returns:
+        A new model at full depth and with all tokens: Points and certificates spoke of the old weights. The
+        retention profile stays where it fits.
+    """
+    old = model.config
+    profile = old.retention_profile()
+    config = LessenConfig(
+        architecture=old.architecture,
+        shape=shape.model_dump(mode="json"),
+        id2label=old.id2label,
+        label2id=old.label2id,
+        problem_type=old.problem_type,
+        profile=old.profile if profile is not None and len(profile.base) == len(shape.layers) else None,
+    )
+    with torch.device("meta"):
+        fresh = type(model)(config)
+    named = {f"transformer.{name}": value.detach().clone() for name, value in state.items()}
+    fresh.load_state_dict(named, strict=True, assign=True)
+    fresh.tokenizer = model.tokenizer
+    return fresh.train(model.training)
+
+
 def export_hugging_face(model: LessenForSequenceClassification) -> dict[str, Tensor]:
     """The full-depth weights under the names of the family's Hugging Face model, backbone only.
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from lessen.model.linear import Linear
+from lessen.model.linear import linear
 from lessen.model.rows import Group, Rows
 from lessen.native import native_for
+from lessen.plan import Rank
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
 """`score(probabilities [rows, heads, queries, keys], real [rows, keys] or None)` to `[rows, keys]`."""
@@ -191,16 +192,20 @@ class Attention(nn.Module):
     """Multi-head self-attention with one matrix for queries, keys and values.
 
     The rows of `qkv` are ordered as [query heads, key heads, value heads], `head_dim` rows each, so removing
-    a head removes one block of rows in each third and one block of columns of `output`.
+    a head removes one block of rows in each third and one block of columns of `output`. Without any head,
+    all that is left is the bias of `output`.
     """
 
-    def __init__(self, hidden_size: int, heads: int, head_dim: int, dropout: float) -> None:
+    def __init__(
+        self, hidden_size: int, heads: int, head_dim: int, dropout: float, rank: Rank | None = None
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.head_dim = head_dim
         self.dropout = dropout
-        self.qkv = Linear(hidden_size, 3 * heads * head_dim)
-        self.output = Linear(heads * head_dim, hidden_size)
+        rank = rank or Rank()
+        self.qkv = linear(hidden_size, 3 * heads * head_dim, rank.qkv)
+        self.output = linear(heads * head_dim, hidden_size, rank.attention_output)
 
     def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
         """`[tokens, hidden]` to `[tokens, hidden]`; `bias` as in `attend`."""
@@ -210,6 +215,9 @@ class Attention(nn.Module):
         self, hidden: Tensor, rows: Rows, bias: Tensor | None = None, score: Score | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What the heads found, `[tokens, heads * head_dim]`, before `output`; and scores, if asked for."""
+        if self.heads == 0:
+            tokens = len(hidden)
+            return hidden.new_empty(tokens, 0), None if score is None else hidden.new_zeros(tokens)
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, self.head_dim))
         dropout = self.dropout if self.training else 0.0
         if score is None:

@@ -59,6 +59,13 @@ class Linear(nn.Linear):
     _product: Product | None = None
     _product_of: tuple[Tensor, int, int] | None = None
 
+    def reset_parameters(self) -> None:
+        """As in torch; a layer without inputs or outputs has nothing to draw."""
+        if self.weight.numel():
+            super().reset_parameters()
+        elif self.bias is not None:
+            nn.init.zeros_(self.bias)
+
     def forward(self, values: Tensor) -> Tensor:
         """`[tokens, in_features]` to `[tokens, out_features]`."""
         return self.activated(values, None)
@@ -117,6 +124,28 @@ class Linear(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_product")}
+
+
+class LowRank(nn.Module):
+    """A matrix stored as the product of two: `outer @ inner`, and a bias."""
+
+    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+        super().__init__()
+        self.inner = Linear(in_features, rank, bias=False)
+        self.outer = Linear(rank, out_features)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`[tokens, in_features]` to `[tokens, out_features]`."""
+        return self.activated(values, None)
+
+    def activated(self, values: Tensor, activation: str | None) -> Tensor:
+        """The same through the activation of this name."""
+        return self.outer.activated(self.inner(values), activation)
+
+
+def linear(in_features: int, out_features: int, rank: int | None = None) -> Linear | LowRank:
+    """One full matrix, or two of a rank."""
+    return Linear(in_features, out_features) if rank is None else LowRank(in_features, out_features, rank)
 
 
 def rounded(values: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:

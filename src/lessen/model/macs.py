@@ -21,11 +21,19 @@ def layer_macs(architecture: Architecture, layer: LayerShape, tokens: int, left:
         tokens: That enter it.
         left: That leave it; all if None.
     """
-    hidden = architecture.hidden_size
+    hidden, neurons, rank = architecture.hidden_size, layer.intermediate_size, layer.rank
     inner = len(layer.heads) * architecture.head_dim
     stay = tokens if left is None else left
-    attention = 3 * hidden * inner * tokens + 2 * inner * tokens**2 + hidden * inner * stay
-    return attention + 2 * hidden * layer.intermediate_size * stay
+    attention = matrix_macs(hidden, 3 * inner, rank.qkv) * tokens + 2 * inner * tokens**2
+    after = matrix_macs(inner, hidden, rank.attention_output)
+    return attention + stay * (
+        after + matrix_macs(hidden, neurons, rank.up) + matrix_macs(neurons, hidden, rank.down)
+    )
+
+
+def matrix_macs(inputs: int, outputs: int, rank: int | None = None) -> int:
+    """One token through one matrix, or through the two of a rank; also how many weights these have."""
+    return inputs * outputs if rank is None else rank * (inputs + outputs)
 
 
 def head_macs(architecture: Architecture, exit: ExitShape, outputs: int) -> int:
@@ -59,9 +67,9 @@ def row_macs(
         left: Tokens that leave each layer; all if None.
     """
     depth = len(shape.layers) if layers is None else layers
-    total = architecture.embedding_size * architecture.hidden_size * tokens
-    if architecture.embedding_size == architecture.hidden_size:
-        total = 0
+    total = (shape.embedding_rank or 0) * architecture.embedding_size * tokens
+    if architecture.embedding_size != architecture.hidden_size:
+        total += architecture.embedding_size * architecture.hidden_size * tokens
     leaving = [tokens] * depth if left is None else list(left)
     entering = [tokens, *leaving]
     total += sum(

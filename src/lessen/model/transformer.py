@@ -18,7 +18,7 @@ from lessen.model.attention import RelativeBias
 from lessen.model.block import Block, Keep
 from lessen.model.heads import Head
 from lessen.model.rows import Rows
-from lessen.plan import Rank, Shape
+from lessen.plan import Shape
 
 AfterLayer = Callable[[int, Tensor, Rows], tuple[Tensor, Rows]]
 """`after_layer(layer, hidden, rows)`, with the number of layers run (1-based), returns what goes on."""
@@ -29,13 +29,17 @@ InLayer = Callable[[int, Rows], Keep | None]
 
 
 class Embeddings(nn.Module):
-    """Token, position and segment tables, summed and normed; projected if narrower than the stack."""
+    """Token, position and segment tables, summed and normed; projected if narrower than the stack.
 
-    def __init__(self, architecture: Architecture) -> None:
+    The token table may be stored as a product: a narrow table, and a matrix that widens it.
+    """
+
+    def __init__(self, architecture: Architecture, rank: int | None = None) -> None:
         super().__init__()
         width = architecture.embedding_size
         self.offset = architecture.position_offset
-        self.token = nn.Embedding(architecture.vocab_size, width)
+        self.token = nn.Embedding(architecture.vocab_size, rank or width)
+        self.widen = None if rank is None else nn.Linear(rank, width, bias=False)
         self.position = nn.Embedding(architecture.max_position_embeddings, width)
         self.segment = (
             nn.Embedding(architecture.type_vocab_size, width) if architecture.type_vocab_size else None
@@ -48,7 +52,10 @@ class Embeddings(nn.Module):
 
     def forward(self, ids: Tensor, rows: Rows, segments: Tensor | None = None) -> Tensor:
         """Token ids `[tokens]` (and segment ids `[tokens]`, zero if None) to `[tokens, hidden]`."""
-        hidden = self.token(ids) + self.position(rows.positions + self.offset)
+        hidden = self.token(ids)
+        if self.widen is not None:
+            hidden = self.widen(hidden)
+        hidden = hidden + self.position(rows.positions + self.offset)
         if self.segment is not None:
             hidden = hidden + (self.segment.weight[0] if segments is None else self.segment(segments))
         hidden = self.dropout(self.norm(hidden))
@@ -72,7 +79,7 @@ class Transformer(nn.Module):
         self.shape = shape
         self.outputs = outputs
         hidden = architecture.hidden_size
-        self.embeddings = Embeddings(architecture)
+        self.embeddings = Embeddings(architecture, shape.embedding_rank)
         self.relative_bias = (
             RelativeBias(
                 architecture.relative_buckets,
@@ -132,14 +139,8 @@ def _refuse_what_is_not_built(shape: Shape) -> None:
             raise PlanError(
                 f"shape.layers[{place}]: this lessen cannot run bits other than 32; upgrade lessen"
             )
-        if layer.rank != Rank():
-            raise PlanError(
-                f"shape.layers[{place}]: this lessen cannot run low-rank matrices; upgrade lessen"
-            )
-        if not layer.heads or not layer.intermediate_size:
-            raise PlanError(f"shape.layers[{place}]: this lessen cannot run a layer without heads or neurons")
-    if shape.embedding_rank is not None or shape.embedding_bits != 32:
-        raise PlanError("shape: this lessen cannot run low-rank or low-bit embeddings; upgrade lessen")
+    if shape.embedding_bits != 32:
+        raise PlanError("shape: this lessen cannot run low-bit embeddings; upgrade lessen")
 
 
 def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:

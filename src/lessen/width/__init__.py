@@ -1,0 +1,1 @@
+"""Width: heads, neurons, ranks and whole layers, what each is worth, and their physical removal."""

@@ -1,0 +1,231 @@
+"""Removal is exact: what is taken out is what a mask would silence, and the rest does not move."""
+
+import pytest
+import torch
+from conftest import TINY, lively, ragged_ids, tiny_hugging_face
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lessen.depth.exits import every_exit
+from lessen.errors import PlanError
+from lessen.loading import load, with_exits, with_shape
+from lessen.model.rows import pack
+from lessen.plan import Rank
+from lessen.width.removal import (
+    Kept,
+    everything,
+    narrowed,
+    truncated,
+    with_embedding_rank,
+    with_ranks,
+    without_layers,
+)
+
+LENGTHS = [1, 5, 5, 17]
+HEADS, NEURONS = 4, 64
+
+
+@pytest.fixture(scope="module", params=["bert", "mpnet", "electra"])
+def model(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    assert request.param in TINY
+    tiny_hugging_face(request.param).save_pretrained(folder)
+    return lively(with_exits(load(folder), exits=None).double())
+
+
+def answers(model):
+    ids, rows = pack(ragged_ids(LENGTHS))
+    with torch.no_grad():
+        return torch.stack(every_exit(model.transformer, ids, rows))
+
+
+def silenced(model, kept):
+    """Every exit's answers with the others multiplied by zero where they would be read."""
+    hooks = []
+    for block, stay in zip(model.transformer.layers, kept, strict=True):
+        heads = torch.zeros(block.attention.heads, dtype=torch.float64)
+        heads[list(stay.heads)] = 1
+        columns = heads.repeat_interleave(block.attention.head_dim)
+        neurons = torch.zeros(block.feed_forward.down.in_features, dtype=torch.float64)
+        neurons[list(stay.neurons)] = 1
+        for module, mask in ((block.attention.output, columns), (block.feed_forward.down, neurons)):
+            hooks.append(module.register_forward_pre_hook(lambda _, given, mask=mask: (given[0] * mask,)))
+    try:
+        return answers(model)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def slim(model, kept):
+    state, shape = narrowed(
+        model.transformer.state_dict(), model.config.form(), kept, model.config.facts().head_dim
+    )
+    return with_shape(model, shape, state)
+
+
+places = st.tuples(
+    st.sets(st.integers(0, HEADS - 1)).map(sorted).map(tuple),
+    st.sets(st.integers(0, NEURONS - 1)).map(sorted).map(tuple),
+).map(lambda pair: Kept(*pair))
+
+
+@settings(max_examples=25)
+@given(kept=st.lists(places, min_size=3, max_size=3))
+def test_removed_equals_silenced_at_every_exit(model, kept):
+    torch.testing.assert_close(answers(slim(model, kept)), silenced(model, kept), rtol=1e-10, atol=1e-10)
+
+
+def test_two_rounds_are_one_with_composed_ids(model):
+    kept = [Kept((0, 1, 3), tuple(range(1, 64, 2))) for _ in range(3)]
+    again = [Kept((0, 2), tuple(range(0, 32, 2))) for _ in range(3)]
+    both = [Kept((0, 3), tuple(range(1, 64, 4))) for _ in range(3)]
+    twice, once = slim(slim(model, kept), again), slim(model, both)
+    assert twice.config.form() == once.config.form()
+    assert twice.config.form().layers[0].heads == (0, 3)
+    torch.testing.assert_close(answers(twice), answers(once), rtol=0, atol=0)
+
+
+def test_heads_then_neurons_is_neurons_then_heads(model):
+    whole = [everything(layer) for layer in model.config.form().layers]
+    heads = [Kept((1, 2), layer.neurons) for layer in whole]
+    neurons = [Kept(layer.heads, tuple(range(10))) for layer in whole]
+    one = slim(slim(model, heads), [Kept((0, 1), tuple(range(10)))] * 3)
+    other = slim(slim(model, neurons), [Kept((1, 2), tuple(range(10)))] * 3)
+    torch.testing.assert_close(answers(one), answers(other), rtol=0, atol=0)
+
+
+def test_without_heads_and_neurons_a_branch_is_its_bias(model):
+    empty = slim(model, [Kept((), ())] * 3)
+    assert empty.transformer.layers[0].attention.qkv.weight.numel() == 0
+    values = torch.randn(7, 32, dtype=torch.float64)
+    block = empty.transformer.layers[0]
+    _, rows = pack([torch.zeros(7, dtype=torch.long)])
+    torch.testing.assert_close(block.attention(values, rows), block.attention.output.bias.expand(7, -1))
+    torch.testing.assert_close(block.feed_forward(values), block.feed_forward.down.bias.expand(7, -1))
+
+
+def test_places_that_are_not_there_are_refused(model):
+    whole = [everything(layer) for layer in model.config.form().layers]
+    for wrong in (Kept((0, 4), (0,)), Kept((1, 0), (0,)), Kept((0,), (1, 1)), Kept((0,), (-1, 2))):
+        with pytest.raises(PlanError, match="ascending places"):
+            slim(model, [wrong, *whole[1:]])
+    with pytest.raises(PlanError, match="2 layers, the model has 3"):
+        slim(model, whole[:2])
+
+
+def test_embedding_of_full_rank_changes_nothing(model):
+    state, shape = with_embedding_rank(
+        model.transformer.state_dict(), model.config.form(), model.config.facts().embedding_size
+    )
+    torch.testing.assert_close(answers(with_shape(model, shape, state)), answers(model), rtol=1e-9, atol=1e-9)
+
+
+def test_embedding_error_is_what_the_cut_singular_values_say(model):
+    state, form = model.transformer.state_dict(), model.config.form()
+    table = state["embeddings.token.weight"]
+    sizes = torch.linalg.svdvals(table)
+    before = float("inf")
+    for rank in (1, 3, 8, 15):
+        cut, shape = with_embedding_rank(state, form, rank)
+        error = (table - cut["embeddings.token.weight"] @ cut["embeddings.widen.weight"].T).norm()
+        torch.testing.assert_close(error, sizes[rank:].square().sum().sqrt())
+        assert error < before
+        assert shape.embedding_rank == rank
+        before = error
+
+
+def test_embedding_cut_twice_is_cut_once(model):
+    state, form = model.transformer.state_dict(), model.config.form()
+    twice, shape = with_embedding_rank(*with_embedding_rank(state, form, 10), 4)
+    once, _ = with_embedding_rank(state, form, 4)
+    tables = [s["embeddings.token.weight"] @ s["embeddings.widen.weight"].T for s in (twice, once)]
+    torch.testing.assert_close(*tables)
+    with pytest.raises(PlanError, match="between 1 and 4"):
+        with_embedding_rank(twice, shape, 5)
+
+
+def test_matrices_of_full_rank_change_nothing_and_can_be_cut_again(model):
+    state, form = model.transformer.state_dict(), model.config.form()
+    full = Rank(qkv=32, attention_output=32, up=32, down=32)
+    wide, shape = with_ranks(state, form, [full] * 3)
+    torch.testing.assert_close(answers(with_shape(model, shape, wide)), answers(model), rtol=1e-9, atol=1e-9)
+    low, low_shape = with_ranks(wide, shape, [Rank(up=5)] * 3)
+    assert low_shape.layers[1].rank == full.model_copy(update={"up": 5})
+    direct, _ = with_ranks(state, form, [Rank(up=5)] * 3)
+    name = "layers.1.feed_forward.up"
+    torch.testing.assert_close(
+        low[f"{name}.outer.weight"] @ low[f"{name}.inner.weight"],
+        direct[f"{name}.outer.weight"] @ direct[f"{name}.inner.weight"],
+    )
+    with pytest.raises(PlanError, match="above"):
+        with_ranks(low, low_shape, [Rank(up=6)] * 3)
+
+
+def test_heads_leave_matrices_stored_as_products(model):
+    ranks = [Rank(qkv=20, attention_output=9, up=11, down=12)] * 3
+    state, shape = with_ranks(model.transformer.state_dict(), model.config.form(), ranks)
+    low = with_shape(model, shape, state)
+    kept = [Kept((1, 3), tuple(range(0, 64, 3)))] * 3
+    hooks = []
+    for block in low.transformer.layers:
+        heads = torch.tensor([0.0, 1, 0, 1], dtype=torch.float64).repeat_interleave(block.attention.head_dim)
+        neurons = torch.zeros(64, dtype=torch.float64)
+        neurons[::3] = 1
+        for module, mask in ((block.attention.output, heads), (block.feed_forward.down, neurons)):
+            hooks.append(module.register_forward_pre_hook(lambda _, given, mask=mask: (given[0] * mask,)))
+    masked = answers(low)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(answers(slim(low, kept)), masked, rtol=1e-10, atol=1e-10)
+
+
+def test_with_moments_the_output_error_is_least():
+    torch.manual_seed(0)
+    inputs = torch.randn(500, 12, dtype=torch.float64) * torch.logspace(0, -3, 12, dtype=torch.float64)
+    matrix = torch.randn(20, 12, dtype=torch.float64)
+    exact = inputs @ matrix.T
+    errors = {}
+    for name, moment in (("plain", None), ("aware", inputs.T @ inputs / 500)):
+        left, right = truncated(matrix, 4, moment)
+        errors[name] = float((inputs @ (left @ right).T - exact).norm())
+    best = torch.linalg.svdvals(exact)[4:].square().sum().sqrt()
+    assert errors["aware"] < errors["plain"] / 3
+    assert errors["aware"] == pytest.approx(float(best), rel=1e-2)
+
+
+def test_a_dropped_layer_takes_its_exit_along(model):
+    state, shape = without_layers(model.transformer.state_dict(), model.config.form(), {1})
+    chopped = with_shape(model, shape, state)
+    assert [layer.layer for layer in shape.layers] == [0, 2]
+    assert shape.exit_layers == (1, 2)
+    torch.testing.assert_close(answers(chopped)[0], answers(model)[0], rtol=0, atol=0)
+    last = model.transformer.exits["3"].state_dict()
+    for name, value in chopped.transformer.exits["2"].state_dict().items():
+        assert torch.equal(value, last[name])
+
+
+def test_without_the_last_layer_the_last_exit_moves_down(model):
+    state, shape = without_layers(model.transformer.state_dict(), model.config.form(), {2})
+    assert shape.exit_layers == (1, 2)
+    answer = answers(with_shape(model, shape, state))
+    assert torch.equal(answer[0], answers(model)[0])
+    with pytest.raises(PlanError, match="at least one layer"):
+        without_layers(model.transformer.state_dict(), model.config.form(), {0, 1, 2})
+
+
+def test_odd_shapes_survive_saving_through_the_auto_classes(model, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    kept = [Kept((0, 2), (1, 5, 9)), Kept((), tuple(range(7))), Kept((3,), ())]
+    odd = slim(model, kept)
+    state, shape = with_embedding_rank(odd.transformer.state_dict(), odd.config.form(), 6)
+    state, shape = with_ranks(state, shape, [Rank(qkv=4, down=2), Rank(up=3), Rank()])
+    odd = with_shape(odd, shape, state)
+    odd.save_pretrained(tmp_path / "odd")
+    for loaded in (
+        load(tmp_path / "odd", precision="float64"),
+        AutoModelForSequenceClassification.from_pretrained(tmp_path / "odd"),
+    ):
+        assert loaded.config.form() == shape
+        torch.testing.assert_close(answers(loaded.double()), answers(odd), rtol=1e-9, atol=1e-9)
