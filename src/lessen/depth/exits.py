@@ -36,6 +36,7 @@ def every_exit(
     *,
     equilibrium: bool = False,
     in_layer: InLayer | None = None,
+    states: list[Tensor] | None = None,
 ) -> list[Tensor]:
     """Logits of every exit for every row, shallowest exit first, in the caller's row order.
 
@@ -46,8 +47,9 @@ def every_exit(
         segments: Segment ids `[tokens]`, or None.
         equilibrium: Gradient equilibrium (COST-EFF page, 1.4): a layer's gradient becomes the mean over the
             exits at or above it instead of their sum. Forward values and the heads' own gradients do not
-            change.
+            change. Only exits that answer are counted; what reads `states` rides the same path.
         in_layer: Takes tokens away on the way, as in `Transformer.forward`.
+        states: If given, gets the embeddings and what each layer put out, `[tokens, hidden]` each.
 
     Returns:
         One `[rows, outputs]` tensor for each exit.
@@ -56,14 +58,20 @@ def every_exit(
     places = model.shape.exit_layers
 
     def after_layer(layer: int, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
-        if layer in places:
-            above = len(places) - len(answers)
-            if equilibrium:
-                hidden = scale_gradient(hidden, 1 / above)
+        answers_here = layer in places
+        above = len(places) - len(answers)
+        if equilibrium and answers_here:
+            hidden = scale_gradient(hidden, 1 / above)
+        if states is not None:
+            states.append(hidden)
+        if answers_here:
             answers.append(rows.restore(model.exits[str(layer)](hidden, rows)))
             if equilibrium:
                 hidden = scale_gradient(hidden, above - 1)
         return hidden, rows
 
-    model(ids, rows, segments, after_layer, in_layer)
+    hidden = model.embeddings(ids, rows, segments)
+    if states is not None:
+        states.append(hidden)
+    model.stack(hidden, rows, after_layer, in_layer)
     return answers

@@ -117,7 +117,16 @@ class Transformer(nn.Module):
         Returns:
             Hidden states `[tokens left, hidden]` and their layout; no rows are left if all of them exited.
         """
-        hidden = self.embeddings(ids, rows, segments)
+        return self.stack(self.embeddings(ids, rows, segments), rows, after_layer, in_layer)
+
+    def stack(
+        self,
+        hidden: Tensor,
+        rows: Rows,
+        after_layer: AfterLayer | None = None,
+        in_layer: InLayer | None = None,
+    ) -> tuple[Tensor, Rows]:
+        """Run the layers on what the embeddings returned, `[tokens, hidden]`; the rest as in `forward`."""
         longest = rows.lengths[-1]
         bias = None if self.relative_bias is None else self.relative_bias(longest).to(hidden.dtype)
         for number, block in enumerate(self.layers, start=1):
