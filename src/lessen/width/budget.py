@@ -1,0 +1,170 @@
+"""Given what parts are worth and a budget: what stays of each layer, and which shapes a budget allows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from lessen.errors import PlanError
+from lessen.model.architecture import Architecture
+from lessen.model.transformer import Transformer
+from lessen.plan import Shape
+from lessen.width.importance import Worth
+from lessen.width.removal import Kept
+
+BYTES_PER_WEIGHT = 4
+
+
+def even(worth: Sequence[Worth], heads: int, neurons: int) -> list[Kept]:
+    """The best heads and neurons of each layer, as many in every layer (COST-EFF page, 1.5).
+
+    Ties go to the lower place. A layer that has fewer keeps what it has.
+    """
+    return [Kept(_best(layer.heads, heads), _best(layer.neurons, neurons)) for layer in worth]
+
+
+def uneven(
+    worth: Sequence[Worth], heads: int, neurons: int, exits_above: Sequence[int] | None = None
+) -> list[Kept]:
+    """The best heads and neurons of all layers together; each layer keeps at least one of both.
+
+    Args:
+        worth: Of each layer.
+        heads: To keep in all.
+        neurons: To keep in all.
+        exits_above: For scores taken with gradient equilibrium: exits at or above each layer. Equilibrium
+            divides a layer's gradient by that number, which is undone before layers are compared.
+
+    Raises:
+        PlanError: When fewer are to stay than there are layers.
+    """
+    if min(heads, neurons) < len(worth):
+        raise PlanError(f"{min(heads, neurons)} parts cannot be shared among {len(worth)} layers")
+    factors = [1] * len(worth) if exits_above is None else list(exits_above)
+    kept_heads = _shared([w.heads * f for w, f in zip(worth, factors, strict=True)], heads)
+    kept_neurons = _shared([w.neurons * f for w, f in zip(worth, factors, strict=True)], neurons)
+    return [Kept(a, b) for a, b in zip(kept_heads, kept_neurons, strict=True)]
+
+
+def _best(scores: Tensor, count: int) -> tuple[int, ...]:
+    order = torch.sort(scores, descending=True, stable=True).indices[:count]
+    return tuple(sorted(order.tolist()))
+
+
+def _shared(scores: Sequence[Tensor], count: int) -> list[tuple[int, ...]]:
+    first = [_best(layer, 1) for layer in scores]
+    rest = [
+        (-float(score), number, place)
+        for number, layer in enumerate(scores)
+        for place, score in enumerate(layer)
+        if place not in first[number]
+    ]
+    chosen = [list(places) for places in first]
+    for _, number, place in sorted(rest)[: count - sum(map(len, first))]:
+        chosen[number].append(place)
+    return [tuple(sorted(places)) for places in chosen]
+
+
+def scaled(architecture: Architecture, shape: Shape, share: float) -> Shape:
+    """The shape with a share of the heads, neurons and embedding rank of each layer, the first ones of each.
+
+    It says how large a model is; which heads stay is for importance to say. The token table is stored as a
+    product only where that has fewer weights (COST-EFF page, 1.7).
+    """
+    layers = tuple(
+        layer.model_copy(
+            update={
+                "heads": layer.heads[: _part(len(layer.heads), share)],
+                "intermediate_size": _part(layer.intermediate_size, share),
+            }
+        )
+        for layer in shape.layers
+    )
+    width, words = architecture.embedding_size, architecture.vocab_size
+    rank = _part(shape.embedding_rank or width, share)
+    saves = rank * (words + width) < words * width
+    return shape.model_copy(
+        update={"layers": layers, "embedding_rank": rank if saves else shape.embedding_rank}
+    )
+
+
+def _part(count: int, share: float) -> int:
+    return min(count, max(1, math.floor(count * share + 0.5))) if count else 0
+
+
+def parameters_of(architecture: Architecture, shape: Shape, outputs: int) -> int:
+    """Number of weights of a model of this shape."""
+    with torch.device("meta"):
+        model = Transformer(architecture, shape, outputs)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def bytes_of(architecture: Architecture, shape: Shape, outputs: int) -> int:
+    """Size of `model.safetensors` in 32 bits: weights, and the header that lists them."""
+    with torch.device("meta"):
+        model = Transformer(architecture, shape, outputs)
+    weights = sum(tensor.numel() for tensor in model.state_dict().values()) * BYTES_PER_WEIGHT
+    entries = {
+        f"transformer.{name}": {
+            "dtype": "F32",
+            "shape": list(tensor.shape),
+            "data_offsets": [weights, weights],
+        }
+        for name, tensor in model.state_dict().items()
+    }
+    header = json.dumps({"__metadata__": {"format": "pt"}, **entries}, separators=(",", ":"))
+    return 8 + -(-len(header) // 8) * 8 + weights
+
+
+def largest_within(
+    architecture: Architecture, shape: Shape, outputs: int, limit: int, measure: Callable[..., int]
+) -> Shape:
+    """The largest scaled shape whose size is within a limit.
+
+    Args:
+        architecture: Family facts.
+        shape: What there is now.
+        outputs: Outputs of a head.
+        limit: In the measure's unit.
+        measure: `parameters_of` or `bytes_of`.
+
+    Raises:
+        PlanError: When even the smallest, one head a layer, is larger; the message names its size.
+    """
+    least = 1 / max(1, *(len(layer.heads) for layer in shape.layers))
+    smallest = measure(architecture, scaled(architecture, shape, least), outputs)
+    if smallest > limit:
+        unit = "bytes" if measure is bytes_of else "parameters"
+        raise PlanError(
+            f"{limit:,} {unit} cannot be reached: with one head a layer there are {smallest:,} left"
+        )
+    low, high = least, 1.0
+    if measure(architecture, shape, outputs) <= limit:
+        return shape
+    for _ in range(24):
+        middle = (low + high) / 2
+        if measure(architecture, scaled(architecture, shape, middle), outputs) <= limit:
+            low = middle
+        else:
+            high = middle
+    return scaled(architecture, shape, low)
+
+
+def share_of(text: str, what: str) -> Fraction:
+    """A share such as `1/8` or `0.125`.
+
+    Raises:
+        PlanError: When it is none between 0 and 1.
+    """
+    try:
+        share = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise PlanError(f"{what}: {text!r} is no share such as 1/8 or 0.125") from None
+    if not 0 < share <= 1:
+        raise PlanError(f"{what}: {text} is not between 0 and 1")
+    return share

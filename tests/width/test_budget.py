@@ -1,0 +1,90 @@
+"""Budgets: the best stay, sizes are exact, and what cannot be reached is refused with what can."""
+
+import pytest
+import torch
+from conftest import tiny_hugging_face
+
+from lessen.errors import PlanError
+from lessen.loading import load, with_exits, with_shape
+from lessen.width.budget import (
+    bytes_of,
+    even,
+    largest_within,
+    parameters_of,
+    scaled,
+    share_of,
+    uneven,
+)
+from lessen.width.importance import Worth
+from lessen.width.removal import narrowed, with_embedding_rank
+
+
+def worth(*layers):
+    return [Worth(torch.tensor(h, dtype=torch.float), torch.tensor(n, dtype=torch.float)) for h, n in layers]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    tiny_hugging_face("bert").save_pretrained(folder)
+    return with_exits(load(folder), exits=None)
+
+
+def test_each_layer_keeps_its_best_and_ties_go_to_the_lower_place():
+    kept = even(worth(([1, 5, 2, 5], [3, 3, 3]), ([0, 0, 0, 0], [1, 2, 3])), 2, 2)
+    assert [k.heads for k in kept] == [(1, 3), (0, 1)]
+    assert [k.neurons for k in kept] == [(0, 1), (1, 2)]
+
+
+def test_layers_compete_and_each_keeps_one():
+    found = uneven(worth(([9, 8, 7], [1, 1]), ([1, 2, 3], [5, 5])), 4, 3)
+    assert [k.heads for k in found] == [(0, 1, 2), (2,)]
+    assert [k.neurons for k in found] == [(0,), (0, 1)]
+    with pytest.raises(PlanError, match="1 parts cannot be shared among 2 layers"):
+        uneven(worth(([1], [1]), ([1], [1])), 1, 2)
+
+
+def test_equilibrium_is_undone_before_layers_are_compared():
+    plain = worth(([4, 6], [4, 6]), ([5, 3], [5, 3]))
+    divided = worth(([2, 3], [2, 3]), ([5, 3], [5, 3]))
+    assert uneven(divided, 3, 3, exits_above=[2, 1]) == uneven(plain, 3, 3)
+    assert uneven(divided, 3, 3) != uneven(plain, 3, 3)
+
+
+def test_sizes_are_those_of_the_model_that_is_made(model, tmp_path):
+    facts, shape = model.config.facts(), scaled(model.config.facts(), model.config.form(), 0.5)
+    assert shape.layers[0].heads == (0, 1)
+    assert shape.layers[0].intermediate_size == 32
+    kept = even([Worth(torch.rand(4), torch.rand(64)) for _ in range(3)], 2, 32)
+    state, form = narrowed(model.transformer.state_dict(), model.config.form(), kept, facts.head_dim)
+    slim = with_shape(model, *reversed(with_embedding_rank(state, form, shape.embedding_rank)))
+    assert sum(p.numel() for p in slim.parameters()) == parameters_of(facts, shape, 3)
+    slim.save_pretrained(tmp_path / "slim")
+    size = (tmp_path / "slim" / "model.safetensors").stat().st_size
+    assert 0 <= bytes_of(facts, shape, 3) - size < 0.05 * size
+
+
+def test_a_product_that_would_be_larger_is_not_made(model):
+    facts = model.config.facts()
+    assert scaled(facts, model.config.form(), 0.95).embedding_rank is None
+    assert scaled(facts, model.config.form(), 0.5).embedding_rank == 16
+
+
+@pytest.mark.parametrize("measure", [parameters_of, bytes_of])
+def test_the_largest_within_a_limit(model, measure):
+    facts, form = model.config.facts(), model.config.form()
+    whole = measure(facts, form, 3)
+    for part in (0.9, 0.6, 0.5):
+        limit = int(part * whole)
+        found = measure(facts, largest_within(facts, form, 3, limit, measure), 3)
+        assert 0.85 * limit < found <= limit
+    assert largest_within(facts, form, 3, whole, measure) == form
+    with pytest.raises(PlanError, match=r"cannot be reached: with one head a layer there are [\d,]+ left"):
+        largest_within(facts, form, 3, 1000, measure)
+
+
+def test_shares():
+    assert share_of("1/8", "--params") == share_of("0.125", "--params")
+    for wrong in ("8", "0", "-1/2", "1/0", "small"):
+        with pytest.raises(PlanError, match="--params"):
+            share_of(wrong, "--params")
