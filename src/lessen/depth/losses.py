@@ -63,7 +63,7 @@ def self_distillation(
     exits page, 1.4).
     """
     teacher = answers[-1].detach()
-    terms = [_distance(answer, teacher, problem_type, temperature) for answer in answers[:-1]]
+    terms = [distance(answer, teacher, problem_type, temperature) for answer in answers[:-1]]
     return torch.stack(terms).mean()
 
 
@@ -76,11 +76,12 @@ def imitation(answers: Sequence[Tensor], teacher: Tensor, problem_type: str) -> 
         problem_type: As in transformers.
     """
     weights = exit_weights(len(answers), "linear")
-    terms = [_distance(answer, teacher.detach(), problem_type, 1.0) for answer in answers]
+    terms = [distance(answer, teacher.detach(), problem_type) for answer in answers]
     return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
 
 
-def _distance(student: Tensor, teacher: Tensor, problem_type: str, temperature: float) -> Tensor:
+def distance(student: Tensor, teacher: Tensor, problem_type: str, temperature: float = 1.0) -> Tensor:
+    """How far an answer is from another: KL, per label for multi-label, or squared difference."""
     if problem_type == "regression":
         return functional.mse_loss(student, teacher)
     student, teacher = student / temperature, teacher / temperature

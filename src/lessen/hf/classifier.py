@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from lessen.depth.exits import every_exit
 from lessen.depth.losses import Objective, imitation, task_loss, weighted
 from lessen.errors import PlanError
 from lessen.hf.shell import LessenPreTrainedModel, tokenizer_of
+from lessen.model.rows import Rows
 from lessen.plan import Point, check_point
 from lessen.runtime.dial import bounded, by_layers, by_time, usual_tokens
 from lessen.runtime.engine import elimination_of, run
@@ -26,6 +27,9 @@ from lessen.runtime.retention import point_for, point_within
 from lessen.tokens.passes import Passes, all_stay
 from lessen.tokens.profile import Cost
 
+Teaching = Callable[[Tensor, Rows, Tensor | None, list[Tensor], list[Tensor], Tensor], Tensor]
+"""`teaching(ids, rows, segments, answers, states, labels)`: a loss, from what a teacher says of the batch."""
+
 
 class LessenForSequenceClassification(LessenPreTrainedModel):
     """Single and pair classification, multi-label classification and regression, with exits.
@@ -34,6 +38,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         objective: What training minimises, given the logits of every exit and the labels.
         equilibrium: Whether training uses gradient equilibrium.
         passes: What takes tokens away in each training step.
+        teaching: What training minimises in place of `objective`, where a teacher shows how; else None.
     """
 
     def __init__(self, config: LessenConfig) -> None:
@@ -47,6 +52,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         self.objective: Objective = partial(weighted, loss=task_loss(self.problem_type), how="linear")
         self.equilibrium = False
         self.passes: Passes = all_stay
+        self.teaching: Teaching | None = None
 
     @property
     def problem_type(self) -> str:
@@ -202,15 +208,17 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         ids, rows, segments, _ = self._ragged(input_ids, attention_mask, token_type_ids)
         loss: Tensor | None = None
         if self.training:
-            first, *others = (
-                every_exit(
-                    self.transformer, ids, rows, segments, equilibrium=self.equilibrium, in_layer=takes_away
-                )
-                for takes_away in self.passes()
-            )
+            states: list[Tensor] | None = None if self.teaching is None else []
+            answer = partial(every_exit, self.transformer, ids, rows, segments, equilibrium=self.equilibrium)
+            learning, *imitating = self.passes()
+            first = answer(in_layer=learning, states=states)
+            others = [answer(in_layer=takes_away) for takes_away in imitating]
             logits = first[-1]
             if labels is not None:
-                loss = self.objective(first, labels)
+                if self.teaching is None or states is None:
+                    loss = self.objective(first, labels)
+                else:
+                    loss = self.teaching(ids, rows, segments, first, states, labels)
                 imitations = [imitation(answers, logits, self.problem_type) for answers in others]
                 loss = loss + torch.stack(imitations).mean() if imitations else loss
         else:

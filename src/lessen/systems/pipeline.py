@@ -38,6 +38,7 @@ from lessen.systems.system import System
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune
 from lessen.train.objectives import OBJECTIVES
+from lessen.train.teaching import LESSONS
 
 Say = Callable[[str], None]
 Share = Annotated[float, Field(gt=0, lt=0.5)]
@@ -171,8 +172,9 @@ def check_names(plan: CompressionPlan) -> None:
         InputError: Naming it and the known ones.
     """
     for stage in plan.stages:
-        if stage.objective not in OBJECTIVES:
-            raise InputError(f"unknown objective {stage.objective!r}; one of {', '.join(OBJECTIVES)}")
+        if stage.objective not in {**OBJECTIVES, **LESSONS}:
+            known = ", ".join({**OBJECTIVES, **LESSONS})
+            raise InputError(f"unknown objective {stage.objective!r}; one of {known}")
     for criterion in plan.criteria:
         if criterion not in CRITERIA:
             raise InputError(f"unknown exit criterion {criterion!r}; one of {', '.join(CRITERIA)}")

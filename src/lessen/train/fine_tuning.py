@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,9 +25,10 @@ from lessen.memory import keep_freed_memory
 from lessen.plan import Size, Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
-from lessen.train.objectives import objective
+from lessen.train.objectives import UNLABELLED, objective
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
+from lessen.train.teaching import LESSONS, Teacher, features, lesson_of
 
 STEPS_BETWEEN_CHECKPOINTS = 200
 """What a run that is killed outright can lose; a signal that can be caught loses nothing."""
@@ -37,7 +38,8 @@ class Recipe(Strict):
     """How to train; recorded in the artefact.
 
     Attributes:
-        objective: A name from `train.objectives`.
+        objective: A name from `train.objectives`, or one from `train.teaching`, which needs a teacher.
+        features_first: Share of the steps in which only the teacher's states are learned.
         epochs: Passes over the data.
         batch_size: Rows per step.
         learning_rate: Peak, reached after the warm-up and falling linearly to zero.
@@ -55,6 +57,7 @@ class Recipe(Strict):
     """
 
     objective: str = "depth_weighted"
+    features_first: Annotated[float, Field(ge=0, le=1)] = 0.0
     epochs: Annotated[float, Field(gt=0)] = 3.0
     batch_size: Size = 32
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
@@ -81,6 +84,7 @@ def fine_tune(
     folder: Path,
     *,
     passes: Passes | None = None,
+    teacher: Any = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train `model` in place, continuing from the newest checkpoint in `folder` if there is one.
@@ -91,18 +95,27 @@ def fine_tune(
         recipe: How to train.
         folder: Where checkpoints go.
         passes: What takes tokens away in each step; None: nothing does.
+        teacher: A classifier with the same layers, where the objective learns from one.
         quiet: No progress bar.
 
     Returns:
         `steps`, `seconds`, the last `loss`, the `precision` used and whether the run was `resumed`.
 
     Raises:
-        InputError: When the data lacks labels the objective needs.
+        InputError: When the data lacks labels the objective needs, or there is no teacher for it.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
-    if data.labels is None and recipe.objective != "self_supervised":
-        raise InputError(f"{data.name} has no labels; only the self_supervised objective trains without")
-    model.objective = objective(recipe.objective, model.problem_type)
+    if data.labels is None and recipe.objective not in UNLABELLED:
+        raise InputError(f"{data.name} has no labels, which objective {recipe.objective} needs")
+    along = Along()
+    if recipe.objective in LESSONS:
+        if teacher is None:
+            raise InputError(f"objective {recipe.objective} learns from a teacher, and there is none")
+        if passes is not None:
+            raise InputError(f"objective {recipe.objective} compares every token; none may leave")
+        model.teaching = _teaching(Teacher(teacher, model.config.form()), recipe, along)
+    else:
+        model.objective = objective(recipe.objective, model.problem_type)
     model.equilibrium = recipe.equilibrium
     model.passes = passes or all_stay
     keep_freed_memory()
@@ -142,7 +155,7 @@ def fine_tune(
         train_dataset=rows,
         data_collator=rows.collate,
         optimizers=(_optimizer(model, recipe), None),
-        callbacks=[stop, Progress(quiet=quiet)],
+        callbacks=[stop, along, Progress(quiet=quiet)],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = _last_whole_checkpoint(folder)
@@ -153,6 +166,7 @@ def fine_tune(
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     model.passes = all_stay
+    model.teaching = None
     model.eval()
     return {
         "steps": trainer.state.global_step,
@@ -161,6 +175,29 @@ def fine_tune(
         "precision": "bfloat16 autocast" if half else "float32",
         "resumed": checkpoint is not None,
     }
+
+
+class Along(TrainerCallback):
+    """How much of a training is done.
+
+    Attributes:
+        share: Of its steps, from 0 to 1.
+    """
+
+    share = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.share = state.global_step / max(1, state.max_steps)
+
+
+def _teaching(teacher: Teacher, recipe: Recipe, along: Along) -> Callable[..., Tensor]:
+    lesson = lesson_of(recipe.objective)
+
+    def loss(*batch: Any) -> Tensor:
+        learned = features if along.share < recipe.features_first else lesson
+        return learned(teacher.lesson(*batch))
+
+    return loss
 
 
 class _Trainer(Trainer):

@@ -19,6 +19,10 @@ OBJECTIVES = {
 }
 
 
+UNLABELLED = ("self_supervised", "features", "predictions", "features_and_predictions")
+"""Objectives that do not look at labels."""
+
+
 def objective(name: str, problem_type: str) -> Objective:
     """The objective of this name for a task.
 

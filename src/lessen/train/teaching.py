@@ -1,0 +1,166 @@
+"""Learning from a teacher that has the same layers: its states, its exits' answers, or both.
+
+Student and teacher read the same ragged batch, so their states are compared token by token and nothing is
+padded. Layers are matched by their number in the original checkpoint: a student that has lost some learns
+from those it still has (COST-EFF page, 1.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lessen.depth.exits import every_exit
+from lessen.depth.losses import distance, task_loss, weighted
+from lessen.errors import InputError
+from lessen.model.rows import Rows
+from lessen.plan import Shape
+
+HARD = 0.1
+"""Share of the hard labels in the loss that scores parts; a student equal to its teacher is scored by it."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a student said of a batch, and what its teacher did, matched.
+
+    Attributes:
+        answers: Of each of the student's exits, `[rows, outputs]`.
+        taught: The teacher's answers at the same exits.
+        states: The student's embeddings and what each of its layers put out, `[tokens, hidden]`.
+        shown: The teacher's, of the same layers.
+        rows: Layout of the batch.
+        labels: Of its rows, in the caller's order.
+        problem_type: As in transformers.
+    """
+
+    answers: list[Tensor]
+    taught: list[Tensor]
+    states: list[Tensor]
+    shown: list[Tensor]
+    rows: Rows
+    labels: Tensor
+    problem_type: str
+
+
+def features(lesson: Lesson) -> Tensor:
+    """Squared difference of states, mean over width and a row's tokens, then rows; summed over layers."""
+    weights = 1 / torch.tensor(lesson.rows.lengths, device=lesson.rows.device, dtype=torch.float32)
+    weights = weights.repeat_interleave(torch.tensor(lesson.rows.lengths, device=lesson.rows.device))
+    return torch.stack(
+        [
+            (a.float() - b.float()).square().mean(1) @ weights / len(lesson.rows)
+            for a, b in zip(lesson.states, lesson.shown, strict=True)
+        ]
+    ).sum()
+
+
+def predictions(lesson: Lesson) -> Tensor:
+    """Distance of every exit's answer from the teacher's at the same exit, summed over exits."""
+    return _imitating(lesson, lesson.taught)
+
+
+def both(lesson: Lesson) -> Tensor:
+    """`features` plus `predictions`."""
+    return features(lesson) + predictions(lesson)
+
+
+def assistant(lesson: Lesson) -> Tensor:
+    """Half the labels, half the teacher's last answer, for every exit: how a dense model makes exits."""
+    last = [lesson.taught[-1]] * len(lesson.answers)
+    return (_imitating(lesson, last) + _hard(lesson)) / 2
+
+
+def scoring(lesson: Lesson) -> Tensor:
+    """The loss parts are scored by: mostly `predictions`, some hard labels, and plain differences of states.
+
+    Differences are a mean over all tokens of the batch, as the authors' is over all places.
+    """
+    states = zip(lesson.states, lesson.shown, strict=True)
+    plain = torch.stack([(a.float() - b.float()).square().mean() for a, b in states]).sum()
+    return (1 - HARD) * predictions(lesson) + HARD * _hard(lesson) + plain
+
+
+LESSONS: dict[str, tuple[str, Callable[[Lesson], Tensor]]] = {
+    "features": ("the teacher's states, after every layer", features),
+    "predictions": ("the teacher's answers, every exit from the same exit", predictions),
+    "features_and_predictions": ("the teacher's states and answers", both),
+    "assistant": ("half labels, half the teacher's last answer, for every exit", assistant),
+}
+"""Objectives that need a teacher, with a line each."""
+
+
+def lesson_of(name: str) -> Callable[[Lesson], Tensor]:
+    """The objective of this name.
+
+    Raises:
+        InputError: When it is unknown.
+    """
+    if name not in LESSONS:
+        raise InputError(f"unknown lesson {name!r}; one of {', '.join(LESSONS)}")
+    return LESSONS[name][1]
+
+
+class Teacher:
+    """A model whose states and answers another learns, and which layers of both belong together.
+
+    Args:
+        model: A `LessenForSequenceClassification`; it is not changed.
+        pupil: The Shape of the one that learns.
+
+    Raises:
+        InputError: When the pupil has a layer or an exit the teacher lacks.
+    """
+
+    def __init__(self, model: Any, pupil: Shape) -> None:
+        self.model = model.eval()
+        shape = model.config.form()
+        numbers = [layer.layer for layer in shape.layers]
+        wanted = [layer.layer for layer in pupil.layers]
+        if missing := set(wanted) - set(numbers):
+            raise InputError(f"the teacher lacks layer {min(missing)} of the model it is to teach")
+        self.layers = [0, *(1 + numbers.index(number) for number in wanted)]
+        places = {shape.layers[depth - 1].layer: i for i, depth in enumerate(shape.exit_layers)}
+        self.exits = []
+        for depth in pupil.exit_layers[:-1]:
+            number = pupil.layers[depth - 1].layer
+            if number not in places:
+                raise InputError(f"the teacher has no exit after its layer {number}, where its pupil has one")
+            self.exits.append(places[number])
+        self.exits.append(len(shape.exits) - 1)
+
+    @torch.no_grad()
+    def shows(self, ids: Tensor, rows: Rows, segments: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+        """Answers and states on a batch, of the pupil's exits and layers."""
+        states: list[Tensor] = []
+        answers = every_exit(self.model.transformer, ids, rows, segments, states=states)
+        return [answers[i] for i in self.exits], [states[i] for i in self.layers]
+
+    def lesson(
+        self,
+        ids: Tensor,
+        rows: Rows,
+        segments: Tensor | None,
+        answers: list[Tensor],
+        states: list[Tensor],
+        labels: Tensor,
+    ) -> Lesson:
+        """A pupil's answers and states on a batch, beside those shown."""
+        taught, shown = self.shows(ids, rows, segments)
+        return Lesson(answers, taught, states, shown, rows, labels, self.model.problem_type)
+
+
+def _imitating(lesson: Lesson, targets: list[Tensor]) -> Tensor:
+    terms = [
+        distance(answer, target.detach(), lesson.problem_type)
+        for answer, target in zip(lesson.answers, targets, strict=True)
+    ]
+    return torch.stack(terms).sum()
+
+
+def _hard(lesson: Lesson) -> Tensor:
+    return weighted(lesson.answers, lesson.labels, task_loss(lesson.problem_type), "sum")

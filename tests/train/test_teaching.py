@@ -1,0 +1,142 @@
+"""Learning from a teacher: nothing to learn from oneself, matched layers, and a pupil that gets nearer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import lively, ragged_ids, tiny_hugging_face
+from test_fine_tuning import CharacterTokenizer, task
+
+from lessen.depth.exits import every_exit
+from lessen.errors import InputError
+from lessen.loading import load, with_exits, with_shape
+from lessen.model.rows import pack
+from lessen.plan import ExitShape
+from lessen.runtime.text import collate, encode
+from lessen.tokens.passes import all_stay
+from lessen.train.fine_tuning import Recipe, fine_tune
+from lessen.train.teaching import LESSONS, Teacher, features, lesson_of, predictions, scoring
+from lessen.width.removal import Kept, narrowed, without_layers
+
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+@pytest.fixture
+def model(tmp_path: Path):
+    tiny_hugging_face("bert").save_pretrained(tmp_path / "bert")
+    return lively(with_exits(load(tmp_path / "bert"), exits=None).double())
+
+
+def chopped(model, dropped):
+    state, shape = without_layers(model.transformer.state_dict(), model.config.form(), dropped)
+    return with_shape(model, shape, state)
+
+
+def lesson(pupil, teacher):
+    ids, rows = pack(ragged_ids([2, 5, 5, 9]))
+    states = []
+    answers = every_exit(pupil.transformer, ids, rows, states=states)
+    return Teacher(teacher, pupil.config.form()).lesson(ids, rows, None, answers, states, LABELS)
+
+
+def test_from_itself_there_is_nothing_to_learn(model):
+    for name in ("features", "predictions", "features_and_predictions"):
+        loss = lesson_of(name)(lesson(model, model))
+        loss.backward()
+        assert float(loss.detach()) == pytest.approx(0, abs=1e-12)
+        assert all(p.grad is None or p.grad.abs().max() < 1e-10 for p in model.parameters())
+        model.zero_grad()
+    hard = torch.stack(
+        [torch.nn.functional.cross_entropy(a, LABELS) for a in lesson(model, model).answers]
+    ).sum()
+    torch.testing.assert_close(scoring(lesson(model, model)), 0.1 * hard)
+
+
+def test_features_are_the_mean_over_each_rows_own_tokens(model):
+    other = chopped(model, set())
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter += 0.05 * torch.sin(torch.arange(parameter.numel())).view(parameter.shape)
+    found = lesson(other, model)
+    total = 0.0
+    for mine, theirs in zip(found.states, found.shown, strict=True):
+        start = 0
+        for length in found.rows.lengths:
+            stretch = slice(start, start + length)
+            total += float((mine[stretch] - theirs[stretch]).square().mean()) / len(found.rows)
+            start += length
+    assert float(features(found).detach()) == pytest.approx(total, rel=1e-5)
+
+
+def test_layers_are_matched_by_their_number(model):
+    pupil = chopped(model, {1})
+    teacher = Teacher(model, pupil.config.form())
+    assert teacher.layers == [0, 1, 3]
+    assert teacher.exits == [0, 2]
+    found = lesson(pupil, model)
+    torch.testing.assert_close(found.states[1], found.shown[1])
+    assert float(predictions(found).detach()) > 0
+
+
+def test_a_teacher_without_the_layers_or_exits_is_refused(model):
+    with pytest.raises(InputError, match="lacks layer 1"):
+        Teacher(chopped(model, {1}), model.config.form())
+    few = with_exits(model, exits=[ExitShape(layer=3)])
+    with pytest.raises(InputError, match="no exit after its layer 0"):
+        Teacher(few, model.config.form())
+
+
+@pytest.mark.parametrize("name", sorted(LESSONS))
+def test_a_slim_pupil_gets_nearer_and_the_teacher_stays(model, tmp_path: Path, name):
+    teacher = with_exits(model.float(), labels=["no", "yes"])
+    teacher.tokenizer = CharacterTokenizer()
+    fine_tune(teacher, task(), Recipe(epochs=4, batch_size=8, learning_rate=1e-3), tmp_path / "t", quiet=True)
+    kept = [Kept((0, 2), tuple(range(0, 64, 2)))] * 3
+    state, shape = narrowed(teacher.transformer.state_dict(), teacher.config.form(), kept, 8)
+    pupil = with_shape(teacher, shape, state)
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    ids, rows, _ = collate(encode(teacher.tokenizer, task().texts, 64), torch.device("cpu"))
+    labels = torch.tensor(task().labels)
+
+    def distance() -> float:
+        states: list[torch.Tensor] = []
+        with torch.no_grad():
+            answers = every_exit(pupil.transformer, ids, rows, states=states)
+        there = Teacher(teacher, shape).lesson(ids, rows, None, answers, states, labels)
+        return float(lesson_of(name)(there))
+
+    far = distance()
+    recipe = Recipe(objective=name, epochs=6, batch_size=8, learning_rate=1e-3, features_first=0.3)
+    fine_tune(pupil, task(), recipe, tmp_path / "p", teacher=teacher, quiet=True)
+    assert distance() < 0.9 * far
+    assert pupil.teaching is None
+    assert set(pupil.state_dict()) == set(teacher.state_dict())
+    assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
+
+
+def test_at_first_only_states_are_learned(model, tmp_path: Path, monkeypatch):
+    teacher = with_exits(model.float(), labels=["no", "yes"])
+    teacher.tokenizer = CharacterTokenizer()
+    pupil = with_shape(teacher, teacher.config.form(), teacher.transformer.state_dict())
+    calls = []
+    from lessen.train import fine_tuning
+
+    monkeypatch.setattr(fine_tuning, "features", lambda found: calls.append("features") or features(found))
+    monkeypatch.setitem(
+        LESSONS, "predictions", ("", lambda found: calls.append("predictions") or predictions(found))
+    )
+    recipe = Recipe(objective="predictions", epochs=1, batch_size=8, features_first=0.25)
+    fine_tune(pupil, task(), recipe, tmp_path, teacher=teacher, quiet=True)
+    assert calls == ["features"] * 2 + ["predictions"] * 6
+
+
+def test_a_lesson_needs_a_teacher_and_all_tokens(model, tmp_path: Path):
+    pupil = with_exits(model.float(), labels=["no", "yes"])
+    pupil.tokenizer = CharacterTokenizer()
+    recipe = Recipe(objective="features")
+    with pytest.raises(InputError, match="learns from a teacher, and there is none"):
+        fine_tune(pupil, task(), recipe, tmp_path, quiet=True)
+    with pytest.raises(InputError, match="none may leave"):
+        fine_tune(pupil, task(), recipe, tmp_path, teacher=pupil, passes=all_stay, quiet=True)
+    with pytest.raises(InputError, match="unknown lesson"):
+        lesson_of("kindness")
