@@ -113,6 +113,27 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class CharacterTokenizer:
+    """One token per character: enough to train a tiny model, without a vocabulary file."""
+
+    def __call__(self, first, second=None, *, max_length=64, **_):
+        single = isinstance(first, str)
+        texts = [first] if single else first
+        ids = [[*[1, *(3 + ord(c) % 90 for c in text)][: max_length - 1], 2] for text in texts]
+        return {"input_ids": ids[0] if single else ids}
+
+    def save_pretrained(self, folder) -> None:
+        pass
+
+
+def task(rows: int = 64) -> Any:
+    """Texts that say good or bad, of a few lengths, and which of the two."""
+    from lessen.data.table import Table
+
+    texts = [("good " if i % 2 else "bad ") * (1 + i % 5) + str(i) for i in range(rows)]
+    return Table("toy", texts, [i % 2 for i in range(rows)], "single_label_classification", ["no", "yes"])
+
+
 GOOD = ["good fine film", "a great story", "i love it", "wonderful acting"]
 BAD = ["bad dull film", "a poor story", "i hate it", "terrible acting"]
 

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "width": {"errors", "plan", "model"},
     "data": {"errors", "builtin"},
     "runtime": {"errors", "plan", "artefact", "certificate", "machine", "model", "depth", "tokens", "data"},
-    "train": {"errors", "plan", "memory", "depth", "tokens", "data", "runtime"},
+    "train": {"errors", "plan", "memory", "model", "depth", "tokens", "data", "runtime"},
     "hf": {
         "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",
     },
@@ -45,8 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "promise",
     },
     "systems": {
-        "errors", "plan", "artefact", "certificate", "depth", "tokens", "data", "runtime", "train", "loading",
-        "measure", "promise", "card",
+        "errors", "plan", "artefact", "certificate", "model", "depth", "tokens", "width", "data", "runtime",
+        "train", "loading", "measure", "promise", "card",
     },
     "cli": {
         "errors", "plan", "artefact", "certificate", "card", "machine", "memory", "model", "data",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import CharacterTokenizer, task
 
 import lessen
 from lessen.builtin import model_folder
@@ -21,24 +22,6 @@ from lessen.train.objectives import OBJECTIVES, objective
 from lessen.train.sampler import LengthGrouped
 
 TESTS = Path(__file__).parent.parent
-
-
-class CharacterTokenizer:
-    """One token per character: enough to train a tiny model, without a vocabulary file."""
-
-    def __call__(self, first, second=None, *, max_length=64, **_):
-        single = isinstance(first, str)
-        texts = [first] if single else first
-        ids = [[*[1, *(3 + ord(c) % 90 for c in text)][: max_length - 1], 2] for text in texts]
-        return {"input_ids": ids[0] if single else ids}
-
-    def save_pretrained(self, folder) -> None:
-        pass
-
-
-def task(rows: int = 64) -> Table:
-    texts = [("good " if i % 2 else "bad ") * (1 + i % 5) + str(i) for i in range(rows)]
-    return Table("toy", texts, [i % 2 for i in range(rows)], "single_label_classification", ["no", "yes"])
 
 
 @pytest.fixture

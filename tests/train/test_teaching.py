@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import lively, ragged_ids, tiny_hugging_face
-from test_fine_tuning import CharacterTokenizer, task
+from conftest import CharacterTokenizer, lively, ragged_ids, task, tiny_hugging_face
 
 from lessen.depth.exits import every_exit
 from lessen.errors import InputError
@@ -63,7 +62,7 @@ def test_features_are_the_mean_over_each_rows_own_tokens(model):
         start = 0
         for length in found.rows.lengths:
             stretch = slice(start, start + length)
-            total += float((mine[stretch] - theirs[stretch]).square().mean()) / len(found.rows)
+            total += float((mine[stretch] - theirs[stretch]).detach().square().mean()) / len(found.rows)
             start += length
     assert float(features(found).detach()) == pytest.approx(total, rel=1e-5)
 
@@ -137,6 +136,8 @@ def test_a_lesson_needs_a_teacher_and_all_tokens(model, tmp_path: Path):
     with pytest.raises(InputError, match="learns from a teacher, and there is none"):
         fine_tune(pupil, task(), recipe, tmp_path, quiet=True)
     with pytest.raises(InputError, match="none may leave"):
-        fine_tune(pupil, task(), recipe, tmp_path, teacher=pupil, passes=all_stay, quiet=True)
+        fine_tune(pupil, task(), recipe, tmp_path, teacher=model, passes=all_stay, quiet=True)
+    with pytest.raises(InputError, match="from itself"):
+        fine_tune(pupil, task(), recipe, tmp_path, teacher=pupil, quiet=True)
     with pytest.raises(InputError, match="unknown lesson"):
         lesson_of("kindness")

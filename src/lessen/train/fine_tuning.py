@@ -111,6 +111,8 @@ def fine_tune(
     if recipe.objective in LESSONS:
         if teacher is None:
             raise InputError(f"objective {recipe.objective} learns from a teacher, and there is none")
+        if teacher is model:
+            raise InputError("a model cannot learn from itself while it changes; give a copy as its teacher")
         if passes is not None:
             raise InputError(f"objective {recipe.objective} compares every token; none may leave")
         model.teaching = _teaching(Teacher(teacher, model.config.form()), recipe, along)

@@ -85,12 +85,17 @@ def scaled(architecture: Architecture, shape: Shape, share: float) -> Shape:
         )
         for layer in shape.layers
     )
-    width, words = architecture.embedding_size, architecture.vocab_size
-    rank = _part(shape.embedding_rank or width, share)
-    saves = rank * (words + width) < words * width
+    rank = _part(shape.embedding_rank or architecture.embedding_size, share)
+    saves = rank_saves(architecture, rank)
     return shape.model_copy(
         update={"layers": layers, "embedding_rank": rank if saves else shape.embedding_rank}
     )
+
+
+def rank_saves(architecture: Architecture, rank: int) -> bool:
+    """Whether a token table has fewer weights as a product of this rank."""
+    width, words = architecture.embedding_size, architecture.vocab_size
+    return rank * (words + width) < words * width
 
 
 def _part(count: int, share: float) -> int:

@@ -1,0 +1,142 @@
+"""Slimming in turns: shapes fall in equal steps to the target, and a stopped run ends as any other."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CharacterTokenizer, lively, task, tiny_hugging_face
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lessen.errors import PlanError
+from lessen.loading import load, with_exits, with_shape
+from lessen.plan import ExitShape, dense_shape
+from lessen.systems import slimming
+from lessen.systems.slimming import Slimming, shapes_between, slim, worth_of
+from lessen.width.budget import scaled
+
+RECIPE = Slimming(objective="features_and_predictions", features_first=0.5, epochs=0.5, batch_size=8, seed=1)
+
+
+@pytest.fixture
+def model(tmp_path: Path):
+    tiny_hugging_face("bert").save_pretrained(tmp_path / "bert")
+    fresh = with_exits(load(tmp_path / "bert"), labels=["no", "yes"])
+    fresh.tokenizer = CharacterTokenizer()
+    return lively(fresh)
+
+
+def target_of(model, share=0.5):
+    return scaled(model.config.facts(), model.config.form(), share)
+
+
+def ran(model, folder: Path, recipe: Slimming = RECIPE):
+    teacher = fresh_copy(model)
+    return slim(model, teacher, task(), recipe, target_of(model), folder, lambda _: None, quiet=True)
+
+
+def fresh_copy(model):
+    return with_shape(model, model.config.form(), model.transformer.state_dict())
+
+
+@given(
+    heads=st.integers(1, 12), neurons=st.integers(1, 300), rank=st.integers(1, 30), events=st.integers(0, 9)
+)
+def test_shapes_fall_in_equal_steps_to_the_target(tiny_facts, heads, neurons, rank, events):
+    start = dense_shape(3, 12, 300, (ExitShape(layer=3),))
+    layers = [
+        layer.model_copy(update={"heads": tuple(range(heads)), "intermediate_size": neurons})
+        for layer in start.layers
+    ]
+    target = start.model_copy(update={"layers": tuple(layers), "embedding_rank": rank})
+    steps = shapes_between(tiny_facts, start, target, events or None)
+    assert len(steps) == (events or max(1, 12 - heads))
+    sizes = [(len(s.layers[0].heads), s.layers[0].intermediate_size) for s in [start, *steps]]
+    for one, parts in enumerate(zip(*sizes, strict=True)):
+        assert sorted(parts, reverse=True) == list(parts)
+        drops = [a - b for a, b in itertools.pairwise(parts)]
+        assert max(drops) - min(drops) <= 1, one
+    assert sizes[-1] == (heads, neurons)
+    ranks = [s.embedding_rank for s in steps]
+    assert ranks[-1] == (rank if rank * (101 + 32) < 101 * 32 else None)
+    cut = [r for r in ranks if r is not None]
+    assert cut == sorted(cut, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def tiny_facts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("facts")
+    tiny_hugging_face("bert").save_pretrained(folder)
+    return load(folder).config.facts()
+
+
+def test_the_target_is_reached(model, tmp_path: Path):
+    slender, records = ran(model, tmp_path / "work")
+    form = slender.config.form()
+    assert [len(layer.heads) for layer in form.layers] == [2, 2, 2]
+    assert [layer.intermediate_size for layer in form.layers] == [32, 32, 32]
+    assert form.embedding_rank == 16
+    assert len(records) == 2
+    assert form.exits == model.config.form().exits
+    assert sum(p.numel() for p in slender.parameters()) < 0.6 * sum(p.numel() for p in model.parameters())
+
+
+def test_a_run_that_was_stopped_removes_the_same(model, tmp_path: Path, monkeypatch):
+    whole, _ = ran(fresh_copy(model), tmp_path / "whole")
+    trainings = []
+    real = slimming.fine_tune
+
+    def stops(*arguments, **options):
+        trainings.append(1)
+        if len(trainings) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(slimming, "fine_tune", stops)
+    with pytest.raises(KeyboardInterrupt):
+        ran(fresh_copy(model), tmp_path / "stopped")
+    monkeypatch.setattr(slimming, "fine_tune", real)
+    again, _ = ran(fresh_copy(model), tmp_path / "stopped")
+    assert again.config.form() == whole.config.form()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_last_exit_scores_differ_from_calibrated_ones(model):
+    other = fresh_copy(model)
+    with torch.no_grad():
+        for parameter in other.transformer.layers.parameters():
+            parameter *= 0.9
+    every = worth_of(model, other, task(), RECIPE)
+    last = worth_of(model, other, task(), RECIPE.model_copy(update={"calibrated": False}))
+    order = [torch.cat([w.neurons for w in found]).argsort() for found in (every, last)]
+    assert not torch.equal(*order)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"importance": "signed_group"},
+        {"importance": "magnitude"},
+        {"importance": "random"},
+        {"budget": "uneven", "importance": "signed_group", "equilibrium": True},
+        {"calibrated": False, "events": 1},
+    ],
+)
+def test_every_choice_ends_at_the_size_asked_for(model, tmp_path: Path, changes):
+    recipe = RECIPE.model_copy(update=changes)
+    slender, records = ran(model, tmp_path / "work", recipe)
+    form = slender.config.form()
+    assert sum(len(layer.heads) for layer in form.layers) == 6
+    assert sum(layer.intermediate_size for layer in form.layers) == 96
+    assert len(records) == changes.get("events", 2)
+
+
+def test_a_target_that_is_wider_or_has_other_layers_is_refused(model, tmp_path: Path):
+    slender, _ = ran(fresh_copy(model), tmp_path / "work")
+    with pytest.raises(PlanError, match="wider"):
+        slim(slender, model, task(), RECIPE, model.config.form(), tmp_path / "w", print, quiet=True)
+    short = target_of(model).model_copy(update={"layers": target_of(model).layers[:2]})
+    with pytest.raises(PlanError, match="other layers"):
+        slim(model, model, task(), RECIPE, short, tmp_path / "w", print, quiet=True)
