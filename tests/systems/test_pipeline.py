@@ -12,6 +12,7 @@ from lessen.systems import SYSTEMS, system_of
 from lessen.systems.pipeline import compress, plan_for, read_splits
 
 FIVE = Asked(bounds=(0.05,))
+SIZE = {"cost-eff": {"target": {"width": 0.5}}}
 FAST = {"epochs": 2.0, "batch_size": 16, "learning_rate": 1e-3}
 
 
@@ -34,13 +35,21 @@ PROBLEM = {
 
 
 @pytest.mark.parametrize("kind", DATA)
-@pytest.mark.parametrize("name", ["early-exit", "latency-adjustable"])
+@pytest.mark.parametrize("name", ["early-exit", "latency-adjustable", "cost-eff"])
 def test_every_kind_of_task(name: str, kind: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / ("d.jsonl" if kind == "multi-label" else "d.csv")
     path.write_text(DATA[kind])
     system = system_of(name)
     recipe = FAST | ({"speedup": 1.5} if name == "latency-adjustable" else {})
-    plan = plan_for(system, seed=0, recipe=recipe, model=str(tiny_checkpoint), data=str(path), promise=FIVE)
+    plan = plan_for(
+        system,
+        seed=0,
+        recipe=recipe,
+        model=str(tiny_checkpoint),
+        data=str(path),
+        promise=FIVE,
+        **SIZE.get(name, {}),
+    )
     outcome = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
     problem, outputs = PROBLEM[kind]
     model = lessen.load(tmp_path / "m")
@@ -79,7 +88,8 @@ def test_every_system(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
         compress(plan, first, tmp_path / "dense", say=lambda _: None, quiet=True)
         start = str(tmp_path / "dense")
     system = system_of(name)
-    plan = plan_for(system, seed=0, recipe=FAST, model=start, data=str(path), promise=FIVE)
+    size = SIZE.get(name, {})
+    plan = plan_for(system, seed=0, recipe=FAST, model=start, data=str(path), promise=FIVE, **size)
     compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
     model = lessen.load(tmp_path / "m")
     if "drop-5%" in model.points:

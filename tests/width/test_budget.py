@@ -12,7 +12,6 @@ from lessen.width.budget import (
     largest_within,
     parameters_of,
     scaled,
-    share_of,
     uneven,
 )
 from lessen.width.importance import Worth
@@ -81,10 +80,3 @@ def test_the_largest_within_a_limit(model, measure):
     assert largest_within(facts, form, 3, whole, measure) == form
     with pytest.raises(PlanError, match=r"cannot be reached: with one head a layer there are [\d,]+ left"):
         largest_within(facts, form, 3, 1000, measure)
-
-
-def test_shares():
-    assert share_of("1/8", "--params") == share_of("0.125", "--params")
-    for wrong in ("8", "0", "-1/2", "1/0", "small"):
-        with pytest.raises(PlanError, match="--params"):
-            share_of(wrong, "--params")

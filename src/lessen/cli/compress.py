@@ -39,8 +39,28 @@ def command(
     loss: LossName = "drop",
     rule: RuleName = "certified",
     system: Annotated[
-        str, typer.Option(help="early-exit, pabee, deebert, self-exit or latency-adjustable.")
+        str, typer.Option(help="early-exit, pabee, deebert, self-exit, latency-adjustable or cost-eff.")
     ] = "early-exit",
+    params: Annotated[
+        str | None,
+        typer.Option(help="cost-eff: weights to keep in all, such as 3M, or 1/8 of those there are."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="cost-eff: size of model.safetensors in 32 bits, such as 12MB.")
+    ] = None,
+    importance: Annotated[
+        str | None,
+        typer.Option(
+            help="cost-eff: what heads and neurons are chosen by: abs_weight, signed_group, magnitude or "
+            "random. [abs_weight]"
+        ),
+    ] = None,
+    last_exit_only: Annotated[
+        bool, typer.Option("--last-exit-only", help="cost-eff: score by the last exit, not by all.")
+    ] = False,
+    uneven: Annotated[
+        bool, typer.Option("--uneven", help="cost-eff: layers may keep different widths.")
+    ] = False,
     speedup: Annotated[
         float | None, typer.Option(help="latency-adjustable: ratio of MACs trained at. [3]")
     ] = None,
@@ -100,6 +120,7 @@ def command(
     """
     from lessen.systems import system_of
     from lessen.systems.pipeline import Columns, CompressionPlan, compress, plan_for
+    from lessen.systems.target import target_of
 
     if plan is not None:
         chosen = _read_plan(plan)
@@ -114,10 +135,15 @@ def command(
             "max_tokens": max_tokens,
             "speedup": speedup,
             "wide": wide or None,
+            "importance": importance,
+            "calibrated": False if last_exit_only else None,
+            "budget": "uneven" if uneven else None,
         }
         choices: dict[str, Any] = {"criteria": tuple(criterion)} if criterion else {}
         if tokens := _tokens(retention, token_score):
             choices["tokens"] = tokens
+        if (target := target_of(params, size)) is not None:
+            choices["target"] = target
         chosen = plan_for(
             system_of(system),
             seed=seed,

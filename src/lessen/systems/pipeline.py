@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 
-from lessen.artefact import replacing_folder, write_json
+from lessen.artefact import WEIGHTS, replacing_folder, write_json
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
@@ -26,21 +26,27 @@ from lessen.data.splits import split, without
 from lessen.data.table import Table
 from lessen.depth.criteria import CRITERIA, criteria_for
 from lessen.errors import InputError, PlanError
-from lessen.loading import load, with_exits
+from lessen.loading import load, with_exits, with_shape
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
-from lessen.plan import ExitShape, Strict, parse
+from lessen.plan import ExitShape, Shape, Strict, parse
 from lessen.promise.folder import FEWEST_ROWS, Asked, Calibration, calibrate_folder
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
 from lessen.runtime.text import encode
+from lessen.systems.slimming import Slimming, slim
 from lessen.systems.system import System
+from lessen.systems.target import Target, shape_for
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune
 from lessen.train.objectives import OBJECTIVES
 from lessen.train.teaching import LESSONS
 
 Say = Callable[[str], None]
+SHAPE = "shape.json"
+OF_WIDTH = sorted(set(Slimming.model_fields) - set(Recipe.model_fields))
+"""What of a recipe only a stage that slims has."""
+
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 
 
@@ -68,10 +74,11 @@ class CompressionPlan(Strict):
     test_data: str | None = None
     columns: Columns = Columns()
     system: str
-    stages: tuple[Recipe, ...]
+    stages: tuple[Recipe | Slimming, ...]
     exits: tuple[ExitShape, ...] | None = None
     criteria: tuple[str, ...]
     tokens: TokenPlan = TokenPlan()
+    target: Target | None = None
     promise: Asked = Asked()
     tune_share: Share = 0.1
     calibration_share: Share = 0.15
@@ -95,21 +102,41 @@ class Outcome:
 def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: Any) -> CompressionPlan:
     """The plan of a system with the user's choices; `recipe` changes every stage.
 
-    Of it `speedup` and `wide` change only the stages in which tokens leave.
+    Of it `speedup` and `wide` change only the stages in which tokens leave, and what belongs to a `Slimming`
+    only that. Epochs and learning rate are those of the first stage; the others change in proportion.
 
     Raises:
         InputError: When the system has no such stage.
         PlanError: When a choice makes no sense.
     """
     choices = {"criteria": system.criteria} | choices
-    of_tokens = {key: recipe[key] for key in ("speedup", "wide") if key in recipe}
+    of_tokens = {key: value for key, value in recipe.items() if key in ("speedup", "wide")}
     if (of_tokens or "tokens" in choices) and not any(stage.speedup > 1 for stage in system.stages):
         raise InputError(f"in {system.name} no tokens leave; use the system latency-adjustable")
-    of_all = {key: value for key, value in recipe.items() if key not in of_tokens}
-    stages = [
-        stage.model_dump() | {"seed": seed, **of_all} | (of_tokens if stage.speedup > 1 else {})
-        for stage in system.stages
-    ]
+    slims = any(isinstance(stage, Slimming) for stage in system.stages)
+    of_width = {key: recipe[key] for key in OF_WIDTH if key in recipe}
+    if (of_width or choices.get("target") is not None) and not slims:
+        raise InputError(f"{system.name} leaves layers as wide as they are; use the system cost-eff")
+    if slims and choices.get("target") is None:
+        raise InputError(f"{system.name} needs a size to reach: --params 1/4, or --size 12MB")
+    if "objective" in recipe and any(stage.teacher for stage in system.stages):
+        raise InputError(f"every stage of {system.name} has an objective of its own; leave --objective out")
+    of_all = {key: value for key, value in recipe.items() if key not in {**of_tokens, **of_width}}
+    if "epochs" in of_all:
+        of_all["rows"] = None
+    first = system.stages[0]
+    stages = []
+    for stage in system.stages:
+        own = {
+            field: value * getattr(stage, field) / getattr(first, field)
+            for field, value in of_all.items()
+            if field in ("epochs", "learning_rate")
+        }
+        if stage.speedup > 1:
+            own |= of_tokens
+        if isinstance(stage, Slimming):
+            own |= of_width
+        stages.append(stage.model_dump() | {"seed": seed, **of_all} | own)
     return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
 
 
@@ -138,12 +165,12 @@ def compress(
     for stage in plan.stages:
         if stage.speedup > 1:
             check_tokens(model, tables["train"], stage, plan.tokens)
+    target = None if plan.target is None else shape_for(model, plan.target)
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
-    training = [
-        _stage(model, tables["train"], recipe, plan.tokens, work / f"stage-{number}", say, quiet)
-        for number, recipe in enumerate(plan.stages, start=1)
-    ]
+    stages_done = _Stages(plan, model, tables["train"], work, say, quiet=quiet)
+    training = [stages_done.run(number, target) for number in range(1, len(plan.stages) + 1)]
+    model = stages_done.model
     kept = keep(model, tables, plan.criteria, _label_range(tables["train"]))
     rows = {name: len(table) for name, table in tables.items()}
     with replacing_folder(out) as fresh:
@@ -257,24 +284,79 @@ def _test(model: Any, table: Table) -> list[Result]:
     return [replace(evaluate(model, encoded, answers, point), metric="agreement") for point in points]
 
 
-def _stage(
-    model: Any, train: Table, recipe: Recipe, tokens: TokenPlan, folder: Path, say: Say, quiet: bool
-) -> dict[str, Any]:
-    """Train one stage, or take the result of an earlier run that finished it."""
-    if takes_tokens := recipe.speedup > 1:
-        give_profile(model, train, recipe, tokens, folder)
-    done = folder / "done.json"
-    weights = folder / "weights.safetensors"
-    if done.exists():
-        model.load_state_dict(load_file(weights))
-        say(f"{folder.name} was finished by an earlier run")
-        return json.loads(done.read_text())
-    torch.manual_seed(recipe.seed)
-    passes = passes_of(model, recipe) if takes_tokens else None
-    record = fine_tune(model, train, recipe, folder / "checkpoints", passes=passes, quiet=quiet)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
-    write_json(done, record)
-    return record
+class _Stages:
+    """The trainings of a plan, one after the other; what an earlier run finished is taken from its folder.
+
+    Attributes:
+        model: As the last stage left it.
+    """
+
+    def __init__(
+        self, plan: CompressionPlan, model: Any, train: Table, work: Path, say: Say, *, quiet: bool
+    ) -> None:
+        self.plan, self.model, self.train, self.work = plan, model, train, work
+        self.say, self.quiet = say, quiet
+        again = any(stage.from_checkpoint for stage in plan.stages)
+        self.checkpoint = _copy(model) if again else None
+
+    def run(self, number: int, target: Shape | None) -> dict[str, Any]:
+        """Carry out a stage, counted from 1; returns its record."""
+        recipe, folder = self.plan.stages[number - 1], self.work / f"stage-{number}"
+        if recipe.from_checkpoint:
+            self.model = _copy(self.checkpoint)
+        if recipe.speedup > 1:
+            give_profile(self.model, self.train, recipe, self.plan.tokens, folder)
+        done = folder / "done.json"
+        if done.exists() and (folder / SHAPE).exists():
+            self.model = self._left_by(number)
+            self.say(f"{folder.name} was finished by an earlier run")
+            return json.loads(done.read_text())
+        torch.manual_seed(recipe.seed)
+        record = self._train(recipe, folder, target)
+        tensors = {name: tensor.contiguous() for name, tensor in self.model.transformer.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS)
+        write_json(folder / SHAPE, self.model.config.shape)
+        write_json(done, record)
+        return record
+
+    def _train(self, recipe: Recipe, folder: Path, target: Shape | None) -> dict[str, Any]:
+        teacher = None if recipe.teacher is None else self._left_by(recipe.teacher)
+        if isinstance(recipe, Slimming):
+            assert target is not None
+            self.model, events = slim(
+                self.model, teacher, self.train, recipe, target, folder, self.say, quiet=self.quiet
+            )
+            return _summed([event["training"] for event in events])
+        return fine_tune(
+            self.model,
+            self.train,
+            recipe,
+            folder / "checkpoints",
+            passes=passes_of(self.model, recipe) if recipe.speedup > 1 else None,
+            teacher=teacher,
+            quiet=self.quiet,
+        )
+
+    def _left_by(self, number: int) -> Any:
+        """The model a finished stage left."""
+        folder = self.work / f"stage-{number}"
+        place = folder / SHAPE
+        shape = parse(Shape, json.loads(place.read_text()), str(place))
+        return with_shape(self.model, shape, load_file(folder / WEIGHTS))
+
+
+def _copy(model: Any) -> Any:
+    return with_shape(model, model.config.form(), model.transformer.state_dict())
+
+
+def _summed(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """One record of trainings that follow each other."""
+    return records[-1] | {
+        "steps": sum(record["steps"] for record in records),
+        "seconds": round(sum(record["seconds"] for record in records), 1),
+        "resumed": any(record["resumed"] for record in records),
+        "events": len(records),
+    }
 
 
 def _working_folder(plan: CompressionPlan, out: Path) -> Path:

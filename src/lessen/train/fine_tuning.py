@@ -41,6 +41,8 @@ class Recipe(Strict):
         objective: A name from `train.objectives`, or one from `train.teaching`, which needs a teacher.
         features_first: Share of the steps in which only the teacher's states are learned.
         epochs: Passes over the data.
+        rows: Rows those passes are meant for; fewer rows get more of them, more rows fewer (`passes_over`).
+            None: as many whatever the rows.
         batch_size: Rows per step.
         learning_rate: Peak, reached after the warm-up and falling linearly to zero.
         head_learning_rate: The same for exit heads, which start from nothing.
@@ -48,6 +50,8 @@ class Recipe(Strict):
         weight_decay: Of matrices; none on biases and norms.
         max_tokens: Texts are cut to this for training.
         equilibrium: Gradient equilibrium (COST-EFF page, 1.4).
+        teacher: Number of the stage (from 1) whose result teaches; None: no teacher.
+        from_checkpoint: Whether to start from the checkpoint's weights instead of the stage before.
         train_backbone: Off: only exit heads before the last are trained, everything else is frozen.
         speedup: Tokens leave while training, as many as make for this ratio of MACs; 1: none.
         wide: Tokens leave at random rates up to that speed-up, imitating the pass in which all stay.
@@ -59,6 +63,7 @@ class Recipe(Strict):
     objective: str = "depth_weighted"
     features_first: Annotated[float, Field(ge=0, le=1)] = 0.0
     epochs: Annotated[float, Field(gt=0)] = 3.0
+    rows: Size | None = None
     batch_size: Size = 32
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     head_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -66,11 +71,24 @@ class Recipe(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_tokens: Size = 128
     equilibrium: bool = False
+    teacher: Size | None = None
+    from_checkpoint: bool = False
     train_backbone: bool = True
     speedup: Annotated[float, Field(ge=1)] = 1.0
     wide: bool = False
     attention_dropout: float | None = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+FALLING = 0.3
+"""How epochs fall with rows: their power in COST-EFF's table from MRPC to MNLI (its page, 1.9)."""
+
+
+def passes_over(rows: int, recipe: Recipe) -> float:
+    """Epochs of a recipe on so many rows, at most four times and at least a quarter of what it says."""
+    if recipe.rows is None:
+        return recipe.epochs
+    return recipe.epochs * min(4.0, max(0.25, (recipe.rows / max(1, rows)) ** FALLING))
 
 
 class Interrupted(Exception):
@@ -130,7 +148,7 @@ def fine_tune(
     half = _bfloat16_pays()
     arguments = TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=recipe.epochs,
+        num_train_epochs=passes_over(len(data), recipe),
         per_device_train_batch_size=recipe.batch_size,
         warmup_steps=recipe.warmup,
         max_grad_norm=1.0,

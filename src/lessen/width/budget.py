@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -158,18 +157,3 @@ def largest_within(
         else:
             high = middle
     return scaled(architecture, shape, low)
-
-
-def share_of(text: str, what: str) -> Fraction:
-    """A share such as `1/8` or `0.125`.
-
-    Raises:
-        PlanError: When it is none between 0 and 1.
-    """
-    try:
-        share = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise PlanError(f"{what}: {text!r} is no share such as 1/8 or 0.125") from None
-    if not 0 < share <= 1:
-        raise PlanError(f"{what}: {text} is not between 0 and 1")
-    return share

@@ -1,0 +1,41 @@
+"""COST-EFF (Shen et al. 2022): a slender model with exits, made together.
+
+A dense model is fine-tuned and teaches another, the assistant, to answer at every exit. That one teaches a
+model which gets narrower event by event, and then recovers. Stages and losses follow the authors' code
+(COST-EFF page, 1.3 to 1.9); learning rates are for small encoders and epochs for 10,000 rows, both ours.
+"""
+
+from lessen.systems.slimming import Slimming
+from lessen.systems.system import System
+from lessen.train.fine_tuning import Recipe
+
+ROWS = 10_000
+
+SYSTEM = System(
+    name="cost-eff",
+    summary="narrower layers with exits that learn together from a multi-exit assistant (Shen et al. 2022)",
+    stages=(
+        Recipe(objective="last", epochs=5.0, rows=ROWS),
+        Recipe(objective="features", epochs=2.0, rows=ROWS, teacher=1, from_checkpoint=True),
+        Recipe(objective="assistant", epochs=5.0, rows=ROWS, teacher=1, equilibrium=True),
+        Slimming(
+            objective="features_and_predictions",
+            features_first=0.7,
+            epochs=0.5,
+            rows=ROWS,
+            teacher=3,
+            head_learning_rate=1e-4,
+            equilibrium=True,
+        ),
+        Recipe(objective="features", epochs=6.0, rows=ROWS, teacher=3, equilibrium=True),
+        Recipe(
+            objective="features_and_predictions",
+            epochs=4.0,
+            rows=ROWS,
+            teacher=3,
+            head_learning_rate=1e-4,
+            equilibrium=True,
+        ),
+    ),
+    criteria=("entropy", "max_probability", "margin", "patience"),
+)
