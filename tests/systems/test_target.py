@@ -7,7 +7,7 @@ from lessen.errors import InputError, PlanError
 from lessen.loading import load, with_exits
 from lessen.plan import parse
 from lessen.systems import system_of
-from lessen.systems.pipeline import plan_for
+from lessen.systems.pipeline import CompressionPlan, plan_for
 from lessen.systems.target import Target, shape_for, target_of
 from lessen.width.budget import bytes_of, parameters_of
 
@@ -72,6 +72,20 @@ def test_a_size_belongs_to_a_system_that_slims():
         plan("cost-eff")
     with pytest.raises(InputError, match="leave --objective out"):
         plan("cost-eff", {"objective": "last"}, target=Target(share=0.5))
+
+
+@pytest.mark.parametrize(
+    ("stages", "problem"),
+    [
+        ([{"teacher": 1}], "stage 1 learns from stage 1, which is not before it"),
+        ([{}, {"objective": "features"}], "stage 2: objective features needs a teacher"),
+        ([{"importance": "random"}], "a stage that slims needs a target"),
+    ],
+)
+def test_a_plan_whose_stages_do_not_fit_is_refused(stages, problem):
+    given = {"model": "m", "data": "d", "system": "cost-eff", "stages": stages, "criteria": ["entropy"]}
+    with pytest.raises(PlanError, match=problem):
+        parse(CompressionPlan, given, "plan.json")
 
 
 def test_epochs_are_the_first_stages_and_the_others_follow():

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import load_file, save_file
 
 from lessen.artefact import WEIGHTS, replacing_folder, write_json
@@ -34,11 +34,11 @@ from lessen.promise.folder import FEWEST_ROWS, Asked, Calibration, calibrate_fol
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
 from lessen.runtime.text import encode
-from lessen.systems.slimming import Slimming, slim
+from lessen.systems.slimming import Slimming, describe_width, slim
 from lessen.systems.system import System
 from lessen.systems.target import Target, shape_for
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, passes_of
-from lessen.train.fine_tuning import Recipe, fine_tune
+from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
 from lessen.train.objectives import OBJECTIVES
 from lessen.train.teaching import LESSONS
 
@@ -84,6 +84,17 @@ class CompressionPlan(Strict):
     calibration_share: Share = 0.15
     test_share: Share = 0.1
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> CompressionPlan:
+        for number, stage in enumerate(self.stages, start=1):
+            if stage.teacher is not None and stage.teacher >= number:
+                raise ValueError(f"stage {number} learns from stage {stage.teacher}, which is not before it")
+            if stage.objective in LESSONS and stage.teacher is None:
+                raise ValueError(f"stage {number}: objective {stage.objective} needs a teacher")
+        if any(isinstance(stage, Slimming) for stage in self.stages) != (self.target is not None):
+            raise ValueError("a stage that slims needs a target, and a target needs such a stage")
+        return self
 
 
 @dataclass(frozen=True)
@@ -157,7 +168,10 @@ def compress(
     tables = read_splits(plan)
     check_task(plan, system, tables["train"].kind)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
-    stages = "; ".join(f"{r.objective}, {r.epochs:g} epochs at {r.learning_rate:g}" for r in plan.stages)
+    count = len(tables["train"])
+    stages = "; ".join(
+        f"{r.objective}, {passes_over(count, r):.3g} epochs at {r.learning_rate:g}" for r in plan.stages
+    )
     say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
     if system.keeps_head and plan.calibration_data is None:
         say(f"was {plan.model} trained on these rows? then promises need others: --calibration-data")
@@ -166,6 +180,8 @@ def compress(
         if stage.speedup > 1:
             check_tokens(model, tables["train"], stage, plan.tokens)
     target = None if plan.target is None else shape_for(model, plan.target)
+    if target is not None:
+        say(f"to become: {describe_width(target)}")
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
     stages_done = _Stages(plan, model, tables["train"], work, say, quiet=quiet)

@@ -114,7 +114,7 @@ def slim(
         done = json.loads((place / "done.json").read_text())
         form = parse(Shape, done["shape"], str(place / "done.json"))
         model = with_shape(model, form, load_file(place / "weights.safetensors"))
-        say(f"event {number} of {len(steps)}: {_describe(form)}")
+        say(f"event {number} of {len(steps)}: {describe_width(form)}")
         records.append(done)
     return model, records
 
@@ -231,7 +231,8 @@ def _check(start: Shape, target: Shape) -> None:
             raise PlanError(f"layer {a.layer} of the target shape is wider than the model's")
 
 
-def _describe(shape: Shape) -> str:
+def describe_width(shape: Shape) -> str:
+    """Heads and neurons a layer, and the embedding's rank, in words."""
     heads = sorted({len(layer.heads) for layer in shape.layers})
     neurons = sorted({layer.intermediate_size for layer in shape.layers})
     rank = "" if shape.embedding_rank is None else f", embedding rank {shape.embedding_rank}"
