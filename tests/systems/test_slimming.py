@@ -114,6 +114,12 @@ def test_last_exit_scores_differ_from_calibrated_ones(model):
     assert not torch.equal(*order)
 
 
+@pytest.mark.parametrize("importance", ["abs_weight", "signed_group"])
+def test_fewer_rows_than_a_batch_are_scored(model, importance):
+    recipe = RECIPE.model_copy(update={"batch_size": 100, "importance": importance})
+    assert all(w.heads.min() > 0 for w in worth_of(model, fresh_copy(model), task(), recipe))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -216,8 +216,9 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """What the heads found, `[tokens, heads * head_dim]`, before `output`; and scores, if asked for."""
         if self.heads == 0:
-            tokens = len(hidden)
-            return hidden.new_empty(tokens, 0), None if score is None else hidden.new_zeros(tokens)
+            wide = torch.promote_types(hidden.dtype, torch.float32)
+            nothing = None if score is None else hidden.new_zeros(len(hidden), dtype=wide)
+            return hidden.new_empty(len(hidden), 0), nothing
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, self.head_dim))
         dropout = self.dropout if self.training else 0.0
         if score is None:

@@ -32,7 +32,7 @@ def layer_macs(architecture: Architecture, layer: LayerShape, tokens: int, left:
 
 
 def matrix_macs(inputs: int, outputs: int, rank: int | None = None) -> int:
-    """One token through one matrix, or through the two of a rank; also how many weights these have."""
+    """One token through one matrix, or through the two of a rank."""
     return inputs * outputs if rank is None else rank * (inputs + outputs)
 
 

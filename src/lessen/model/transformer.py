@@ -17,6 +17,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.attention import RelativeBias
 from lessen.model.block import Block, Keep
 from lessen.model.heads import Head
+from lessen.model.linear import Linear
 from lessen.model.rows import Rows
 from lessen.plan import Shape
 
@@ -39,16 +40,14 @@ class Embeddings(nn.Module):
         width = architecture.embedding_size
         self.offset = architecture.position_offset
         self.token = nn.Embedding(architecture.vocab_size, rank or width)
-        self.widen = None if rank is None else nn.Linear(rank, width, bias=False)
+        self.widen = None if rank is None else Linear(rank, width, bias=False)
         self.position = nn.Embedding(architecture.max_position_embeddings, width)
         self.segment = (
             nn.Embedding(architecture.type_vocab_size, width) if architecture.type_vocab_size else None
         )
         self.norm = nn.LayerNorm(width, eps=architecture.norm_eps)
         self.dropout = nn.Dropout(architecture.dropout)
-        self.project = (
-            nn.Linear(width, architecture.hidden_size) if width != architecture.hidden_size else None
-        )
+        self.project = Linear(width, architecture.hidden_size) if width != architecture.hidden_size else None
 
     def forward(self, ids: Tensor, rows: Rows, segments: Tensor | None = None) -> Tensor:
         """Token ids `[tokens]` (and segment ids `[tokens]`, zero if None) to `[tokens, hidden]`."""

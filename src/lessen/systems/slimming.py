@@ -29,7 +29,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
 from lessen.plan import Shape, Size, parse
-from lessen.runtime.text import collate, encode
+from lessen.runtime.text import batches, collate, encode
 from lessen.train.fine_tuning import Recipe, fine_tune
 from lessen.train.teaching import Teacher, scoring
 from lessen.width.budget import even, rank_saves, uneven
@@ -163,17 +163,18 @@ def worth_of(model: Any, teacher: Any, train: Table, recipe: Slimming) -> list[W
         return magnitude(model.transformer)
     if recipe.importance == "random":
         return random(model.transformer, recipe.seed)
-    rows = chance.Random(recipe.seed).sample(range(len(train)), min(recipe.scored_rows, len(train)))
+    count = min(recipe.scored_rows, len(train))
+    if count > recipe.batch_size:
+        count -= count % recipe.batch_size
+    rows = chance.Random(recipe.seed).sample(range(len(train)), count)
     limit = min(recipe.max_tokens, model.config.facts().max_tokens)
     encoded = encode(model.tokenizer, train.take(rows).texts, limit)
     assert train.labels is not None
     labels = torch.tensor([train.labels[row] for row in rows])
-    order = sorted(range(len(rows)), key=lambda i: len(encoded[i].ids))
     model.eval()
     scorer = SCORERS[recipe.importance](model.transformer)
     guide = Teacher(teacher, model.config.form())
-    for start in range(0, len(order) - recipe.batch_size + 1 or 1, recipe.batch_size):
-        batch = order[start : start + recipe.batch_size]
+    for batch in batches(encoded, recipe.batch_size):
         ids, layout, segments = collate([encoded[i] for i in batch], model.device)
         truth = labels[batch].to(model.device)
         scorer.add(layout, partial(_scored, model, guide, recipe, ids, layout, segments, truth))

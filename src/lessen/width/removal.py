@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lessen.errors import PlanError
-from lessen.plan import LayerShape, Rank, Shape
+from lessen.plan import Rank, Shape
 
 State = dict[str, Tensor]
 """Tensors of a transformer by name."""
@@ -225,8 +225,3 @@ def _columns_of(heads: Sequence[int], head_dim: int) -> Tensor:
 def _check(places: Sequence[int], count: int, what: str) -> None:
     if list(places) != sorted(set(places)) or (places and not 0 <= places[0] <= places[-1] < count):
         raise PlanError(f"{what} must be ascending places below {count}, without repeats")
-
-
-def everything(layer: LayerShape) -> Kept:
-    """All that a layer has."""
-    return Kept(tuple(range(len(layer.heads))), tuple(range(layer.intermediate_size)))
