@@ -1,10 +1,8 @@
 """Sizes as users write them, and the shapes that keep them."""
 
 import pytest
-from conftest import tiny_hugging_face
 
 from lessen.errors import InputError, PlanError
-from lessen.loading import load, with_exits
 from lessen.plan import parse
 from lessen.systems import system_of
 from lessen.systems.pipeline import CompressionPlan, plan_for
@@ -12,11 +10,9 @@ from lessen.systems.target import Target, shape_for, target_of
 from lessen.width.budget import bytes_of, parameters_of
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bert")
-    tiny_hugging_face("bert").save_pretrained(folder)
-    return with_exits(load(folder), exits=None)
+@pytest.fixture
+def model(tiny_classifier):
+    return tiny_classifier
 
 
 def test_what_users_write():

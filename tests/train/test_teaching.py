@@ -14,7 +14,7 @@ from lessen.plan import ExitShape
 from lessen.runtime.text import collate, encode
 from lessen.tokens.passes import all_stay
 from lessen.train.fine_tuning import Recipe, fine_tune
-from lessen.train.teaching import LESSONS, Teacher, features, lesson_of, predictions, scoring
+from lessen.train.teaching import LESSONS, Teacher, features, predictions, scoring
 from lessen.width.removal import Kept, narrowed, without_layers
 
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -40,7 +40,7 @@ def lesson(pupil, teacher):
 
 def test_from_itself_there_is_nothing_to_learn(model):
     for name in ("features", "predictions", "features_and_predictions"):
-        loss = lesson_of(name)(lesson(model, model))
+        loss = LESSONS[name](lesson(model, model))
         loss.backward()
         assert float(loss.detach()) == pytest.approx(0, abs=1e-12)
         assert all(p.grad is None or p.grad.abs().max() < 1e-10 for p in model.parameters())
@@ -102,7 +102,7 @@ def test_a_slim_pupil_gets_nearer_and_the_teacher_stays(model, tmp_path: Path, n
         with torch.no_grad():
             answers = every_exit(pupil.transformer, ids, rows, states=states)
         there = Teacher(teacher, shape).lesson(ids, rows, None, answers, states, labels)
-        return float(lesson_of(name)(there))
+        return float(LESSONS[name](there))
 
     far = distance()
     recipe = Recipe(objective=name, epochs=6, batch_size=8, learning_rate=1e-3, features_first=0.3)
@@ -122,7 +122,7 @@ def test_at_first_only_states_are_learned(model, tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr(fine_tuning, "features", lambda found: calls.append("features") or features(found))
     monkeypatch.setitem(
-        LESSONS, "predictions", ("", lambda found: calls.append("predictions") or predictions(found))
+        LESSONS, "predictions", lambda found: calls.append("predictions") or predictions(found)
     )
     recipe = Recipe(objective="predictions", epochs=1, batch_size=8, features_first=0.25)
     fine_tune(pupil, task(), recipe, tmp_path, teacher=teacher, quiet=True)
@@ -139,5 +139,3 @@ def test_a_lesson_needs_a_teacher_and_all_tokens(model, tmp_path: Path):
         fine_tune(pupil, task(), recipe, tmp_path, teacher=model, passes=all_stay, quiet=True)
     with pytest.raises(InputError, match="from itself"):
         fine_tune(pupil, task(), recipe, tmp_path, teacher=pupil, quiet=True)
-    with pytest.raises(InputError, match="unknown lesson"):
-        lesson_of("kindness")

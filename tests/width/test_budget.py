@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from conftest import tiny_hugging_face
 
 from lessen.errors import PlanError
-from lessen.loading import load, with_exits, with_shape
+from lessen.loading import with_shape
 from lessen.width.budget import (
     bytes_of,
     even,
@@ -22,11 +21,9 @@ def worth(*layers):
     return [Worth(torch.tensor(h, dtype=torch.float), torch.tensor(n, dtype=torch.float)) for h, n in layers]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bert")
-    tiny_hugging_face("bert").save_pretrained(folder)
-    return with_exits(load(folder), exits=None)
+@pytest.fixture
+def model(tiny_classifier):
+    return tiny_classifier
 
 
 def test_each_layer_keeps_its_best_and_ties_go_to_the_lower_place():

@@ -97,9 +97,16 @@ def command(
     objective: Annotated[
         str | None, typer.Option(help="Training objective; the system's own if not given.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.0, help="Passes over the training rows.")] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Passes over the training rows; of the first stage, others in proportion."
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per training step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate; of the first stage, others in proportion.")
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=2, help="Texts are cut to this for training. [128]")
     ] = None,

@@ -28,7 +28,7 @@ from lessen.tokens.passes import Passes, all_stay
 from lessen.train.objectives import UNLABELLED, objective
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
-from lessen.train.teaching import LESSONS, Teacher, features, lesson_of
+from lessen.train.teaching import LESSONS, Teacher, features
 
 STEPS_BETWEEN_CHECKPOINTS = 200
 """What a run that is killed outright can lose; a signal that can be caught loses nothing."""
@@ -211,7 +211,7 @@ class Along(TrainerCallback):
 
 
 def _teaching(teacher: Teacher, recipe: Recipe, along: Along) -> Callable[..., Tensor]:
-    lesson = lesson_of(recipe.objective)
+    lesson = LESSONS[recipe.objective]
 
     def loss(*batch: Any) -> Tensor:
         learned = features if along.share < recipe.features_first else lesson

@@ -85,24 +85,13 @@ def scoring(lesson: Lesson) -> Tensor:
     return (1 - HARD) * predictions(lesson) + HARD * _hard(lesson) + plain
 
 
-LESSONS: dict[str, tuple[str, Callable[[Lesson], Tensor]]] = {
-    "features": ("the teacher's states, after every layer", features),
-    "predictions": ("the teacher's answers, every exit from the same exit", predictions),
-    "features_and_predictions": ("the teacher's states and answers", both),
-    "assistant": ("half labels, half the teacher's last answer, for every exit", assistant),
+LESSONS: dict[str, Callable[[Lesson], Tensor]] = {
+    "features": features,
+    "predictions": predictions,
+    "features_and_predictions": both,
+    "assistant": assistant,
 }
-"""Objectives that need a teacher, with a line each."""
-
-
-def lesson_of(name: str) -> Callable[[Lesson], Tensor]:
-    """The objective of this name.
-
-    Raises:
-        InputError: When it is unknown.
-    """
-    if name not in LESSONS:
-        raise InputError(f"unknown lesson {name!r}; one of {', '.join(LESSONS)}")
-    return LESSONS[name][1]
+"""Objectives that need a teacher."""
 
 
 class Teacher:

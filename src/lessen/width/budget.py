@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
-from lessen.model.transformer import Transformer
+from lessen.model.transformer import Transformer, parameter_counts
 from lessen.plan import Shape
 from lessen.width.importance import Worth
 from lessen.width.removal import Kept
@@ -104,8 +104,7 @@ def _part(count: int, share: float) -> int:
 def parameters_of(architecture: Architecture, shape: Shape, outputs: int) -> int:
     """Number of weights of a model of this shape."""
     with torch.device("meta"):
-        model = Transformer(architecture, shape, outputs)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return parameter_counts(Transformer(architecture, shape, outputs))["total"]
 
 
 def bytes_of(architecture: Architecture, shape: Shape, outputs: int) -> int:
