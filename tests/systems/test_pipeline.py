@@ -7,12 +7,14 @@ import torch
 
 import lessen
 from lessen.data.table import row_key
+from lessen.errors import InputError, PlanError
 from lessen.promise.folder import Asked
-from lessen.systems import SYSTEMS, system_of
+from lessen.systems import SYSTEMS, pipeline, rounds, system_of
 from lessen.systems.pipeline import compress, plan_for, read_splits
+from lessen.train.fine_tuning import Interrupted, fine_tune
 
 FIVE = Asked(bounds=(0.05,))
-SIZE = {"cost-eff": {"target": {"width": 0.5}}}
+SIZE = {"cost-eff": {"targets": ({"width": 0.5},)}, "layer-chop": {"targets": ({"layers": 2},)}}
 FAST = {"epochs": 2.0, "batch_size": 16, "learning_rate": 1e-3}
 
 
@@ -35,7 +37,7 @@ PROBLEM = {
 
 
 @pytest.mark.parametrize("kind", DATA)
-@pytest.mark.parametrize("name", ["early-exit", "latency-adjustable", "cost-eff"])
+@pytest.mark.parametrize("name", ["early-exit", "latency-adjustable", "cost-eff", "layer-chop"])
 def test_every_kind_of_task(name: str, kind: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / ("d.jsonl" if kind == "multi-label" else "d.csv")
     path.write_text(DATA[kind])
@@ -50,7 +52,7 @@ def test_every_kind_of_task(name: str, kind: str, tiny_checkpoint: Path, tmp_pat
         promise=FIVE,
         **SIZE.get(name, {}),
     )
-    outcome = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
+    [outcome] = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
     problem, outputs = PROBLEM[kind]
     model = lessen.load(tmp_path / "m")
     assert model.problem_type == problem
@@ -104,6 +106,77 @@ def test_every_system(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
                 assert torch.equal(before[key], after[key]), key
 
 
+def slim_plan(checkpoint: Path, folder: Path, *shares: float):
+    path = folder / "d.csv"
+    path.write_text(DATA["multi-class"])
+    targets = tuple({"width": share} for share in shares)
+    system = system_of("cost-eff")
+    return system, plan_for(
+        system,
+        seed=0,
+        recipe=FAST | {"epochs": 0.5},
+        model=str(checkpoint),
+        data=str(path),
+        targets=targets,
+        promise=FIVE,
+    )
+
+
+def test_a_run_killed_in_any_stage_ends_as_any_other(tiny_checkpoint, tmp_path, monkeypatch) -> None:
+    """Two rounds and five other trainings; each of them is interrupted once."""
+    system, plan = slim_plan(tiny_checkpoint, tmp_path, 0.5)
+    [whole] = compress(plan, system, tmp_path / "whole", say=lambda _: None, quiet=True)
+    begun = []
+
+    def dies_at_first(model, data, recipe, folder, **options):
+        key = (recipe.objective, recipe.learning_rate, str(folder))
+        if key not in begun:
+            begun.append(key)
+            raise Interrupted("stopped")
+        return fine_tune(model, data, recipe, folder, **options)
+
+    monkeypatch.setattr(pipeline, "fine_tune", dies_at_first)
+    monkeypatch.setattr(rounds, "fine_tune", dies_at_first)
+    for _ in range(7):
+        with pytest.raises(Interrupted):
+            compress(plan, system, tmp_path / "killed", say=lambda _: None, quiet=True)
+    [again] = compress(plan, system, tmp_path / "killed", say=lambda _: None, quiet=True)
+    assert again.model.config.form() == whole.model.config.form()
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+def test_several_sizes_out_of_one_run(tiny_checkpoint, tmp_path, monkeypatch) -> None:
+    system, plan = slim_plan(tiny_checkpoint, tmp_path, 0.25, 0.5)
+    trainings = []
+
+    def counts(*given, **options):
+        trainings.append(given[2].objective)
+        return fine_tune(*given, **options)
+
+    monkeypatch.setattr(pipeline, "fine_tune", counts)
+    monkeypatch.setattr(rounds, "fine_tune", counts)
+    outcomes = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
+    assert [outcome.folder.name for outcome in outcomes] == ["width-0.5", "width-0.25"]
+    half, quarter = (lessen.load(outcome.folder) for outcome in outcomes)
+    assert [len(layer.heads) for layer in half.config.form().layers] == [2, 2, 2]
+    assert [len(layer.heads) for layer in quarter.config.form().layers] == [1, 1, 1]
+    assert trainings.count("last") == trainings.count("assistant") == 1
+    assert not (tmp_path / "m.work").exists()
+
+
+def test_targets_that_make_no_sense_are_refused(tiny_checkpoint, tmp_path) -> None:
+    for shares, problem in (((0.5, 0.5), "two of them are the same size"), ((1.0,), "that small already")):
+        system, plan = slim_plan(tiny_checkpoint, tmp_path, *shares)
+        with pytest.raises(PlanError, match=problem):
+            compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
+    system, plan = slim_plan(tiny_checkpoint, tmp_path, 0.5, 0.25)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="name another one"):
+        compress(plan, system, tmp_path / "model", say=lambda _: None, quiet=True)
+
+
 def test_exits_from_unlabelled_text(tiny_checkpoint: Path, tmp_path: Path) -> None:
     labelled, bare = tmp_path / "d.csv", tmp_path / "bare.csv"
     labelled.write_text(DATA["multi-class"])
@@ -126,7 +199,7 @@ def test_exits_from_unlabelled_text(tiny_checkpoint: Path, tmp_path: Path) -> No
         data=str(bare),
         promise=FIVE,
     )
-    outcome = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
+    [outcome] = compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
     assert outcome.calibration.asked.loss == "disagreement"
     assert outcome.results[0].value == 1.0
 

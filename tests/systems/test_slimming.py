@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from lessen.errors import PlanError
 from lessen.loading import load, with_exits, with_shape
 from lessen.plan import ExitShape, dense_shape
-from lessen.systems import slimming
+from lessen.systems import rounds
 from lessen.systems.slimming import Slimming, shapes_between, slim, worth_of
-from lessen.width.budget import scaled
+from lessen.width.budget import parameters_of, scaled, shallow
 
 RECIPE = Slimming(objective="features_and_predictions", features_first=0.5, epochs=0.5, batch_size=8, seed=1)
 
@@ -27,13 +27,13 @@ def model(tmp_path: Path):
     return lively(fresh)
 
 
-def target_of(model, share=0.5):
-    return scaled(model.config.facts(), model.config.form(), share)
+def scaled_to(model, share, rank=None):
+    return scaled(model.config.facts(), model.config.form(), share, rank)
 
 
-def ran(model, folder: Path, recipe: Slimming = RECIPE):
-    teacher = fresh_copy(model)
-    return slim(model, teacher, task(), recipe, target_of(model), folder, lambda _: None, quiet=True)
+def ran(model, folder: Path, recipe: Slimming = RECIPE, shares=(0.5,)):
+    teacher, targets = fresh_copy(model), [scaled_to(model, share, recipe.rank) for share in shares]
+    return slim(model, teacher, task(), recipe, targets, folder, lambda _: None, quiet=True)
 
 
 def fresh_copy(model):
@@ -41,17 +41,17 @@ def fresh_copy(model):
 
 
 @given(
-    heads=st.integers(1, 12), neurons=st.integers(1, 300), rank=st.integers(1, 30), events=st.integers(0, 9)
+    heads=st.integers(1, 12), neurons=st.integers(1, 300), rank=st.integers(1, 30), rounds=st.integers(0, 9)
 )
-def test_shapes_fall_in_equal_steps_to_the_target(tiny_facts, heads, neurons, rank, events):
+def test_shapes_fall_in_equal_steps_to_the_target(tiny_facts, heads, neurons, rank, rounds):
     start = dense_shape(3, 12, 300, (ExitShape(layer=3),))
     layers = [
         layer.model_copy(update={"heads": tuple(range(heads)), "intermediate_size": neurons})
         for layer in start.layers
     ]
     target = start.model_copy(update={"layers": tuple(layers), "embedding_rank": rank})
-    steps = shapes_between(tiny_facts, start, target, events or None)
-    assert len(steps) == (events or max(1, 12 - heads))
+    steps = shapes_between(tiny_facts, start, target, rounds or None)
+    assert len(steps) == (rounds or max(1, 12 - heads))
     sizes = [(len(s.layers[0].heads), s.layers[0].intermediate_size) for s in [start, *steps]]
     for one, parts in enumerate(zip(*sizes, strict=True)):
         assert sorted(parts, reverse=True) == list(parts)
@@ -85,7 +85,7 @@ def test_the_target_is_reached(model, tmp_path: Path):
 def test_a_run_that_was_stopped_removes_the_same(model, tmp_path: Path, monkeypatch):
     whole, _ = ran(fresh_copy(model), tmp_path / "whole")
     trainings = []
-    real = slimming.fine_tune
+    real = rounds.fine_tune
 
     def stops(*arguments, **options):
         trainings.append(1)
@@ -93,10 +93,10 @@ def test_a_run_that_was_stopped_removes_the_same(model, tmp_path: Path, monkeypa
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr(slimming, "fine_tune", stops)
+    monkeypatch.setattr(rounds, "fine_tune", stops)
     with pytest.raises(KeyboardInterrupt):
         ran(fresh_copy(model), tmp_path / "stopped")
-    monkeypatch.setattr(slimming, "fine_tune", real)
+    monkeypatch.setattr(rounds, "fine_tune", real)
     again, _ = ran(fresh_copy(model), tmp_path / "stopped")
     assert again.config.form() == whole.config.form()
     for name, value in whole.state_dict().items():
@@ -127,7 +127,7 @@ def test_fewer_rows_than_a_batch_are_scored(model, importance):
         {"importance": "magnitude"},
         {"importance": "random"},
         {"budget": "uneven", "importance": "signed_group", "equilibrium": True},
-        {"calibrated": False, "events": 1},
+        {"calibrated": False, "rounds": 1},
     ],
 )
 def test_every_choice_ends_at_the_size_asked_for(model, tmp_path: Path, changes):
@@ -136,13 +136,36 @@ def test_every_choice_ends_at_the_size_asked_for(model, tmp_path: Path, changes)
     form = slender.config.form()
     assert sum(len(layer.heads) for layer in form.layers) == 6
     assert sum(layer.intermediate_size for layer in form.layers) == 96
-    assert len(records) == changes.get("events", 2)
+    assert len(records) == changes.get("rounds", 2)
 
 
 def test_a_target_that_is_wider_or_has_other_layers_is_refused(model, tmp_path: Path):
     slender, _ = ran(fresh_copy(model), tmp_path / "work")
     with pytest.raises(PlanError, match="wider"):
-        slim(slender, model, task(), RECIPE, model.config.form(), tmp_path / "w", print, quiet=True)
-    short = target_of(model).model_copy(update={"layers": target_of(model).layers[:2]})
+        slim(slender, model, task(), RECIPE, [model.config.form()], tmp_path / "w", print, quiet=True)
     with pytest.raises(PlanError, match="other layers"):
-        slim(model, model, task(), RECIPE, short, tmp_path / "w", print, quiet=True)
+        slim(model, model, task(), RECIPE, [shallow(model.config.form(), 2)], tmp_path / "w", print)
+
+
+def test_several_sizes_pass_through_each_other(model, tmp_path: Path):
+    half, _ = ran(fresh_copy(model), tmp_path / "both")
+    trained = {place: place.stat().st_mtime_ns for place in (tmp_path / "both").rglob("model.safetensors")}
+    quarter, records = ran(fresh_copy(model), tmp_path / "both", shares=(0.5, 0.25))
+    assert len(records) == 3
+    assert [len(layer.heads) for layer in quarter.config.form().layers] == [1, 1, 1]
+    for small, large in zip(quarter.config.form().layers, half.config.form().layers, strict=True):
+        assert set(small.heads) < set(large.heads)
+    assert all(place.stat().st_mtime_ns == when for place, when in trained.items())
+
+
+def test_low_rank_comes_last_and_is_counted(model, tmp_path: Path):
+    recipe = RECIPE.model_copy(update={"rank": 0.25})
+    slender, _ = ran(model, tmp_path / "work", recipe)
+    form = slender.config.form()
+    target = scaled_to(model, 0.5, 0.25)
+    assert [layer.rank for layer in form.layers] == [layer.rank for layer in target.layers]
+    assert form.layers[0].rank.up == 8
+    whole = parameters_of(model.config.facts(), scaled_to(model, 0.5), 2)
+    assert (
+        sum(p.numel() for p in slender.parameters()) == parameters_of(model.config.facts(), target, 2) < whole
+    )

@@ -6,7 +6,7 @@ from lessen.errors import InputError, PlanError
 from lessen.plan import parse
 from lessen.systems import system_of
 from lessen.systems.pipeline import CompressionPlan, plan_for
-from lessen.systems.target import Target, shape_for, target_of
+from lessen.systems.target import Target, narrow_shape, shallow_shape, targets_of
 from lessen.width.budget import bytes_of, parameters_of
 
 
@@ -16,29 +16,51 @@ def model(tiny_classifier):
 
 
 def test_what_users_write():
-    assert target_of("1/8", None) == Target(share=0.125)
-    assert target_of("2.5m", None) == Target(parameters=2_500_000)
-    assert target_of("3000", None) == Target(parameters=3000)
-    assert target_of(None, "12MB") == Target(bytes=12_000_000)
-    assert target_of(None, "900kb") == Target(bytes=900_000)
-    assert target_of(None, None) is None
+    assert targets_of("1/8", None, None) == (Target(share=0.125),)
+    assert targets_of("0.25", None, None) == (Target(share=0.25),)
+    assert targets_of("2.5m", None, None) == (Target(parameters=2_500_000),)
+    assert targets_of("3000", None, None) == (Target(parameters=3000),)
+    assert targets_of(None, "12MB", None) == (Target(bytes=12_000_000),)
+    assert targets_of(None, "900kb, 1MB", None) == (Target(bytes=900_000), Target(bytes=1_000_000))
+    assert targets_of(None, None, "3,2") == (Target(layers=3), Target(layers=2))
+    assert targets_of(None, None, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "folder"),
+    [
+        (Target(share=1 / 3), "1/3", "1of3"),
+        (Target(parameters=2_500_000), "2.5M", "2.5M"),
+        (Target(bytes=900_000), "900KB", "900KB"),
+        (Target(layers=3), "3 layers", "3-layers"),
+        (Target(width=0.5), "width 0.5", "width-0.5"),
+    ],
+)
+def test_targets_have_names(target, text, folder):
+    assert (str(target), target.folder) == (text, folder)
 
 
 @pytest.mark.parametrize("text", ["small", "-3M", "0", "9/8", "1/0", "0/4", "", "nan", "inf"])
 def test_what_is_no_number_of_weights(text):
     with pytest.raises(InputError, match="--params"):
-        target_of(text, None)
+        targets_of(text, None, None)
 
 
 @pytest.mark.parametrize("text", ["12", "MB", "-1MB", "12 apples"])
 def test_what_is_no_file_size(text):
     with pytest.raises(InputError, match="--size"):
-        target_of(None, text)
+        targets_of(None, text, None)
 
 
-def test_one_size_only():
-    with pytest.raises(InputError, match="give one of them"):
-        target_of("1/2", "3MB")
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+def test_what_is_no_number_of_layers(text):
+    with pytest.raises(InputError, match="--layers"):
+        targets_of(None, None, text)
+
+
+def test_one_kind_of_size_only():
+    with pytest.raises(InputError, match="--params and --size: give one of them"):
+        targets_of("1/2", "3MB", None)
     with pytest.raises(PlanError, match="exactly one"):
         parse(Target, {"share": 0.5, "bytes": 7}, "target")
 
@@ -46,13 +68,42 @@ def test_one_size_only():
 def test_shapes_keep_what_was_asked_for(model):
     facts = model.config.facts()
     whole = parameters_of(facts, model.config.form(), 3)
-    assert parameters_of(facts, shape_for(model, Target(share=0.6)), 3) <= 0.6 * whole
+    assert parameters_of(facts, narrow_shape(model, Target(share=0.6)), 3) <= 0.6 * whole
     limit = int(2.5 * whole)
-    assert bytes_of(facts, shape_for(model, Target(bytes=limit)), 3) <= limit
-    half = shape_for(model, Target(width=0.5))
+    assert bytes_of(facts, narrow_shape(model, Target(bytes=limit)), 3) <= limit
+    half = narrow_shape(model, Target(width=0.5))
     assert [len(layer.heads) for layer in half.layers] == [2, 2, 2]
     with pytest.raises(PlanError, match=r"with one head a layer there are [\d,]+ left"):
-        shape_for(model, Target(share=0.01))
+        narrow_shape(model, Target(share=0.01))
+
+
+def test_layers_leave_until_the_size_is_kept(model):
+    facts, whole = model.config.facts(), parameters_of(model.config.facts(), model.config.form(), 3)
+    one = shallow_shape(model, Target(layers=1))
+    assert len(one.layers) == 1
+    least = parameters_of(facts, one, 3)
+    two = shallow_shape(model, Target(share=(least + (whole - least) / 2) / whole))
+    assert len(two.layers) == 2
+    assert two.exit_layers == (1, 2)
+    with pytest.raises(PlanError, match=r"with one layer there are [\d,]+ left"):
+        shallow_shape(model, Target(parameters=100))
+    with pytest.raises(PlanError, match="7 layers cannot be left"):
+        shallow_shape(model, Target(layers=7))
+
+
+def test_a_width_is_no_number_of_layers(model):
+    with pytest.raises(PlanError, match="use the system cost-eff"):
+        shallow_shape(model, Target(width=0.5))
+    with pytest.raises(PlanError, match="use the system layer-chop"):
+        narrow_shape(model, Target(layers=2))
+
+
+def test_low_rank_leaves_room_for_wider_layers(model):
+    plain = narrow_shape(model, Target(share=0.6))
+    products = narrow_shape(model, Target(share=0.6), 0.25)
+    assert products.layers[0].intermediate_size > plain.layers[0].intermediate_size
+    assert products.layers[0].rank.up == 8
+    assert products.layers[0].rank.attention_output == 8
 
 
 def plan(system: str, recipe=None, **choices):
@@ -60,14 +111,18 @@ def plan(system: str, recipe=None, **choices):
 
 
 def test_a_size_belongs_to_a_system_that_slims():
-    with pytest.raises(InputError, match="as wide as they are"):
-        plan("early-exit", target=Target(share=0.5))
-    with pytest.raises(InputError, match="as wide as they are"):
+    with pytest.raises(InputError, match="leaves every part"):
+        plan("early-exit", targets=(Target(share=0.5),))
+    with pytest.raises(InputError, match="leaves every part"):
         plan("pabee", {"importance": "random"})
+    with pytest.raises(InputError, match="layer-chop has no choice of budget"):
+        plan("layer-chop", {"budget": "uneven"}, targets=(Target(layers=2),))
+    with pytest.raises(PlanError, match=r"stages\[3\]: importance"):
+        plan("layer-chop", {"importance": "abs_weight"}, targets=(Target(layers=2),))
     with pytest.raises(InputError, match="needs a size"):
         plan("cost-eff")
     with pytest.raises(InputError, match="leave --objective out"):
-        plan("cost-eff", {"objective": "last"}, target=Target(share=0.5))
+        plan("cost-eff", {"objective": "last"}, targets=(Target(share=0.5),))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +130,8 @@ def test_a_size_belongs_to_a_system_that_slims():
     [
         ([{"teacher": 1}], "stage 1 learns from stage 1, which is not before it"),
         ([{}, {"objective": "features"}], "stage 2: objective features needs a teacher"),
-        ([{"importance": "random"}], "a stage that slims needs a target"),
+        ([{"parts": "width"}], "such a stage needs targets"),
+        ([{"parts": "depth", "budget": "even"}], "unknown field"),
     ],
 )
 def test_a_plan_whose_stages_do_not_fit_is_refused(stages, problem):
@@ -85,8 +141,8 @@ def test_a_plan_whose_stages_do_not_fit_is_refused(stages, problem):
 
 
 def test_epochs_are_the_first_stages_and_the_others_follow():
-    usual = plan("cost-eff", target=Target(share=0.5)).stages
-    fewer = plan("cost-eff", {"epochs": 1.0, "budget": "uneven"}, target=Target(share=0.5)).stages
+    usual = plan("cost-eff", targets=(Target(share=0.5),)).stages
+    fewer = plan("cost-eff", {"epochs": 1.0, "budget": "uneven"}, targets=(Target(share=0.5),)).stages
     assert [stage.epochs for stage in fewer] == [stage.epochs / usual[0].epochs for stage in usual]
     assert all(stage.rows is None for stage in fewer)
     assert [getattr(stage, "budget", None) for stage in fewer].count("uneven") == 1

@@ -39,20 +39,39 @@ def command(
     loss: LossName = "drop",
     rule: RuleName = "certified",
     system: Annotated[
-        str, typer.Option(help="early-exit, pabee, deebert, self-exit, latency-adjustable or cost-eff.")
+        str,
+        typer.Option(
+            help="early-exit, pabee, deebert, self-exit, latency-adjustable, cost-eff or layer-chop."
+        ),
     ] = "early-exit",
     params: Annotated[
         str | None,
-        typer.Option(help="cost-eff: weights to keep in all, such as 3M, or 1/8 of those there are."),
+        typer.Option(
+            help="cost-eff, layer-chop: weights to keep in all, such as 3M, or 1/8 of those there are; "
+            "1/2,1/4,1/8 makes a model of each size, in OUT/1of2 and so on."
+        ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="cost-eff: size of model.safetensors in 32 bits, such as 12MB.")
+        str | None,
+        typer.Option(
+            help="cost-eff, layer-chop: size of model.safetensors in 32 bits, such as 12MB, or several."
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="layer-chop: layers to keep, such as 3, or several.")
     ] = None,
     importance: Annotated[
         str | None,
         typer.Option(
-            help="cost-eff: what heads and neurons are chosen by: abs_weight, signed_group, magnitude or "
-            "random. [abs_weight]"
+            help="What the parts to remove are chosen by. cost-eff: abs_weight, signed_group, magnitude or "
+            "random [abs_weight]; layer-chop: loss, deepest or random [loss]."
+        ),
+    ] = None,
+    rank: Annotated[
+        float | None,
+        typer.Option(
+            help="cost-eff: matrices become products of this share of their rank, such as 0.5, where that is "
+            "smaller."
         ),
     ] = None,
     last_exit_only: Annotated[
@@ -127,7 +146,7 @@ def command(
     """
     from lessen.systems import system_of
     from lessen.systems.pipeline import Columns, CompressionPlan, compress, plan_for
-    from lessen.systems.target import target_of
+    from lessen.systems.target import targets_of
 
     if plan is not None:
         chosen = _read_plan(plan)
@@ -145,12 +164,13 @@ def command(
             "importance": importance,
             "calibrated": False if last_exit_only else None,
             "budget": "uneven" if uneven else None,
+            "rank": rank,
         }
         choices: dict[str, Any] = {"criteria": tuple(criterion)} if criterion else {}
         if tokens := _tokens(retention, token_score):
             choices["tokens"] = tokens
-        if (target := target_of(params, size)) is not None:
-            choices["target"] = target
+        if targets := targets_of(params, size, layers):
+            choices["targets"] = targets
         chosen = plan_for(
             system_of(system),
             seed=seed,
@@ -166,22 +186,29 @@ def command(
             **choices,
         )
     assert isinstance(chosen, CompressionPlan)
-    outcome = compress(chosen, system_of(chosen.system), out, say)
+    outcomes = compress(chosen, system_of(chosen.system), out, say)
+    plan_made = chosen.model_dump(mode="json")
+    places = [out] if len(outcomes) == 1 else [out / outcome.folder.name for outcome in outcomes]
+    facts = [_facts(outcome, place) for outcome, place in zip(outcomes, places, strict=True)]
     if as_json:
-        emit(
-            {
-                "out": str(out),
-                "points": [result.as_dict() for result in outcome.results],
-                "calibration": outcome.calibration.as_dict(),
-                "rows": outcome.rows,
-                "training": outcome.training,
-                "plan": chosen.model_dump(mode="json"),
-            }
-        )
+        emit((facts[0] if len(facts) == 1 else {"sizes": facts}) | {"plan": plan_made})
         return
-    show_results(outcome.results, f"on {outcome.rows['test']:,} rows never seen")
-    show_promises(outcome.calibration)
-    say(f"saved {out}; it answers at point {outcome.model.config.point!r}")
+    for outcome, place in zip(outcomes, places, strict=True):
+        show_results(outcome.results, f"on {outcome.rows['test']:,} rows never seen")
+        show_promises(outcome.calibration)
+        say(f"saved {place}; it answers at point {outcome.model.config.point!r}")
+
+
+def _facts(outcome: Any, place: Path) -> dict[str, Any]:
+    """What a run made, as `--json` prints it."""
+    return {
+        "out": str(place),
+        "parameters": sum(weights.numel() for weights in outcome.model.parameters()),
+        "points": [result.as_dict() for result in outcome.results],
+        "calibration": outcome.calibration.as_dict(),
+        "rows": outcome.rows,
+        "training": outcome.training,
+    }
 
 
 def show_results(results: Any, title: str) -> None:

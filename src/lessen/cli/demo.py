@@ -143,7 +143,7 @@ def _trained(plan: Any, out: Path) -> tuple[Any, Any]:
         say(f"using the model trained earlier in {out}")
         return load(out), None
     say(f"fine-tuning {plan.model} on {plan.data} with an exit after every layer")
-    outcome = compress(plan, system_of(plan.system), out, say)
+    [outcome] = compress(plan, system_of(plan.system), out, say)
     return outcome.model, outcome.test
 
 

@@ -31,10 +31,21 @@ def command(
         f"exits {counts['exits'] / 1e6:.4f}M; {facts['bytes'] / 1e6:.1f} MB; "
         f"{facts['macs'] / 1e6:.0f}M MACs for {tokens} tokens"
     )
+    if facts["embedding_rank"] is not None:
+        print(f"  the token table is a product of rank {facts['embedding_rank']}")
+    products = any("rank" in row for row in facts["layers"])
     table(
-        ["layer", "heads", "ffn", "keep", "bits", "exit"],
+        ["layer", "heads", "ffn", *(["ranks"] if products else []), "keep", "bits", "exit"],
         [
-            [f"{i}", row["heads"], row["ffn"], f"{row['keep']:g}", row["bits"], "yes" if row["exit"] else ""]
+            [
+                f"{i}",
+                row["heads"],
+                row["ffn"],
+                *([_named(row.get("rank", {}))] if products else []),
+                f"{row['keep']:g}",
+                row["bits"],
+                "yes" if row["exit"] else "",
+            ]
             for i, row in enumerate(facts["layers"], start=1)
         ],
     )
@@ -61,6 +72,7 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
         "macs": row_macs(facts, shape, model.config.num_labels, tokens),
         "tokens": tokens,
         "max_tokens": facts.max_tokens,
+        "embedding_rank": shape.embedding_rank,
         "layers": [
             {
                 "heads": len(layer.heads),
@@ -68,12 +80,17 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
                 "keep": 1.0 if retention is None else retention[place],
                 "bits": layer.bits,
                 "exit": place + 1 in shape.exit_layers,
+                **({"rank": ranks} if (ranks := layer.rank.model_dump(exclude_none=True)) else {}),
             }
             for place, layer in enumerate(shape.layers)
         ],
         "labels": model.label_names if shape.exits else [],
         "points": [{"name": point.name, "rule": _rule(point)} for point in points],
     }
+
+
+def _named(ranks: dict[str, int]) -> str:
+    return ", ".join(f"{name} {rank}" for name, rank in ranks.items())
 
 
 def _rule(point: Any) -> str:

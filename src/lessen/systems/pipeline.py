@@ -15,10 +15,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
-from safetensors.torch import load_file, save_file
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from lessen.artefact import WEIGHTS, replacing_folder, write_json
+from lessen.artefact import CONFIG, replacing_folder, write_json
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
@@ -34,18 +33,17 @@ from lessen.promise.folder import FEWEST_ROWS, Asked, Calibration, calibrate_fol
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
 from lessen.runtime.text import encode
-from lessen.systems.slimming import Slimming, describe_width, slim
+from lessen.systems.chopping import Chopping, chop
+from lessen.systems.milestone import Milestone
+from lessen.systems.rounds import Rounds, Say, describe
+from lessen.systems.slimming import Slimming, slim
 from lessen.systems.system import System
-from lessen.systems.target import Target, shape_for
+from lessen.systems.target import Target, narrow_shape, shallow_shape
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
 from lessen.train.objectives import OBJECTIVES
 from lessen.train.teaching import LESSONS
-
-Say = Callable[[str], None]
-SHAPE = "shape.json"
-OF_WIDTH = sorted(set(Slimming.model_fields) - set(Recipe.model_fields))
-"""What of a recipe only a stage that slims has."""
+from lessen.width.budget import parameters_of
 
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 
@@ -59,11 +57,29 @@ class Columns(Strict):
     task: Literal["classification", "multi-label", "regression"] | None = None
 
 
+def _parts_of(stage: Any) -> str:
+    return stage.get("parts", "none") if isinstance(stage, dict) else getattr(stage, "parts", "none")
+
+
+Stage = Annotated[
+    Annotated[Recipe, Tag("none")] | Annotated[Slimming, Tag("width")] | Annotated[Chopping, Tag("depth")],
+    Discriminator(_parts_of),
+]
+"""A training, or one in which parts are removed."""
+
+REMOVING: dict[type[Rounds], Callable[..., tuple[Any, list[dict[str, Any]]]]] = {
+    Slimming: slim,
+    Chopping: chop,
+}
+"""What carries out a stage that removes parts: the model that is left, and a record of each round."""
+
+
 class CompressionPlan(Strict):
     """Everything a `compress` run decides.
 
-    `shares` of the data are kept aside where no files are named: to make exit rules from (`tune`), to test
-    promises on (`calibration`), and for the final figures (`test`).
+    With several `targets` one run makes a model of each size, a smaller one out of the one before. `shares`
+    of the data are kept aside where no files are named: to make exit rules from (`tune`), to test promises on
+    (`calibration`), and for the final figures (`test`).
     """
 
     version: Literal[1] = 1
@@ -74,11 +90,11 @@ class CompressionPlan(Strict):
     test_data: str | None = None
     columns: Columns = Columns()
     system: str
-    stages: tuple[Recipe | Slimming, ...]
+    stages: tuple[Stage, ...]
     exits: tuple[ExitShape, ...] | None = None
     criteria: tuple[str, ...]
     tokens: TokenPlan = TokenPlan()
-    target: Target | None = None
+    targets: tuple[Target, ...] = ()
     promise: Asked = Asked()
     tune_share: Share = 0.1
     calibration_share: Share = 0.15
@@ -92,8 +108,8 @@ class CompressionPlan(Strict):
                 raise ValueError(f"stage {number} learns from stage {stage.teacher}, which is not before it")
             if stage.objective in LESSONS and stage.teacher is None:
                 raise ValueError(f"stage {number}: objective {stage.objective} needs a teacher")
-        if any(isinstance(stage, Slimming) for stage in self.stages) != (self.target is not None):
-            raise ValueError("a stage that slims needs a target, and a target needs such a stage")
+        if sum(isinstance(stage, Rounds) for stage in self.stages) != bool(self.targets):
+            raise ValueError("targets need one stage that removes parts, and such a stage needs targets")
         return self
 
 
@@ -113,8 +129,9 @@ class Outcome:
 def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: Any) -> CompressionPlan:
     """The plan of a system with the user's choices; `recipe` changes every stage.
 
-    Of it `speedup` and `wide` change only the stages in which tokens leave, and what belongs to a `Slimming`
-    only that. Epochs and learning rate are those of the first stage; the others change in proportion.
+    Of it `speedup` and `wide` change only the stages in which tokens leave, and what belongs to removing
+    parts only that stage. Epochs and learning rate are those of the first stage; the others change in
+    proportion.
 
     Raises:
         InputError: When the system has no such stage.
@@ -124,19 +141,22 @@ def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: An
     of_tokens = {key: value for key, value in recipe.items() if key in ("speedup", "wide")}
     if (of_tokens or "tokens" in choices) and not any(stage.speedup > 1 for stage in system.stages):
         raise InputError(f"in {system.name} no tokens leave; use the system latency-adjustable")
-    slims = any(isinstance(stage, Slimming) for stage in system.stages)
-    of_width = {key: recipe[key] for key in OF_WIDTH if key in recipe}
-    if (of_width or choices.get("target") is not None) and not slims:
-        raise InputError(f"{system.name} leaves layers as wide as they are; use the system cost-eff")
-    if slims and choices.get("target") is None:
+    removes = [stage for stage in system.stages if isinstance(stage, Rounds)]
+    of_rounds = {key: value for key, value in recipe.items() if key not in Recipe.model_fields}
+    if (of_rounds or choices.get("targets")) and not removes:
+        raise InputError(f"{system.name} leaves every part of a layer; use the system cost-eff or layer-chop")
+    if removes and not choices.get("targets"):
         raise InputError(f"{system.name} needs a size to reach: --params 1/4, or --size 12MB")
+    for key in of_rounds:
+        if key not in type(removes[0]).model_fields:
+            raise InputError(f"{system.name} has no choice of {key}; leave it out")
     if "objective" in recipe and any(stage.teacher for stage in system.stages):
         raise InputError(f"every stage of {system.name} has an objective of its own; leave --objective out")
-    of_all = {key: value for key, value in recipe.items() if key not in {**of_tokens, **of_width}}
+    of_all = {key: value for key, value in recipe.items() if key not in {**of_tokens, **of_rounds}}
     if "epochs" in of_all:
         of_all["rows"] = None
     first = system.stages[0]
-    stages = []
+    stages: list[Recipe] = []
     for stage in system.stages:
         own = {
             field: value * getattr(stage, field) / getattr(first, field)
@@ -145,16 +165,20 @@ def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: An
         }
         if stage.speedup > 1:
             own |= of_tokens
-        if isinstance(stage, Slimming):
-            own |= of_width
-        stages.append(stage.model_dump() | {"seed": seed, **of_all} | own)
+        if isinstance(stage, Rounds):
+            own |= of_rounds
+        fields = stage.model_dump() | {"seed": seed, **of_all} | own
+        stages.append(parse(type(stage), fields, f"plan: stages[{len(stages)}]"))
     return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
 
 
 def compress(
     plan: CompressionPlan, system: System, out: Path, say: Say = print, *, quiet: bool = False
-) -> Outcome:
-    """Carry out a plan and save the result in `out`.
+) -> list[Outcome]:
+    """Carry out a plan and save the result in `out`; of several targets, each in a folder of its own there.
+
+    Returns:
+        What was made, largest first.
 
     Raises:
         InputError: When model, data and system do not fit, or `out` holds the work of another plan.
@@ -179,14 +203,64 @@ def compress(
     for stage in plan.stages:
         if stage.speedup > 1:
             check_tokens(model, tables["train"], stage, plan.tokens)
-    target = None if plan.target is None else shape_for(model, plan.target)
-    if target is not None:
-        say(f"to become: {describe_width(target)}")
+    ways = _ways(plan, model)
+    if len(ways) > 1 and (out / CONFIG).exists():
+        raise InputError(f"{out} is a model's folder; name another one for models of several sizes")
+    for way in ways:
+        if way.shapes:
+            say(f"to become: {describe(way.shapes[-1])}")
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
-    stages_done = _Stages(plan, model, tables["train"], work, say, quiet=quiet)
-    training = [stages_done.run(number, target) for number in range(1, len(plan.stages) + 1)]
-    model = stages_done.model
+    outcomes = []
+    for way in ways:
+        run = _Stages(plan, model, tables["train"], work, way, say, quiet=quiet)
+        training = [run.stage(number) for number in range(1, len(plan.stages) + 1)]
+        outcomes.append(_saved(plan, run.model, tables, training, out / way.name))
+    shutil.rmtree(work, ignore_errors=True)
+    return outcomes
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Where a model of one size is saved below the run's folder, and the shapes it passes through."""
+
+    name: str = ""
+    shapes: tuple[Shape, ...] = ()
+
+
+def _ways(plan: CompressionPlan, model: Any) -> list[_Way]:
+    """One for each size, largest first; each passes through those before it.
+
+    Raises:
+        PlanError: When a target cannot be reached, or is as large as the model or another target.
+    """
+    removal = next((stage for stage in plan.stages if isinstance(stage, Rounds)), None)
+    if removal is None:
+        return [_Way()]
+    shapes = {
+        target: narrow_shape(model, target, removal.rank)
+        if isinstance(removal, Slimming)
+        else shallow_shape(model, target)
+        for target in plan.targets
+    }
+    facts, outputs = model.config.facts(), model.config.num_labels
+    sizes = {target: parameters_of(facts, shape, outputs) for target, shape in shapes.items()}
+    for target, shape in shapes.items():
+        if shape == model.config.form():
+            raise PlanError(f"target {target}: the model is that small already")
+    if len(set(sizes.values())) < len(plan.targets):
+        raise PlanError(f"targets {', '.join(map(str, plan.targets))}: two of them are the same size")
+    order = sorted(shapes, key=lambda target: -sizes[target])
+    through = [tuple(shapes[larger] for larger in order[: place + 1]) for place in range(len(order))]
+    if len(order) == 1:
+        return [_Way(shapes=through[0])]
+    return [_Way(target.folder, shapes) for target, shapes in zip(order, through, strict=True)]
+
+
+def _saved(
+    plan: CompressionPlan, model: Any, tables: dict[str, Table], training: list[dict[str, Any]], out: Path
+) -> Outcome:
+    """Certify a trained model, save it in `out`, and test it on the rows nothing was chosen on."""
     kept = keep(model, tables, plan.criteria, _label_range(tables["train"]))
     rows = {name: len(table) for name, table in tables.items()}
     with replacing_folder(out) as fresh:
@@ -204,7 +278,6 @@ def compress(
         }
         write_json(fresh / "training.json", record)
         write_card(fresh, out.name)
-    shutil.rmtree(work, ignore_errors=True)
     return Outcome(out, model, calibration, results, rows, training, tables["test"])
 
 
@@ -301,48 +374,51 @@ def _test(model: Any, table: Table) -> list[Result]:
 
 
 class _Stages:
-    """The trainings of a plan, one after the other; what an earlier run finished is taken from its folder.
+    """The trainings of a plan, one after the other; what is finished already is taken from its folder.
 
     Attributes:
         model: As the last stage left it.
     """
 
     def __init__(
-        self, plan: CompressionPlan, model: Any, train: Table, work: Path, say: Say, *, quiet: bool
+        self,
+        plan: CompressionPlan,
+        checkpoint: Any,
+        train: Table,
+        work: Path,
+        way: _Way,
+        say: Say,
+        *,
+        quiet: bool,
     ) -> None:
-        self.plan, self.model, self.train, self.work = plan, model, train, work
-        self.say, self.quiet = say, quiet
-        again = any(stage.from_checkpoint for stage in plan.stages)
-        self.checkpoint = _copy(model) if again else None
+        self.plan, self.checkpoint, self.train = plan, checkpoint, train
+        self.work, self.way, self.say, self.quiet = work, way, say, quiet
+        self.model = _copy(checkpoint)
 
-    def run(self, number: int, target: Shape | None) -> dict[str, Any]:
+    def stage(self, number: int) -> dict[str, Any]:
         """Carry out a stage, counted from 1; returns its record."""
-        recipe, folder = self.plan.stages[number - 1], self.work / f"stage-{number}"
+        recipe, place = self.plan.stages[number - 1], self._place(number)
         if recipe.from_checkpoint:
             self.model = _copy(self.checkpoint)
         if recipe.speedup > 1:
-            give_profile(self.model, self.train, recipe, self.plan.tokens, folder)
-        done = folder / "done.json"
-        if done.exists() and (folder / SHAPE).exists():
-            self.model = self._left_by(number)
-            self.say(f"{folder.name} was finished by an earlier run")
-            return json.loads(done.read_text())
-        torch.manual_seed(recipe.seed)
-        record = self._train(recipe, folder, target)
-        tensors = {name: tensor.contiguous() for name, tensor in self.model.transformer.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS)
-        write_json(folder / SHAPE, self.model.config.shape)
-        write_json(done, record)
-        return record
+            give_profile(self.model, self.train, recipe, self.plan.tokens, place.folder)
+        if place.reached():
+            self.say(f"stage {number} is done already")
+        else:
+            torch.manual_seed(recipe.seed)
+            training = self._train(recipe, place.folder)
+            place.leave(self.model.transformer.state_dict(), self.model.config.form(), training)
+        self.model = place.model(self.model)
+        return place.training()
 
-    def _train(self, recipe: Recipe, folder: Path, target: Shape | None) -> dict[str, Any]:
-        teacher = None if recipe.teacher is None else self._left_by(recipe.teacher)
-        if isinstance(recipe, Slimming):
-            assert target is not None
-            self.model, events = slim(
-                self.model, teacher, self.train, recipe, target, folder, self.say, quiet=self.quiet
+    def _train(self, recipe: Recipe, folder: Path) -> dict[str, Any]:
+        teacher = None if recipe.teacher is None else self._place(recipe.teacher).model(self.checkpoint)
+        if isinstance(recipe, Rounds):
+            shapes, rounds = self.way.shapes, self.work / "rounds"
+            self.model, records = REMOVING[type(recipe)](
+                self.model, teacher, self.train, recipe, shapes, rounds, self.say, quiet=self.quiet
             )
-            return _summed([event["training"] for event in events])
+            return _summed(records)
         return fine_tune(
             self.model,
             self.train,
@@ -353,12 +429,10 @@ class _Stages:
             quiet=self.quiet,
         )
 
-    def _left_by(self, number: int) -> Any:
-        """The model a finished stage left."""
-        folder = self.work / f"stage-{number}"
-        place = folder / SHAPE
-        shape = parse(Shape, json.loads(place.read_text()), str(place))
-        return with_shape(self.model, shape, load_file(folder / WEIGHTS))
+    def _place(self, number: int) -> Milestone:
+        """Of a stage; from the one that removes parts on, models of different sizes have their own."""
+        removed = any(isinstance(stage, Rounds) for stage in self.plan.stages[:number])
+        return Milestone((self.work / self.way.name if removed else self.work) / f"stage-{number}")
 
 
 def _copy(model: Any) -> Any:
@@ -371,7 +445,7 @@ def _summed(records: list[dict[str, Any]]) -> dict[str, Any]:
         "steps": sum(record["steps"] for record in records),
         "seconds": round(sum(record["seconds"] for record in records), 1),
         "resumed": any(record["resumed"] for record in records),
-        "events": len(records),
+        "rounds": len(records),
     }
 
 

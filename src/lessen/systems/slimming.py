@@ -1,65 +1,53 @@
-"""The stage in which a model gets narrower: train a little, score, remove, and again (COST-EFF page, 1.8).
-
-Each event has a folder with what it left, so that a run that was stopped goes on from the last one, with the
-same heads and neurons.
-"""
+"""The stage in which a model gets narrower: train a little, score, remove, and again (COST-EFF page, 1.8)."""
 
 from __future__ import annotations
 
-import json
-import random as chance
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lessen.artefact import write_json
 from lessen.data.table import Table
 from lessen.depth.exits import every_exit
 from lessen.errors import PlanError
 from lessen.loading import with_shape
 from lessen.model.architecture import Architecture
-from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
-from lessen.plan import Shape, Size, parse
-from lessen.runtime.text import batches, collate, encode
-from lessen.train.fine_tuning import Recipe, fine_tune
+from lessen.plan import Shape, Size
+from lessen.systems.rounds import Batch, Rounds, Say, in_rounds, scored_batches
 from lessen.train.teaching import Teacher, scoring
 from lessen.width.budget import even, rank_saves, uneven
 from lessen.width.importance import AbsWeight, Scorer, SignedGroup, Worth, magnitude, random
-from lessen.width.removal import Kept, State, narrowed, with_embedding_rank
-
-Say = Callable[[str], None]
+from lessen.width.moments import second_moments
+from lessen.width.removal import Kept, State, narrowed, with_embedding_rank, with_ranks
 
 SCORERS: dict[str, Callable[[Transformer], Scorer]] = {"abs_weight": AbsWeight, "signed_group": SignedGroup}
 
 
-class Slimming(Recipe):
-    """How to train and remove in turns; `epochs` are those before each event.
+class Slimming(Rounds):
+    """How heads and neurons leave every layer in turns.
 
     Attributes:
+        parts: What is removed.
         importance: What parts are worth: first-order Taylor scores in the authors' form (`abs_weight`) or per
             row (`signed_group`), or a control.
         calibrated: Scores know all exits; off, only the last one.
         budget: As many parts in every layer (`even`), or layers compete (`uneven`).
-        growth: Of the learning rate from one event to the next.
-        events: How often to remove; as often as heads leave a layer if None.
-        scored_rows: Training rows parts are scored on.
+        rounds: How often to remove; as often as heads leave a layer if None.
+        rank: In the end matrices of attention and feed-forward become products of this share of their rank,
+            where that is smaller; None: they stay whole.
     """
 
+    parts: Literal["width"] = "width"
     importance: Literal["abs_weight", "signed_group", "magnitude", "random"] = "abs_weight"
     calibrated: bool = True
     budget: Literal["even", "uneven"] = "even"
-    growth: Annotated[float, Field(ge=0)] = 0.12
-    events: Size | None = None
-    scored_rows: Size = 2048
+    rounds: Size | None = None
+    rank: Annotated[float | None, Field(gt=0, lt=1)] = None
 
 
 def slim(
@@ -67,73 +55,78 @@ def slim(
     teacher: Any,
     train: Table,
     recipe: Slimming,
-    target: Shape,
+    targets: Sequence[Shape],
     folder: Path,
     say: Say,
     *,
     quiet: bool = False,
 ) -> tuple[Any, list[dict[str, Any]]]:
-    """Make a model as narrow as a target shape says.
+    """Make a model as narrow as the last target says, by way of the others.
 
     Args:
-        model: A classifier with exits; trained in place until the first event.
+        model: A classifier with exits; trained in place until the first removal.
         teacher: What it learns from on the way; with the same layers and exits.
         train: Labelled rows.
         recipe: How to train and what to remove.
-        target: How much each layer keeps, and the rank of the token table. Which heads is not read from it.
+        targets: How much each layer keeps, and the rank of the token table and the matrices; each narrower
+            than the one before. Which heads is not read from it.
         folder: Where work in progress is kept.
-        say: Told of every event.
+        say: Told of every round.
         quiet: No progress bars.
 
     Returns:
-        The narrow model, and a record of each event.
+        The narrow model, and a record of each round.
 
     Raises:
-        PlanError: When the target has other layers than the model, or more of anything.
+        PlanError: When a target has other layers than the model, or more of anything than what is there then.
     """
-    start = model.config.form()
-    _check(start, target)
-    records = []
-    steps = shapes_between(model.config.facts(), start, target, recipe.events)
-    for number, shape in enumerate(steps, start=1):
-        place = folder / f"event-{number}"
-        if not (place / "done.json").exists():
-            rate = recipe.learning_rate * (1 + recipe.growth) ** (number - 1)
-            period = Recipe.model_validate(
-                {name: getattr(recipe, name) for name in Recipe.model_fields} | {"learning_rate": rate}
-            )
-            torch.manual_seed(recipe.seed + number)
-            trained = fine_tune(model, train, period, place / "checkpoints", teacher=teacher, quiet=quiet)
-            kept = chosen(worth_of(model, teacher, train, recipe), recipe, shape, start)
-            state, form = _narrowed(model, kept, shape)
-            save_file(
-                {name: value.contiguous() for name, value in state.items()}, place / "weights.safetensors"
-            )
-            write_json(place / "done.json", {"shape": form.model_dump(mode="json"), "training": trained})
-            shutil.rmtree(place / "checkpoints", ignore_errors=True)
-        done = json.loads((place / "done.json").read_text())
-        form = parse(Shape, done["shape"], str(place / "done.json"))
-        model = with_shape(model, form, load_file(place / "weights.safetensors"))
-        say(f"event {number} of {len(steps)}: {describe_width(form)}")
-        records.append(done)
-    return model, records
+    here, steps = model.config.form(), []
+    for target in targets:
+        _check(here, target)
+        steps += shapes_between(model.config.facts(), here, target, recipe.rounds)
+        here = target
+    removals = [partial(_narrowed, teacher, train, recipe, shape) for shape in steps]
+    model, records = in_rounds(model, teacher, train, recipe, removals, folder, say, quiet=quiet)
+    return _in_products(model, train, recipe, targets[-1]), records
+
+
+def _narrowed(teacher: Any, train: Table, recipe: Slimming, shape: Shape, model: Any) -> tuple[State, Shape]:
+    kept = chosen(worth_of(model, teacher, train, recipe), recipe, shape)
+    state, form = narrowed(
+        model.transformer.state_dict(), model.config.form(), kept, model.config.facts().head_dim
+    )
+    if shape.embedding_rank is not None and shape.embedding_rank != form.embedding_rank:
+        state, form = with_embedding_rank(state, form, shape.embedding_rank)
+    return state, form
+
+
+def _in_products(model: Any, train: Table, recipe: Slimming, target: Shape) -> Any:
+    """The model with matrices of the target's ranks, nearest in what they put out on training rows."""
+    ranks = [layer.rank for layer in target.layers]
+    if recipe.rank is None or not any(any(rank.model_dump().values()) for rank in ranks):
+        return model
+    model.eval()
+    batches = (batch[:3] for batch in scored_batches(model, train, recipe))
+    moments = second_moments(model.transformer, batches)
+    state, form = with_ranks(model.transformer.state_dict(), model.config.form(), ranks, moments)
+    return with_shape(model, form, state)
 
 
 def shapes_between(
-    architecture: Architecture, start: Shape, target: Shape, events: int | None = None
+    architecture: Architecture, start: Shape, target: Shape, rounds: int | None = None
 ) -> list[Shape]:
-    """The shapes after each event: parts leave in equal steps, and the last shape is the target's.
+    """The shapes after each round: parts leave in equal steps, and the last shape is the target's.
 
     The token table is stored as a product once that makes it smaller.
 
     Args:
         architecture: Family facts.
-        start: Before the first event.
+        start: Before the first round.
         target: After the last one.
-        events: How many; as many as heads leave the layer that loses most if None, at least one.
+        rounds: How many; as many as heads leave the layer that loses most if None, at least one.
     """
     lost = [len(a.heads) - len(b.heads) for a, b in zip(start.layers, target.layers, strict=True)]
-    count = events or max(1, *lost)
+    count = rounds or max(1, *lost)
 
     def between(a: int, b: int, number: int) -> int:
         return b if number == count else a - (a - b) * number // count
@@ -163,37 +156,20 @@ def worth_of(model: Any, teacher: Any, train: Table, recipe: Slimming) -> list[W
         return magnitude(model.transformer)
     if recipe.importance == "random":
         return random(model.transformer, recipe.seed)
-    count = min(recipe.scored_rows, len(train))
-    if count > recipe.batch_size:
-        count -= count % recipe.batch_size
-    rows = chance.Random(recipe.seed).sample(range(len(train)), count)
-    limit = min(recipe.max_tokens, model.config.facts().max_tokens)
-    encoded = encode(model.tokenizer, train.take(rows).texts, limit)
-    assert train.labels is not None
-    labels = torch.tensor([train.labels[row] for row in rows])
     model.eval()
     scorer = SCORERS[recipe.importance](model.transformer)
     guide = Teacher(teacher, model.config.form())
-    for batch in batches(encoded, recipe.batch_size):
-        ids, layout, segments = collate([encoded[i] for i in batch], model.device)
-        truth = labels[batch].to(model.device)
-        scorer.add(layout, partial(_scored, model, guide, recipe, ids, layout, segments, truth))
+    for batch in scored_batches(model, train, recipe):
+        scorer.add(batch[1], partial(_scored, model, guide, recipe, batch))
     return scorer.worth()
 
 
-def _scored(
-    model: Any,
-    guide: Teacher,
-    recipe: Slimming,
-    ids: Tensor,
-    rows: Rows,
-    segments: Tensor | None,
-    labels: Tensor,
-) -> Tensor:
+def _scored(model: Any, guide: Teacher, recipe: Slimming, batch: Batch) -> Tensor:
     """The loss parts are scored by, of one batch: of all exits, or of the last one alone.
 
     With one exit left, gradient equilibrium would only shrink what shallow layers get (page, 1.12: 4).
     """
+    ids, rows, segments, labels = batch
     states: list[Tensor] = []
     even_gradients = recipe.equilibrium and recipe.calibrated
     answers = every_exit(model.transformer, ids, rows, segments, equilibrium=even_gradients, states=states)
@@ -204,24 +180,15 @@ def _scored(
     return scoring(lesson)
 
 
-def chosen(worth: list[Worth], recipe: Slimming, shape: Shape, start: Shape) -> list[Kept]:
+def chosen(worth: list[Worth], recipe: Slimming, shape: Shape) -> list[Kept]:
     """What stays of each layer so that there is as much as in `shape`."""
     heads = [len(layer.heads) for layer in shape.layers]
     neurons = [layer.intermediate_size for layer in shape.layers]
     if recipe.budget == "uneven":
-        above = [sum(depth > place for depth in start.exit_layers) for place in range(len(shape.layers))]
+        above = [sum(depth > place for depth in shape.exit_layers) for place in range(len(shape.layers))]
         undo = recipe.equilibrium and recipe.calibrated and recipe.importance in SCORERS
         return uneven(worth, sum(heads), sum(neurons), above if undo else None)
     return [even([layer], count, width)[0] for layer, count, width in zip(worth, heads, neurons, strict=True)]
-
-
-def _narrowed(model: Any, kept: list[Kept], shape: Shape) -> tuple[State, Shape]:
-    state, form = narrowed(
-        model.transformer.state_dict(), model.config.form(), kept, model.config.facts().head_dim
-    )
-    if shape.embedding_rank is not None and shape.embedding_rank != form.embedding_rank:
-        state, form = with_embedding_rank(state, form, shape.embedding_rank)
-    return state, form
 
 
 def _check(start: Shape, target: Shape) -> None:
@@ -230,15 +197,3 @@ def _check(start: Shape, target: Shape) -> None:
     for a, b in zip(start.layers, target.layers, strict=True):
         if len(b.heads) > len(a.heads) or b.intermediate_size > a.intermediate_size:
             raise PlanError(f"layer {a.layer} of the target shape is wider than the model's")
-
-
-def describe_width(shape: Shape) -> str:
-    """Heads and neurons a layer, and the embedding's rank, in words."""
-    heads = sorted({len(layer.heads) for layer in shape.layers})
-    neurons = sorted({layer.intermediate_size for layer in shape.layers})
-    rank = "" if shape.embedding_rank is None else f", embedding rank {shape.embedding_rank}"
-    return f"{_span(heads)} heads and {_span(neurons)} neurons a layer{rank}"
-
-
-def _span(values: list[int]) -> str:
-    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from lessen.errors import InputError
+from lessen.errors import InputError, PlanError
 from lessen.model.transformer import parameter_counts
 from lessen.plan import Shape, Size, Strict
-from lessen.width.budget import bytes_of, largest_within, parameters_of, scaled
+from lessen.width.budget import (
+    bytes_of,
+    deepest_within,
+    largest_within,
+    parameters_of,
+    scaled,
+    shallow,
+)
 
 
 class Target(Strict):
@@ -21,54 +29,118 @@ class Target(Strict):
         share: The same as a share of those of the model as it comes.
         bytes: Of `model.safetensors` in 32 bits.
         width: Share of the heads, neurons and embedding rank of each layer.
+        layers: Number of layers.
     """
 
     parameters: Size | None = None
     share: Annotated[float | None, Field(gt=0, le=1)] = None
     bytes: Size | None = None
     width: Annotated[float | None, Field(gt=0, le=1)] = None
+    layers: Size | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Target:
         if sum(value is not None for value in self.model_dump().values()) != 1:
-            raise ValueError("give exactly one of parameters, share, bytes and width")
+            raise ValueError("give exactly one of parameters, share, bytes, width and layers")
         return self
 
+    def __str__(self) -> str:
+        """As a user would write it."""
+        if self.share is not None:
+            return str(Fraction(self.share).limit_denominator(1000))
+        if self.width is not None:
+            return f"width {self.width:g}"
+        if self.layers is not None:
+            return f"{self.layers} layers"
+        for value, units in ((self.bytes, BYTES), (self.parameters, WEIGHTS)):
+            if value is not None:
+                unit = max((unit for unit in units if value >= units[unit]), key=lambda unit: units[unit])
+                return f"{value / units[unit]:.6g}{unit}"
+        raise AssertionError("one of them is given")
 
-def shape_for(model: Any, target: Target) -> Shape:
+    @property
+    def folder(self) -> str:
+        """A folder's name for a model of this size, such as `1of8`."""
+        return str(self).replace("/", "of").replace(" ", "-")
+
+
+def narrow_shape(model: Any, target: Target, rank: float | None = None) -> Shape:
     """The largest shape of even layers within a target.
 
+    Args:
+        model: What is to become smaller.
+        target: How small.
+        rank: Share of their rank that matrices are to be stored with; None: they stay whole.
+
     Raises:
-        PlanError: When even the smallest is too large; the message says how large that is.
+        PlanError: When even the smallest is too large; the message says how large that is. Or when the target
+            is a number of layers.
+    """
+    facts, shape, outputs = model.config.facts(), model.config.form(), model.config.num_labels
+    if target.layers is not None:
+        raise PlanError("a number of layers is no width; use the system layer-chop")
+    if target.width is not None:
+        return scaled(facts, shape, target.width, rank)
+    return largest_within(facts, shape, outputs, *_limit(model, target), rank)
+
+
+def shallow_shape(model: Any, target: Target) -> Shape:
+    """The shape with most layers within a target.
+
+    Raises:
+        PlanError: When even one layer is too large; the message says how large that is. Or when the target is
+            a width, or more layers than there are.
     """
     facts, shape, outputs = model.config.facts(), model.config.form(), model.config.num_labels
     if target.width is not None:
-        return scaled(facts, shape, target.width)
+        raise PlanError("a width is no number of layers; use the system cost-eff")
+    if target.layers is None:
+        return deepest_within(facts, shape, outputs, *_limit(model, target))
+    if target.layers > len(shape.layers):
+        raise PlanError(f"{target.layers} layers cannot be left: there are {len(shape.layers)}")
+    return shallow(shape, target.layers)
+
+
+def _limit(model: Any, target: Target) -> tuple[int, Callable[..., int]]:
+    """The target as a number, and what measures it."""
     if target.bytes is not None:
-        return largest_within(facts, shape, outputs, target.bytes, bytes_of)
+        return target.bytes, bytes_of
     limit = target.parameters or int((target.share or 1) * parameter_counts(model.transformer)["total"])
-    return largest_within(facts, shape, outputs, limit, parameters_of)
+    return limit, parameters_of
 
 
 BYTES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "B": 1.0}
 WEIGHTS = {"K": 1e3, "M": 1e6, "B": 1e9, "": 1.0}
 
 
-def target_of(params: str | None, size: str | None) -> Target | None:
-    """What a user asks for: weights (`3M`, or `1/8` of those there are) or a file's size (`12MB`).
+def targets_of(params: str | None, size: str | None, layers: str | None) -> tuple[Target, ...]:
+    """What a user asks for, perhaps several sizes with commas between.
+
+    Args:
+        params: Weights: `3M`, or `1/8` of those there are.
+        size: Of a file: `12MB`.
+        layers: How many: `3`.
 
     Raises:
-        InputError: When both are given, or one is no size.
+        InputError: When more than one kind is given, or one is no size.
     """
-    if params is not None and size is not None:
-        raise InputError("--params and --size: give one of them")
-    if size is not None:
-        return Target(bytes=_number(size, "--size", BYTES))
-    if params is None:
-        return None
-    if "/" in params:
-        return Target(share=_share(params))
-    return Target(parameters=_number(params, "--params", WEIGHTS))
+    given = {"--params": params, "--size": size, "--layers": layers}
+    asked = [(option, text) for option, text in given.items() if text is not None]
+    if len(asked) > 1:
+        raise InputError(" and ".join(option for option, _ in asked) + ": give one of them")
+    return tuple(_target(option, part.strip()) for option, text in asked for part in text.split(","))
+
+
+def _target(option: str, text: str) -> Target:
+    if option == "--layers":
+        if not text.isdecimal() or int(text) < 1:
+            raise InputError(f"--layers {text}: expected a number of layers such as 3")
+        return Target(layers=int(text))
+    if option == "--size":
+        return Target(bytes=_number(text, option, BYTES))
+    if "/" in text or text.startswith("0."):
+        return Target(share=_share(text))
+    return Target(parameters=_number(text, option, WEIGHTS))
 
 
 def _share(text: str) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.transformer import Transformer, parameter_counts
-from lessen.plan import Shape
+from lessen.plan import LayerShape, Rank, Shape
 from lessen.width.importance import Worth
 from lessen.width.removal import Kept
 
@@ -69,11 +69,12 @@ def _shared(scores: Sequence[Tensor], count: int) -> list[tuple[int, ...]]:
     return [tuple(sorted(places)) for places in chosen]
 
 
-def scaled(architecture: Architecture, shape: Shape, share: float) -> Shape:
+def scaled(architecture: Architecture, shape: Shape, share: float, rank: float | None = None) -> Shape:
     """The shape with a share of the heads, neurons and embedding rank of each layer, the first ones of each.
 
     It says how large a model is; which heads stay is for importance to say. The token table is stored as a
-    product only where that has fewer weights (COST-EFF page, 1.7).
+    product only where that has fewer weights (COST-EFF page, 1.7), and so are matrices of the layers, of a
+    share `rank` of the rank they can have.
     """
     layers = tuple(
         layer.model_copy(
@@ -84,10 +85,12 @@ def scaled(architecture: Architecture, shape: Shape, share: float) -> Shape:
         )
         for layer in shape.layers
     )
-    rank = _part(shape.embedding_rank or architecture.embedding_size, share)
-    saves = rank_saves(architecture, rank)
+    if rank is not None:
+        layers = tuple(_in_products(architecture, layer, rank) for layer in layers)
+    embedding = _part(shape.embedding_rank or architecture.embedding_size, share)
+    saves = rank_saves(architecture, embedding)
     return shape.model_copy(
-        update={"layers": layers, "embedding_rank": rank if saves else shape.embedding_rank}
+        update={"layers": layers, "embedding_rank": embedding if saves else shape.embedding_rank}
     )
 
 
@@ -95,6 +98,30 @@ def rank_saves(architecture: Architecture, rank: int) -> bool:
     """Whether a token table has fewer weights as a product of this rank."""
     width, words = architecture.embedding_size, architecture.vocab_size
     return rank * (words + width) < words * width
+
+
+def _in_products(architecture: Architecture, layer: LayerShape, share: float) -> LayerShape:
+    """The layer with those matrices as products that have fewer weights so."""
+    hidden, context = architecture.hidden_size, len(layer.heads) * architecture.head_dim
+    sides = {
+        "qkv": (3 * context, hidden),
+        "attention_output": (hidden, context),
+        "up": (layer.intermediate_size, hidden),
+        "down": (hidden, layer.intermediate_size),
+    }
+    ranks = {}
+    for field, (rows, columns) in sides.items():
+        rank = _part(min(rows, columns), share)
+        if 0 < rank * (rows + columns) < rows * columns:
+            ranks[field] = rank
+    return layer.model_copy(update={"rank": Rank(**(layer.rank.model_dump() | ranks))})
+
+
+def shallow(shape: Shape, layers: int) -> Shape:
+    """The shape with so many layers, the first ones, and the exits that read them; the last one stays."""
+    exits = [exit for exit in shape.exits[:-1] if exit.layer < layers]
+    last = [exit.model_copy(update={"layer": layers}) for exit in shape.exits[-1:]]
+    return shape.model_copy(update={"layers": shape.layers[:layers], "exits": (*exits, *last)})
 
 
 def _part(count: int, share: float) -> int:
@@ -125,7 +152,12 @@ def bytes_of(architecture: Architecture, shape: Shape, outputs: int) -> int:
 
 
 def largest_within(
-    architecture: Architecture, shape: Shape, outputs: int, limit: int, measure: Callable[..., int]
+    architecture: Architecture,
+    shape: Shape,
+    outputs: int,
+    limit: int,
+    measure: Callable[..., int],
+    rank: float | None = None,
 ) -> Shape:
     """The largest scaled shape whose size is within a limit.
 
@@ -135,24 +167,45 @@ def largest_within(
         outputs: Outputs of a head.
         limit: In the measure's unit.
         measure: `parameters_of` or `bytes_of`.
+        rank: As in `scaled`.
 
     Raises:
         PlanError: When even the smallest, one head a layer, is larger; the message names its size.
     """
+
+    def fits(shape: Shape) -> bool:
+        return measure(architecture, shape, outputs) <= limit
+
     least = 1 / max(1, *(len(layer.heads) for layer in shape.layers))
-    smallest = measure(architecture, scaled(architecture, shape, least), outputs)
-    if smallest > limit:
-        unit = "bytes" if measure is bytes_of else "parameters"
-        raise PlanError(
-            f"{limit:,} {unit} cannot be reached: with one head a layer there are {smallest:,} left"
-        )
-    low, high = least, 1.0
-    if measure(architecture, shape, outputs) <= limit:
+    if not fits(smallest := scaled(architecture, shape, least, rank)):
+        raise _out_of_reach(limit, measure(architecture, smallest, outputs), measure, "one head a layer")
+    if rank is None and fits(shape):
         return shape
+    low, high = least, 1.0
     for _ in range(24):
         middle = (low + high) / 2
-        if measure(architecture, scaled(architecture, shape, middle), outputs) <= limit:
+        if fits(scaled(architecture, shape, middle, rank)):
             low = middle
         else:
             high = middle
-    return scaled(architecture, shape, low)
+    return scaled(architecture, shape, low, rank)
+
+
+def deepest_within(
+    architecture: Architecture, shape: Shape, outputs: int, limit: int, measure: Callable[..., int]
+) -> Shape:
+    """The shape with most layers whose size is within a limit; arguments as in `largest_within`.
+
+    Raises:
+        PlanError: When even one layer is larger; the message names its size.
+    """
+    for layers in range(len(shape.layers), 0, -1):
+        size = measure(architecture, shallow(shape, layers), outputs)
+        if size <= limit:
+            return shallow(shape, layers)
+    raise _out_of_reach(limit, size, measure, "one layer")
+
+
+def _out_of_reach(limit: int, smallest: int, measure: Callable[..., int], left: str) -> PlanError:
+    unit = "bytes" if measure is bytes_of else "parameters"
+    return PlanError(f"{limit:,} {unit} cannot be reached: with {left} there are {smallest:,} left")

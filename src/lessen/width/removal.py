@@ -174,19 +174,19 @@ def truncated(matrix: Tensor, rank: int, moment: Tensor | None = None) -> tuple[
         rank: At most the smaller of both.
         moment: Second moments of the input, `[columns, columns]`: then nearest in `matrix @ input`.
     """
-    root = None if moment is None else _root(moment.double())
-    weighed = matrix.double() if root is None else matrix.double() @ root
-    left, sizes, right = torch.linalg.svd(weighed, full_matrices=False)
-    left, right = left[:, :rank] * sizes[:rank], right[:rank]
-    if root is not None:
-        right = torch.linalg.solve_triangular(root, right, upper=False, left=False)
-    return left, right
+    matrix = matrix.double()
+    if moment is None:
+        return _nearest(matrix, rank)
+    # Along its own axes the input has no correlations; each is stretched by its size and shrunk again.
+    spread, axes = torch.linalg.eigh(moment.double())
+    stretch = spread.clamp(min=float(1e-6 * spread.mean().clamp(min=1e-30))).sqrt()
+    left, right = _nearest(matrix @ axes * stretch, rank)
+    return left, right / stretch @ axes.T
 
 
-def _root(moment: Tensor) -> Tensor:
-    """A lower triangular root, invertible: directions the input never took get a small share."""
-    floor = 1e-6 * moment.diagonal().mean().clamp(min=1e-30)
-    return torch.linalg.cholesky(moment + floor * torch.eye(len(moment), dtype=moment.dtype))
+def _nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
+    return left[:, :rank] * sizes[:rank], right[:rank]
 
 
 def _factorize(state: State, name: str, rank: int, moment: Tensor | None) -> None:

@@ -1,0 +1,108 @@
+"""The stage in which whole layers leave: train a little, drop the layer that matters least, and again.
+
+The depth-static neighbour of exits and of slimming, for comparison and for who needs one shape for all inputs
+(Just CHOP in the COST-EFF page, 3a).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from lessen.data.table import Table
+from lessen.depth.exits import every_exit
+from lessen.depth.losses import task_loss
+from lessen.errors import PlanError
+from lessen.loading import with_shape
+from lessen.plan import Shape
+from lessen.systems.rounds import Rounds, Say, in_rounds, scored_batches
+from lessen.width.removal import State, without_layers
+
+
+class Chopping(Rounds):
+    """How layers leave one by one.
+
+    Attributes:
+        parts: What is removed.
+        importance: The layer that leaves is the one without which the last exit's task loss on training rows
+            is lowest (`loss`), the deepest one, or a random one.
+    """
+
+    parts: Literal["depth"] = "depth"
+    importance: Literal["loss", "deepest", "random"] = "loss"
+
+
+def chop(
+    model: Any,
+    teacher: Any,
+    train: Table,
+    recipe: Chopping,
+    targets: Sequence[Shape],
+    folder: Path,
+    say: Say,
+    *,
+    quiet: bool = False,
+) -> tuple[Any, list[dict[str, Any]]]:
+    """Take layers out of a model until it has as many as the last target.
+
+    Args:
+        model: A classifier with exits; trained in place until the first removal.
+        teacher: What it learns from on the way; with at least the same layers and exits.
+        train: Labelled rows.
+        recipe: How to train and which layers to remove.
+        targets: How many layers there are to be. Which is not read from it.
+        folder: Where work in progress is kept.
+        say: Told of every round.
+        quiet: No progress bars.
+
+    Returns:
+        The shallow model, and a record of each round.
+
+    Raises:
+        PlanError: When a target has more layers than the model.
+    """
+    count = len(model.config.form().layers) - len(targets[-1].layers)
+    if count < 0:
+        raise PlanError(f"the target has {-count} layers more than the model")
+    removals = [partial(_without_one, train, recipe, number) for number in range(count)]
+    return in_rounds(model, teacher, train, recipe, removals, folder, say, quiet=quiet)
+
+
+def _without_one(train: Table, recipe: Chopping, number: int, model: Any) -> tuple[State, Shape]:
+    state, shape = model.transformer.state_dict(), model.config.form()
+    return without_layers(state, shape, {least_of(model, train, recipe, number)})
+
+
+def least_of(model: Any, train: Table, recipe: Chopping, number: int) -> int:
+    """The place (0-based) of the layer that leaves in a round, counted from 0."""
+    depth = len(model.config.form().layers)
+    if recipe.importance == "deepest":
+        return depth - 1
+    if recipe.importance == "random":
+        generator = torch.Generator().manual_seed(recipe.seed + number)
+        return int(torch.randint(depth, (1,), generator=generator))
+    losses = losses_without_each(model, train, recipe)
+    return losses.index(min(losses))
+
+
+@torch.no_grad()
+def losses_without_each(model: Any, train: Table, recipe: Chopping) -> list[float]:
+    """The last exit's task loss on the scored rows without each of the layers."""
+    state, shape = model.transformer.state_dict(), model.config.form()
+    loss = task_loss(model.problem_type)
+    batches = list(scored_batches(model, train, recipe))
+    losses = []
+    for place in range(len(shape.layers)):
+        rest, form = without_layers(state, shape, {place})
+        shorter = with_shape(model, form, rest).eval()
+        answers = [
+            (every_exit(shorter.transformer, ids, rows, segments)[-1], labels)
+            for ids, rows, segments, labels in batches
+        ]
+        total = sum(float(loss(answer, labels)) * len(labels) for answer, labels in answers)
+        losses.append(total / sum(len(labels) for _, labels in answers))
+    return losses

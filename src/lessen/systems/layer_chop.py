@@ -1,0 +1,24 @@
+"""Layer chopping: COST-EFF's trainings, but whole layers leave instead of heads and neurons."""
+
+from dataclasses import replace
+
+from lessen.systems import cost_eff
+from lessen.systems.chopping import Chopping
+from lessen.systems.slimming import Slimming
+from lessen.train.fine_tuning import Recipe
+
+
+def _chopping(stage: Recipe) -> Recipe:
+    if not isinstance(stage, Slimming):
+        return stage
+    return Chopping.model_validate(
+        {name: getattr(stage, name) for name in Recipe.model_fields} | {"epochs": 1.0}
+    )
+
+
+SYSTEM = replace(
+    cost_eff.SYSTEM,
+    name="layer-chop",
+    summary="fewer layers, the ones that matter least dropped one by one, with exits on the rest",
+    stages=tuple(_chopping(stage) for stage in cost_eff.SYSTEM.stages),
+)

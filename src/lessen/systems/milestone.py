@@ -1,0 +1,48 @@
+"""What a finished piece of work leaves in a run's folder: weights, their Shape, and a record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lessen.artefact import WEIGHTS, write_json
+from lessen.loading import with_shape
+from lessen.plan import Shape, parse
+
+RECORD = "done.json"
+
+
+class Milestone:
+    """A folder of the run, and what was left there if the work in it was finished.
+
+    Args:
+        folder: Need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def reached(self) -> bool:
+        """Whether the work is finished; the record is written last."""
+        return (self.folder / RECORD).exists()
+
+    def leave(self, state: Mapping[str, Tensor], shape: Shape, training: dict[str, Any]) -> None:
+        """Write down a transformer's tensors, their Shape and how they were trained."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, self.folder / WEIGHTS)
+        write_json(self.folder / RECORD, {"shape": shape.model_dump(mode="json"), "training": training})
+
+    def training(self) -> dict[str, Any]:
+        """How it was trained."""
+        return json.loads((self.folder / RECORD).read_text())["training"]
+
+    def model(self, like: Any) -> Any:
+        """The model that was left, of the task and the tokenizer of another."""
+        place = self.folder / RECORD
+        shape = parse(Shape, json.loads(place.read_text())["shape"], str(place))
+        return with_shape(like, shape, load_file(self.folder / WEIGHTS))

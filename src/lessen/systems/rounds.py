@@ -1,0 +1,120 @@
+"""Training and removing in turns: train a little, take something out for good, and again.
+
+Each round has a folder with what it left, so that a run that was stopped goes on from the last one, with the
+same parts.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lessen.data.table import Table
+from lessen.model.rows import Rows
+from lessen.plan import Shape, Size
+from lessen.runtime.text import batches, collate, encode
+from lessen.systems.milestone import Milestone
+from lessen.train.fine_tuning import Recipe, fine_tune
+from lessen.width.removal import State
+
+Say = Callable[[str], None]
+
+Removal = Callable[[Any], tuple[State, Shape]]
+"""Takes a trained model; returns the tensors that stay and their Shape."""
+
+Batch = tuple[Tensor, Rows, Tensor | None, Tensor]
+"""Token ids, layout, segments and labels of some rows, the labels in their order."""
+
+
+class Rounds(Recipe):
+    """How to train and remove in turns; `epochs` are those before each removal.
+
+    Attributes:
+        growth: Of the learning rate from one round to the next.
+        scored_rows: Training rows parts are scored on.
+    """
+
+    growth: Annotated[float, Field(ge=0)] = 0.12
+    scored_rows: Size = 2048
+
+
+def in_rounds(
+    model: Any,
+    teacher: Any,
+    train: Table,
+    recipe: Rounds,
+    removals: Sequence[Removal],
+    folder: Path,
+    say: Say,
+    *,
+    quiet: bool = False,
+) -> tuple[Any, list[dict[str, Any]]]:
+    """Train, remove, and again.
+
+    Args:
+        model: A classifier with exits; trained in place until the first removal.
+        teacher: What it learns from on the way.
+        train: Labelled rows.
+        recipe: How to train.
+        removals: One for each round.
+        folder: Where work in progress is kept, `round-1` and so on.
+        say: Told of every round.
+        quiet: No progress bars.
+
+    Returns:
+        What is left of the model, and a record of each round's training.
+    """
+    records = []
+    for number, removal in enumerate(removals, start=1):
+        place = Milestone(folder / f"round-{number}")
+        if not place.reached():
+            rate = recipe.learning_rate * (1 + recipe.growth) ** (number - 1)
+            fields = {name: getattr(recipe, name) for name in Recipe.model_fields}
+            period = Recipe.model_validate(fields | {"learning_rate": rate})
+            torch.manual_seed(recipe.seed + number)
+            work = place.folder / "checkpoints"
+            trained = fine_tune(model, train, period, work, teacher=teacher, quiet=quiet)
+            place.leave(*removal(model), trained)
+            shutil.rmtree(work, ignore_errors=True)
+        model = place.model(model)
+        say(f"round {number} of {len(removals)}: {describe(model.config.form())}")
+        records.append(place.training())
+    return model, records
+
+
+def scored_batches(model: Any, train: Table, recipe: Rounds) -> Iterator[Batch]:
+    """Random training rows in batches, cut as in training; full batches only, if there are so many rows."""
+    count = min(recipe.scored_rows, len(train))
+    if count > recipe.batch_size:
+        count -= count % recipe.batch_size
+    rows = random.Random(recipe.seed).sample(range(len(train)), count)
+    limit = min(recipe.max_tokens, model.config.facts().max_tokens)
+    encoded = encode(model.tokenizer, train.take(rows).texts, limit)
+    assert train.labels is not None
+    labels = torch.tensor([train.labels[row] for row in rows])
+    for batch in batches(encoded, recipe.batch_size):
+        ids, layout, segments = collate([encoded[i] for i in batch], model.device)
+        yield ids, layout, segments, labels[batch].to(model.device)
+
+
+def describe(shape: Shape) -> str:
+    """Layers, heads and neurons a layer, and the embedding's rank, in words."""
+    heads = sorted({len(layer.heads) for layer in shape.layers})
+    neurons = sorted({layer.intermediate_size for layer in shape.layers})
+    rank = "" if shape.embedding_rank is None else f", embedding rank {shape.embedding_rank}"
+    products = any(any(layer.rank.model_dump().values()) for layer in shape.layers)
+    return (
+        f"{len(shape.layers)} layers of {_span(heads)} heads and {_span(neurons)} neurons{rank}"
+        f"{', matrices of low rank' if products else ''}"
+    )
+
+
+def _span(values: list[int]) -> str:
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"

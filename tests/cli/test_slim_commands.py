@@ -1,0 +1,68 @@
+"""Slimming as a user meets it: sizes asked for, inspected, and refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import run
+
+QUICK = ("--epochs", 0.5, "--learning-rate", 1e-3, "--max-drop", "20%")
+
+
+@pytest.fixture(scope="module")
+def sizes(tiny_checkpoint: Path, data: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "sizes"
+    code, printed, problems = run(
+        "compress", tiny_checkpoint, "--data", data, "--out", out, "--system", "cost-eff",
+        "--params", "1/2,1/4", "--rank", 0.25, *QUICK, "--json",
+    )  # fmt: skip
+    assert code == 0, problems
+    found = json.loads(printed)
+    assert [Path(size["out"]).name for size in found["sizes"]] == ["1of2", "1of4"]
+    return out
+
+
+def test_each_size_is_kept_and_inspected(sizes: Path, tiny_checkpoint: Path) -> None:
+    whole = json.loads(run("inspect", tiny_checkpoint, "--json")[1])["parameters"]["total"]
+    for name, share in (("1of2", 0.5), ("1of4", 0.25)):
+        facts = json.loads(run("inspect", sizes / name, "--json")[1])
+        assert 0.8 * share * whole < facts["parameters"]["total"] <= 1.01 * share * whole
+        assert facts["embedding_rank"] < 32
+        assert facts["bytes"] == (sizes / name / "model.safetensors").stat().st_size
+        assert all(layer["exit"] and layer["heads"] < 4 and layer["rank"]["up"] for layer in facts["layers"])
+    code, printed, _ = run("inspect", sizes / "1of2")
+    assert code == 0
+    assert "up 8" in printed
+    assert "product of rank" in printed
+    assert run("predict", sizes / "1of4", "a good film")[0] == 0
+
+
+def test_fewer_layers(tiny_checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    code, _, problems = run(
+        "compress", tiny_checkpoint, "--data", data, "--out", tmp_path / "short", "--system", "layer-chop",
+        "--layers", 2, *QUICK,
+    )  # fmt: skip
+    assert code == 0, problems
+    assert len(json.loads(run("inspect", tmp_path / "short", "--json")[1])["layers"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--system", "cost-eff", "--params", "1/1000"], "with one head a layer there are"),
+        (["--system", "cost-eff", "--params", "1/2", "--size", "2MB"], "give one of them"),
+        (["--system", "cost-eff", "--layers", "2"], "use the system layer-chop"),
+        (["--system", "cost-eff"], "needs a size to reach"),
+        (["--system", "cost-eff", "--params", "1/2,0.5"], "two of them are the same size"),
+        (["--system", "cost-eff", "--params", "1/2", "--rank", "1.5"], "rank"),
+        (["--system", "cost-eff", "--params", "1/2", "--importance", "loss"], "importance"),
+        (["--system", "layer-chop", "--layers", "3"], "that small already"),
+        (["--system", "layer-chop", "--layers", "2", "--uneven"], "no choice of budget"),
+        (["--layers", "2"], "use the system cost-eff or layer-chop"),
+    ],
+)
+def test_sizes_that_cannot_be_are_one_clear_line(tiny_checkpoint, data, tmp_path, options, problem) -> None:
+    code, _, said = run("compress", tiny_checkpoint, "--data", data, "--out", tmp_path / "m", *options)
+    assert code == 2
+    assert problem in said.splitlines()[-1]
+    assert not (tmp_path / "m").exists()
