@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from results import CACHE, write_results
-from token_quality import MODEL, SPEEDUPS, fine_tuned, prepare, stage_of
+from tasks import prepare
+from token_quality import MODEL, SPEEDUPS, fine_tuned, stage_of
 
 from lessen.artefact import write_json
 from lessen.data.reading import read

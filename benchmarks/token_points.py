@@ -10,39 +10,16 @@ that never saw tokens leave: the fair start for exits alone.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from statistics import mean
 from typing import Any
 
-import numpy as np
+from certifying import BOUNDS, DELTA, Answers, answers, by_any, certified
 from results import write_results
-from token_quality import fine_tuned, prepare, taught
+from token_quality import fine_tuned, taught
 
-from lessen.data.reading import read
-from lessen.depth.criteria import CRITERIA
-from lessen.loading import load
-from lessen.plan import FULL, Point
-from lessen.promise.calibrate import freeze_path, judge
-from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
-
-BOUNDS = (0.005, 0.01, 0.02)
-DELTA = 0.1
-
-Answers = dict[str, Outputs]
-"""Of the tune, calibration and test rows."""
-
-
-def answers(folder: Any) -> tuple[Answers, Task]:
-    """Answers of every exit at every setting."""
-    model = load(folder, promises=False)
-    settings = settings_of(model.speeds().values())
-    tables = {name: read(str(prepare("imdb")[name])) for name in ("tune", "calibration", "test")}
-    found = {
-        name: outputs_of(model, table.with_labels_of(model.label_names), settings=settings)
-        for name, table in tables.items()
-    }
-    return found, task_of(model)
+from lessen.plan import Point
+from lessen.promise.outputs import Outputs, Task
 
 
 def exits_alone(found: Answers) -> Answers:
@@ -67,48 +44,15 @@ def _present(macs: Any) -> Any:
     return macs
 
 
-def certified(
-    found: Answers, task: Task, path_for: Any, bounds: Sequence[float] = BOUNDS
-) -> list[dict[str, Any]]:
-    """The step each bound allows, each bound on its own, and what that step does on the test rows."""
-    lines = []
-    for bound in bounds:
-        path: Sequence[Point] = path_for(found["tune"], task, bound)
-        verdict = judge(found["calibration"], path, task, [bound], DELTA)[0]
-        step = FULL if verdict.chosen.step is None else path[verdict.chosen.step]
-        test = found["test"]
-        taken = test.answers_taken([step], task)
-        full, scores = test.scores(task)
-        reached = np.take_along_axis(scores, taken, 1)[:, 0]
-        lines.append(
-            {
-                "bound": bound,
-                "certified": verdict.chosen.step is not None,
-                "macs_ratio": 1 / float(test.cost_of(taken, task)[0]),
-                "mean_layers": float(task.depths(taken).mean()),
-                "test_accuracy": float(reached.mean()),
-                "test_drop": float((full - reached).mean()),
-                "retention": step.retention,
-                "exits": None if step.exits is None else step.exits.model_dump(mode="json"),
-            }
-        )
-    return lines
-
-
 def by_tokens(tune: Outputs, _task: Task, _bound: float) -> tuple[Point, ...]:
     """More and more tokens leave."""
     return tuple(reversed(tune.settings[:-1]))
 
 
-def by_any(tune: Outputs, task: Task, bound: float) -> tuple[Point, ...]:
-    """The path that should save most: tokens up to a setting, then exits."""
-    return freeze_path(tune, task, list(CRITERIA), bound)
-
-
 def measured(seed: int) -> dict[str, Any]:
     """All ways, one seed."""
-    before, task = answers(fine_tuned("imdb", seed))
-    found, _ = answers(taught("imdb", seed, "mean"))
+    before, task = answers(fine_tuned("imdb", seed), "imdb")
+    found, _ = answers(taught("imdb", seed, "mean"), "imdb")
     return {
         "exits alone, before": certified(exits_alone(before), task, by_any),
         "exits alone": certified(exits_alone(found), task, by_any),

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
-from results import CACHE, data_folder, write_results
+from results import CACHE, write_results
+from tasks import TASKS, prepare
 
 from lessen.artefact import write_json
-from lessen.builtin import model_folder
 from lessen.data.reading import read
-from lessen.data.splits import without, without_repeats
-from lessen.data.table import Table
 from lessen.loading import load
 from lessen.measure.evaluation import evaluate
 from lessen.runtime.text import encode
@@ -33,74 +29,12 @@ from lessen.systems.token_stages import TokenPlan, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune
 
 MODEL = "builtin:minilm-l6"
-PARTS = ("train", "tune", "calibration", "test")
 TESTED = 2000
 """Test rows at most."""
 
 SCORES = ("mean", "random", "first_k")
 SPEEDUPS = (1.0, 1.5, 2.0, 3.0, 4.0, 4.8)
 STAGE = system_of("latency-adjustable").stages[-1]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A task: epochs of each stage, longest text, and how many rows each part gets."""
-
-    epochs: float
-    max_tokens: int
-    sizes: dict[str, int]
-
-
-TASKS = {
-    "imdb": Setting(2.0, 256, {"tune": 1000, "calibration": 3000, "test": 4000, "train": 10000}),
-    "sst2": Setting(3.0, 64, {"calibration": 1000}),
-    "mrpc": Setting(5.0, 128, {"calibration": 300}),
-    "stsb": Setting(5.0, 64, {"calibration": 500}),
-}
-
-
-def prepare(task: str) -> dict[str, Path]:
-    """Write the task's four files, cut to its longest text; once."""
-    folder = CACHE / "tokens" / task / "data"
-    files = {name: folder / f"{name}.jsonl" for name in PARTS}
-    if all(path.exists() for path in files.values()):
-        return files
-    setting = TASKS[task]
-    parts: dict[str, Table] = {}
-    if task == "imdb":
-        source = read("builtin:imdb-reviews")
-    else:
-        place = data_folder() / task
-        name = "train_sentences" if task == "sst2" else "train"
-        source = read(str(place / f"{name}.jsonl"))
-        parts = {"tune": read(str(place / "validation.jsonl")), "test": read(str(place / "test.jsonl"))}
-    source, _ = without(without_repeats(source), parts.values())
-    order = random.Random(0).sample(range(len(source)), len(source))
-    for name, size in setting.sizes.items():
-        parts[name], order = source.take(order[:size]), order[size:]
-    parts.setdefault("train", source.take(order))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in PARTS:
-        rows = zip(cut(parts[name].texts, setting.max_tokens), parts[name].labels or [], strict=True)
-        files[name].write_text("".join(json.dumps(_row(text, label)) + "\n" for text, label in rows))
-    return files
-
-
-def cut(texts: list[Any], tokens: int) -> list[Any]:
-    """Single texts cut so that they have at most so many tokens; pairs as they are."""
-    from transformers import AutoTokenizer
-
-    if not isinstance(texts[0], str):
-        return texts
-    tokenizer = AutoTokenizer.from_pretrained(model_folder("minilm-l6"))
-    spans = tokenizer(texts, truncation=True, max_length=tokens, return_offsets_mapping=True)
-    ends = [max(end for _, end in offsets) for offsets in spans["offset_mapping"]]
-    return [text[:end] for text, end in zip(texts, ends, strict=True)]
-
-
-def _row(text: Any, label: Any) -> dict[str, Any]:
-    texts = {"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]}
-    return texts | {"label": label}
 
 
 def fine_tuned(task: str, seed: int) -> Path:

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 from results import write_results
-from token_quality import prepare, taught
+from tasks import prepare
+from token_quality import taught
 from transformers import BertConfig, BertForSequenceClassification
 
 from lessen.data.reading import read

@@ -72,14 +72,15 @@ def _shared(scores: Sequence[Tensor], count: int) -> list[tuple[int, ...]]:
 def scaled(architecture: Architecture, shape: Shape, share: float, rank: float | None = None) -> Shape:
     """The shape with a share of the heads, neurons and embedding rank of each layer, the first ones of each.
 
-    It says how large a model is; which heads stay is for importance to say. The token table is stored as a
-    product only where that has fewer weights (COST-EFF page, 1.7), and so are matrices of the layers, of a
-    share `rank` of the rank they can have.
+    It says how large a model is; which heads stay is for importance to say. Heads are rounded up: the
+    paper's smallest models also keep more of them than of the neurons. The token table is stored as a product
+    only where that has fewer weights (COST-EFF page, 1.7), and so are matrices of the layers, of a share
+    `rank` of the rank they can have.
     """
     layers = tuple(
         layer.model_copy(
             update={
-                "heads": layer.heads[: _part(len(layer.heads), share)],
+                "heads": layer.heads[: math.ceil(len(layer.heads) * share - 1e-9)],
                 "intermediate_size": _part(layer.intermediate_size, share),
             }
         )
