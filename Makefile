@@ -23,10 +23,13 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt CMakeLists.txt $(
 test: setup ## run the tests
 	$(BIN)/python -m pytest
 
-native-test: ## test the C++ kernels here, and those for ARM under qemu-user where it and a cross compiler are
+native-test: ## test the C++ kernels here, plain and under sanitizers, and those for ARM under qemu-user where it and a cross compiler are
 	cmake -S . -B build/native -DLESSEN_TESTS=ON
 	cmake --build build/native
 	build/native/kernels
+	cmake -S . -B build/sanitized -DLESSEN_TESTS=ON -DLESSEN_SANITIZE=ON
+	cmake --build build/sanitized
+	build/sanitized/kernels
 	@if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64-static >/dev/null; then \
 	  cmake -S . -B build/aarch64 -DLESSEN_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
 	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ && cmake --build build/aarch64 && \

@@ -23,6 +23,41 @@ struct Attention {
     int64_t tokens, heads, dim, head;
 };
 
+// Signs of weights, 1 = negative, as the kernels read them: eight rows side by side, [n / 8][words][8], each of
+// words * 64 bits; bits beyond k and rows beyond n are 0.
+using Signs = const uint64_t *;
+
+// Activations are whole numbers times a step of their row: `values` [m][depth], depth a multiple of 64, 0 beyond k.
+struct Int8 {
+    const int8_t *values;
+    const float *steps;     // [m]
+    const int32_t *totals;  // [m]: sums of the values
+    const int8_t *weight;   // [n][depth], or null:
+    Signs signs;            // then these
+    const float *scales, *bias;  // [n]
+    float *out;
+    int64_t m, n, depth;
+};
+
+// Activations are signs too, [m][words], times a step of their row.
+struct Binary {
+    const uint64_t *values;
+    const float *steps;
+    Signs signs;
+    const float *scales, *bias;
+    float *out;
+    int64_t m, n, k, words;
+};
+
+// Activations are float32.
+struct Signed {
+    const float *values;
+    Signs signs;
+    const float *scales, *bias;
+    float *out;
+    int64_t m, n, k, words;
+};
+
 struct Kernel {
     const char *isa;
     int columns;  // of a panel
@@ -31,9 +66,23 @@ struct Kernel {
     // Attention within one head of one row; `space` has room for `attention_space` numbers.
     void (*attend)(const Attention &, float *space);
     int64_t (*attention_space)(int64_t tokens, int64_t dim);
+
+    // A row as whole numbers from -127 to 127; returns its step.
+    float (*quantize)(const float *row, int64_t k, int64_t depth, int8_t *to, int32_t *total);
+    // A row as bits; returns its step.
+    float (*to_signs)(const float *row, int64_t k, uint64_t *to);
+    int columns8;  // of a panel of a product of whole numbers
+    // Panels first..last; `space` has room for columns8 * depth numbers.
+    void (*panels8)(const Int8 &, int64_t first, int64_t last, int8_t *space);
+    // Eights first..last of a product of signs.
+    void (*eights)(const Binary &, int64_t first, int64_t last);
+    // Eights first..last of a product of signs with float32; `space` has room for 8 * k numbers.
+    void (*signed_eights)(const Signed &, int64_t first, int64_t last, float *space);
+    // The values of an Int8 in the order panels8 wants them, if that is not row by row.
+    void (*arrange)(const int8_t *values, int64_t m, int64_t depth, int8_t *to);
 };
 
-extern const Kernel avx512, avx2, neon, scalar;
+extern const Kernel amx, avx512, avx2, neon, scalar;
 
 // Not std::min and std::max: a shared inline function compiled for one instruction set may be linked into the
 // code of another.

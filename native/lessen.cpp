@@ -4,9 +4,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <vector>
 
+#if defined(LESSEN_X86)
+#include "amx.h"
+#endif
 #include "kernels.h"
 
 namespace lessen {
@@ -17,21 +22,53 @@ constexpr int64_t SMALL = 1 << 16;
 // Panels a thread takes at a time: few enough that a busy core does not keep the others waiting.
 constexpr int64_t PANELS = 8;
 
+constexpr int SETS = 4;
+
+#if defined(LESSEN_X86)
+bool has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vpopcntdq");
+}
+#endif
+
+// Instruction sets from best to plainest; null where this processor lacks one.
 const Kernel *available(int place) {
 #if defined(LESSEN_X86)
-    if (place == 0 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return &avx512;
-    if (place == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
+    if (place == 0 && has_avx512() && tiles::usable()) return &amx;
+    if (place == 1 && has_avx512()) return &avx512;
+    if (place == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
 #elif defined(LESSEN_NEON)
     if (place == 0) return &neon;
 #endif
-    return place == 2 ? &scalar : nullptr;
+    return place == SETS - 1 ? &scalar : nullptr;
 }
 
 const Kernel *best() {
-    for (int place = 0; place < 3; place++)
+    for (int place = 0; place < SETS; place++)
         if (const Kernel *kernel = available(place)) return kernel;
     return &scalar;
 }
+
+// Memory kept from call to call, at the start of a cache line: wide loads across two lines take twice as long.
+template <class T>
+class Space {
+  public:
+    T *of(int64_t count) {
+        if (count > room) {
+            std::free(first);
+            room = count;
+            first = static_cast<T *>(std::aligned_alloc(64, round_up(count * sizeof(T), 64)));
+            if (!first) throw std::bad_alloc();
+        }
+        return first;
+    }
+    ~Space() { std::free(first); }
+
+  private:
+    T *first = nullptr;
+    int64_t room = 0;
+};
 
 const Kernel *kernel = best();
 lessen_fork fork_with = nullptr;
@@ -77,20 +114,123 @@ struct AttentionWork {
 
 void work_on_attention(void *data) {
     auto &work = *static_cast<AttentionWork *>(data);
-    thread_local std::vector<float> space;
+    thread_local Space<float> space;
     for (;;) {
         const int64_t item = work.next.fetch_add(1);
         if (item >= work.rows * work.heads) return;
         const int64_t row = work.rows - 1 - item / work.heads;  // rows are sorted: the longest first
         const int64_t head = item % work.heads, start = work.starts[row], tokens = work.lengths[row];
-        const size_t needed = kernel->attention_space(tokens, work.dim);
-        if (space.size() < needed) space.resize(needed);
         const int64_t width = work.heads * work.dim, all = work.starts[work.rows];
         float *received = work.received.empty() ? nullptr : work.received.data() + head * all + start;
         kernel->attend({work.qkv + start * 3 * width, work.out + start * width, received, tokens, work.heads, work.dim,
                         head},
-                       space.data());
+                       space.of(kernel->attention_space(tokens, work.dim)));
     }
+}
+
+// Rows of activations made into whole numbers or signs, a few at a time by each thread.
+struct RowsWork {
+    const float *from;
+    int64_t m, k, depth;
+    int8_t *numbers;  // [m][depth], or null:
+    uint64_t *words;  // then these, [m][depth / 64]
+    float *steps;
+    int32_t *totals;
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_rows(void *data) {
+    constexpr int64_t together = 8;
+    auto &work = *static_cast<RowsWork *>(data);
+    for (;;) {
+        const int64_t first = work.next.fetch_add(together);
+        if (first >= work.m) return;
+        for (int64_t row = first; row < std::min(work.m, first + together); row++) {
+            const float *from = work.from + row * work.k;
+            work.steps[row] = work.numbers
+                                  ? kernel->quantize(from, work.k, work.depth, work.numbers + row * work.depth,
+                                                     &work.totals[row])
+                                  : kernel->to_signs(from, work.k, work.words + row * (work.depth / 64));
+        }
+    }
+}
+
+// Makes the activations of a product with low-bit weights.
+void make_rows(RowsWork &work, const float *values, int64_t m, int64_t k, bool as_signs, int threads) {
+    thread_local Space<int8_t> numbers;
+    thread_local Space<uint64_t> words;
+    thread_local Space<float> steps;
+    thread_local Space<int32_t> totals;
+    work.from = values, work.m = m, work.k = k, work.depth = round_up(k, 64);
+    work.numbers = as_signs ? nullptr : numbers.of(m * work.depth);
+    work.words = as_signs ? words.of(m * work.depth / 64) : nullptr;
+    work.steps = steps.of(m), work.totals = totals.of(m);
+    run(work_on_rows, &work, worth(m * k, threads));
+}
+
+struct Int8Work {
+    Int8 product;
+    int64_t panels, step;
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_int8(void *data) {
+    auto &work = *static_cast<Int8Work *>(data);
+    thread_local Space<int8_t> space;
+    int8_t *room = space.of(kernel->columns8 * work.product.depth);
+    for (;;) {
+        const int64_t first = work.next.fetch_add(work.step);
+        if (first >= work.panels) return;
+        kernel->panels8(work.product, first, std::min(work.panels, first + work.step), room);
+    }
+}
+
+void linear8(const float *values, const int8_t *weight, Signs signs, const float *scales, const float *bias,
+             float *out, int64_t m, int64_t n, int64_t k, int threads) {
+    threads = worth(m * n * k, threads);
+    RowsWork rows;
+    make_rows(rows, values, m, k, false, threads);
+    const int8_t *numbers = rows.numbers;
+    if (kernel->arrange) {
+        thread_local Space<int8_t> space;
+        int8_t *arranged = space.of(round_up(m, 16) * rows.depth);
+        kernel->arrange(numbers, m, rows.depth, arranged);
+        numbers = arranged;
+    }
+    const int64_t panels = (n + kernel->columns8 - 1) / kernel->columns8;
+    const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
+    Int8Work work{{numbers, rows.steps, rows.totals, weight, signs, scales, bias, out, m, n, rows.depth},
+                  panels, step};
+    run(work_on_int8, &work, threads);
+}
+
+struct EightsWork {
+    Binary binary;
+    Signed product;  // if its values are not null
+    int64_t eights, step;
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_eights(void *data) {
+    auto &work = *static_cast<EightsWork *>(data);
+    thread_local Space<float> space;
+    float *room = work.product.values ? space.of(8 * work.product.k) : nullptr;
+    for (;;) {
+        const int64_t first = work.next.fetch_add(work.step);
+        if (first >= work.eights) return;
+        const int64_t last = std::min(work.eights, first + work.step);
+        if (work.product.values)
+            kernel->signed_eights(work.product, first, last, room);
+        else
+            kernel->eights(work.binary, first, last);
+    }
+}
+
+void in_eights(const Binary &binary, const Signed &product, int64_t n, int threads) {
+    const int64_t eights = (n + 7) / 8;
+    const int64_t step = std::max<int64_t>(1, std::min(4 * PANELS, eights / (4 * threads)) / 4 * 4);
+    EightsWork work{binary, product, eights, step};
+    run(work_on_eights, &work, threads);
 }
 
 float wrong_in_linear(int64_t m, int64_t n, int64_t k) {
@@ -107,6 +247,58 @@ float wrong_in_linear(int64_t m, int64_t n, int64_t k) {
             worst = std::max(worst, std::abs(float(sum) - out[r * n + c]));
         }
     return worst / float(k);
+}
+
+// The largest difference of each low-bit product from plain loops over what it says it computes.
+float wrong_in_low_bits(int64_t m, int64_t n, int64_t k) {
+    const int64_t depth = lessen_depth(k), words = depth / 64;
+    std::vector<float> values(m * k), scales(n), bias(n), out(m * n);
+    std::vector<int8_t> weight(n * depth);
+    std::vector<uint64_t> rows(n * words), arranged(lessen_signs_words(n, k));
+    for (int64_t i = 0; i < m * k; i++) values[i] = std::sin(0.7f * i);
+    for (int64_t c = 0; c < n; c++) {
+        scales[c] = 0.01f * float(1 + c % 7), bias[c] = 0.1f * c;
+        for (int64_t i = 0; i < k; i++) {
+            weight[c * depth + i] = int8_t((i * 37 + c * 11) % 255 - 127);
+            if ((i * 7 + c * 5) % 3 == 0) rows[c * words + i / 64] |= uint64_t(1) << (i % 64);
+        }
+    }
+    lessen_arrange_signs(rows.data(), arranged.data(), n, k);
+    float worst = 0;
+    const auto compare = [&](bool one_bit, int activations) {
+        for (int64_t r = 0; r < m; r++) {
+            const float *row = values.data() + r * k;
+            float most = 0;
+            double size = 0;
+            for (int64_t i = 0; i < k; i++) most = std::max(most, std::abs(row[i])), size += std::abs(row[i]);
+            const double step = activations == 8 ? most / 127.0f : activations == 1 ? size / k : 1.0;
+            const float inverse = most > 0 ? 127.0f / most : 0.0f;
+            for (int64_t c = 0; c < n; c++) {
+                double sum = 0, sizes = 1;
+                for (int64_t i = 0; i < k; i++) {
+                    const double value = activations == 8   ? std::nearbyint(row[i] * inverse)
+                                         : activations == 1 ? (row[i] < 0 ? -1 : 1)
+                                                            : row[i];
+                    const bool negative = rows[c * words + i / 64] >> (i % 64) & 1;
+                    const double factor = one_bit ? (negative ? -1 : 1) : weight[c * depth + i];
+                    sum += value * factor;
+                    sizes += std::abs(value * factor);
+                }
+                const double expected = sum * step * scales[c] + bias[c];
+                const double room = sizes * step * scales[c] + std::abs(bias[c]);
+                worst = std::max(worst, float(std::abs(expected - out[r * n + c]) / room));
+            }
+        }
+    };
+    lessen_linear_w8a8(values.data(), weight.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    compare(false, 8);
+    lessen_linear_w1a8(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    compare(true, 8);
+    lessen_linear_w1a1(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    compare(true, 1);
+    lessen_linear_w1a32(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    compare(true, 32);
+    return worst;
 }
 
 float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int64_t dim) {
@@ -154,7 +346,7 @@ int lessen_abi(void) { return LESSEN_ABI; }
 const char *lessen_isa(void) { return kernel->isa; }
 
 int lessen_use_isa(const char *name) {
-    for (int place = 0; place < 3; place++)
+    for (int place = 0; place < SETS; place++)
         if (const Kernel *found = available(place); found && !std::strcmp(found->isa, name)) {
             kernel = found;
             return 0;
@@ -172,6 +364,45 @@ void lessen_linear_f32(const float *values, const float *weight, const float *bi
     const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
     LinearWork work{{values, weight, bias, out, m, n, k}, panels, step, threads};
     run(work_on_linear, &work, threads);
+}
+
+int64_t lessen_depth(int64_t k) { return round_up(k, 64); }
+
+int64_t lessen_signs_words(int64_t n, int64_t k) { return round_up(n, 8) * (round_up(k, 64) / 64); }
+
+void lessen_arrange_signs(const uint64_t *rows, uint64_t *arranged, int64_t n, int64_t k) {
+    const int64_t words = round_up(k, 64) / 64;
+    for (int64_t c = 0; c < round_up(n, 8); c++)
+        for (int64_t i = 0; i < words; i++)
+            arranged[(c / 8 * words + i) * 8 + c % 8] = c < n ? rows[c * words + i] : 0;
+}
+
+void lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales, const float *bias, float *out,
+                        int64_t m, int64_t n, int64_t k, int threads) {
+    if (m <= 0 || n <= 0 || k <= 0) return;
+    linear8(values, weight, nullptr, scales, bias, out, m, n, k, threads);
+}
+
+void lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
+                        float *out, int64_t m, int64_t n, int64_t k, int threads) {
+    if (m <= 0 || n <= 0 || k <= 0) return;
+    linear8(values, nullptr, arranged, scales, bias, out, m, n, k, threads);
+}
+
+void lessen_linear_w1a1(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
+                        float *out, int64_t m, int64_t n, int64_t k, int threads) {
+    if (m <= 0 || n <= 0 || k <= 0) return;
+    threads = worth(m * n * k / 16, threads);
+    RowsWork rows;
+    make_rows(rows, values, m, k, true, threads);
+    const Binary product{rows.words, rows.steps, arranged, scales, bias, out, m, n, k, rows.depth / 64};
+    in_eights(product, {}, n, threads);
+}
+
+void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
+                         float *out, int64_t m, int64_t n, int64_t k, int threads) {
+    if (m <= 0 || n <= 0 || k <= 0) return;
+    in_eights({}, {values, arranged, scales, bias, out, m, n, k, round_up(k, 64) / 64}, n, worth(m * n * k, threads));
 }
 
 void lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim,
@@ -196,11 +427,16 @@ void lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows
     }
 }
 
-float lessen_self_check(void) {
+float lessen_self_check(int thorough) {
     float worst = 0;
     for (int64_t m : {1, 2, 3, 4, 5, 7, 11})
         for (int64_t n : {1, 3, 8, 17})
             for (int64_t k : {1, 15, 16, 33, 2061}) worst = std::max(worst, wrong_in_linear(m, n, k));
+    worst = std::max({worst, wrong_in_low_bits(5, 19, 70), wrong_in_low_bits(18, 9, 1)});
+    for (int64_t m : {1, 3, 16, 17, 33, 64})
+        for (int64_t n : {1, 8, 39, 64})
+            for (int64_t k : {1, 31, 63, 64, 65, 127, 128, 200, 1100})
+                if (thorough) worst = std::max(worst, wrong_in_low_bits(m, n, k));
     for (int64_t dim : {1, 5, 16, 32, 64, 70}) worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim));
     return worst;
 }

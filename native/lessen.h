@@ -11,11 +11,11 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 2
+#define LESSEN_ABI 3
 
 LESSEN_API int lessen_abi(void);
 
-/* The instruction set in use: "avx512", "avx2", "neon" or "scalar". */
+/* The instruction set in use: "amx" (and AVX-512), "avx512", "avx2", "neon" or "scalar". */
 LESSEN_API const char *lessen_isa(void);
 
 /* Take a named instruction set instead of the best one. Returns 0, or 1 if this processor lacks it. */
@@ -40,8 +40,30 @@ LESSEN_API void lessen_linear_f32(const float *values, const float *weight, cons
 LESSEN_API void lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads,
                                      int64_t dim, float *out, float *received, int threads);
 
-/* Largest difference between the kernels and plain loops, over shapes that take every path. */
-LESSEN_API float lessen_self_check(void);
+/* Products with low-bit weights: out = (values . weight^T) * scales + bias. `scales` is [n], bias [n] or NULL.
+ *
+ * `values` is [m][k] float32 for all of them. w8a8 and w1a8 make whole numbers from -127 to 127 of each row, its
+ * largest becoming 127; w1a1 makes signs of it, and multiplies by its mean absolute value; w1a32 leaves it.
+ * A row's result does not depend on m, nor on threads. */
+
+/* Weights of 8 bits from -127 to 127, [n][depth] with depth = lessen_depth(k), 0 beyond k. */
+LESSEN_API int64_t lessen_depth(int64_t k);
+LESSEN_API void lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales,
+                                   const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+
+/* Weights of one bit, 1 = negative: rows of 64-bit words, bit i of word j for place 64 j + i, 0 beyond k, arranged
+ * as the kernels read them. `arranged` has lessen_signs_words(n, k) words. */
+LESSEN_API int64_t lessen_signs_words(int64_t n, int64_t k);
+LESSEN_API void lessen_arrange_signs(const uint64_t *rows, uint64_t *arranged, int64_t n, int64_t k);
+LESSEN_API void lessen_linear_w1a1(const float *values, const uint64_t *arranged, const float *scales,
+                                   const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+LESSEN_API void lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales,
+                                   const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+LESSEN_API void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales,
+                                    const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+
+/* Largest difference between the kernels and plain loops, over shapes that take every path: some, or many. */
+LESSEN_API float lessen_self_check(int thorough);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,6 @@
 // The kernels for ARM with NEON: 4 numbers in a register, 32 registers.
 #include "attention.h"
-#include "linear.h"
+#include "binary.h"
 
 #include <arm_neon.h>
 
@@ -27,8 +27,92 @@ struct Neon {
     }
 };
 
+struct Whole {
+    using Register = int32x4_t;
+    using Bytes = int8x16_t;
+    static constexpr int bytes = 16, columns = 4, rows = 2, offset = 0;
+    static Register zero() { return vdupq_n_s32(0); }
+    static Bytes load(const int8_t *from) { return vld1q_s8(from); }
+    static Bytes factor(const int8_t *from) { return vld1q_s8(from); }
+    static void hold(Bytes &value) { asm("" : "+w"(value)); }
+    static Register add_product(Bytes a, Bytes b, Register sum) {
+        // Two products of numbers up to 127 fit 16 bits.
+        const int16x8_t both = vmlal_s8(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vget_high_s8(a), vget_high_s8(b));
+        return vpadalq_s16(sum, both);
+    }
+    static void write_out(uint64_t word, int8_t *to) {
+        const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+        for (int i = 0; i < 4; i++) {
+            const uint8x16_t bytes = vcombine_u8(vdup_n_u8(word >> (16 * i) & 255), vdup_n_u8(word >> (16 * i + 8) & 255));
+            vst1q_s8(to + 16 * i, vbslq_s8(vtstq_u8(bytes, bit), vdupq_n_s8(-1), vdupq_n_s8(1)));
+        }
+    }
+    static int32_t total(Register sum) { return vaddvq_s32(sum); }
+    static void finish(const Register *sums, int32_t moved, const Scaling &by, float *out) {
+        const int32x4_t line = vpaddq_s32(vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3]));
+        four(vsubq_s32(line, vdupq_n_s32(moved)), by, 0, out);
+    }
+    // Four numbers of the result.
+    static void four(int32x4_t sums, const Scaling &by, int64_t column, float *out) {
+        const float32x4_t factor = vmulq_n_f32(vld1q_f32(by.scales + column), by.step);
+        const float32x4_t line = vmulq_f32(vcvtq_f32_s32(sums), factor);
+        vst1q_f32(out + column, by.bias ? vaddq_f32(line, vld1q_f32(by.bias + column)) : line);
+    }
+};
+
+struct Bit {
+    struct Counts {
+        uint32x4_t of[4];
+    };
+    struct Words {
+        uint64x2_t of[4];
+    };
+    static constexpr int rows_of_signs = 2, eights = 1;
+    static uint64_t negative(const float *row) {
+        uint64_t word = 0;
+        for (int i = 0; i < 64; i++) word |= static_cast<uint64_t>(row[i] < 0) << i;
+        return word;
+    }
+    static Counts no_counts() { return {vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0)}; }
+    static Words eight(Signs words) {
+        return {vld1q_u64(words), vld1q_u64(words + 2), vld1q_u64(words + 4), vld1q_u64(words + 6)};
+    }
+    static Counts add_differing(Counts counts, const Words &words, uint64_t value) {
+        for (int i = 0; i < 4; i++) {
+            const uint8x16_t differing = vreinterpretq_u8_u64(veorq_u64(words.of[i], vdupq_n_u64(value)));
+            counts.of[i] = vpadalq_u16(counts.of[i], vpaddlq_u8(vcntq_u8(differing)));
+        }
+        return counts;
+    }
+    static void store(const Counts &counts, int32_t *to) {
+        for (int i = 0; i < 4; i++) {
+            const uint64x2_t two = vpaddlq_u32(counts.of[i]);
+            to[2 * i] = static_cast<int32_t>(vgetq_lane_u64(two, 0));
+            to[2 * i + 1] = static_cast<int32_t>(vgetq_lane_u64(two, 1));
+        }
+    }
+    static void finish(const Counts &counts, int32_t k, const Scaling &by, float *out) {
+        for (int i = 0; i < 2; i++) {
+            const uint32x4_t differ = vpaddq_u32(counts.of[2 * i], counts.of[2 * i + 1]);
+            const int32x4_t twice = vreinterpretq_s32_u32(vshlq_n_u32(differ, 1));
+            Whole::four(vsubq_s32(vdupq_n_s32(k), twice), by, 4 * i, out);
+        }
+    }
+};
+
 }  // namespace
 
-const Kernel neon = {"neon", Neon::columns, panels<Neon>, attend<Neon>, attention_space<Neon>};
+const Kernel neon = {"neon",
+                     Neon::columns,
+                     panels<Neon>,
+                     attend<Neon>,
+                     attention_space<Neon>,
+                     quantize<Whole>,
+                     to_signs<Bit>,
+                     Whole::columns,
+                     panels8<Whole>,
+                     eights<Bit>,
+                     signed_eights<Neon>,
+                     nullptr};
 
 }  // namespace lessen

@@ -1,6 +1,6 @@
 // The kernels for any processor: a "register" is one number. The reference the others are checked against.
 #include "attention.h"
-#include "linear.h"
+#include "binary.h"
 
 namespace lessen {
 namespace {
@@ -25,8 +25,61 @@ struct Scalar {
     }
 };
 
+struct Whole {
+    using Register = int32_t;
+    using Bytes = int8_t;
+    static constexpr int bytes = 1, columns = 4, rows = 2, offset = 0;
+    static Register zero() { return 0; }
+    static Bytes load(const int8_t *from) { return *from; }
+    static Bytes factor(const int8_t *from) { return *from; }
+    static void hold(Bytes &) {}
+    static Register add_product(Bytes a, Bytes b, Register sum) { return sum + a * b; }
+    static void write_out(uint64_t word, int8_t *to) {
+        for (int i = 0; i < 64; i++) to[i] = word >> i & 1 ? -1 : 1;
+    }
+    static int32_t total(Register sum) { return sum; }
+    static void finish(const Register *sums, int32_t moved, const Scaling &by, float *out) {
+        for (int c = 0; c < columns; c++) scaled(sums[c] - moved, by, c, out);
+    }
+};
+
+struct Bit {
+    struct Counts {
+        uint64_t of[8];
+    };
+    static constexpr int rows_of_signs = 2, eights = 1;
+    static uint64_t negative(const float *row) {
+        uint64_t word = 0;
+        for (int i = 0; i < 64; i++) word |= static_cast<uint64_t>(row[i] < 0) << i;
+        return word;
+    }
+    static Counts no_counts() { return {}; }
+    static Signs eight(Signs words) { return words; }
+    static Counts add_differing(Counts counts, Signs words, uint64_t value) {
+        for (int i = 0; i < 8; i++) counts.of[i] += __builtin_popcountll(words[i] ^ value);
+        return counts;
+    }
+    static void store(const Counts &counts, int32_t *to) {
+        for (int i = 0; i < 8; i++) to[i] = static_cast<int32_t>(counts.of[i]);
+    }
+    static void finish(const Counts &counts, int32_t k, const Scaling &by, float *out) {
+        for (int i = 0; i < 8; i++) scaled(k - 2 * static_cast<int32_t>(counts.of[i]), by, i, out);
+    }
+};
+
 }  // namespace
 
-const Kernel scalar = {"scalar", Scalar::columns, panels<Scalar>, attend<Scalar>, attention_space<Scalar>};
+const Kernel scalar = {"scalar",
+                       Scalar::columns,
+                       panels<Scalar>,
+                       attend<Scalar>,
+                       attention_space<Scalar>,
+                       quantize<Whole>,
+                       to_signs<Bit>,
+                       Whole::columns,
+                       panels8<Whole>,
+                       eights<Bit>,
+                       signed_eights<Scalar>,
+                       nullptr};
 
 }  // namespace lessen

@@ -28,11 +28,11 @@ static bool same_alone() {
 
 int main() {
     int wrong = 0;
-    for (const char *isa : {"avx512", "avx2", "neon", "scalar"}) {
+    for (const char *isa : {"amx", "avx512", "avx2", "neon", "scalar"}) {
         if (lessen_use_isa(isa)) continue;
         for (lessen_fork fork : {lessen_fork(nullptr), lessen_fork(threads)}) {
             lessen_use_fork(fork);
-            const float difference = lessen_self_check();
+            const float difference = lessen_self_check(1);
             const bool good = difference <= 1e-6f && same_alone();
             std::printf("%-7s %s: %s (largest difference %.2g)\n", isa, fork ? "threads" : "alone  ",
                         good ? "ok" : "WRONG", difference);

@@ -8,12 +8,17 @@ import sysconfig
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-ABI = 2
+ABI = 3
 NAMES = ("liblessen.so", "liblessen.dylib")
+LowBits = Literal["w8a8", "w1a8", "w1a1", "w1a32"]
+LOW_BITS: tuple[LowBits, ...] = get_args(LowBits)
+"""Products by bits of weights and of activations."""
+
 TOLERANCE = 1e-6
 """What the self-check may differ by, per product summed."""
 
@@ -22,13 +27,15 @@ class Native:
     """The kernels; one object for a process.
 
     Attributes:
-        isa: Instruction set in use, such as `avx512`.
+        isa: Instruction set in use, such as `avx512` or `amx`.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.isa: str = library.lessen_isa().decode()
         self._linear = library.lessen_linear_f32
         self._attention = library.lessen_attention_f32
+        self._arrange = library.lessen_arrange_signs
+        self._low_bits = {kind: getattr(library, f"lessen_linear_{kind}") for kind in LOW_BITS}
         self._threads = torch.get_num_threads
 
     def linear(self, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -49,6 +56,48 @@ class Native:
             result.data_ptr(),
             rows,
             len(weight),
+            depth,
+            self._threads(),
+        )
+        return result
+
+    def arranged(self, words: Tensor, in_features: int) -> Tensor:
+        """Signs as the kernels read them.
+
+        Args:
+            words: `[out_features, ceil(in_features / 64)]`, int64, as `bits.packing` makes them.
+            in_features: Columns of the matrix.
+        """
+        words = words.contiguous()
+        result = words.new_empty(-(-len(words) // 8) * 8 * words.shape[1])
+        self._arrange(words.data_ptr(), result.data_ptr(), len(words), in_features)
+        return result
+
+    def low_bit_linear(
+        self, kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """`(values @ weight.T) * scales + bias` with weights of few bits.
+
+        Args:
+            kind: Bits of weights and activations: `w8a8`, `w1a8`, `w1a1` or `w1a32`. Each row of the values
+                gets a scale of its own.
+            values: `[tokens, in_features]`, float32 on the CPU.
+            weight: Of 8 bits `[out_features, padded]`, the columns padded with zeros to a multiple of 64;
+                of one bit as `arranged` returns them.
+            scales: `[out_features]`, float32.
+            bias: `[out_features]`, float32, or None.
+        """
+        values = values.contiguous()
+        rows, depth = values.shape
+        result = values.new_empty(rows, len(scales))
+        self._low_bits[kind](
+            values.data_ptr(),
+            weight.data_ptr(),
+            scales.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            result.data_ptr(),
+            rows,
+            len(scales),
             depth,
             self._threads(),
         )
@@ -126,7 +175,7 @@ def _loaded() -> tuple[Native | None, str | None]:
     if wanted and library.lessen_use_isa(wanted.encode()):
         return None, f"LESSEN_ISA={wanted}: not on this processor"
     library.lessen_use_fork(_fork())
-    if not library.lessen_self_check() <= TOLERANCE:
+    if not library.lessen_self_check(0) <= TOLERANCE:
         return None, f"{place} computes wrong results on this processor"
     return Native(library), None
 
@@ -143,7 +192,14 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.lessen_use_isa.argtypes = [ctypes.c_char_p]
     library.lessen_use_fork.argtypes = [ctypes.c_void_p]
     library.lessen_use_fork.restype = None
+    library.lessen_self_check.argtypes = [ctypes.c_int]
     library.lessen_self_check.restype = ctypes.c_float
+    library.lessen_arrange_signs.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
+    library.lessen_arrange_signs.restype = None
+    for kind in LOW_BITS:
+        product = getattr(library, f"lessen_linear_{kind}")
+        product.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_int]
+        product.restype = None
     library.lessen_linear_f32.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
     library.lessen_linear_f32.restype = None
     library.lessen_attention_f32.argtypes = [

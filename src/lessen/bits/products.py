@@ -1,0 +1,81 @@
+"""Products with weights of 1 or 8 bits: what the kernels compute, written plainly, and the choice of either.
+
+Activations of 8 bits are whole numbers from -127 to 127 times a scale of their row, its largest becoming 127;
+of one bit, signs times the mean absolute value of their row. A row's result depends on it alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lessen.bits.binarizer import signs
+from lessen.bits.packing import WORD, unpack
+from lessen.native import Native
+from lessen.native.library import LowBits
+
+LARGEST = 127
+
+
+def quantized(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers from -127 to 127 and the scale of each row, `[rows, columns]` and `[rows, 1]`.
+
+    They are of the values' own type; a row of zeros has scale 0.
+    """
+    most = values.abs().amax(1, keepdim=True) if values.shape[1] else values.new_zeros(len(values), 1)
+    inverse = torch.where(most > 0, LARGEST / most, torch.zeros_like(most))
+    return (values * inverse).round(), most / LARGEST
+
+
+def padded(whole: Tensor) -> Tensor:
+    """Weights of 8 bits as the kernels want them: int8, columns padded with zeros to a multiple of 64."""
+    rows, columns = whole.shape
+    result = torch.zeros(rows, -(-columns // WORD) * WORD, dtype=torch.int8, device=whole.device)
+    result[:, :columns] = whole
+    return result
+
+
+def reference(
+    kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """`(values @ weight.T) * scales + bias`, by torch.
+
+    Args:
+        kind: Bits of weights and activations.
+        values: `[tokens, in_features]`.
+        weight: Of 8 bits `[out_features, in_features]` or padded, of one bit packed `[out_features, words]`.
+        scales: `[out_features]`.
+        bias: `[out_features]`, or None.
+    """
+    columns = values.shape[1]
+    one_bit = kind != "w8a8"
+    factors = unpack(weight, columns, values.dtype) if one_bit else weight[:, :columns].to(values.dtype)
+    if kind in ("w8a8", "w1a8"):
+        values, steps = quantized(values)
+    elif kind == "w1a1":
+        values, steps = signs(values), values.abs().mean(1, keepdim=True)
+    else:
+        steps = values.new_ones(len(values), 1)
+    result = (values @ factors.T) * (steps * scales)
+    return result if bias is None else result + bias
+
+
+def arranged(kind: LowBits, weight: Tensor, columns: int, kernels: Native | None) -> Tensor:
+    """Weights as `product` takes them with these kernels, or without any."""
+    if kernels is None:
+        return weight
+    return padded(weight) if kind == "w8a8" else kernels.arranged(weight, columns)
+
+
+def product(
+    kind: LowBits,
+    values: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    bias: Tensor | None,
+    kernels: Native | None,
+) -> Tensor:
+    """The same as `reference`, by the kernels if there are any; `weight` as `arranged` returns it."""
+    if kernels is None:
+        return reference(kind, values, weight, scales, bias)
+    return kernels.low_bit_linear(kind, values, weight, scales, bias)
