@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "memory": set(),
     "native": set(),
     "machine": {"native"},
-    "bits": {"native"},
+    "bits": {"plan", "native"},
     "model": {"errors", "plan", "native", "bits"},
     "config": {"errors", "plan", "model"},
     "saving": {"errors", "plan", "artefact", "certificate", "card"},
@@ -32,7 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hf": {
         "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",
     },
-    "loading": {"errors", "plan", "artefact", "builtin", "certificate", "model", "config", "families", "hf"},
+    "loading": {
+        "errors", "plan", "artefact", "builtin", "certificate", "bits", "model", "config", "families", "hf",
+    },
     "measure": {
         "errors", "plan", "artefact", "machine", "model", "families", "depth", "tokens", "runtime", "hf",
         "loading",

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from lessen.artefact import CONFIG, WEIGHTS, read_json
 from lessen.errors import ArtefactError
-from lessen.plan import Point, Strict, parse
+from lessen.plan import Point, Precision, Strict, parse
 
 FILE = "certificate.json"
 
@@ -91,7 +91,7 @@ class Certificate(Strict):
     tokenizer: str
     form: str
     answers: str
-    precision: Literal["float32", "bfloat16", "float64"]
+    precision: Precision
     backend: str
     versions: dict[str, str]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from lessen import artefact, builtin
+from lessen.bits.quantizing import with_int8
 from lessen.certificate import check_promises
 from lessen.config import WRITTEN, LessenConfig
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
@@ -26,7 +27,7 @@ from lessen.families import family_of
 from lessen.families.family import from_hugging_face, to_hugging_face
 from lessen.hf import LessenForSequenceClassification, LessenModel
 from lessen.model.transformer import initialise
-from lessen.plan import FORMAT_VERSION, ExitShape, Shape, dense_shape
+from lessen.plan import FORMAT_VERSION, ExitShape, Precision, Shape, dense_shape
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -34,13 +35,12 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.b
 """One of these makes a tokenizer; without any, transformers invents one that knows no words."""
 
 Model = LessenForSequenceClassification | LessenModel
-Precision = Literal["float32", "bfloat16", "float64"]
 
 
 def load(
     name: str | Path,
     *,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     point: str | None = None,
     promises: bool = True,
 ) -> Model:
@@ -48,8 +48,9 @@ def load(
 
     Args:
         name: A lessen folder, a Hugging Face folder or hub name, or `builtin:NAME`.
-        precision: Type of the weights. A certificate is about the one it was made in; in another, Points are
-            uncertified.
+        precision: Type of the weights, or `int8`: the layers' matrices in 8 bits, whatever they multiply
+            rounded to 8 bits for each token. As stored if None (float32 unless it was saved in int8). A
+            certificate is about the one it was made in; in another, Points are uncertified.
         point: Name of the saved Point to answer at; the artefact's own choice if None.
         promises: Check the folder's certificate and let its Points carry it. Off, they are uncertified.
 
@@ -60,8 +61,8 @@ def load(
     Raises:
         InputError: When nothing can be found under the name.
         ArtefactError: When the folder's files are incomplete, truncated or do not belong together.
-        PlanError: When `config.json` has unknown fields or is of a newer version, or the Point does not
-            exist.
+        PlanError: When `config.json` has unknown fields or is of a newer version, the Point does not exist,
+            or weights stored in 8 bits are wanted in more.
         UnsupportedModelError: When the architecture is not supported.
     """
     source = _resolve(name)
@@ -72,17 +73,42 @@ def load(
         config = _config_of(source)
     certificate = check_promises(Path(source), config.choices().values()) if own and promises else None
     model = _load_own(Path(source), config) if own else _load_foreign(source, config)
-    model = model.to(getattr(torch, precision)).eval()
+    model = _in_precision(model, precision, str(name)).eval()
     model.tokenizer = _tokenizer(source)
     if own:
         model.folder = Path(source)
-    if certificate is not None and certificate.precision == precision:
+    if certificate is not None and certificate.precision == model.precision:
         model.honour_certificate()
     if point is not None:
         if isinstance(model, LessenModel):
             raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
         model.use(point)
     return model
+
+
+def in_int8(model: Model) -> Model:
+    """The same model with its layers' matrices in 8 bits, and the same Points, uncertified.
+
+    Args:
+        model: In float32; unchanged.
+    """
+    state, shape = with_int8(model.transformer.state_dict(), model.config.form())
+    fresh = with_shape(model, shape, state)
+    for field in ("points", "path", "point"):
+        setattr(fresh.config, field, getattr(model.config, field))
+    if isinstance(fresh, LessenForSequenceClassification):
+        fresh.use(fresh.config.point)
+    return fresh
+
+
+def _in_precision(model: Model, precision: Precision | None, name: str) -> Model:
+    if model.precision == "int8":
+        if precision in (None, "int8"):
+            return model
+        raise PlanError(f"{name} was saved with weights of 8 bits; load it in int8")
+    if precision == "int8":
+        return in_int8(model.to(torch.float32))
+    return model.to(getattr(torch, precision or "float32"))
 
 
 def depth_of(name: str | Path) -> int:

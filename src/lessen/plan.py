@@ -28,6 +28,9 @@ TokenScore = Literal[
 ]
 """What the tokens that stay are chosen by; `mean` is ACC. See `tokens/score.py`."""
 
+Precision = Literal["float32", "bfloat16", "float64", "int8"]
+"""What a model computes in: the type of its weights, or 8-bit weights and activations, float32 between."""
+
 HeadActivation = Literal["tanh", "relu", "gelu"]
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -233,8 +236,6 @@ def check_point(point: Point, shape: Shape) -> None:
         raise PlanError(
             f"retention: it has {len(point.retention)} shares, the model {len(shape.layers)} layers"
         )
-    if point.precision == "int8":
-        raise PlanError("precision: this lessen cannot run int8; upgrade lessen")
     for layer in (point.exits.thresholds or {}) if point.exits else {}:
         if layer not in shape.exit_layers:
             places = ", ".join(map(str, shape.exit_layers))

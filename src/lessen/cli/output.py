@@ -25,7 +25,7 @@ Task = Annotated[
     str | None,
     typer.Option(help="classification, multi-label or regression; found from the labels if not given."),
 ]
-Precision = Annotated[str, typer.Option(help="Type of the weights: float32 or bfloat16.")]
+Precision = Annotated[str, typer.Option(help="Computed in float32, bfloat16 or int8.")]
 MaxDrop = Annotated[
     list[str] | None, typer.Option(help="Loss allowed; repeat for several Points certified together. [1%]")
 ]
@@ -84,8 +84,8 @@ def percent(share: float) -> str:
 
 def precision_of(name: str) -> Any:
     """Check a `--precision` value."""
-    if name not in ("float32", "bfloat16"):
-        raise InputError(f"--precision {name}: choose float32 or bfloat16")
+    if name not in KINDS:
+        raise InputError(f"--precision {name}: choose {', '.join(KINDS)}")
     return name
 
 
@@ -150,7 +150,7 @@ def parse_share(text: str, option: str) -> float:
     return value
 
 
-KINDS = {"float32": "lessen", "bfloat16": "lessen-bf16"}
+KINDS = {"float32": "lessen", "bfloat16": "lessen-bf16", "int8": "lessen-int8"}
 """What a model is called in tables, by its precision."""
 
 

@@ -47,7 +47,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             raise PlanError(
                 "config.json: shape.exits is empty; this model embeds sentences and has no classifier"
             )
-        self._certified_for: torch.dtype | None = None
+        self._certified_for: str | None = None
         self.point = self._named(config.point)
         self.objective: Objective = partial(weighted, loss=task_loss(self.problem_type), how="linear")
         self.equilibrium = False
@@ -86,12 +86,12 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         It holds until the model is trained, gets other weights, or is changed to another precision; on
         another device it rests.
         """
-        self._certified_for = self.dtype
+        self._certified_for = self.precision
 
     def _apply(self, fn: Any, recurse: bool = True) -> LessenForSequenceClassification:
         """What moves and converts a module goes through here; a changed precision ends the certificate."""
         super()._apply(fn, recurse)
-        if self._certified_for != self.dtype:
+        if self._certified_for != self.precision:
             self._certified_for = None
         return self
 
@@ -101,7 +101,7 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         return super().load_state_dict(*arguments, **options)
 
     def _honest(self, point: Point) -> Point:
-        holds = self._certified_for == self.dtype and self.device.type == "cpu"
+        holds = self._certified_for == self.precision and self.device.type == "cpu"
         return point if holds else without_certificate(point)
 
     def train(self, mode: bool = True) -> LessenForSequenceClassification:

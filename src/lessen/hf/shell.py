@@ -107,7 +107,9 @@ class LessenPreTrainedModel(PreTrainedModel):
 
     @property
     def precision(self) -> str:
-        """Type of the weights: `float32`, `bfloat16`, ..."""
+        """Type of the weights: `float32`, `bfloat16`, ..., or `int8` if layers have weights of 8 bits."""
+        if any(layer.bits == 8 for layer in self.transformer.shape.layers):
+            return "int8"
         return str(self.dtype).removeprefix("torch.")
 
     def speeds(self) -> dict[float, Point]:

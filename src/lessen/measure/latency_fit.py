@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from lessen.artefact import write_json
-from lessen.loading import Precision
 from lessen.machine import processor
 from lessen.measure.latency import Timing, interleaved, threads
 from lessen.model.rows import Rows
-from lessen.plan import FULL, Point
+from lessen.plan import FULL, Point, Precision
 from lessen.runtime.engine import run
 from lessen.runtime.latency_model import FILE, Fit, LatencyModel, fit, read_latency, terms_of
 from lessen.runtime.text import Encoded, collate

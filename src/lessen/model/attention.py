@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from lessen.model.linear import linear
 from lessen.model.rows import Group, Rows
 from lessen.native import native_for
-from lessen.plan import Rank
+from lessen.plan import Bits, Rank
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
 """`score(probabilities [rows, heads, queries, keys], real [rows, keys] or None)` to `[rows, keys]`."""
@@ -197,15 +197,21 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self, hidden_size: int, heads: int, head_dim: int, dropout: float, rank: Rank | None = None
+        self,
+        hidden_size: int,
+        heads: int,
+        head_dim: int,
+        dropout: float,
+        rank: Rank | None = None,
+        bits: Bits = 32,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.head_dim = head_dim
         self.dropout = dropout
         rank = rank or Rank()
-        self.qkv = linear(hidden_size, 3 * heads * head_dim, rank.qkv)
-        self.output = linear(heads * head_dim, hidden_size, rank.attention_output)
+        self.qkv = linear(hidden_size, 3 * heads * head_dim, rank.qkv, bits)
+        self.output = linear(heads * head_dim, hidden_size, rank.attention_output, bits)
 
     def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
         """`[tokens, hidden]` to `[tokens, hidden]`; `bias` as in `attend`."""

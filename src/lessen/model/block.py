@@ -9,9 +9,10 @@ from transformers.activations import ACT2FN
 
 from lessen.model.architecture import Architecture
 from lessen.model.attention import Attention, Score
+from lessen.model.few_bits import Int8Linear
 from lessen.model.linear import Linear, LowRank, linear
 from lessen.model.rows import Rows
-from lessen.plan import LayerShape, Rank
+from lessen.plan import Bits, LayerShape, Rank
 
 
 class Keep(Protocol):
@@ -33,17 +34,22 @@ class FeedForward(nn.Module):
     """Two linear layers around an activation, applied to each token alone."""
 
     def __init__(
-        self, hidden_size: int, intermediate_size: int, activation: str, rank: Rank | None = None
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        activation: str,
+        rank: Rank | None = None,
+        bits: Bits = 32,
     ) -> None:
         super().__init__()
         rank = rank or Rank()
-        self.up = linear(hidden_size, intermediate_size, rank.up)
+        self.up = linear(hidden_size, intermediate_size, rank.up, bits)
         self.activation = activation
-        self.down = linear(intermediate_size, hidden_size, rank.down)
+        self.down = linear(intermediate_size, hidden_size, rank.down, bits)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`[tokens, hidden]` to the same; a layer put in the place of `up` is called as any other."""
-        if type(self.up) in (Linear, LowRank):
+        if type(self.up) in (Linear, Int8Linear, LowRank):
             return self.down(self.up.activated(hidden, self.activation))
         return self.down(ACT2FN[self.activation](self.up(hidden)))
 
@@ -56,10 +62,17 @@ class Block(nn.Module):
         hidden = architecture.hidden_size
         self.pre = architecture.norm_place == "pre"
         self.attention = Attention(
-            hidden, len(shape.heads), architecture.head_dim, architecture.attention_dropout, shape.rank
+            hidden,
+            len(shape.heads),
+            architecture.head_dim,
+            architecture.attention_dropout,
+            shape.rank,
+            shape.bits,
         )
         self.attention_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
-        self.feed_forward = FeedForward(hidden, shape.intermediate_size, architecture.hidden_act, shape.rank)
+        self.feed_forward = FeedForward(
+            hidden, shape.intermediate_size, architecture.hidden_act, shape.rank, shape.bits
+        )
         self.feed_forward_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
         self.dropout = nn.Dropout(architecture.dropout)
         complete = len(shape.heads) == architecture.num_attention_heads

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
+from lessen.model.few_bits import Int8Linear
 from lessen.native import native_for, recorded
+from lessen.plan import Bits
 
 ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
 """Whether laid-out copies are kept; they double the layers' memory, which LESSEN_DISABLE_PACKING=1 saves."""
@@ -129,10 +131,10 @@ class Linear(nn.Linear):
 class LowRank(nn.Module):
     """A matrix stored as the product of two: `outer @ inner`, and a bias."""
 
-    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+    def __init__(self, in_features: int, out_features: int, rank: int, bits: Bits = 32) -> None:
         super().__init__()
-        self.inner = Linear(in_features, rank, bias=False)
-        self.outer = Linear(rank, out_features)
+        self.inner = _whole(in_features, rank, bits, bias=False)
+        self.outer = _whole(rank, out_features, bits)
 
     def forward(self, values: Tensor) -> Tensor:
         """`[tokens, in_features]` to `[tokens, out_features]`."""
@@ -143,9 +145,18 @@ class LowRank(nn.Module):
         return self.outer.activated(self.inner(values), activation)
 
 
-def linear(in_features: int, out_features: int, rank: int | None = None) -> Linear | LowRank:
-    """One full matrix, or two of a rank."""
-    return Linear(in_features, out_features) if rank is None else LowRank(in_features, out_features, rank)
+def linear(
+    in_features: int, out_features: int, rank: int | None = None, bits: Bits = 32
+) -> Linear | Int8Linear | LowRank:
+    """One full matrix, or two of a rank, in 32 bits or 8."""
+    if rank is None:
+        return _whole(in_features, out_features, bits)
+    return LowRank(in_features, out_features, rank, bits)
+
+
+def _whole(in_features: int, out_features: int, bits: Bits, *, bias: bool = True) -> Linear | Int8Linear:
+    kind = Int8Linear if bits == 8 else Linear
+    return kind(in_features, out_features, bias=bias)
 
 
 def rounded(values: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:

@@ -143,9 +143,10 @@ class Transformer(nn.Module):
 def _refuse_what_is_not_built(shape: Shape) -> None:
     """The schema has room for all axes; refuse what this version cannot build rather than build it wrong."""
     for place, layer in enumerate(shape.layers):
-        if layer.bits != 32 or layer.activation_bits != 32:
+        if (layer.bits, layer.activation_bits) not in ((32, 32), (8, 8)):
             raise PlanError(
-                f"shape.layers[{place}]: this lessen cannot run bits other than 32; upgrade lessen"
+                f"shape.layers[{place}]: this lessen runs 32 or 8 bits, of weights and activations alike; "
+                "upgrade lessen"
             )
     if shape.embedding_bits != 32:
         raise PlanError("shape: this lessen cannot run low-bit embeddings; upgrade lessen")

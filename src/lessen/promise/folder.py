@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from lessen.artefact import CONFIG, write_json
+from lessen.artefact import CONFIG, read_config, write_json
 from lessen.certificate import SCORES, Certificate, check_promises, is_certified
 from lessen.errors import InputError, LessenError
 from lessen.measure.metrics import METRIC_OF, as_labels, quality
@@ -175,7 +175,7 @@ def calibrate_folder(
     standing = [] if certifies(basis, verdicts) else standing_points(folder, model)
     if not standing:
         model.config.points, model.config.path, model.config.point = [], [], FULL.name
-        write_json(folder / CONFIG, model.config.to_diff_dict())
+        _write_choices(folder, model.config)
     certificate = None if standing else write_certificate(folder, basis, verdicts)
     points = [
         point.model_copy(update={"expected": expected(kept.calibration, point, task, "calibration")})
@@ -191,11 +191,17 @@ def calibrate_folder(
         model.config.point = points[0].name if first_kept else FULL.name
     if model.config.point not in model.config.choices():
         model.config.point = FULL.name
-    write_json(folder / CONFIG, model.config.to_diff_dict())
+    _write_choices(folder, model.config)
     if certificate is not None:
         model.honour_certificate()
     model.use(model.config.point)
     return Calibration(asked, basis, verdicts, points, certificate, reasons, earlier=bool(standing))
+
+
+def _write_choices(folder: Path, config: Any) -> None:
+    """Points and path into the folder's config; what it says of the weights stays, whatever they run in."""
+    choices = {field: getattr(config, field) for field in ("points", "path", "point")}
+    write_json(folder / CONFIG, read_config(folder) | choices)
 
 
 def standing_points(folder: Path, model: Any) -> list[Point]:

@@ -21,12 +21,11 @@ from safetensors.torch import save_file
 from lessen.data.table import Table, row_key
 from lessen.depth.criteria import exit_of_every_row
 from lessen.errors import ArtefactError, PlanError
-from lessen.loading import Precision
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
 from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer
-from lessen.plan import FULL, Point, parse
+from lessen.plan import FULL, Point, Precision, parse
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.elimination import fewest_left, left_after_layers
 

@@ -19,9 +19,8 @@ from lessen.certificate import (
     path_digest,
 )
 from lessen.errors import ArtefactError
-from lessen.loading import Precision
 from lessen.machine import versions
-from lessen.plan import Point, Promise
+from lessen.plan import Point, Precision, Promise
 from lessen.promise.calibrate import Loss, Rule, Verdict
 from lessen.promise.outputs import Outputs
 

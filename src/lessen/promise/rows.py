@@ -12,7 +12,8 @@ from lessen.data.splits import without_repeats
 from lessen.data.table import Table, listed, row_key
 from lessen.errors import InputError
 from lessen.hf import LessenForSequenceClassification
-from lessen.loading import Precision, load
+from lessen.loading import load
+from lessen.plan import Precision
 from lessen.promise.outputs import KEPT, Kept, outputs_of, settings_of
 
 

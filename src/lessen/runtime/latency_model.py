@@ -20,7 +20,7 @@ from lessen.errors import PlanError
 from lessen.machine import processor
 from lessen.model.macs import layer_macs
 from lessen.model.transformer import Transformer
-from lessen.plan import Point, Size, Strict, parse
+from lessen.plan import Point, Precision, Size, Strict, parse
 from lessen.tokens.elimination import fewest_left, left_after_layers
 from lessen.tokens.profile import Cost
 
@@ -43,7 +43,7 @@ class Fit(Strict):
     """
 
     threads: Size
-    precision: Literal["float32", "bfloat16", "float64"]
+    precision: Precision
     batch: Size
     factors: tuple[Factor, Factor, Factor, Factor, Factor, Factor]
     error: Annotated[float, Field(ge=0)]
