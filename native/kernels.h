@@ -76,7 +76,7 @@ struct Kernel {
     void (*panels8)(const Int8 &, int64_t first, int64_t last, int8_t *space);
     // Eights first..last of a product of signs.
     void (*eights)(const Binary &, int64_t first, int64_t last);
-    // Eights first..last of a product of signs with float32; `space` has room for 8 * k numbers.
+    // Eights first..last of a product of signs with float32; `space` has room for 8 * words * 64 numbers.
     void (*signed_eights)(const Signed &, int64_t first, int64_t last, float *space);
     // The values of an Int8 in the order panels8 wants them, if that is not row by row.
     void (*arrange)(const int8_t *values, int64_t m, int64_t depth, int8_t *to);

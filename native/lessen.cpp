@@ -214,7 +214,7 @@ struct EightsWork {
 void work_on_eights(void *data) {
     auto &work = *static_cast<EightsWork *>(data);
     thread_local Space<float> space;
-    float *room = work.product.values ? space.of(8 * work.product.k) : nullptr;
+    float *room = work.product.values ? space.of(8 * work.product.words * 64) : nullptr;
     for (;;) {
         const int64_t first = work.next.fetch_add(work.step);
         if (first >= work.eights) return;

@@ -36,8 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors", "plan", "artefact", "builtin", "certificate", "bits", "model", "config", "families", "hf",
     },
     "measure": {
-        "errors", "plan", "artefact", "machine", "model", "families", "depth", "tokens", "runtime", "hf",
-        "loading",
+        "errors", "plan", "artefact", "machine", "native", "bits", "model", "families", "depth", "tokens",
+        "runtime", "hf", "loading",
     },
     "promise": {
         "errors", "plan", "artefact", "certificate", "guarantee", "machine", "model", "depth", "tokens",
@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "train", "loading", "measure", "promise", "card",
     },
     "cli": {
-        "errors", "plan", "artefact", "certificate", "card", "machine", "memory", "model", "data",
+        "errors", "plan", "artefact", "certificate", "card", "machine", "memory", "native", "model", "data",
         "runtime", "train", "hf", "loading", "measure", "promise", "report", "systems",
     },
 }  # fmt: skip

@@ -29,7 +29,7 @@ CALIBRATION_ROWS = 300
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Model folder, hub name, or builtin:NAME.")],
+    model: Annotated[str | None, typer.Argument(help="Model folder, hub name, or builtin:NAME.")] = None,
     data: Annotated[
         str, typer.Option(help="Rows to time on; quality is measured on the same rows if they have labels.")
     ] = "builtin:movie-reviews",
@@ -44,6 +44,10 @@ def command(
     ] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="First fit latencies on this machine, and keep them in the folder.")
+    ] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="Time our products with few bits beside torch's; takes no model."),
     ] = False,
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8,32",
     rows: Annotated[int, typer.Option(min=1, help="How many rows to time on.")] = 64,
@@ -60,6 +64,11 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Time every Point, and rivals with the same weights, interleaved in one process on the same rows."""
+    if kernels:
+        _bench_kernels(model, thread_count, seconds, as_json=as_json)
+        return
+    if model is None:
+        raise InputError("bench needs MODEL (or --kernels)")
     import random
 
     import torch
@@ -119,6 +128,33 @@ def command(
         return
     show(
         result, f"ms per row on {len(sample)} rows of {data}, {result[0].length:.0f} tokens, {count} threads"
+    )
+
+
+def _bench_kernels(model: str | None, thread_count: int | None, seconds: float, *, as_json: bool) -> None:
+    import torch
+
+    from lessen.machine import machine
+    from lessen.measure.kernel_speed import kernel_rows
+    from lessen.native import why_not
+
+    if model is not None:
+        raise InputError(f"--kernels times products of given sizes, not {model}; leave the model out")
+    rows = kernel_rows(thread_count=thread_count or torch.get_num_threads(), seconds=seconds)
+    if as_json:
+        emit({"rows": rows, "machine": machine()})
+        return
+    if (reason := why_not()) is not None:
+        say(f"the plain form in torch is timed, there are no kernels: {reason}")
+    rivals = ("torch_fp32_ms", "torch_bf16_ms", "int8_ms")
+    table(
+        ["kernel", "rows x in x out", "ms", *rivals],
+        [
+            [row["kernel"], f"{row['m']} x {row['k']} x {row['n']}", f"{row['ms']:.3f}"]
+            + [f"{row[name]:.3f} ({row[name] / row['ms']:.1f}x)" for name in rivals]
+            for row in rows
+        ],
+        f"{rows[0]['isa']}, {rows[0]['threads']} threads; in brackets how many times faster the kernel is",
     )
 
 
