@@ -56,8 +56,6 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """Changes to COST-EFF's slimming stage; "layers" chops whole ones instead."""
 
-CONTROLS = ("last exit only", "magnitude", "random")
-
 
 class Runs:
     """The models of one checkpoint, task and seed."""

@@ -1,7 +1,7 @@
 """COST-EFF (Shen et al. 2022): a slender model with exits, made together.
 
 A dense model is fine-tuned and teaches another, the assistant, to answer at every exit. That one teaches a
-model which gets narrower event by event, and then recovers. Stages and losses follow the authors' code
+model which gets narrower round by round, and then recovers. Stages and losses follow the authors' code
 (COST-EFF page, 1.3 to 1.9); learning rates are for small encoders and epochs for 10,000 rows, both ours.
 """
 
