@@ -37,7 +37,8 @@ from lessen.promise.outputs import KEPT, Kept, Outputs, task_of
 from lessen.promise.rows import keep
 from lessen.runtime.text import encode
 from lessen.systems import system_of
-from lessen.systems.pipeline import compress, plan_for
+from lessen.systems.pipeline import compress
+from lessen.systems.planning import plan_for
 
 MODEL = "builtin:minilm-l6"
 HELD_OUT = 2000

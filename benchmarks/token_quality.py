@@ -24,7 +24,8 @@ from lessen.loading import load
 from lessen.measure.evaluation import evaluate
 from lessen.runtime.text import encode
 from lessen.systems import system_of
-from lessen.systems.pipeline import compress, plan_for
+from lessen.systems.pipeline import compress
+from lessen.systems.planning import plan_for
 from lessen.systems.token_stages import TokenPlan, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune
 

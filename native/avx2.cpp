@@ -1,6 +1,7 @@
 // The kernels for x86 with AVX2 and FMA: 8 numbers in a register, 16 registers.
 #include "attention.h"
 #include "binary.h"
+#include "rowwise.h"
 
 #include <immintrin.h>
 
@@ -153,6 +154,8 @@ const Kernel avx2 = {"avx2",
                      panels8<Whole>,
                      eights<Bit>,
                      signed_eights<Avx2>,
-                     nullptr};
+                     nullptr,
+                     activate,
+                     add_norm<Avx2>};
 
 }  // namespace lessen

@@ -3,6 +3,8 @@
 #include "amx.h"
 #include "attention.h"
 #include "binary.h"
+#include "rowwise.h"
+#include "rowwise.h"
 
 #include <immintrin.h>
 
@@ -190,7 +192,9 @@ const Kernel avx512 = {"avx512",
                        panels8<Whole>,
                        eights<Bit>,
                        look_up,
-                       nullptr};
+                       nullptr,
+                       activate,
+                       add_norm<Avx512>};
 
 const Kernel amx = {"amx",
                     Avx512::columns,
@@ -203,6 +207,8 @@ const Kernel amx = {"amx",
                     tiles::panels8,
                     eights<Bit>,
                     look_up,
-                    tiles::arrange};
+                    tiles::arrange,
+                    activate,
+                    add_norm<Avx512>};
 
 }  // namespace lessen

@@ -58,6 +58,13 @@ struct Signed {
     int64_t m, n, k, words;
 };
 
+enum class Activation { gelu, gelu_by_tanh, relu, silu, sigmoid, tanh };
+
+struct Norm {
+    const float *weight, *bias;
+    float eps;
+};
+
 struct Kernel {
     const char *isa;
     int columns;  // of a panel
@@ -80,6 +87,11 @@ struct Kernel {
     void (*signed_eights)(const Signed &, int64_t first, int64_t last, float *space);
     // The values of an Int8 in the order panels8 wants them, if that is not row by row.
     void (*arrange)(const int8_t *values, int64_t m, int64_t depth, int8_t *to);
+
+    // rowwise.h says what these compute.
+    void (*activate)(Activation, float centre, const float *from, int64_t count, float *to);
+    void (*add_norm)(const float *left, const float *right, const float *factor, const Norm &, int64_t count,
+                     float *to);
 };
 
 extern const Kernel amx, avx512, avx2, neon, scalar;

@@ -1,9 +1,8 @@
-// The C ABI: which kernels, how many threads, and whether they compute what plain loops do.
+// The C ABI: which kernels, and how their work is shared among threads.
 #include "lessen.h"
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -128,12 +127,39 @@ void work_on_attention(void *data) {
     }
 }
 
-// Rows of activations made into whole numbers or signs, a few at a time by each thread.
-struct RowsWork {
+// Where the rows of a product come from: memory, or memory after something is done to each row.
+struct Source {
+    enum What { plain, summed, activated } what;
     const float *from;
+    int64_t apart;  // of a row from the next
+    float *to = nullptr;  // where rows are made, one after the other
+    // Of what is summed: norm(from + added * factor), the factor perhaps missing.
+    const float *added = nullptr, *factor = nullptr;
+    Norm norm = {};
+    // Of what is activated.
+    Activation activation = {};
+    float centre = 0;
+};
+
+// Row `row` of a source, of k numbers.
+const float *made_row(const Source &source, int64_t row, int64_t k) {
+    const float *from = source.from + row * source.apart;
+    if (source.what == Source::plain) return from;
+    float *to = source.to + row * k;
+    if (source.what == Source::summed)
+        kernel->add_norm(from, source.added + row * k, source.factor ? source.factor + row * k : nullptr, source.norm,
+                         k, to);
+    else
+        kernel->activate(source.activation, source.centre, from, k, to);
+    return to;
+}
+
+// Rows of activations made, and perhaps made into whole numbers or signs, a few at a time by each thread.
+struct RowsWork {
+    Source source;
     int64_t m, k, depth;
     int8_t *numbers;  // [m][depth], or null:
-    uint64_t *words;  // then these, [m][depth / 64]
+    uint64_t *words;  // then these, [m][depth / 64], or null: rows stay float32
     float *steps;
     int32_t *totals;
     std::atomic<int64_t> next{0};
@@ -146,26 +172,35 @@ void work_on_rows(void *data) {
         const int64_t first = work.next.fetch_add(together);
         if (first >= work.m) return;
         for (int64_t row = first; row < std::min(work.m, first + together); row++) {
-            const float *from = work.from + row * work.k;
-            work.steps[row] = work.numbers
-                                  ? kernel->quantize(from, work.k, work.depth, work.numbers + row * work.depth,
-                                                     &work.totals[row])
-                                  : kernel->to_signs(from, work.k, work.words + row * (work.depth / 64));
+            const float *from = made_row(work.source, row, work.k);
+            if (work.numbers)
+                work.steps[row] = kernel->quantize(from, work.k, work.depth, work.numbers + row * work.depth,
+                                                   &work.totals[row]);
+            else if (work.words)
+                work.steps[row] = kernel->to_signs(from, work.k, work.words + row * (work.depth / 64));
         }
     }
 }
 
 // Makes the activations of a product with low-bit weights.
-void make_rows(RowsWork &work, const float *values, int64_t m, int64_t k, bool as_signs, int threads) {
+void make_rows(RowsWork &work, const Source &source, int64_t m, int64_t k, bool as_signs, int threads) {
     thread_local Space<int8_t> numbers;
     thread_local Space<uint64_t> words;
     thread_local Space<float> steps;
     thread_local Space<int32_t> totals;
-    work.from = values, work.m = m, work.k = k, work.depth = round_up(k, 64);
+    work.source = source, work.m = m, work.k = k, work.depth = round_up(k, 64);
     work.numbers = as_signs ? nullptr : numbers.of(m * work.depth);
     work.words = as_signs ? words.of(m * work.depth / 64) : nullptr;
     work.steps = steps.of(m), work.totals = totals.of(m);
     run(work_on_rows, &work, worth(m * k, threads));
+}
+
+// Rows of a source in float32, [m][k].
+const float *plain_rows(const Source &source, int64_t m, int64_t k, int threads) {
+    if (source.what == Source::plain) return source.from;
+    RowsWork work{source, m, k, k, nullptr, nullptr, nullptr, nullptr};
+    run(work_on_rows, &work, worth(m * k * 8, threads));
+    return source.to;
 }
 
 struct Int8Work {
@@ -185,7 +220,7 @@ void work_on_int8(void *data) {
     }
 }
 
-void linear8(const float *values, const int8_t *weight, Signs signs, const float *scales, const float *bias,
+void linear8(const Source &values, const int8_t *weight, Signs signs, const float *scales, const float *bias,
              float *out, int64_t m, int64_t n, int64_t k, int threads) {
     threads = worth(m * n * k, threads);
     RowsWork rows;
@@ -233,108 +268,40 @@ void in_eights(const Binary &binary, const Signed &product, int64_t n, int threa
     run(work_on_eights, &work, threads);
 }
 
-float wrong_in_linear(int64_t m, int64_t n, int64_t k) {
-    std::vector<float> values(m * k), weight(n * k), bias(n), out(m * n);
-    for (int64_t i = 0; i < m * k; i++) values[i] = std::sin(0.7f * i);
-    for (int64_t i = 0; i < n * k; i++) weight[i] = std::cos(0.3f * i);
-    for (int64_t i = 0; i < n; i++) bias[i] = 0.1f * i;
-    lessen_linear_f32(values.data(), weight.data(), bias.data(), out.data(), m, n, k, 2);
-    float worst = 0;
-    for (int64_t r = 0; r < m; r++)
-        for (int64_t c = 0; c < n; c++) {
-            double sum = bias[c];
-            for (int64_t i = 0; i < k; i++) sum += double(values[r * k + i]) * weight[c * k + i];
-            worst = std::max(worst, std::abs(float(sum) - out[r * n + c]));
-        }
-    return worst / float(k);
+void linear1(const Source &values, Signs signs, const float *scales, const float *bias, float *out, int64_t m,
+             int64_t n, int64_t k, int threads) {
+    threads = worth(m * n * k / 16, threads);
+    RowsWork rows;
+    make_rows(rows, values, m, k, true, threads);
+    const Binary product{rows.words, rows.steps, signs, scales, bias, out, m, n, k, rows.depth / 64};
+    in_eights(product, {}, n, threads);
 }
 
-// The largest difference of each low-bit product from plain loops over what it says it computes.
-float wrong_in_low_bits(int64_t m, int64_t n, int64_t k) {
-    const int64_t depth = lessen_depth(k), words = depth / 64;
-    std::vector<float> values(m * k), scales(n), bias(n), out(m * n);
-    std::vector<int8_t> weight(n * depth);
-    std::vector<uint64_t> rows(n * words), arranged(lessen_signs_words(n, k));
-    for (int64_t i = 0; i < m * k; i++) values[i] = std::sin(0.7f * i);
-    for (int64_t c = 0; c < n; c++) {
-        scales[c] = 0.01f * float(1 + c % 7), bias[c] = 0.1f * c;
-        for (int64_t i = 0; i < k; i++) {
-            weight[c * depth + i] = int8_t((i * 37 + c * 11) % 255 - 127);
-            if ((i * 7 + c * 5) % 3 == 0) rows[c * words + i / 64] |= uint64_t(1) << (i % 64);
-        }
+void multiply(const lessen_matrix &matrix, const Source &values, float *out, int64_t m, int threads) {
+    const int64_t n = matrix.n, k = matrix.k;
+    const auto signs = static_cast<Signs>(matrix.weight);
+    switch (matrix.kind) {
+    case LESSEN_W8A8:
+        linear8(values, static_cast<const int8_t *>(matrix.weight), nullptr, matrix.scales, matrix.bias, out, m, n, k,
+                threads);
+        return;
+    case LESSEN_W1A8:
+        linear8(values, nullptr, signs, matrix.scales, matrix.bias, out, m, n, k, threads);
+        return;
+    case LESSEN_W1A1:
+        linear1(values, signs, matrix.scales, matrix.bias, out, m, n, k, threads);
+        return;
+    case LESSEN_W1A32:
+        lessen_linear_w1a32(plain_rows(values, m, k, threads), signs, matrix.scales, matrix.bias, out, m, n, k,
+                            threads);
+        return;
+    default:
+        lessen_linear_f32(plain_rows(values, m, k, threads), static_cast<const float *>(matrix.weight), matrix.bias,
+                          out, m, n, k, threads);
     }
-    lessen_arrange_signs(rows.data(), arranged.data(), n, k);
-    float worst = 0;
-    const auto compare = [&](bool one_bit, int activations) {
-        for (int64_t r = 0; r < m; r++) {
-            const float *row = values.data() + r * k;
-            float most = 0;
-            double size = 0;
-            for (int64_t i = 0; i < k; i++) most = std::max(most, std::abs(row[i])), size += std::abs(row[i]);
-            const double step = activations == 8 ? most / 127.0f : activations == 1 ? size / k : 1.0;
-            const float inverse = most > 0 ? 127.0f / most : 0.0f;
-            for (int64_t c = 0; c < n; c++) {
-                double sum = 0, sizes = 1;
-                for (int64_t i = 0; i < k; i++) {
-                    const double value = activations == 8   ? std::nearbyint(row[i] * inverse)
-                                         : activations == 1 ? (row[i] < 0 ? -1 : 1)
-                                                            : row[i];
-                    const bool negative = rows[c * words + i / 64] >> (i % 64) & 1;
-                    const double factor = one_bit ? (negative ? -1 : 1) : weight[c * depth + i];
-                    sum += value * factor;
-                    sizes += std::abs(value * factor);
-                }
-                const double expected = sum * step * scales[c] + bias[c];
-                const double room = sizes * step * scales[c] + std::abs(bias[c]);
-                worst = std::max(worst, float(std::abs(expected - out[r * n + c]) / room));
-            }
-        }
-    };
-    lessen_linear_w8a8(values.data(), weight.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
-    compare(false, 8);
-    lessen_linear_w1a8(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
-    compare(true, 8);
-    lessen_linear_w1a1(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
-    compare(true, 1);
-    lessen_linear_w1a32(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
-    compare(true, 32);
-    return worst;
 }
 
-float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int64_t dim) {
-    int64_t tokens = 0, start = 0;
-    for (int64_t length : lengths) tokens += length;
-    const int64_t width = heads * dim;
-    std::vector<float> qkv(tokens * 3 * width), out(tokens * width), received(tokens);
-    for (size_t i = 0; i < qkv.size(); i++) qkv[i] = std::sin(0.37f * i);
-    lessen_attention_f32(qkv.data(), lengths.data(), lengths.size(), heads, dim, out.data(), received.data(), 2);
-    float worst = 0;
-    for (int64_t length : lengths) {
-        std::vector<double> gets(length);
-        for (int64_t head = 0; head < heads; head++)
-            for (int64_t q = 0; q < length; q++) {
-                std::vector<double> weight(length);
-                double sum = 0;
-                for (int64_t k = 0; k < length; k++) {
-                    double dot = 0;
-                    for (int64_t i = 0; i < dim; i++)
-                        dot += double(qkv[(start + q) * 3 * width + head * dim + i]) *
-                               qkv[(start + k) * 3 * width + width + head * dim + i];
-                    sum += weight[k] = std::exp(dot / std::sqrt(double(dim)));
-                }
-                for (int64_t k = 0; k < length; k++) gets[k] += weight[k] / sum / double(heads * length);
-                for (int64_t i = 0; i < dim; i++) {
-                    double mixed = 0;
-                    for (int64_t k = 0; k < length; k++)
-                        mixed += weight[k] / sum * qkv[(start + k) * 3 * width + 2 * width + head * dim + i];
-                    worst = std::max(worst, std::abs(float(mixed) - out[(start + q) * width + head * dim + i]));
-                }
-            }
-        for (int64_t k = 0; k < length; k++) worst = std::max(worst, std::abs(float(gets[k]) - received[start + k]));
-        start += length;
-    }
-    return worst;
-}
+Norm norm_of(const lessen_norm &norm) { return {norm.weight, norm.bias, norm.eps}; }
 
 }  // namespace
 }  // namespace lessen
@@ -380,23 +347,19 @@ void lessen_arrange_signs(const uint64_t *rows, uint64_t *arranged, int64_t n, i
 void lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales, const float *bias, float *out,
                         int64_t m, int64_t n, int64_t k, int threads) {
     if (m <= 0 || n <= 0 || k <= 0) return;
-    linear8(values, weight, nullptr, scales, bias, out, m, n, k, threads);
+    linear8({Source::plain, values, k}, weight, nullptr, scales, bias, out, m, n, k, threads);
 }
 
 void lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
                         float *out, int64_t m, int64_t n, int64_t k, int threads) {
     if (m <= 0 || n <= 0 || k <= 0) return;
-    linear8(values, nullptr, arranged, scales, bias, out, m, n, k, threads);
+    linear8({Source::plain, values, k}, nullptr, arranged, scales, bias, out, m, n, k, threads);
 }
 
 void lessen_linear_w1a1(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
                         float *out, int64_t m, int64_t n, int64_t k, int threads) {
     if (m <= 0 || n <= 0 || k <= 0) return;
-    threads = worth(m * n * k / 16, threads);
-    RowsWork rows;
-    make_rows(rows, values, m, k, true, threads);
-    const Binary product{rows.words, rows.steps, arranged, scales, bias, out, m, n, k, rows.depth / 64};
-    in_eights(product, {}, n, threads);
+    linear1({Source::plain, values, k}, arranged, scales, bias, out, m, n, k, threads);
 }
 
 void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
@@ -427,16 +390,27 @@ void lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows
     }
 }
 
-float lessen_self_check(int thorough) {
-    float worst = 0;
-    for (int64_t m : {1, 2, 3, 4, 5, 7, 11})
-        for (int64_t n : {1, 3, 8, 17})
-            for (int64_t k : {1, 15, 16, 33, 2061}) worst = std::max(worst, wrong_in_linear(m, n, k));
-    worst = std::max({worst, wrong_in_low_bits(5, 19, 70), wrong_in_low_bits(18, 9, 1)});
-    for (int64_t m : {1, 3, 16, 17, 33, 64})
-        for (int64_t n : {1, 8, 39, 64})
-            for (int64_t k : {1, 31, 63, 64, 65, 127, 128, 200, 1100})
-                if (thorough) worst = std::max(worst, wrong_in_low_bits(m, n, k));
-    for (int64_t dim : {1, 5, 16, 32, 64, 70}) worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim));
-    return worst;
+void lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
+                       int threads) {
+    if (m <= 0) return;
+    const int64_t width = rest->output.n, inner = rest->up.n, read = rest->down.k;
+    thread_local Space<float> of_output, of_middle, of_inner, of_gate, of_learned, of_down, of_factor;
+    float *projected = of_output.of(m * width), *middle = of_middle.of(m * width), *made = of_inner.of(m * inner);
+    multiply(rest->output, {Source::plain, context, rest->output.k}, projected, m, threads);
+    Source summed{Source::summed, hidden, width, middle};
+    summed.added = projected, summed.norm = norm_of(rest->norms[0]);
+    multiply(rest->up, summed, made, m, threads);
+    Source activated{Source::activated, made, inner, of_gate.of(m * read)};
+    activated.activation = static_cast<Activation>(rest->activation), activated.centre = rest->centre;
+    float *down = of_down.of(m * width), *factor = nullptr;
+    multiply(rest->down, activated, down, m, threads);
+    if (rest->learned.n) {
+        Source learned{Source::activated, made + read, inner, of_learned.of(m * read)};
+        learned.activation = Activation::tanh;
+        factor = of_factor.of(m * width);
+        multiply(rest->learned, learned, factor, m, threads);
+    }
+    Source last{Source::summed, middle, width, out};
+    last.added = down, last.factor = factor, last.norm = norm_of(rest->norms[1]);
+    plain_rows(last, m, width, threads);
 }

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 3
+#define LESSEN_ABI 4
 
 LESSEN_API int lessen_abi(void);
 
@@ -61,6 +61,36 @@ LESSEN_API void lessen_linear_w1a8(const float *values, const uint64_t *arranged
                                    const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
 LESSEN_API void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales,
                                     const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+
+/* A matrix of one of the kinds above: [n][k], `scales` unused by the first. */
+enum { LESSEN_F32, LESSEN_W8A8, LESSEN_W1A8, LESSEN_W1A1, LESSEN_W1A32 };
+typedef struct {
+    int64_t kind, n, k;
+    const void *weight;
+    const float *scales, *bias;
+} lessen_matrix;
+
+typedef struct {
+    const float *weight, *bias;
+    float eps;
+} lessen_norm;
+
+/* A layer after its attention, norms after each sum:
+ *     middle = norms[0](hidden + output(context))
+ *     out    = norms[1](middle + feed_forward(middle))
+ * where feed_forward is down(activation(up(x))) or, if learned.n is not 0, SLFN: with the two halves g and l of
+ * up(x), down(activation(g) - centre) times learned(tanh(l)), element by element. */
+enum { LESSEN_GELU, LESSEN_GELU_BY_TANH, LESSEN_RELU, LESSEN_SILU, LESSEN_SIGMOID, LESSEN_TANH };
+typedef struct {
+    lessen_matrix output, up, down, learned;
+    lessen_norm norms[2];
+    int64_t activation;
+    float centre;
+} lessen_rest;
+
+/* context is [m][output.k], hidden and out [m][output.n]. */
+LESSEN_API void lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out,
+                                  int64_t m, int threads);
 
 /* Largest difference between the kernels and plain loops, over shapes that take every path: some, or many. */
 LESSEN_API float lessen_self_check(int thorough);

@@ -1,6 +1,7 @@
 // The kernels for ARM with NEON: 4 numbers in a register, 32 registers.
 #include "attention.h"
 #include "binary.h"
+#include "rowwise.h"
 
 #include <arm_neon.h>
 
@@ -113,6 +114,8 @@ const Kernel neon = {"neon",
                      panels8<Whole>,
                      eights<Bit>,
                      signed_eights<Neon>,
-                     nullptr};
+                     nullptr,
+                     activate,
+                     add_norm<Neon>};
 
 }  // namespace lessen

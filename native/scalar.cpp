@@ -1,6 +1,7 @@
 // The kernels for any processor: a "register" is one number. The reference the others are checked against.
 #include "attention.h"
 #include "binary.h"
+#include "rowwise.h"
 
 namespace lessen {
 namespace {
@@ -80,6 +81,8 @@ const Kernel scalar = {"scalar",
                        panels8<Whole>,
                        eights<Bit>,
                        signed_eights<Scalar>,
-                       nullptr};
+                       nullptr,
+                       activate,
+                       add_norm<Scalar>};
 
 }  // namespace lessen

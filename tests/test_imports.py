@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "memory": set(),
     "native": set(),
     "machine": {"native"},
-    "bits": {"plan", "native"},
+    "bits": {"errors", "plan", "native"},
     "model": {"errors", "plan", "native", "bits"},
     "config": {"errors", "plan", "model"},
     "saving": {"errors", "plan", "artefact", "certificate", "card"},
@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "width": {"errors", "plan", "model"},
     "data": {"errors", "builtin"},
     "runtime": {"errors", "plan", "artefact", "certificate", "machine", "model", "depth", "tokens", "data"},
-    "train": {"errors", "plan", "memory", "model", "depth", "tokens", "data", "runtime"},
+    "train": {"errors", "plan", "memory", "bits", "model", "depth", "tokens", "data", "runtime"},
     "hf": {
         "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",
     },

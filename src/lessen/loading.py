@@ -16,18 +16,21 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
+    PreTrainedTokenizerFast,
 )
 
 from lessen import artefact, builtin
-from lessen.bits.quantizing import with_int8
+from lessen.bits.conversion import packed, with_int8, with_latents
+from lessen.bits.packing import broken
 from lessen.certificate import check_promises
 from lessen.config import WRITTEN, LessenConfig
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.families import family_of
+from lessen.families.beexformer import CHARACTERS, PRESETS, SPECIAL, characters
 from lessen.families.family import from_hugging_face, to_hugging_face
 from lessen.hf import LessenForSequenceClassification, LessenModel
 from lessen.model.transformer import initialise
-from lessen.plan import FORMAT_VERSION, ExitShape, Precision, Shape, dense_shape
+from lessen.plan import FORMAT_VERSION, Bits, ExitShape, Latent, Precision, Shape, dense_shape
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -47,7 +50,8 @@ def load(
     """Load a model for inference.
 
     Args:
-        name: A lessen folder, a Hugging Face folder or hub name, or `builtin:NAME`.
+        name: A lessen folder, a Hugging Face folder or hub name, or `builtin:NAME`. `beexformer-small` and
+            its like are not found but made, with weights drawn by torch's generator.
         precision: Type of the weights, or `int8`: the layers' matrices in 8 bits, whatever they multiply
             rounded to 8 bits for each token. As stored if None (float32 unless it was saved in int8). A
             certificate is about the one it was made in; in another, Points are uncertified.
@@ -65,6 +69,8 @@ def load(
             or weights stored in 8 bits are wanted in more.
         UnsupportedModelError: When the architecture is not supported.
     """
+    if (preset := _preset(name)) is not None:
+        return _made(preset)
     source = _resolve(name)
     config = _config_of(source)
     own = isinstance(config, LessenConfig)
@@ -92,7 +98,51 @@ def in_int8(model: Model) -> Model:
     Args:
         model: In float32; unchanged.
     """
-    state, shape = with_int8(model.transformer.state_dict(), model.config.form())
+    return _converted(model, with_int8(model.transformer.state_dict(), model.config.form()))
+
+
+def in_latents(
+    model: Model,
+    latent: Latent | None = None,
+    *,
+    activation_bits: Bits = 32,
+    layers: Collection[int] | None = None,
+    embedding: bool = True,
+) -> Model:
+    """The same model computing with the signs of its weights, ready to learn so; as it is, it will be bad.
+
+    Args:
+        model: In float32; unchanged.
+        latent: How signs are scaled and learn.
+        activation_bits: Of what they multiply: 32, 8 or 1.
+        layers: Places (0-based) of layers whose matrices become binary; all if None.
+        embedding: Whether the token table does.
+
+    Raises:
+        PlanError: When a part has few bits already, or does not exist.
+    """
+    state, shape = with_latents(
+        model.transformer.state_dict(),
+        model.config.form(),
+        latent or Latent(),
+        activation_bits=activation_bits,
+        layers=layers,
+        embedding=embedding,
+    )
+    return with_shape(model, shape, state)
+
+
+def in_signs(model: Model) -> Model:
+    """The same model with its binary weights packed, for inference, and the same Points, uncertified.
+
+    Args:
+        model: With latents; unchanged. Without any, it is copied.
+    """
+    return _converted(model, packed(model.transformer.state_dict(), model.config.form()))
+
+
+def _converted(model: Model, made: tuple[Mapping[str, Tensor], Shape]) -> Model:
+    state, shape = made
     fresh = with_shape(model, shape, state)
     for field in ("points", "path", "point"):
         setattr(fresh.config, field, getattr(model.config, field))
@@ -117,6 +167,8 @@ def depth_of(name: str | Path) -> int:
     Raises:
         InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
     """
+    if (preset := _preset(name)) is not None:
+        return PRESETS[preset].num_hidden_layers
     config = _config_of(_resolve(name))
     return len(config.form().layers) if isinstance(config, LessenConfig) else config.num_hidden_layers
 
@@ -231,6 +283,26 @@ def _problem_type(outputs: int) -> str:
     return "regression" if outputs == 1 else "single_label_classification"
 
 
+def _preset(name: str | Path) -> str | None:
+    """The preset of `builtin:NAME`, if it is one."""
+    text = str(name).removeprefix("builtin:")
+    return text if str(name).startswith("builtin:") and text in PRESETS else None
+
+
+def _made(preset: str) -> LessenModel:
+    """An encoder with random weights, and the tokenizer its vocabulary is of."""
+    facts = PRESETS[preset]
+    shape = dense_shape(facts.num_hidden_layers, facts.num_attention_heads, facts.intermediate_size)
+    config = LessenConfig(architecture=facts.model_dump(mode="json"), shape=shape.model_dump(mode="json"))
+    model = LessenModel(config).eval()
+    initialise(model.transformer)
+    if preset == CHARACTERS:
+        model.tokenizer = PreTrainedTokenizerFast(tokenizer_object=characters(), **SPECIAL)
+    else:
+        model.tokenizer = _tokenizer(str(builtin.model_folder("minilm-l6")))
+    return model
+
+
 def _resolve(name: str | Path) -> str:
     text = str(name)
     if text.startswith("builtin:"):
@@ -312,7 +384,18 @@ def _load_own(folder: Path, config: LessenConfig) -> Model:
     with torch.device("meta"):
         skeleton = kind(config)
     artefact.check_weights(folder, {name: tuple(t.shape) for name, t in skeleton.state_dict().items()})
-    return kind.from_pretrained(folder, config=config)
+    model = kind.from_pretrained(folder, config=config)
+    _check_seals(folder, model.state_dict())
+    return model
+
+
+def _check_seals(folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse packed signs that are damaged, or packed in another way."""
+    for name, beside in state.items():
+        if name.endswith(".seal"):
+            words = f"{name.removesuffix('seal')}weight"
+            if why := broken(state[words], beside):
+                raise ArtefactError(f"{folder / artefact.WEIGHTS}: tensor {words}: {why}")
 
 
 def _load_foreign(source: str, config: PreTrainedConfig) -> Model:

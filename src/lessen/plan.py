@@ -31,6 +31,17 @@ TokenScore = Literal[
 Precision = Literal["float32", "bfloat16", "float64", "int8"]
 """What a model computes in: the type of its weights, or 8-bit weights and activations, float32 between."""
 
+WeightScale = Literal["row_mean", "tensor_mean", "learned", "none"]
+"""What the signs of binary weights are multiplied by: the mean |w| of each row or of the matrix, a number
+learned for each row, or nothing."""
+
+SignGradient = Literal["poly", "poly_unscaled", "ste", "ste_clip"]
+"""The derivative of a binary weight by the real one.
+
+`poly`: the scale times that of a second-order polynomial; `poly_unscaled`: the polynomial's alone; `ste`: 1;
+`ste_clip`: 1 up to |w| = 1, then 0.
+"""
+
 HeadActivation = Literal["tanh", "relu", "gelu"]
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -88,14 +99,25 @@ class ExitShape(Strict):
     activation: HeadActivation = "tanh"
 
 
+class Latent(Strict):
+    """Binary weights that can learn: real numbers are stored, whose signs are used; and how they learn."""
+
+    scale: WeightScale = "row_mean"
+    gradient: SignGradient = "poly"
+
+
 class Shape(Strict):
-    """Which weights exist. Dropped layers are absent from `layers`; the rest keep their original number."""
+    """Which weights exist. Dropped layers are absent from `layers`; the rest keep their original number.
+
+    Weights of one bit are stored packed, or with `latent` as real numbers, for training.
+    """
 
     version: Literal[1] = 1
     layers: Annotated[tuple[LayerShape, ...], Field(min_length=1)]
     exits: tuple[ExitShape, ...] = ()
     embedding_rank: Size | None = None
     embedding_bits: Bits = 32
+    latent: Latent | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Shape:

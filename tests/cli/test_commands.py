@@ -151,7 +151,14 @@ def test_inspect(small: Path, tiny_checkpoint: Path) -> None:
     assert code == 0
     facts = json.loads(out)
     assert {"parameters", "bytes", "macs", "layers"} <= facts.keys()
-    assert facts["layers"][0] == {"heads": 4, "ffn": 64, "keep": 1.0, "bits": 32, "exit": True}
+    assert facts["layers"][0] == {
+        "heads": 4,
+        "ffn": 64,
+        "keep": 1.0,
+        "bits": 32,
+        "activation_bits": 32,
+        "exit": True,
+    }
     model = lessen.load(small)
     assert facts["parameters"]["total"] == sum(p.numel() for p in model.parameters())
     assert facts["bytes"] == (small / "model.safetensors").stat().st_size

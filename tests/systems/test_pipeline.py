@@ -10,7 +10,8 @@ from lessen.data.table import row_key
 from lessen.errors import InputError, PlanError
 from lessen.promise.folder import Asked
 from lessen.systems import SYSTEMS, pipeline, rounds, system_of
-from lessen.systems.pipeline import compress, plan_for, read_splits
+from lessen.systems.pipeline import compress, read_splits
+from lessen.systems.planning import plan_for
 from lessen.train.fine_tuning import Interrupted, fine_tune
 
 FIVE = Asked(bounds=(0.05,))

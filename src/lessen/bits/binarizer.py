@@ -10,20 +10,13 @@ readings are options.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-Scale = Literal["row_mean", "tensor_mean", "none"]
-"""What the signs are multiplied by: the mean |w| of each row or of the matrix, or nothing."""
-
-Gradient = Literal["poly", "poly_unscaled", "ste", "ste_clip"]
-"""The derivative of a binary weight by the real one.
-
-`poly`: the scale times the polynomial's; `poly_unscaled`: the polynomial's alone; `ste`: 1; `ste_clip`: 1
-up to |w| = 1, then 0.
-"""
+from lessen.bits.quantized import quantized
+from lessen.plan import Bits, SignGradient, WeightScale
 
 EDGE = 1e-3
 """Real weights are kept this far from -1 and 1, where the polynomial's derivative vanishes for good."""
@@ -34,21 +27,21 @@ def signs(weight: Tensor) -> Tensor:
     return torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
 
 
-def scales(weight: Tensor, scale: Scale = "row_mean") -> Tensor:
+def scales(weight: Tensor, scale: WeightScale = "row_mean") -> Tensor:
     """What each row's signs are multiplied by, `[rows, 1]`, without gradient.
 
     Args:
         weight: `[rows, columns]`.
-        scale: How.
+        scale: How; what is learned starts at the row's mean.
     """
     weight = weight.detach()
-    if scale == "row_mean":
+    if scale in ("row_mean", "learned"):
         return weight.abs().mean(1, keepdim=True)
     if scale == "tensor_mean":
         return weight.abs().mean().expand(len(weight), 1)
     if scale == "none":
         return weight.new_ones(len(weight), 1)
-    raise ValueError(f"unknown scale {scale!r}; one of {', '.join(get_args(Scale))}")
+    raise ValueError(f"unknown scale {scale!r}; one of {', '.join(get_args(WeightScale))}")
 
 
 def surrogate(weight: Tensor) -> Tensor:
@@ -62,20 +55,44 @@ def surrogate_slope(weight: Tensor) -> Tensor:
     return (2 - 2 * weight.abs()).clamp(min=0)
 
 
-def binarize(weight: Tensor, scale: Scale = "row_mean", gradient: Gradient = "poly") -> Tensor:
+def binarize(
+    weight: Tensor, scale: WeightScale | Tensor = "row_mean", gradient: SignGradient = "poly"
+) -> Tensor:
     """The binary weights times their scale, `[rows, columns]`.
 
     Args:
         weight: Real weights, `[rows, columns]`.
-        scale: What the signs are multiplied by.
+        scale: What the signs are multiplied by: how it is made of the weights, or `[rows, 1]`, which gets its
+            own gradient.
         gradient: What reaches the real weights.
 
     Raises:
         ValueError: For a scale or gradient there is not.
     """
-    if gradient not in get_args(Gradient):
-        raise ValueError(f"unknown gradient {gradient!r}; one of {', '.join(get_args(Gradient))}")
-    binary: Tensor = _Binarize.apply(weight, scales(weight, scale), gradient)
+    if gradient not in get_args(SignGradient):
+        raise ValueError(f"unknown gradient {gradient!r}; one of {', '.join(get_args(SignGradient))}")
+    factors = scale if isinstance(scale, Tensor) else scales(weight, scale)
+    binary: Tensor = _Binarize.apply(weight, factors, gradient)
+    return binary
+
+
+def rounded_activations(values: Tensor, bits: Bits) -> Tensor:
+    """What a matrix of few bits multiplies, with a gradient.
+
+    Of 8 bits, whole numbers times a scale of their row, and the gradient passes unchanged. Of one, signs
+    times the mean |x| of their row, a; the gradient is that of the polynomial stretched to 2a, which is
+    max(0, 1 - |x| / 2a). That is ours: the paper says nothing of activations.
+
+    Args:
+        values: `[tokens, features]`.
+        bits: 32 leaves them as they are.
+    """
+    if bits == 32:
+        return values
+    if bits == 8:
+        whole, steps = quantized(values.detach().float())
+        return values + ((whole * steps).to(values.dtype) - values).detach()
+    binary: Tensor = _Signs.apply(values)
     return binary
 
 
@@ -88,17 +105,31 @@ def clip(weights: Iterable[Tensor], edge: float = EDGE) -> None:
 
 class _Binarize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, gradient: Gradient) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, gradient: SignGradient) -> Tensor:
         ctx.save_for_backward(weight, scale)
         ctx.gradient = gradient
         return signs(weight) * scale
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None]:
         weight, scale = ctx.saved_tensors
+        of_scale = (upstream * signs(weight)).sum(1, keepdim=True) if ctx.needs_input_grad[1] else None
         if ctx.gradient == "ste":
-            return upstream, None, None
+            return upstream, of_scale, None
         if ctx.gradient == "ste_clip":
-            return upstream * (weight.abs() <= 1), None, None
+            return upstream * (weight.abs() <= 1), of_scale, None
         slope = upstream * surrogate_slope(weight)
-        return (slope * scale if ctx.gradient == "poly" else slope), None, None
+        return (slope * scale if ctx.gradient == "poly" else slope), of_scale, None
+
+
+class _Signs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        size = values.abs().mean(-1, keepdim=True)
+        ctx.save_for_backward(values, size)
+        return signs(values) * size
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        values, size = ctx.saved_tensors
+        return upstream * surrogate_slope(values / (2 * size).clamp(min=1e-12)) / 2

@@ -11,20 +11,9 @@ from torch import Tensor
 
 from lessen.bits.binarizer import signs
 from lessen.bits.packing import WORD, unpack
+from lessen.bits.quantized import quantized
 from lessen.native import Native
 from lessen.native.library import LowBits
-
-LARGEST = 127
-
-
-def quantized(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers from -127 to 127 and the scale of each row, `[rows, columns]` and `[rows, 1]`.
-
-    They are of the values' own type; a row of zeros has scale 0.
-    """
-    most = values.abs().amax(1, keepdim=True) if values.shape[1] else values.new_zeros(len(values), 1)
-    inverse = torch.where(most > 0, LARGEST / most, torch.zeros_like(most))
-    return (values * inverse).round(), most / LARGEST
 
 
 def padded(whole: Tensor) -> Tensor:
@@ -47,9 +36,11 @@ def reference(
         scales: `[out_features]`.
         bias: `[out_features]`, or None.
     """
-    columns = values.shape[1]
-    one_bit = kind != "w8a8"
-    factors = unpack(weight, columns, values.dtype) if one_bit else weight[:, :columns].to(values.dtype)
+    return _by_torch(kind, values, arranged(kind, weight, values.shape[1], None), scales, bias)
+
+
+def _by_torch(kind: LowBits, values: Tensor, factors: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+    factors = factors.to(values.dtype)
     if kind in ("w8a8", "w1a8"):
         values, steps = quantized(values)
     elif kind == "w1a1":
@@ -61,9 +52,9 @@ def reference(
 
 
 def arranged(kind: LowBits, weight: Tensor, columns: int, kernels: Native | None) -> Tensor:
-    """Weights as `product` takes them with these kernels, or without any."""
+    """Weights as `product` takes them with these kernels; without any, as float32."""
     if kernels is None:
-        return weight
+        return unpack(weight, columns) if kind != "w8a8" else weight[:, :columns].float()
     return padded(weight) if kind == "w8a8" else kernels.arranged(weight, columns)
 
 
@@ -77,5 +68,5 @@ def product(
 ) -> Tensor:
     """The same as `reference`, by the kernels if there are any; `weight` as `arranged` returns it."""
     if kernels is None:
-        return reference(kind, values, weight, scales, bias)
+        return _by_torch(kind, values, weight, scales, bias)
     return kernels.low_bit_linear(kind, values, weight, scales, bias)

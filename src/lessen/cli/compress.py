@@ -41,7 +41,8 @@ def command(
     system: Annotated[
         str,
         typer.Option(
-            help="early-exit, pabee, deebert, self-exit, latency-adjustable, cost-eff or layer-chop."
+            help="early-exit, pabee, deebert, self-exit, latency-adjustable, cost-eff, layer-chop, "
+            "beexformer or binarize."
         ),
     ] = "early-exit",
     params: Annotated[
@@ -96,6 +97,40 @@ def command(
     token_score: Annotated[
         str, typer.Option(help="latency-adjustable: what tokens that stay are chosen by; mean is ACC.")
     ] = "mean",
+    weight_bits: Annotated[
+        int | None, typer.Option(help="beexformer, binarize: 1, or 32 to train the same model as it is. [1]")
+    ] = None,
+    activation_bits: Annotated[
+        int | None,
+        typer.Option(help="beexformer, binarize: bits of what binary weights multiply: 32, 8 or 1. [32]"),
+    ] = None,
+    binary_layers: Annotated[
+        str | None,
+        typer.Option(
+            help="beexformer, binarize: layers whose matrices become binary, such as 1,2,4; else all."
+        ),
+    ] = None,
+    float_embedding: Annotated[
+        bool,
+        typer.Option("--float-embedding", help="beexformer, binarize: the token table stays in 32 bits."),
+    ] = False,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help="beexformer, binarize: what signs are multiplied by: row_mean, tensor_mean, learned or "
+            "none. [row_mean]"
+        ),
+    ] = None,
+    gradient: Annotated[
+        str | None,
+        typer.Option(
+            help="beexformer, binarize: the surrogate signs learn by: poly, poly_unscaled, ste or ste_clip. "
+            "[poly]"
+        ),
+    ] = None,
+    word_dropout: Annotated[
+        float | None, typer.Option(min=0.0, max=0.99, help="Share of the tokens left out in a training step.")
+    ] = None,
     tune_data: Annotated[
         str | None, typer.Option(help="Rows to make exit rules from; else a part of --data.")
     ] = None,
@@ -145,7 +180,8 @@ def command(
     measured on rows that nothing else saw.
     """
     from lessen.systems import system_of
-    from lessen.systems.pipeline import Columns, CompressionPlan, compress, plan_for
+    from lessen.systems.pipeline import compress
+    from lessen.systems.planning import Columns, CompressionPlan, plan_for
     from lessen.systems.target import targets_of
 
     if plan is not None:
@@ -165,6 +201,13 @@ def command(
             "calibrated": False if last_exit_only else None,
             "budget": "uneven" if uneven else None,
             "rank": rank,
+            "weight_bits": weight_bits,
+            "activation_bits": activation_bits,
+            "layers": _layers(binary_layers),
+            "embedding": False if float_embedding else None,
+            "scale": scale,
+            "gradient": gradient,
+            "word_dropout": word_dropout,
         }
         choices: dict[str, Any] = {"criteria": tuple(criterion)} if criterion else {}
         if tokens := _tokens(retention, token_score):
@@ -255,6 +298,13 @@ def _exits(model: str, layers: str | None, pool: str | None, hidden: int | None)
     return tuple(ExitShape(layer=place, **shape) for place in sorted({*places, depth}))
 
 
+def _layers(given: str | None) -> tuple[int, ...] | None:
+    try:
+        return None if given is None else tuple(sorted({int(part) for part in given.split(",")}))
+    except ValueError:
+        raise InputError(f"--binary-layers {given}: expected layer numbers such as 1,2,4") from None
+
+
 def _tokens(retention: str | None, score: str) -> dict[str, Any]:
     """The options about tokens as a `TokenPlan`; empty if none was given."""
     tokens: dict[str, Any] = {} if score == "mean" else {"score": score}
@@ -277,7 +327,7 @@ def _task(task: str | None) -> Any:
 
 def _read_plan(path: Path) -> Any:
     from lessen.plan import parse
-    from lessen.systems.pipeline import CompressionPlan
+    from lessen.systems.planning import CompressionPlan
 
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

@@ -31,6 +31,11 @@ def command(
         f"exits {counts['exits'] / 1e6:.4f}M; {facts['bytes'] / 1e6:.1f} MB; "
         f"{facts['macs'] / 1e6:.0f}M MACs for {tokens} tokens"
     )
+    print("  " + ", ".join(f"{part} {size / 1e6:.3f} MB" for part, size in facts["bytes_by_part"].items()))
+    if facts["embedding_bits"] != 32:
+        print(f"  the token table has {facts['embedding_bits']} bit for each weight")
+    if facts["latent"]:
+        print("  binary weights are stored as the real numbers they learn by: this folder is for training")
     if facts["embedding_rank"] is not None:
         print(f"  the token table is a product of rank {facts['embedding_rank']}")
     products = any("rank" in row for row in facts["layers"])
@@ -43,7 +48,7 @@ def command(
                 row["ffn"],
                 *([_named(row.get("rank", {}))] if products else []),
                 f"{row['keep']:g}",
-                row["bits"],
+                f"{row['bits']} x {row['activation_bits']}",
                 "yes" if row["exit"] else "",
             ]
             for i, row in enumerate(facts["layers"], start=1)
@@ -57,6 +62,7 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     """The facts `inspect --json` prints; MACs are those of one row of `tokens` tokens at full depth."""
     from lessen.artefact import WEIGHTS
     from lessen.hf import LessenForSequenceClassification
+    from lessen.measure.size import bytes_by_part
     from lessen.model.macs import row_macs
     from lessen.model.transformer import parameter_counts
 
@@ -64,21 +70,25 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     shape = model.config.form()
     points = list(model.points.values()) if isinstance(model, LessenForSequenceClassification) else []
     retention = model.point.retention if points else None
-    file = Path(name) / WEIGHTS
+    file, parts = Path(name) / WEIGHTS, bytes_by_part(model, Path(name))
     return {
         "family": facts.family,
         "parameters": parameter_counts(model.transformer),
-        "bytes": file.stat().st_size if file.is_file() else 4 * sum(p.numel() for p in model.parameters()),
+        "bytes": file.stat().st_size if file.is_file() else sum(parts.values()),
         "macs": row_macs(facts, shape, model.config.num_labels, tokens),
         "tokens": tokens,
         "max_tokens": facts.max_tokens,
+        "bytes_by_part": parts,
         "embedding_rank": shape.embedding_rank,
+        "embedding_bits": shape.embedding_bits,
+        "latent": shape.latent is not None,
         "layers": [
             {
                 "heads": len(layer.heads),
                 "ffn": layer.intermediate_size,
                 "keep": 1.0 if retention is None else retention[place],
                 "bits": layer.bits,
+                "activation_bits": layer.activation_bits,
                 "exit": place + 1 in shape.exit_layers,
                 **({"rank": ranks} if (ranks := layer.rank.model_dump(exclude_none=True)) else {}),
             }

@@ -137,7 +137,8 @@ def _test_rows(folder: Path) -> tuple[Any, str]:
     import json
 
     from lessen.plan import parse
-    from lessen.systems.pipeline import CompressionPlan, read_splits
+    from lessen.systems.pipeline import read_splits
+    from lessen.systems.planning import CompressionPlan
 
     place = folder / "plan.json"
     try:

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lessen.bits.packing import pack
-from lessen.bits.products import arranged, product, quantized, reference
+from lessen.bits.products import arranged, product, reference
+from lessen.bits.quantized import quantized
 from lessen.errors import LessenError
 from lessen.measure.latency import interleaved, threads
 from lessen.native import Native, native

@@ -18,7 +18,8 @@ class Architecture(Strict):
 
     `position` is how order enters: a learned table added to the embeddings, or that plus a learned bias over
     bucketed relative distances shared by all layers. `position_offset` is the row of the position table used
-    by the first token (RoBERTa counts from `pad_token_id + 1`).
+    by the first token (RoBERTa counts from `pad_token_id + 1`). `feed_forward` is two matrices around an
+    activation, or one of BEExformer's gated forms.
     """
 
     family: str
@@ -39,6 +40,7 @@ class Architecture(Strict):
     norm_place: Literal["post", "pre"] = "post"
     norm_eps: Annotated[float, Field(gt=0)] = 1e-12
     hidden_act: Activation = "gelu"
+    feed_forward: Literal["ffn", "slfn", "slfn_lstm"] = "ffn"
     pad_token_id: Count = 0
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.1

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from lessen.model.linear import linear
+from lessen.model.matrices import REAL, Numbers, linear
 from lessen.model.rows import Group, Rows
 from lessen.native import native_for
-from lessen.plan import Bits, Rank
+from lessen.plan import Rank
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
 """`score(probabilities [rows, heads, queries, keys], real [rows, keys] or None)` to `[rows, keys]`."""
@@ -203,15 +203,15 @@ class Attention(nn.Module):
         head_dim: int,
         dropout: float,
         rank: Rank | None = None,
-        bits: Bits = 32,
+        numbers: Numbers = REAL,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.head_dim = head_dim
         self.dropout = dropout
         rank = rank or Rank()
-        self.qkv = linear(hidden_size, 3 * heads * head_dim, rank.qkv, bits)
-        self.output = linear(heads * head_dim, hidden_size, rank.attention_output, bits)
+        self.qkv = linear(hidden_size, 3 * heads * head_dim, rank.qkv, numbers)
+        self.output = linear(heads * head_dim, hidden_size, rank.attention_output, numbers)
 
     def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
         """`[tokens, hidden]` to `[tokens, hidden]`; `bias` as in `attend`."""

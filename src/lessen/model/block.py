@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.attention import Attention, Score
-from lessen.model.few_bits import Int8Linear
-from lessen.model.linear import Linear, LowRank, linear
+from lessen.model.few_bits import BinaryLinear
+from lessen.model.matrices import OURS, REAL, Numbers, linear
+from lessen.model.rest import Parts, Rest
 from lessen.model.rows import Rows
-from lessen.plan import Bits, LayerShape, Rank
+from lessen.native import LayerRest, Native, native_for
+from lessen.plan import Latent, LayerShape, Rank
+
+CENTRE = 0.5
+"""What a sigmoid varies around."""
 
 
 class Keep(Protocol):
@@ -39,26 +45,80 @@ class FeedForward(nn.Module):
         intermediate_size: int,
         activation: str,
         rank: Rank | None = None,
-        bits: Bits = 32,
+        numbers: Numbers = REAL,
     ) -> None:
         super().__init__()
         rank = rank or Rank()
-        self.up = linear(hidden_size, intermediate_size, rank.up, bits)
+        self.up = linear(hidden_size, intermediate_size, rank.up, numbers)
         self.activation = activation
-        self.down = linear(intermediate_size, hidden_size, rank.down, bits)
+        self.down = linear(intermediate_size, hidden_size, rank.down, numbers)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`[tokens, hidden]` to the same; a layer put in the place of `up` is called as any other."""
-        if type(self.up) in (Linear, Int8Linear, LowRank):
+        if type(self.up) in OURS:
             return self.down(self.up.activated(hidden, self.activation))
         return self.down(ACT2FN[self.activation](self.up(hidden)))
+
+
+class SelectiveFeedForward(nn.Module):
+    """SLFN, the selective learn-forget network (BEExformer page, 1.6): a learned branch times a gate.
+
+    `(gate_down sigmoid(gate)) * (learn_down tanh(learn))`, element by element, where `up` makes the inner
+    values of both branches, the gate's first. A sigmoid is never negative, so its signs would say nothing:
+    before few bits it is centred on one half.
+    """
+
+    def __init__(self, hidden_size: int, intermediate_size: int, rank: Rank, numbers: Numbers) -> None:
+        super().__init__()
+        self.up = linear(hidden_size, 2 * intermediate_size, rank.up, numbers)
+        self.gate_down = linear(intermediate_size, hidden_size, rank.down, numbers, centre=CENTRE)
+        self.learn_down = linear(intermediate_size, hidden_size, rank.down, numbers)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[tokens, hidden]` to the same."""
+        gate, learn = self.up(hidden).chunk(2, -1)
+        return self.gate_down(gate.sigmoid()) * self.learn_down(learn.tanh())
+
+
+class RecurrentFeedForward(nn.Module):
+    """SLFN with the gates of an LSTM, its other reading (BEExformer page, 1.6).
+
+    `down (sigmoid(forget) * x + sigmoid(input) * tanh(cell))`, where `up` makes forget, input and cell of x.
+    """
+
+    def __init__(self, hidden_size: int, rank: Rank, numbers: Numbers) -> None:
+        super().__init__()
+        self.up = linear(hidden_size, 3 * hidden_size, rank.up, numbers)
+        self.down = linear(hidden_size, hidden_size, rank.down, numbers)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[tokens, hidden]` to the same."""
+        forget, take, cell = self.up(hidden).chunk(3, -1)
+        return self.down(forget.sigmoid() * hidden + take.sigmoid() * cell.tanh())
+
+
+def feed_forward(architecture: Architecture, shape: LayerShape, numbers: Numbers) -> nn.Module:
+    """The feed-forward half of a layer.
+
+    Raises:
+        PlanError: When an LSTM's gates are not as wide as the layer.
+    """
+    hidden, inner = architecture.hidden_size, shape.intermediate_size
+    if architecture.feed_forward == "slfn":
+        return SelectiveFeedForward(hidden, inner, shape.rank, numbers)
+    if architecture.feed_forward == "slfn_lstm":
+        if inner != hidden:
+            raise PlanError(f"slfn_lstm: intermediate_size {inner} must be hidden_size {hidden}")
+        return RecurrentFeedForward(hidden, shape.rank, numbers)
+    return FeedForward(hidden, inner, architecture.hidden_act, shape.rank, numbers)
 
 
 class Block(nn.Module):
     """A layer with its norms after each residual sum (post, as in BERT) or before each branch (pre)."""
 
-    def __init__(self, architecture: Architecture, shape: LayerShape) -> None:
+    def __init__(self, architecture: Architecture, shape: LayerShape, latent: Latent | None = None) -> None:
         super().__init__()
+        numbers = Numbers.of(shape, latent)
         hidden = architecture.hidden_size
         self.pre = architecture.norm_place == "pre"
         self.attention = Attention(
@@ -67,16 +127,15 @@ class Block(nn.Module):
             architecture.head_dim,
             architecture.attention_dropout,
             shape.rank,
-            shape.bits,
+            numbers,
         )
         self.attention_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
-        self.feed_forward = FeedForward(
-            hidden, shape.intermediate_size, architecture.hidden_act, shape.rank, shape.bits
-        )
+        self.feed_forward = feed_forward(architecture, shape, numbers)
         self.feed_forward_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
         self.dropout = nn.Dropout(architecture.dropout)
         complete = len(shape.heads) == architecture.num_attention_heads
         self.heads_of_bias = None if complete else list(shape.heads)
+        self._rest: Rest | None = None
 
     def forward(
         self, hidden: Tensor, rows: Rows, bias: Tensor | None = None, keep: Keep | None = None
@@ -99,8 +158,31 @@ class Block(nn.Module):
         if keep is not None:
             index, rows = keep(scores, hidden, rows)
             hidden, context = hidden.index_select(0, index), context.index_select(0, index)
+        kernels = native_for(hidden)
+        if kernels is not None and not self.training and (rest := self._made_rest(kernels, len(hidden))):
+            return kernels.layer_rest(rest, context, hidden), rows
         hidden = hidden + self.dropout(self.attention.output(context))
         if self.pre:
             return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), rows
         hidden = self.attention_norm(hidden)
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))), rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_rest": None}
+
+    def _made_rest(self, kernels: Native, tokens: int) -> LayerRest | None:
+        """What follows the attention as one call, where it can be."""
+        if self.pre or not isinstance(self.feed_forward, FeedForward | SelectiveFeedForward):
+            return None
+        if self._rest is None or self._rest.parts != self._parts():
+            self._rest = Rest(self._parts())
+        return self._rest.ready(kernels, tokens)
+
+    def _parts(self) -> Parts:
+        half, norms = self.feed_forward, (self.attention_norm, self.feed_forward_norm)
+        if isinstance(half, SelectiveFeedForward):
+            output, gate, learn = self.attention.output, half.gate_down, half.learn_down
+            centre = gate.centre if isinstance(gate, BinaryLinear) else 0.0
+            return Parts(output, half.up, gate, learn, norms, "sigmoid", centre)
+        assert isinstance(half, FeedForward)
+        return Parts(self.attention.output, half.up, half.down, None, norms, half.activation)

@@ -1,32 +1,50 @@
-"""Linear layers whose weights have few bits; for inference only."""
+"""Layers whose weights have few bits, for inference only; `model/latent.py` has those that learn."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from lessen.bits.ops import OPERATORS
+from lessen.bits.packing import unpack, words_for
 from lessen.bits.products import arranged, product
 from lessen.errors import PlanError
-from lessen.native import Native, native_for
+from lessen.native import Native, native_for, recorded
+from lessen.native.library import LowBits
+from lessen.plan import Bits
+
+ONE_BIT: dict[Bits, LowBits] = {32: "w1a32", 8: "w1a8", 1: "w1a1"}
+"""Products of binary weights, by bits of what they multiply."""
 
 
-class Int8Linear(nn.Module):
-    """Weights of 8 bits with a scale for each output; inputs get 8 bits and a scale for each token.
+class _Ready(NamedTuple):
+    """Weights as some kernels want them, and the bias that goes with them."""
+
+    kernels: Native | None
+    stored: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+class FewBits(nn.Module):
+    """A matrix in few bits with a scale for each output.
 
     Attributes:
-        weight: Whole numbers from -127 to 127, `[out_features, in_features]`, int8.
+        weight: As stored; what subclasses say.
         scales: `[out_features]`.
         bias: `[out_features]`, or None.
     """
 
-    _ready: tuple[Native | None, Tensor, Tensor] | None = None
+    kind: LowBits
+    _ready: _Ready | None = None
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool, stored: Tensor) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        whole = torch.empty(out_features, in_features, dtype=torch.int8)
-        self.weight = nn.Parameter(whole, requires_grad=False)
+        self.weight = nn.Parameter(stored, requires_grad=False)
         self.scales = nn.Parameter(torch.empty(out_features), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
 
@@ -41,14 +59,106 @@ class Int8Linear(nn.Module):
     def activated(self, values: Tensor, activation: str | None) -> Tensor:
         """The same through the activation of this name."""
         if torch.is_grad_enabled() and values.requires_grad:
-            raise PlanError("weights of 8 bits cannot be trained; load the model in float32")
-        kernels = native_for(values) if self.weight.numel() else None
-        result = product("w8a8", values, self._arranged(kernels), self.scales, self.bias, kernels)
+            raise PlanError(self._cannot_learn())
+        if recorded():
+            result = OPERATORS[self.kind](values, self.weight, self.scales, self._whole_bias())
+        else:
+            kernels = native_for(values) if self.weight.numel() else None
+            weight, bias = self.made_ready(kernels)
+            result = product(self.kind, values, weight, self.scales, bias, kernels)
         return result if activation is None else ACT2FN[activation](result)
 
-    def _arranged(self, kernels: Native | None) -> Tensor:
-        """The weights as these kernels want them, made once."""
-        if self._ready is None or self._ready[0] is not kernels or self._ready[1] is not self.weight:
-            ready = arranged("w8a8", self.weight, self.in_features, kernels)
-            self._ready = kernels, self.weight, ready
-        return self._ready[2]
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_ready": None}
+
+    def _cannot_learn(self) -> str:
+        raise NotImplementedError
+
+    def made_ready(self, kernels: Native | None) -> tuple[Tensor, Tensor | None]:
+        """The weights as these kernels want them, and the bias that goes with them; made once."""
+        ready = self._ready
+        if ready is None or ready.kernels is not kernels or ready.stored is not self.weight:
+            weight = arranged(self.kind, self.weight, self.in_features, kernels)
+            ready = self._ready = _Ready(kernels, self.weight, weight, self._whole_bias())
+        return ready.weight, ready.bias
+
+    def _whole_bias(self) -> Tensor | None:
+        return self.bias
+
+
+class Int8Linear(FewBits):
+    """Weights of 8 bits; inputs get 8 bits and a scale for each token.
+
+    Attributes:
+        weight: Whole numbers from -127 to 127, `[out_features, in_features]`, int8.
+    """
+
+    kind: LowBits = "w8a8"
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        stored = torch.empty(out_features, in_features, dtype=torch.int8)
+        super().__init__(in_features, out_features, bias, stored)
+
+    def _cannot_learn(self) -> str:
+        return "weights of 8 bits cannot be trained; load the model in float32"
+
+
+class BinaryLinear(FewBits):
+    """Weights of one bit, packed.
+
+    Attributes:
+        weight: Words of signs, `[out_features, words]`, int64 (`bits/packing.py`).
+        seal: The version and checksum of them, `[2]`, int64.
+        centre: What inputs are taken to vary around: they are rounded after it was taken off, and its own
+            product is added again.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        activation_bits: Bits = 32,
+        centre: float = 0.0,
+    ) -> None:
+        stored = torch.empty(out_features, words_for(in_features), dtype=torch.int64)
+        super().__init__(in_features, out_features, bias, stored)
+        self.seal = nn.Parameter(torch.empty(2, dtype=torch.int64), requires_grad=False)
+        self.kind = ONE_BIT[activation_bits]
+        self.centre = centre
+
+    def activated(self, values: Tensor, activation: str | None) -> Tensor:
+        """`[tokens, in_features]` to `[tokens, out_features]`, through the activation of this name."""
+        return super().activated(values - self.centre if self.centre else values, activation)
+
+    def _whole_bias(self) -> Tensor | None:
+        if not self.centre:
+            return self.bias
+        shift = unpack(self.weight, self.in_features, self.scales.dtype).sum(1) * self.scales * self.centre
+        return shift if self.bias is None else self.bias + shift
+
+    def _cannot_learn(self) -> str:
+        return "packed signs cannot be trained; continue from the folder that keeps the latents"
+
+
+class BinaryEmbedding(nn.Module):
+    """A table of one bit for each weight and a scale for each row.
+
+    Attributes:
+        weight: Words of signs, `[rows, words]`, int64.
+        scales: `[rows]`.
+        seal: As in `BinaryLinear`.
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = rows, width
+        words = torch.empty(rows, words_for(width), dtype=torch.int64)
+        self.weight = nn.Parameter(words, requires_grad=False)
+        self.scales = nn.Parameter(torch.empty(rows), requires_grad=False)
+        self.seal = nn.Parameter(torch.empty(2, dtype=torch.int64), requires_grad=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """`[tokens]` to `[tokens, width]`."""
+        factors = self.scales.index_select(0, ids)[:, None]
+        return unpack(self.weight.index_select(0, ids), self.embedding_dim, factors.dtype) * factors

@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-from lessen.model.few_bits import Int8Linear
 from lessen.native import native_for, recorded
-from lessen.plan import Bits
 
 ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
 """Whether laid-out copies are kept; they double the layers' memory, which LESSEN_DISABLE_PACKING=1 saves."""
@@ -76,14 +74,10 @@ class Linear(nn.Linear):
         """The same through the activation of this name, in one go where the product can apply it itself."""
         kernels = native_for(values) if len(values) <= FEW_TOKENS else None
         if kernels is not None and _is_plain(self.weight):
-            return _activate(kernels.linear(values, self.weight, self.bias), activation)
+            return activate(kernels.linear(values, self.weight, self.bias), activation)
         if self._lays_out(values):
             return self._laid_out()(values, self.bias, activation)
-        if _goes_to_onednn(values, self.weight):
-            result = rounded(values, lambda more: functional.linear(more, self.weight, self.bias))
-        else:
-            result = functional.linear(values, self.weight, self.bias)
-        return _activate(result, activation)
+        return activate(dense(values, self.weight, self.bias), activation)
 
     def _lays_out(self, values: Tensor) -> bool:
         weight = self.weight
@@ -128,35 +122,16 @@ class Linear(nn.Linear):
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_product")}
 
 
-class LowRank(nn.Module):
-    """A matrix stored as the product of two: `outer @ inner`, and a bias."""
-
-    def __init__(self, in_features: int, out_features: int, rank: int, bits: Bits = 32) -> None:
-        super().__init__()
-        self.inner = _whole(in_features, rank, bits, bias=False)
-        self.outer = _whole(rank, out_features, bits)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """`[tokens, in_features]` to `[tokens, out_features]`."""
-        return self.activated(values, None)
-
-    def activated(self, values: Tensor, activation: str | None) -> Tensor:
-        """The same through the activation of this name."""
-        return self.outer.activated(self.inner(values), activation)
+def dense(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear`, the number of tokens rounded up where oneDNN computes it."""
+    if _goes_to_onednn(values, weight):
+        return rounded(values, lambda more: functional.linear(more, weight, bias))
+    return functional.linear(values, weight, bias)
 
 
-def linear(
-    in_features: int, out_features: int, rank: int | None = None, bits: Bits = 32
-) -> Linear | Int8Linear | LowRank:
-    """One full matrix, or two of a rank, in 32 bits or 8."""
-    if rank is None:
-        return _whole(in_features, out_features, bits)
-    return LowRank(in_features, out_features, rank, bits)
-
-
-def _whole(in_features: int, out_features: int, bits: Bits, *, bias: bool = True) -> Linear | Int8Linear:
-    kind = Int8Linear if bits == 8 else Linear
-    return kind(in_features, out_features, bias=bias)
+def activate(values: Tensor, activation: str | None) -> Tensor:
+    """Through the activation of this name; None: unchanged."""
+    return values if activation is None else ACT2FN[activation](values)
 
 
 def rounded(values: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
@@ -193,7 +168,7 @@ def _mkl_product(weight: Tensor) -> Product:
 
     def product(values: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
         result = torch.ops.mkl._mkl_linear(values.contiguous(), packed, weight, bias, len(values))
-        return _activate(result, activation)
+        return activate(result, activation)
 
     return product
 
@@ -207,13 +182,9 @@ def _onednn_product(weight: Tensor) -> Product:
             values,
             lambda more: torch.ops.mkldnn._linear_pointwise(more, blocked, bias, name, [], algorithm),
         )
-        return result if activation in FUSED else _activate(result, activation)
+        return result if activation in FUSED else activate(result, activation)
 
     return product
-
-
-def _activate(values: Tensor, activation: str | None) -> Tensor:
-    return values if activation is None else ACT2FN[activation](values)
 
 
 @cache

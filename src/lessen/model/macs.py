@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from lessen.model.architecture import Architecture
 from lessen.plan import ExitShape, LayerShape, Shape
 
+BRANCHES = {"ffn": (1, 1), "slfn": (2, 2), "slfn_lstm": (3, 1)}
+"""How often the inner width of each feed-forward form is made, and read."""
+
 
 def layer_macs(architecture: Architecture, layer: LayerShape, tokens: int, left: int | None = None) -> int:
     """One layer on one row: projections, scores, context; then output and feed-forward on the tokens left.
@@ -26,9 +29,9 @@ def layer_macs(architecture: Architecture, layer: LayerShape, tokens: int, left:
     stay = tokens if left is None else left
     attention = matrix_macs(hidden, 3 * inner, rank.qkv) * tokens + 2 * inner * tokens**2
     after = matrix_macs(inner, hidden, rank.attention_output)
-    return attention + stay * (
-        after + matrix_macs(hidden, neurons, rank.up) + matrix_macs(neurons, hidden, rank.down)
-    )
+    ups, downs = BRANCHES[architecture.feed_forward]
+    widening = matrix_macs(hidden, ups * neurons, rank.up)
+    return attention + stay * (after + widening + downs * matrix_macs(neurons, hidden, rank.down))
 
 
 def matrix_macs(inputs: int, outputs: int, rank: int | None = None) -> int:

@@ -17,7 +17,9 @@ from lessen.model.architecture import Architecture
 from lessen.model.attention import RelativeBias
 from lessen.model.block import Block, Keep
 from lessen.model.heads import Head
+from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
 from lessen.model.linear import Linear
+from lessen.model.matrices import table, weights_of
 from lessen.model.rows import Rows
 from lessen.plan import Shape
 
@@ -32,14 +34,19 @@ InLayer = Callable[[int, Rows], Keep | None]
 class Embeddings(nn.Module):
     """Token, position and segment tables, summed and normed; projected if narrower than the stack.
 
-    The token table may be stored as a product: a narrow table, and a matrix that widens it.
+    The token table may be stored as a product: a narrow table, and a matrix that widens it; or in one bit.
+
+    Attributes:
+        word_dropout: Share of the tokens that are left out in training.
     """
 
-    def __init__(self, architecture: Architecture, rank: int | None = None) -> None:
+    word_dropout = 0.0
+
+    def __init__(self, architecture: Architecture, shape: Shape) -> None:
         super().__init__()
-        width = architecture.embedding_size
+        width, rank = architecture.embedding_size, shape.embedding_rank
         self.offset = architecture.position_offset
-        self.token = nn.Embedding(architecture.vocab_size, rank or width)
+        self.token = table(architecture.vocab_size, rank or width, shape.embedding_bits, shape.latent)
         self.widen = None if rank is None else Linear(rank, width, bias=False)
         self.position = nn.Embedding(architecture.max_position_embeddings, width)
         self.segment = (
@@ -54,6 +61,8 @@ class Embeddings(nn.Module):
         hidden = self.token(ids)
         if self.widen is not None:
             hidden = self.widen(hidden)
+        if self.training and self.word_dropout:
+            hidden = hidden * (torch.rand(len(ids), 1, device=ids.device) >= self.word_dropout)
         hidden = hidden + self.position(rows.positions + self.offset)
         if self.segment is not None:
             hidden = hidden + (self.segment.weight[0] if segments is None else self.segment(segments))
@@ -78,7 +87,7 @@ class Transformer(nn.Module):
         self.shape = shape
         self.outputs = outputs
         hidden = architecture.hidden_size
-        self.embeddings = Embeddings(architecture, shape.embedding_rank)
+        self.embeddings = Embeddings(architecture, shape)
         self.relative_bias = (
             RelativeBias(
                 architecture.relative_buckets,
@@ -88,7 +97,7 @@ class Transformer(nn.Module):
             if architecture.position == "learned+relative"
             else None
         )
-        self.layers = nn.ModuleList(Block(architecture, layer) for layer in shape.layers)
+        self.layers = nn.ModuleList(Block(architecture, layer, shape.latent) for layer in shape.layers)
         self.final_norm = (
             nn.LayerNorm(hidden, eps=architecture.norm_eps) if architecture.norm_place == "pre" else None
         )
@@ -143,13 +152,13 @@ class Transformer(nn.Module):
 def _refuse_what_is_not_built(shape: Shape) -> None:
     """The schema has room for all axes; refuse what this version cannot build rather than build it wrong."""
     for place, layer in enumerate(shape.layers):
-        if (layer.bits, layer.activation_bits) not in ((32, 32), (8, 8)):
+        if (layer.bits, layer.activation_bits) not in ((32, 32), (8, 8), (1, 32), (1, 8), (1, 1)):
             raise PlanError(
-                f"shape.layers[{place}]: this lessen runs 32 or 8 bits, of weights and activations alike; "
-                "upgrade lessen"
+                f"shape.layers[{place}]: weights of {layer.bits} bits times activations of "
+                f"{layer.activation_bits} cannot be computed; there is 32 x 32, 8 x 8, and 1 x 32, 8 or 1"
             )
-    if shape.embedding_bits != 32:
-        raise PlanError("shape: this lessen cannot run low-bit embeddings; upgrade lessen")
+    if shape.embedding_bits not in (32, 1):
+        raise PlanError(f"shape.embedding_bits: {shape.embedding_bits}, but a table has 32 bits or 1")
 
 
 def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:
@@ -177,13 +186,15 @@ def initialise(module: nn.Module, std: float = 0.02) -> None:
         elif isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
+        if isinstance(part, LatentLinear | LatentEmbedding):
+            start_scales(part)
 
 
 def parameter_counts(model: Transformer) -> dict[str, int]:
     """Number of parameters: in all, in the layers alone (the encoder), in embeddings and in exit heads."""
     return {
-        "total": sum(p.numel() for p in model.parameters()),
-        "encoder": sum(p.numel() for p in model.layers.parameters()),
-        "embeddings": sum(p.numel() for p in model.embeddings.parameters()),
-        "exits": sum(p.numel() for p in model.exits.parameters()),
+        "total": weights_of(model),
+        "encoder": weights_of(model.layers),
+        "embeddings": weights_of(model.embeddings),
+        "exits": weights_of(model.exits),
     }

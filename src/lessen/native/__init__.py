@@ -4,6 +4,6 @@ Where the library was not built, does not fit the processor or is switched off b
 `native()` is None and callers go on with torch.
 """
 
-from lessen.native.library import Native, native, native_for, recorded, why_not
+from lessen.native.library import LayerRest, MatrixOf, Native, native, native_for, recorded, why_not
 
-__all__ = ["Native", "native", "native_for", "recorded", "why_not"]
+__all__ = ["LayerRest", "MatrixOf", "Native", "native", "native_for", "recorded", "why_not"]

@@ -6,6 +6,7 @@ import ctypes
 import os
 import sysconfig
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,14 +14,116 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-ABI = 3
+ABI = 4
 NAMES = ("liblessen.so", "liblessen.dylib")
 LowBits = Literal["w8a8", "w1a8", "w1a1", "w1a32"]
 LOW_BITS: tuple[LowBits, ...] = get_args(LowBits)
 """Products by bits of weights and of activations."""
 
+ACTIVATIONS = {
+    "gelu": 0,
+    "gelu_new": 1,
+    "gelu_pytorch_tanh": 1,
+    "gelu_fast": 1,
+    "relu": 2,
+    "silu": 3,
+    "sigmoid": 4,
+}
+"""The kernels' numbers of activations, by transformers' names."""
+
+KINDS: dict[LowBits | None, int] = {None: 0, "w8a8": 1, "w1a8": 2, "w1a1": 3, "w1a32": 4}
+"""The kernels' numbers of products; None: of float32."""
+
 TOLERANCE = 1e-6
 """What the self-check may differ by, per product summed."""
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (
+        ("kind", ctypes.c_int64),
+        ("n", ctypes.c_int64),
+        ("k", ctypes.c_int64),
+        ("weight", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+    )
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("eps", ctypes.c_float))
+
+
+class _Rest(ctypes.Structure):
+    _fields_ = (
+        ("output", _Matrix),
+        ("up", _Matrix),
+        ("down", _Matrix),
+        ("learned", _Matrix),
+        ("norms", _Norm * 2),
+        ("activation", ctypes.c_int64),
+        ("centre", ctypes.c_float),
+    )
+
+
+@dataclass(frozen=True)
+class MatrixOf:
+    """A matrix as `Native.layer_rest` takes it.
+
+    Attributes:
+        kind: Bits of weights and activations; None: float32.
+        weight: As `Native.linear` or `Native.low_bit_linear` takes it.
+        scales: `[out_features]`, or None for float32.
+        bias: `[out_features]`, or None.
+        in_features: Columns.
+        out_features: Rows.
+    """
+
+    kind: LowBits | None
+    weight: Tensor
+    scales: Tensor | None
+    bias: Tensor | None
+    in_features: int
+    out_features: int
+
+    def _struct(self) -> _Matrix:
+        beside = [None if part is None else part.data_ptr() for part in (self.scales, self.bias)]
+        return _Matrix(KINDS[self.kind], self.out_features, self.in_features, self.weight.data_ptr(), *beside)
+
+
+class LayerRest:
+    """What a layer does after its attention, made ready to be called; it keeps the tensors it points at.
+
+    Args:
+        output: Of the attention.
+        up: Of the feed-forward half.
+        down: The same; of SLFN, that of the gate.
+        learned: Of SLFN's other branch, or None.
+        norms: Weight, bias and epsilon of both, each after its sum.
+        activation: A name from `ACTIVATIONS`; with `learned`, of the gate.
+        centre: Taken off after it.
+    """
+
+    def __init__(
+        self,
+        output: MatrixOf,
+        up: MatrixOf,
+        down: MatrixOf,
+        learned: MatrixOf | None,
+        norms: Sequence[tuple[Tensor, Tensor, float]],
+        activation: str,
+        centre: float = 0.0,
+    ) -> None:
+        self.kept = (output, up, down, learned, norms)
+        self.struct = _Rest(
+            output._struct(),
+            up._struct(),
+            down._struct(),
+            _Matrix() if learned is None else learned._struct(),
+            (_Norm * 2)(*(_Norm(weight.data_ptr(), bias.data_ptr(), eps) for weight, bias, eps in norms)),
+            ACTIVATIONS[activation],
+            centre,
+        )
+        self.place = ctypes.addressof(self.struct)
 
 
 class Native:
@@ -34,6 +137,7 @@ class Native:
         self.isa: str = library.lessen_isa().decode()
         self._linear = library.lessen_linear_f32
         self._attention = library.lessen_attention_f32
+        self._layer_rest = library.lessen_layer_rest
         self._arrange = library.lessen_arrange_signs
         self._low_bits = {kind: getattr(library, f"lessen_linear_{kind}") for kind in LOW_BITS}
         self._threads = torch.get_num_threads
@@ -132,6 +236,29 @@ class Native:
         )
         return context, gets
 
+    def layer_rest(self, rest: LayerRest, context: Tensor, hidden: Tensor) -> Tensor:
+        """A layer from the output of its attention on: both sums with their norms, and feed-forward.
+
+        Args:
+            rest: The layer.
+            context: `[tokens, heads * head_dim]`, float32 on the CPU.
+            hidden: What the layer was given, `[tokens, hidden]`, the same.
+
+        Returns:
+            `[tokens, hidden]`.
+        """
+        context, hidden = context.contiguous(), hidden.contiguous()
+        result = torch.empty_like(hidden)
+        self._layer_rest(
+            rest.place,
+            context.data_ptr(),
+            hidden.data_ptr(),
+            result.data_ptr(),
+            len(hidden),
+            self._threads(),
+        )
+        return result
+
 
 def native() -> Native | None:
     """The kernels, or None."""
@@ -202,6 +329,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         product.restype = None
     library.lessen_linear_f32.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
     library.lessen_linear_f32.restype = None
+    library.lessen_layer_rest.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int]
+    library.lessen_layer_rest.restype = None
     library.lessen_attention_f32.argtypes = [
         ctypes.c_void_p,
         ctypes.c_void_p,

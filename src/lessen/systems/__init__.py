@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from lessen.errors import InputError
-from lessen.systems import cost_eff, deebert, early_exit, latency_adjustable, layer_chop, pabee, self_exit
+from lessen.systems import (
+    beexformer,
+    binarize,
+    cost_eff,
+    deebert,
+    early_exit,
+    latency_adjustable,
+    layer_chop,
+    pabee,
+    self_exit,
+)
 from lessen.systems.system import System
 
 SYSTEMS: dict[str, System] = {
     module.SYSTEM.name: module.SYSTEM
-    for module in (early_exit, pabee, deebert, self_exit, latency_adjustable, cost_eff, layer_chop)
+    for module in (
+        early_exit,
+        pabee,
+        deebert,
+        self_exit,
+        latency_adjustable,
+        cost_eff,
+        layer_chop,
+        beexformer,
+        binarize,
+    )
 }
 
 

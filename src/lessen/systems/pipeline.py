@@ -11,11 +11,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Discriminator, Field, Tag, model_validator
 
 from lessen.artefact import CONFIG, replacing_folder, write_json
 from lessen.card import does_of, write_card
@@ -23,94 +22,32 @@ from lessen.certificate import one_digest
 from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
-from lessen.depth.criteria import CRITERIA, criteria_for
 from lessen.errors import InputError, PlanError
-from lessen.loading import load, with_exits, with_shape
+from lessen.loading import in_signs, load, with_exits, with_shape
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
-from lessen.plan import ExitShape, Shape, Strict, parse
-from lessen.promise.folder import FEWEST_ROWS, Asked, Calibration, calibrate_folder
+from lessen.plan import Shape, parse
+from lessen.promise.folder import FEWEST_ROWS, Calibration, calibrate_folder
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
 from lessen.runtime.text import encode
+from lessen.systems.binarizing import Binarizing, binarized
 from lessen.systems.chopping import Chopping, chop
 from lessen.systems.milestone import Milestone
+from lessen.systems.planning import CompressionPlan, check_names, check_task
 from lessen.systems.rounds import Rounds, Say, describe
 from lessen.systems.slimming import Slimming, slim
 from lessen.systems.system import System
-from lessen.systems.target import Target, narrow_shape, shallow_shape
-from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, passes_of
+from lessen.systems.target import narrow_shape, shallow_shape
+from lessen.systems.token_stages import check_tokens, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
-from lessen.train.objectives import OBJECTIVES
-from lessen.train.teaching import LESSONS
 from lessen.width.budget import parameters_of
-
-Share = Annotated[float, Field(gt=0, lt=0.5)]
-
-
-class Columns(Strict):
-    """Which columns of the data hold what; found by their usual names where None."""
-
-    text: str | None = None
-    pair: str | None = None
-    label: str | None = None
-    task: Literal["classification", "multi-label", "regression"] | None = None
-
-
-def _parts_of(stage: Any) -> str:
-    return stage.get("parts", "none") if isinstance(stage, dict) else getattr(stage, "parts", "none")
-
-
-Stage = Annotated[
-    Annotated[Recipe, Tag("none")] | Annotated[Slimming, Tag("width")] | Annotated[Chopping, Tag("depth")],
-    Discriminator(_parts_of),
-]
-"""A training, or one in which parts are removed."""
 
 REMOVING: dict[type[Rounds], Callable[..., tuple[Any, list[dict[str, Any]]]]] = {
     Slimming: slim,
     Chopping: chop,
 }
 """What carries out a stage that removes parts: the model that is left, and a record of each round."""
-
-
-class CompressionPlan(Strict):
-    """Everything a `compress` run decides.
-
-    With several `targets` one run makes a model of each size, a smaller one out of the one before. `shares`
-    of the data are kept aside where no files are named: to make exit rules from (`tune`), to test promises on
-    (`calibration`), and for the final figures (`test`).
-    """
-
-    version: Literal[1] = 1
-    model: str
-    data: str
-    tune_data: str | None = None
-    calibration_data: str | None = None
-    test_data: str | None = None
-    columns: Columns = Columns()
-    system: str
-    stages: tuple[Stage, ...]
-    exits: tuple[ExitShape, ...] | None = None
-    criteria: tuple[str, ...]
-    tokens: TokenPlan = TokenPlan()
-    targets: tuple[Target, ...] = ()
-    promise: Asked = Asked()
-    tune_share: Share = 0.1
-    calibration_share: Share = 0.15
-    test_share: Share = 0.1
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _stages_fit(self) -> CompressionPlan:
-        for number, stage in enumerate(self.stages, start=1):
-            if stage.teacher is not None and stage.teacher >= number:
-                raise ValueError(f"stage {number} learns from stage {stage.teacher}, which is not before it")
-            if stage.objective in LESSONS and stage.teacher is None:
-                raise ValueError(f"stage {number}: objective {stage.objective} needs a teacher")
-        if sum(isinstance(stage, Rounds) for stage in self.stages) != bool(self.targets):
-            raise ValueError("targets need one stage that removes parts, and such a stage needs targets")
-        return self
 
 
 @dataclass(frozen=True)
@@ -124,52 +61,6 @@ class Outcome:
     rows: dict[str, int]
     training: list[dict[str, Any]]
     test: Table
-
-
-def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: Any) -> CompressionPlan:
-    """The plan of a system with the user's choices; `recipe` changes every stage.
-
-    Of it `speedup` and `wide` change only the stages in which tokens leave, and what belongs to removing
-    parts only that stage. Epochs and learning rate are those of the first stage; the others change in
-    proportion.
-
-    Raises:
-        InputError: When the system has no such stage.
-        PlanError: When a choice makes no sense.
-    """
-    choices = {"criteria": system.criteria} | choices
-    of_tokens = {key: value for key, value in recipe.items() if key in ("speedup", "wide")}
-    if (of_tokens or "tokens" in choices) and not any(stage.speedup > 1 for stage in system.stages):
-        raise InputError(f"in {system.name} no tokens leave; use the system latency-adjustable")
-    removes = [stage for stage in system.stages if isinstance(stage, Rounds)]
-    of_rounds = {key: value for key, value in recipe.items() if key not in Recipe.model_fields}
-    if (of_rounds or choices.get("targets")) and not removes:
-        raise InputError(f"{system.name} leaves every part of a layer; use the system cost-eff or layer-chop")
-    if removes and not choices.get("targets"):
-        raise InputError(f"{system.name} needs a size to reach: --params 1/4, or --size 12MB")
-    for key in of_rounds:
-        if key not in type(removes[0]).model_fields:
-            raise InputError(f"{system.name} has no choice of {key}; leave it out")
-    if "objective" in recipe and any(stage.teacher for stage in system.stages):
-        raise InputError(f"every stage of {system.name} has an objective of its own; leave --objective out")
-    of_all = {key: value for key, value in recipe.items() if key not in {**of_tokens, **of_rounds}}
-    if "epochs" in of_all:
-        of_all["rows"] = None
-    first = system.stages[0]
-    stages: list[Recipe] = []
-    for stage in system.stages:
-        own = {
-            field: value * getattr(stage, field) / getattr(first, field)
-            for field, value in of_all.items()
-            if field in ("epochs", "learning_rate")
-        }
-        if stage.speedup > 1:
-            own |= of_tokens
-        if isinstance(stage, Rounds):
-            own |= of_rounds
-        fields = stage.model_dump() | {"seed": seed, **of_all} | own
-        stages.append(parse(type(stage), fields, f"plan: stages[{len(stages)}]"))
-    return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
 
 
 def compress(
@@ -260,7 +151,13 @@ def _ways(plan: CompressionPlan, model: Any) -> list[_Way]:
 def _saved(
     plan: CompressionPlan, model: Any, tables: dict[str, Table], training: list[dict[str, Any]], out: Path
 ) -> Outcome:
-    """Certify a trained model, save it in `out`, and test it on the rows nothing was chosen on."""
+    """Certify a trained model, save it in `out`, and test it on the rows nothing was chosen on.
+
+    Binary weights are packed; what they learned by goes into a folder beside, to train on from.
+    """
+    if model.config.form().latent is not None:
+        model.save_pretrained(out.with_name(f"{out.name}-latent"))
+        model = in_signs(model)
     kept = keep(model, tables, plan.criteria, _label_range(tables["train"]))
     rows = {name: len(table) for name, table in tables.items()}
     with replacing_folder(out) as fresh:
@@ -279,40 +176,6 @@ def _saved(
         write_json(fresh / "training.json", record)
         write_card(fresh, out.name)
     return Outcome(out, model, calibration, results, rows, training, tables["test"])
-
-
-def check_names(plan: CompressionPlan) -> None:
-    """Refuse a plan that names an objective or criterion there is not, before any work is done.
-
-    Raises:
-        InputError: Naming it and the known ones.
-    """
-    for stage in plan.stages:
-        if stage.objective not in {**OBJECTIVES, **LESSONS}:
-            known = ", ".join({**OBJECTIVES, **LESSONS})
-            raise InputError(f"unknown objective {stage.objective!r}; one of {known}")
-    for criterion in plan.criteria:
-        if criterion not in CRITERIA:
-            raise InputError(f"unknown exit criterion {criterion!r}; one of {', '.join(CRITERIA)}")
-
-
-def check_task(plan: CompressionPlan, system: System, kind: str | None) -> None:
-    """Refuse a plan that cannot work for the task, before any work is done.
-
-    Raises:
-        InputError: Naming what does not fit.
-    """
-    fitting = criteria_for(kind or "single_label_classification")
-    if plan.criteria != system.criteria and kind is not None:
-        for criterion in plan.criteria:
-            if criterion not in fitting:
-                raise InputError(
-                    f"exit criterion {criterion!r} does not fit {kind}; use {', '.join(fitting)}"
-                )
-    if kind == "regression" and plan.promise.loss != "drop":
-        raise InputError(f"loss {plan.promise.loss!r} does not fit regression; use drop")
-    if plan.exits is not None and len(plan.exits) < 2 and not plan.stages[-1].train_backbone:
-        raise InputError(f"{plan.system} trains exits before the last layer; name at least one with --exits")
 
 
 def read_splits(plan: CompressionPlan) -> dict[str, Table]:
@@ -350,17 +213,22 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
 
 def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
     """The checkpoint with the exits of the plan."""
+    torch.manual_seed(plan.seed)
     base = load(plan.model)
+    exits = plan.exits
+    if exits is None and system.exit is not None:
+        depth = len(base.config.form().layers)
+        exits = tuple(system.exit.model_copy(update={"layer": layer}) for layer in range(1, depth + 1))
     if system.keeps_head:
         if not base.config.form().exits:
             raise InputError(
                 f"{plan.model} has no classifier; {system.name} adds exits to a model already fine-tuned"
             )
-        return with_exits(base, exits=plan.exits, seed=plan.seed)
+        return with_exits(base, exits=exits, seed=plan.seed)
     if train.kind is None:
         raise InputError(f"{train.name} has no labels; system {system.name} needs them (self-exit does not)")
     names = train.label_names or ["value"]
-    return with_exits(base, exits=plan.exits, labels=names, problem_type=train.kind, seed=plan.seed)
+    return with_exits(base, exits=exits, labels=names, problem_type=train.kind, seed=plan.seed)
 
 
 def _test(model: Any, table: Table) -> list[Result]:
@@ -412,6 +280,8 @@ class _Stages:
         return place.training()
 
     def _train(self, recipe: Recipe, folder: Path) -> dict[str, Any]:
+        if isinstance(recipe, Binarizing):
+            self.model = binarized(self.model, recipe)
         teacher = None if recipe.teacher is None else self._place(recipe.teacher).model(self.checkpoint)
         if isinstance(recipe, Rounds):
             shapes, rounds = self.way.shapes, self.work / "rounds"

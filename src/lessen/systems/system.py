@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lessen.plan import ExitShape
 from lessen.train.fine_tuning import Recipe
 
 
@@ -16,6 +17,8 @@ class System:
         summary: One line for the help.
         stages: Trainings in order; each starts from the weights the one before it left.
         criteria: Exit criteria to choose from, for classification.
+        exit: Form of new exits, after every layer where the user names none; mean pooling and one linear
+            layer if None.
         keeps_head: Whether the checkpoint must bring the task's own head (nothing of it is retrained).
     """
 
@@ -23,4 +26,5 @@ class System:
     summary: str
     stages: tuple[Recipe, ...]
     criteria: tuple[str, ...]
+    exit: ExitShape | None = None
     keeps_head: bool = False

@@ -73,10 +73,12 @@ def narrow_shape(model: Any, target: Target, rank: float | None = None) -> Shape
         rank: Share of their rank that matrices are to be stored with; None: they stay whole.
 
     Raises:
-        PlanError: When even the smallest is too large; the message says how large that is. Or when the target
-            is a number of layers.
+        PlanError: When even the smallest is too large; the message says how large that is. When the target is
+            a number of layers. Or when layers have few bits, or another feed-forward form than two matrices.
     """
     facts, shape, outputs = model.config.facts(), model.config.form(), model.config.num_labels
+    if facts.feed_forward != "ffn" or any(layer.bits != 32 for layer in shape.layers):
+        raise PlanError("parts can be removed from layers with two feed-forward matrices in 32 bits only")
     if target.layers is not None:
         raise PlanError("a number of layers is no width; use the system layer-chop")
     if target.width is not None:

@@ -19,9 +19,11 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from lessen.bits.binarizer import clip
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
+from lessen.model.latent import latents_of
 from lessen.plan import Size, Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
@@ -55,6 +57,7 @@ class Recipe(Strict):
         train_backbone: Off: only exit heads before the last are trained, everything else is frozen.
         speedup: Tokens leave while training, as many as make for this ratio of MACs; 1: none.
         wide: Tokens leave at random rates up to that speed-up, imitating the pass in which all stay.
+        word_dropout: Share of the tokens whose embedding is left out in a step, their position is not.
         attention_dropout: Overrides the checkpoint's; 0 spares the random numbers, most of an attention's
             cost here.
         seed: Of the data order, the dropout and the new heads.
@@ -76,6 +79,7 @@ class Recipe(Strict):
     train_backbone: bool = True
     speedup: Annotated[float, Field(ge=1)] = 1.0
     wide: bool = False
+    word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention_dropout: float | None = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -143,6 +147,7 @@ def fine_tune(
     if recipe.attention_dropout is not None:
         for layer in model.transformer.layers:
             layer.attention.dropout = recipe.attention_dropout
+    model.transformer.embeddings.word_dropout = recipe.word_dropout
     limit = min(recipe.max_tokens, model.config.facts().max_tokens)
     rows = EncodedRows(encode(model.tokenizer, data.texts, limit), data.labels)
     half = _bfloat16_pays()
@@ -175,7 +180,7 @@ def fine_tune(
         train_dataset=rows,
         data_collator=rows.collate,
         optimizers=(_optimizer(model, recipe), None),
-        callbacks=[stop, along, Progress(quiet=quiet)],
+        callbacks=[stop, along, Clipping(latents_of(model)), Progress(quiet=quiet)],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = _last_whole_checkpoint(folder)
@@ -208,6 +213,16 @@ class Along(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.share = state.global_step / max(1, state.max_steps)
+
+
+class Clipping(TrainerCallback):
+    """After each step, keep the real numbers behind binary weights where they can still learn."""
+
+    def __init__(self, latents: Sequence[Tensor]) -> None:
+        self.latents = latents
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        clip(self.latents)
 
 
 def _teaching(teacher: Teacher, recipe: Recipe, along: Along) -> Callable[..., Tensor]:
@@ -301,11 +316,12 @@ class StopAtStepEnd(TrainerCallback):
 
 
 def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
-    """Fused AdamW; heads at their own rate, no decay on biases and norms."""
+    """Fused AdamW; heads at their own rate, no decay on biases, norms, and what binary weights learn by."""
+    latents = {id(latent) for latent in latents_of(model)}
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (name.startswith("transformer.exits."), parameter.ndim > 1)
+            key = (name.startswith("transformer.exits."), parameter.ndim > 1 and id(parameter) not in latents)
             groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
         [

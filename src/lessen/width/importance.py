@@ -20,8 +20,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from lessen.model.block import Block
-from lessen.model.linear import LowRank
+from lessen.model.block import Block, FeedForward
+from lessen.model.matrices import LowRank
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
 
@@ -142,11 +142,11 @@ def _masks(model: Transformer, rows: int, of_token: Tensor) -> Iterator[list[tup
     masks, hooks = [], []
     for block in _blocks(model):
         heads = _ones(rows, block.attention.heads, block)
-        neurons = _ones(rows, _inputs(block.feed_forward.down), block)
+        neurons = _ones(rows, _inputs(_ffn(block).down), block)
         masks.append((heads, neurons))
         hooks += [
             block.attention.output.register_forward_pre_hook(_applies(heads, of_token)),
-            block.feed_forward.down.register_forward_pre_hook(_applies(neurons, of_token)),
+            _ffn(block).down.register_forward_pre_hook(_applies(neurons, of_token)),
         ]
     try:
         yield masks
@@ -183,7 +183,7 @@ def random(model: Transformer, seed: int) -> list[Worth]:
     return [
         Worth(
             torch.rand(block.attention.heads, generator=generator),
-            torch.rand(_inputs(block.feed_forward.down), generator=generator),
+            torch.rand(_inputs(_ffn(block).down), generator=generator),
         )
         for block in _blocks(model)
     ]
@@ -195,9 +195,9 @@ def _blocks(model: Transformer) -> list[Block]:
 
 def _read_by(block: Block) -> tuple[Tensor, Tensor, Tensor]:
     """Weights by which a layer's parts are read and made: columns, rows and columns."""
-    attention, feed_forward = block.attention, block.feed_forward
+    feed_forward = _ffn(block)
     up = feed_forward.up.outer if isinstance(feed_forward.up, LowRank) else feed_forward.up
-    return _reads(attention.output).weight, up.weight, _reads(feed_forward.down).weight
+    return _reads(block.attention.output).weight, up.weight, _reads(feed_forward.down).weight
 
 
 def _sums(block: Block, values: list[Tensor]) -> Worth:
@@ -205,6 +205,11 @@ def _sums(block: Block, values: list[Tensor]) -> Worth:
     output, up, down = (value.abs() for value in values)
     heads = output.sum(0).unflatten(0, (block.attention.heads, -1)) if block.attention.heads else output
     return Worth(heads.sum(-1) if block.attention.heads else output.new_zeros(0), up.sum(1) + down.sum(0))
+
+
+def _ffn(block: Block) -> FeedForward:
+    """The plain feed-forward half, the only one that neurons are removed from."""
+    return cast(FeedForward, block.feed_forward)
 
 
 def _reads(module: nn.Module) -> nn.Linear:

@@ -1,0 +1,211 @@
+// Whether the kernels compute what plain loops do.
+#include "lessen.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace {
+
+float wrong_in_linear(int64_t m, int64_t n, int64_t k) {
+    std::vector<float> values(m * k), weight(n * k), bias(n), out(m * n);
+    for (int64_t i = 0; i < m * k; i++) values[i] = std::sin(0.7f * i);
+    for (int64_t i = 0; i < n * k; i++) weight[i] = std::cos(0.3f * i);
+    for (int64_t i = 0; i < n; i++) bias[i] = 0.1f * i;
+    lessen_linear_f32(values.data(), weight.data(), bias.data(), out.data(), m, n, k, 2);
+    float worst = 0;
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t c = 0; c < n; c++) {
+            double sum = bias[c];
+            for (int64_t i = 0; i < k; i++) sum += double(values[r * k + i]) * weight[c * k + i];
+            worst = std::max(worst, std::abs(float(sum) - out[r * n + c]));
+        }
+    return worst / float(k);
+}
+
+// The largest difference of each low-bit product from plain loops over what it says it computes.
+float wrong_in_low_bits(int64_t m, int64_t n, int64_t k) {
+    const int64_t depth = lessen_depth(k), words = depth / 64;
+    std::vector<float> values(m * k), scales(n), bias(n), out(m * n);
+    std::vector<int8_t> weight(n * depth);
+    std::vector<uint64_t> rows(n * words), arranged(lessen_signs_words(n, k));
+    for (int64_t i = 0; i < m * k; i++) values[i] = std::sin(0.7f * i);
+    for (int64_t c = 0; c < n; c++) {
+        scales[c] = 0.01f * float(1 + c % 7), bias[c] = 0.1f * c;
+        for (int64_t i = 0; i < k; i++) {
+            weight[c * depth + i] = int8_t((i * 37 + c * 11) % 255 - 127);
+            if ((i * 7 + c * 5) % 3 == 0) rows[c * words + i / 64] |= uint64_t(1) << (i % 64);
+        }
+    }
+    lessen_arrange_signs(rows.data(), arranged.data(), n, k);
+    float worst = 0;
+    const auto compare = [&](bool one_bit, int activations) {
+        for (int64_t r = 0; r < m; r++) {
+            const float *row = values.data() + r * k;
+            float most = 0;
+            double size = 0;
+            for (int64_t i = 0; i < k; i++) most = std::max(most, std::abs(row[i])), size += std::abs(row[i]);
+            const double step = activations == 8 ? most / 127.0f : activations == 1 ? size / k : 1.0;
+            const float inverse = most > 0 ? 127.0f / most : 0.0f;
+            for (int64_t c = 0; c < n; c++) {
+                double sum = 0, sizes = 1;
+                for (int64_t i = 0; i < k; i++) {
+                    const double value = activations == 8   ? std::nearbyint(row[i] * inverse)
+                                         : activations == 1 ? (row[i] < 0 ? -1 : 1)
+                                                            : row[i];
+                    const bool negative = rows[c * words + i / 64] >> (i % 64) & 1;
+                    const double factor = one_bit ? (negative ? -1 : 1) : weight[c * depth + i];
+                    sum += value * factor;
+                    sizes += std::abs(value * factor);
+                }
+                const double expected = sum * step * scales[c] + bias[c];
+                const double room = sizes * step * scales[c] + std::abs(bias[c]);
+                worst = std::max(worst, float(std::abs(expected - out[r * n + c]) / room));
+            }
+        }
+    };
+    lessen_linear_w8a8(values.data(), weight.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    compare(false, 8);
+    lessen_linear_w1a8(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    compare(true, 8);
+    lessen_linear_w1a1(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    compare(true, 1);
+    lessen_linear_w1a32(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    compare(true, 32);
+    return worst;
+}
+
+float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int64_t dim) {
+    int64_t tokens = 0, start = 0;
+    for (int64_t length : lengths) tokens += length;
+    const int64_t width = heads * dim;
+    std::vector<float> qkv(tokens * 3 * width), out(tokens * width), received(tokens);
+    for (size_t i = 0; i < qkv.size(); i++) qkv[i] = std::sin(0.37f * i);
+    lessen_attention_f32(qkv.data(), lengths.data(), lengths.size(), heads, dim, out.data(), received.data(), 2);
+    float worst = 0;
+    for (int64_t length : lengths) {
+        std::vector<double> gets(length);
+        for (int64_t head = 0; head < heads; head++)
+            for (int64_t q = 0; q < length; q++) {
+                std::vector<double> weight(length);
+                double sum = 0;
+                for (int64_t k = 0; k < length; k++) {
+                    double dot = 0;
+                    for (int64_t i = 0; i < dim; i++)
+                        dot += double(qkv[(start + q) * 3 * width + head * dim + i]) *
+                               qkv[(start + k) * 3 * width + width + head * dim + i];
+                    sum += weight[k] = std::exp(dot / std::sqrt(double(dim)));
+                }
+                for (int64_t k = 0; k < length; k++) gets[k] += weight[k] / sum / double(heads * length);
+                for (int64_t i = 0; i < dim; i++) {
+                    double mixed = 0;
+                    for (int64_t k = 0; k < length; k++)
+                        mixed += weight[k] / sum * qkv[(start + k) * 3 * width + 2 * width + head * dim + i];
+                    worst = std::max(worst, std::abs(float(mixed) - out[(start + q) * width + head * dim + i]));
+                }
+            }
+        for (int64_t k = 0; k < length; k++) worst = std::max(worst, std::abs(float(gets[k]) - received[start + k]));
+        start += length;
+    }
+    return worst;
+}
+
+double activation(int64_t which, double x) {
+    switch (which) {
+    case LESSEN_GELU: return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case LESSEN_GELU_BY_TANH: return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case LESSEN_RELU: return x < 0 ? 0 : x;
+    case LESSEN_SILU: return x / (1 + std::exp(-x));
+    case LESSEN_SIGMOID: return 1 / (1 + std::exp(-x));
+    default: return std::tanh(x);
+    }
+}
+
+// A layer after its attention, in float32, from plain loops.
+struct Rest {
+    int64_t m, width, inner;
+    lessen_rest rest;
+    std::vector<std::vector<float>> kept;
+
+    const float *numbers(int64_t count, double size, double offset = 0) {
+        kept.emplace_back(count);
+        for (int64_t i = 0; i < count; i++)
+            kept.back()[i] = float(offset + size * std::sin(0.7 * double(i) + double(kept.size())));
+        return kept.back().data();
+    }
+
+    lessen_matrix matrix(int64_t n, int64_t k) {
+        const float *weight = numbers(n * k, 1 / std::sqrt(double(k)));
+        return {LESSEN_F32, n, k, weight, nullptr, numbers(n, 0.5)};
+    }
+
+    Rest(int64_t m, int64_t width, int64_t inner, int64_t which, bool gated) : m(m), width(width), inner(inner) {
+        rest.output = matrix(width, width + 3), rest.up = matrix(gated ? 2 * inner : inner, width);
+        rest.down = matrix(width, inner), rest.learned = gated ? matrix(width, inner) : lessen_matrix{};
+        for (auto &norm : rest.norms) norm = {numbers(width, 0.5, 1), numbers(width, 0.5), 1e-6f};
+        rest.activation = which, rest.centre = gated ? 0.5f : 0.0f;
+    }
+
+    static std::vector<double> product(const lessen_matrix &matrix, const double *values) {
+        std::vector<double> out(matrix.n);
+        for (int64_t c = 0; c < matrix.n; c++) {
+            out[c] = matrix.bias[c];
+            for (int64_t i = 0; i < matrix.k; i++)
+                out[c] += values[i] * static_cast<const float *>(matrix.weight)[c * matrix.k + i];
+        }
+        return out;
+    }
+
+    static void norm(std::vector<double> &row, const lessen_norm &by) {
+        double mean = 0, square = 0;
+        for (double value : row) mean += value / double(row.size());
+        for (double value : row) square += (value - mean) * (value - mean) / double(row.size());
+        for (size_t i = 0; i < row.size(); i++)
+            row[i] = (row[i] - mean) / std::sqrt(square + double(by.eps)) * by.weight[i] + by.bias[i];
+    }
+
+    float wrong() {
+        const float *context = numbers(m * rest.output.k, 1), *hidden = numbers(m * width, 1);
+        std::vector<float> out(m * width);
+        lessen_layer_rest(&rest, context, hidden, out.data(), m, 2);
+        float worst = 0;
+        for (int64_t r = 0; r < m; r++) {
+            std::vector<double> row(context + r * rest.output.k, context + (r + 1) * rest.output.k);
+            row = product(rest.output, row.data());
+            for (int64_t i = 0; i < width; i++) row[i] += hidden[r * width + i];
+            norm(row, rest.norms[0]);
+            std::vector<double> made = product(rest.up, row.data()), learned(made.begin() + inner, made.end());
+            for (double &value : made) value = activation(rest.activation, value) - double(rest.centre);
+            for (double &value : learned) value = std::tanh(value);
+            std::vector<double> added = product(rest.down, made.data());
+            if (rest.learned.n) {
+                const std::vector<double> factor = product(rest.learned, learned.data());
+                for (int64_t i = 0; i < width; i++) added[i] *= factor[i];
+            }
+            for (int64_t i = 0; i < width; i++) row[i] += added[i];
+            norm(row, rest.norms[1]);
+            for (int64_t i = 0; i < width; i++)
+                worst = std::max(worst, std::abs(float(row[i]) - out[r * width + i]));
+        }
+        return worst / float(2 * width + inner);
+    }
+};
+
+}  // namespace
+
+float lessen_self_check(int thorough) {
+    float worst = 0;
+    for (int64_t m : {1, 2, 3, 4, 5, 7, 11})
+        for (int64_t n : {1, 3, 8, 17})
+            for (int64_t k : {1, 15, 16, 33, 2061}) worst = std::max(worst, wrong_in_linear(m, n, k));
+    worst = std::max({worst, wrong_in_low_bits(5, 19, 70), wrong_in_low_bits(18, 9, 1)});
+    for (int64_t m : {1, 3, 16, 17, 33, 64})
+        for (int64_t n : {1, 8, 39, 64})
+            for (int64_t k : {1, 31, 63, 64, 65, 127, 128, 200, 1100})
+                if (thorough) worst = std::max(worst, wrong_in_low_bits(m, n, k));
+    for (int64_t which = LESSEN_GELU; which <= LESSEN_TANH; which++)
+        for (int64_t width : {5, 16, 70})
+            worst = std::max({worst, Rest(3, width, 40, which, false).wrong(), Rest(9, width, 33, which, true).wrong()});
+    for (int64_t dim : {1, 5, 16, 32, 64, 70}) worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim));
+    return worst;
+}

@@ -1,0 +1,99 @@
+// What a layer does to one token at a time: activations, and sums that are normed.
+#pragma once
+
+#include "attention.h"
+
+namespace lessen {
+
+// e^x for any x; beyond what fits it stays at the largest or smallest.
+static inline float exponential_of_any(float x) { return exponential(x > 88.0f ? 88.0f : x); }
+
+static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential_of_any(-x)); }
+
+// tanh: Cephes' polynomial near 0, where the quotient would lose digits.
+static inline float hyperbolic_tangent(float x) {
+    const float size = x < 0 ? -x : x;
+    const float far = 1.0f - 2.0f / (exponential_of_any(2.0f * size) + 1.0f);
+    const float square = x * x;
+    float sum = -5.70498872745e-3f;
+    sum = sum * square + 2.06390887954e-2f;
+    sum = sum * square - 5.37397155531e-2f;
+    sum = sum * square + 1.33314422036e-1f;
+    sum = sum * square - 3.33332819422e-1f;
+    const float near = sum * square * x + x;
+    return size < 0.625f ? near : x < 0 ? -far : far;
+}
+
+// x times the normal distribution up to x; the error function is Abramowitz and Stegun's 7.1.26 (1.5e-7).
+static inline float gelu(float x) {
+    const float size = (x < 0 ? -x : x) * 0.70710678118654752f;
+    const float t = 1.0f / (1.0f + 0.3275911f * size);
+    float sum = 1.061405429f;
+    sum = sum * t - 1.453152027f;
+    sum = sum * t + 1.421413741f;
+    sum = sum * t - 0.284496736f;
+    sum = sum * t + 0.254829592f;
+    const float tail = 0.5f * sum * t * exponential(-size * size);
+    return x * (x < 0 ? tail : 1.0f - tail);
+}
+
+static inline float gelu_by_tanh(float x) {
+    return 0.5f * x * (1.0f + hyperbolic_tangent(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+}
+
+// to[i] = activation(from[i]) - centre
+static void activate(Activation activation, float centre, const float *from, int64_t count, float *to) {
+    switch (activation) {
+    case Activation::gelu:
+        for (int64_t i = 0; i < count; i++) to[i] = gelu(from[i]) - centre;
+        return;
+    case Activation::gelu_by_tanh:
+        for (int64_t i = 0; i < count; i++) to[i] = gelu_by_tanh(from[i]) - centre;
+        return;
+    case Activation::relu:
+        for (int64_t i = 0; i < count; i++) to[i] = (from[i] < 0 ? 0.0f : from[i]) - centre;
+        return;
+    case Activation::silu:
+        for (int64_t i = 0; i < count; i++) to[i] = from[i] * sigmoid(from[i]) - centre;
+        return;
+    case Activation::sigmoid:
+        for (int64_t i = 0; i < count; i++) to[i] = sigmoid(from[i]) - centre;
+        return;
+    case Activation::tanh:
+        for (int64_t i = 0; i < count; i++) to[i] = hyperbolic_tangent(from[i]) - centre;
+        return;
+    }
+}
+
+// to = norm(left + right), or norm(left + right * factor) if there is a factor.
+template <class V>
+void add_norm(const float *left, const float *right, const float *factor, const Norm &norm, int64_t count, float *to) {
+    auto sums = V::zero();
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + V::lanes <= count; i += V::lanes) {
+        const auto here = V::load(right + i);
+        const auto sum = factor ? V::add_product(here, V::load(factor + i), V::load(left + i))
+                                : V::add(here, V::load(left + i));
+        V::store(to + i, sum);
+        sums = V::add(sums, sum);
+    }
+    for (; i < count; i++) rest += to[i] = left[i] + (factor ? right[i] * factor[i] : right[i]);
+    const float mean = (V::total(sums) + rest) / static_cast<float>(count);
+    const auto less = V::broadcast(-mean);
+    sums = V::zero(), rest = 0;
+    for (i = 0; i + V::lanes <= count; i += V::lanes) {
+        const auto apart = V::add(V::load(to + i), less);
+        sums = V::add_product(apart, apart, sums);
+    }
+    for (; i < count; i++) rest += (to[i] - mean) * (to[i] - mean);
+    const float inverse = 1.0f / __builtin_sqrtf((V::total(sums) + rest) / static_cast<float>(count) + norm.eps);
+    const auto scale = V::broadcast(inverse);
+    for (i = 0; i + V::lanes <= count; i += V::lanes) {
+        const auto apart = V::multiply(V::add(V::load(to + i), less), scale);
+        V::store(to + i, V::add_product(apart, V::load(norm.weight + i), V::load(norm.bias + i)));
+    }
+    for (; i < count; i++) to[i] = (to[i] - mean) * inverse * norm.weight[i] + norm.bias[i];
+}
+
+}  // namespace lessen

@@ -1,0 +1,115 @@
+"""Weights of few bits made from real ones: tensors and Shape in, tensors and Shape out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lessen.bits.binarizer import EDGE, scales
+from lessen.bits.packing import pack, seal
+from lessen.bits.quantized import quantized
+from lessen.errors import PlanError
+from lessen.plan import Bits, Latent, LayerShape, Shape
+
+TOKENS = "embeddings.token.weight"
+
+
+def with_int8(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tensor], Shape]:
+    """Matrices of all layers in 8 bits, one scale for each output; everything else as it is.
+
+    Args:
+        state: Tensors of a transformer, its layers in float.
+        shape: What exists of it; layers that have fewer bits already are left alone.
+    """
+    fresh = dict(state)
+    chosen = {number for number, layer in enumerate(shape.layers) if layer.bits == 32}
+    for name in _matrices(state, chosen):
+        whole, steps = quantized(state[name])
+        fresh[name] = whole.to(torch.int8)
+        fresh[_beside(name, "scales")] = steps.squeeze(1)
+    return fresh, _with_bits(shape, chosen, 8, 8)
+
+
+def with_latents(
+    state: Mapping[str, Tensor],
+    shape: Shape,
+    latent: Latent,
+    *,
+    activation_bits: Bits = 32,
+    layers: Collection[int] | None = None,
+    embedding: bool = True,
+) -> tuple[dict[str, Tensor], Shape]:
+    """Matrices that are to become binary, as the real numbers they learn by: unchanged, but clipped.
+
+    Args:
+        state: Tensors of a transformer, in float.
+        shape: What exists of it.
+        latent: How signs are scaled and learn.
+        activation_bits: Of what the matrices multiply: 32, 8 or 1.
+        layers: Places (0-based) whose matrices are; all if None.
+        embedding: Whether the token table is.
+
+    Raises:
+        PlanError: When one of them has few bits already, or does not exist.
+    """
+    chosen = set(range(len(shape.layers))) if layers is None else set(layers)
+    for place in sorted(chosen):
+        if place not in range(len(shape.layers)):
+            raise PlanError(f"there is no layer {place + 1} to binarize; the model has {len(shape.layers)}")
+        if shape.layers[place].bits == 8:
+            raise PlanError(f"layer {place + 1} has weights of 8 bits; binarize the float model")
+    binary = shape.embedding_bits == 1 or any(layer.bits == 1 for layer in shape.layers)
+    if binary and shape.latent is None:
+        raise PlanError("packed signs cannot be trained; continue from the folder that keeps the latents")
+    fresh = dict(state)
+    for name in [*_matrices(state, chosen), *([TOKENS] if embedding else [])]:
+        fresh[name] = state[name].clamp(EDGE - 1, 1 - EDGE)
+        if latent.scale == "learned" and _beside(name, "scales") not in state:
+            fresh[_beside(name, "scales")] = scales(state[name]).squeeze(1)
+    shape = _with_bits(shape, chosen, 1, activation_bits)
+    return fresh, shape.model_copy(
+        update={"latent": latent, "embedding_bits": 1 if embedding else shape.embedding_bits}
+    )
+
+
+def packed(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tensor], Shape]:
+    """Binary weights as packed signs, scales and seals, in place of the real numbers they learned by.
+
+    Args:
+        state: Tensors of a transformer.
+        shape: What exists of it; without latents nothing changes.
+    """
+    if shape.latent is None:
+        return dict(state), shape
+    fresh = dict(state)
+    chosen = {number for number, layer in enumerate(shape.layers) if layer.bits == 1}
+    for name in [*_matrices(state, chosen), *([TOKENS] if shape.embedding_bits == 1 else [])]:
+        fresh[name] = pack(state[name])
+        fresh[_beside(name, "seal")] = seal(fresh[name])
+        if shape.latent.scale != "learned":
+            fresh[_beside(name, "scales")] = scales(state[name], shape.latent.scale).squeeze(1)
+    return fresh, shape.model_copy(update={"latent": None})
+
+
+def _matrices(state: Mapping[str, Tensor], places: Collection[int]) -> Iterator[str]:
+    """Names of the matrices of some layers."""
+    for name, tensor in state.items():
+        parts = name.split(".")
+        if parts[0] == "layers" and int(parts[1]) in places and parts[-1] == "weight" and tensor.dim() == 2:
+            yield name
+
+
+def _beside(name: str, what: str) -> str:
+    return f"{name.removesuffix('weight')}{what}"
+
+
+def _with_bits(shape: Shape, places: Collection[int], bits: Bits, activation_bits: Bits) -> Shape:
+    changes: dict[str, Any] = {"bits": bits, "activation_bits": activation_bits}
+    layers: tuple[LayerShape, ...] = tuple(
+        layer.model_copy(update=changes) if place in places else layer
+        for place, layer in enumerate(shape.layers)
+    )
+    return shape.model_copy(update={"layers": layers})

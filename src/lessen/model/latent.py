@@ -1,0 +1,84 @@
+"""Layers that learn binary weights: real numbers are stored, their signs are used (BEExformer page, 1.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lessen.bits.binarizer import binarize, rounded_activations, scales
+from lessen.model.linear import Linear, activate, dense
+from lessen.plan import Bits, Latent
+
+
+class LatentLinear(Linear):
+    """A linear layer that computes with the signs of its weights, and learns through a surrogate of them.
+
+    Attributes:
+        scales: `[out_features]` if they are learned, else None.
+        centre: As in `BinaryLinear`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        activation_bits: Bits = 32,
+        centre: float = 0.0,
+        latent: Latent | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.latent = latent or Latent()
+        self.activation_bits: Bits = activation_bits
+        self.centre = centre
+        self.scales = _learned_scales(self.weight, self.latent)
+
+    def activated(self, values: Tensor, activation: str | None) -> Tensor:
+        """`[tokens, in_features]` to `[tokens, out_features]`, through the activation of this name."""
+        weight = _binary(self.weight, self.scales, self.latent)
+        bias: Tensor | None = self.bias
+        if self.centre:
+            values = values - self.centre
+            shift = weight.sum(1) * self.centre
+            bias = shift if bias is None else bias + shift
+        return activate(dense(rounded_activations(values, self.activation_bits), weight, bias), activation)
+
+
+class LatentEmbedding(nn.Embedding):
+    """A table that answers with the signs of its rows.
+
+    Attributes:
+        scales: `[rows]` if they are learned, else None.
+    """
+
+    def __init__(self, rows: int, width: int, latent: Latent) -> None:
+        super().__init__(rows, width)
+        self.latent = latent
+        self.scales = _learned_scales(self.weight, latent)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """`[tokens]` to `[tokens, width]`."""
+        if self.latent.scale == "tensor_mean":
+            return _binary(self.weight, None, self.latent).index_select(0, ids)
+        chosen = None if self.scales is None else self.scales.index_select(0, ids)
+        return _binary(self.weight.index_select(0, ids), chosen, self.latent)
+
+
+@torch.no_grad()
+def start_scales(layer: LatentLinear | LatentEmbedding) -> None:
+    """Scales that are learned start at the mean |w| of their row."""
+    if layer.scales is not None:
+        layer.scales.copy_(scales(layer.weight).squeeze(1))
+
+
+def latents_of(model: nn.Module) -> list[Tensor]:
+    """The real numbers behind binary weights."""
+    return [part.weight for part in model.modules() if isinstance(part, LatentLinear | LatentEmbedding)]
+
+
+def _learned_scales(weight: Tensor, latent: Latent) -> nn.Parameter | None:
+    return nn.Parameter(weight.new_ones(len(weight))) if latent.scale == "learned" else None
+
+
+def _binary(weight: Tensor, learned: Tensor | None, latent: Latent) -> Tensor:
+    return binarize(weight, latent.scale if learned is None else learned[:, None], latent.gradient)

@@ -1,0 +1,120 @@
+"""The rest of a layer after its attention, in one call of the kernels where they can compute all of it.
+
+It is a handful of small products and sums: for a sentence or two, calling them one by one takes as long as
+computing them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lessen.model.few_bits import FewBits
+from lessen.model.linear import FEW_TOKENS, Linear
+from lessen.native import LayerRest, MatrixOf, Native
+from lessen.native.library import ACTIVATIONS
+
+
+class Parts(NamedTuple):
+    """The modules of a layer that run after its attention.
+
+    Attributes:
+        output: Of the attention.
+        up: Of the feed-forward half.
+        down: The same; of SLFN, that of the gate.
+        learned: Of SLFN's other branch, or None.
+        norms: After each of the two sums.
+        activation: Its name; of the gate where there is one.
+        centre: What `down` takes off its inputs.
+    """
+
+    output: nn.Module
+    up: nn.Module
+    down: nn.Module
+    learned: nn.Module | None
+    norms: tuple[nn.Module, nn.Module]
+    activation: str
+    centre: float = 0.0
+
+    def matrices(self) -> list[nn.Module]:
+        """Those there are."""
+        return [part for part in (self.output, self.up, self.down, self.learned) if part is not None]
+
+
+class Rest:
+    """What was made ready of a layer, for as long as its tensors stay the same.
+
+    Args:
+        parts: Of the layer.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.made: LayerRest | None = None
+        self.kernels: Native | None = None
+        self.marks: list[int] = []
+
+    def ready(self, kernels: Native, tokens: int) -> LayerRest | None:
+        """The layer for these kernels, or None where they cannot compute it, or torch would be faster.
+
+        Args:
+            kernels: Whose.
+            tokens: To be computed.
+        """
+        parts = self.parts
+        if tokens > FEW_TOKENS and any(type(part) is Linear for part in parts.matrices()):
+            return None
+        marks = _marks(parts)
+        if marks is None:
+            return None
+        if self.made is None or self.kernels is not kernels or marks != self.marks:
+            self.made, self.kernels, self.marks = _made(parts, kernels), kernels, marks
+        return self.made
+
+
+def _marks(parts: Parts) -> list[int] | None:
+    """Where the tensors lie; None if one is not what the kernels read, or somebody watches a module."""
+    if parts.activation not in ACTIVATIONS:
+        return None
+    marks = []
+    for part in (*parts.matrices(), *parts.norms):
+        if type(part) is not Linear and type(part) is not nn.LayerNorm and not isinstance(part, FewBits):
+            return None
+        if part._forward_hooks or part._forward_pre_hooks:
+            return None
+        for tensor in part._parameters.values():
+            if tensor is None:
+                continue
+            if (tensor.dtype == torch.float32 and not tensor.is_contiguous()) or not tensor.numel():
+                return None
+            if tensor.dtype in (torch.bfloat16, torch.float16, torch.float64):
+                return None
+            marks.append(tensor.data_ptr())
+    return marks
+
+
+def _made(parts: Parts, kernels: Native) -> LayerRest:
+    return LayerRest(
+        _matrix(parts.output, kernels),
+        _matrix(parts.up, kernels),
+        _matrix(parts.down, kernels),
+        None if parts.learned is None else _matrix(parts.learned, kernels),
+        [_norm(norm) for norm in parts.norms],
+        parts.activation,
+        parts.centre,
+    )
+
+
+def _matrix(part: nn.Module, kernels: Native) -> MatrixOf:
+    if isinstance(part, FewBits):
+        weight, bias = part.made_ready(kernels)
+        return MatrixOf(part.kind, weight, part.scales, bias, part.in_features, part.out_features)
+    assert isinstance(part, Linear)
+    return MatrixOf(None, part.weight, None, part.bias, part.in_features, part.out_features)
+
+
+def _norm(norm: nn.Module) -> tuple[Tensor, Tensor, float]:
+    assert isinstance(norm, nn.LayerNorm)
+    return norm.weight, norm.bias, norm.eps

@@ -1,0 +1,51 @@
+"""A training in which weights are binary: what becomes so before it, and how they learn."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lessen.errors import PlanError
+from lessen.loading import in_latents
+from lessen.plan import Latent, SignGradient, Size, WeightScale
+from lessen.train.fine_tuning import Recipe
+
+
+class Binarizing(Recipe):
+    """How to train with the signs of weights.
+
+    Attributes:
+        parts: What is changed.
+        weight_bits: 1, or 32 for the same training of the model as it is.
+        activation_bits: Of what binary weights multiply.
+        scale: What their signs are multiplied by.
+        gradient: What reaches the real numbers behind them.
+        layers: Layers (from 1) whose matrices become binary; all if None.
+        embedding: Whether the token table does.
+    """
+
+    parts: Literal["bits"] = "bits"
+    weight_bits: Literal[1, 32] = 1
+    activation_bits: Literal[1, 8, 32] = 32
+    scale: WeightScale = "row_mean"
+    gradient: SignGradient = "poly"
+    layers: tuple[Size, ...] | None = None
+    embedding: bool = True
+
+
+def binarized(model: Any, recipe: Binarizing) -> Any:
+    """The model as the stage starts with it.
+
+    Raises:
+        PlanError: When the recipe does not fit the model.
+    """
+    if recipe.weight_bits == 32:
+        if recipe.activation_bits != 32:
+            raise PlanError("weights of 32 bits go with activations of 32 bits")
+        return model
+    return in_latents(
+        model,
+        Latent(scale=recipe.scale, gradient=recipe.gradient),
+        activation_bits=recipe.activation_bits,
+        layers=None if recipe.layers is None else [layer - 1 for layer in recipe.layers],
+        embedding=recipe.embedding,
+    )

@@ -1,0 +1,167 @@
+"""What a `compress` run decides before it starts: stages, rows and wishes, and whether they fit together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from lessen.depth.criteria import CRITERIA, criteria_for
+from lessen.errors import InputError
+from lessen.plan import ExitShape, Strict, parse
+from lessen.promise.folder import Asked
+from lessen.systems import SYSTEMS
+from lessen.systems.binarizing import Binarizing
+from lessen.systems.chopping import Chopping
+from lessen.systems.rounds import Rounds
+from lessen.systems.slimming import Slimming
+from lessen.systems.system import System
+from lessen.systems.target import Target
+from lessen.systems.token_stages import TokenPlan
+from lessen.train.fine_tuning import Recipe
+from lessen.train.objectives import OBJECTIVES
+from lessen.train.teaching import LESSONS
+
+Share = Annotated[float, Field(gt=0, lt=0.5)]
+
+
+class Columns(Strict):
+    """Which columns of the data hold what; found by their usual names where None."""
+
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+    task: Literal["classification", "multi-label", "regression"] | None = None
+
+
+def _parts_of(stage: Any) -> str:
+    return stage.get("parts", "none") if isinstance(stage, dict) else getattr(stage, "parts", "none")
+
+
+Stage = Annotated[
+    Annotated[Recipe, Tag("none")]
+    | Annotated[Slimming, Tag("width")]
+    | Annotated[Chopping, Tag("depth")]
+    | Annotated[Binarizing, Tag("bits")],
+    Discriminator(_parts_of),
+]
+"""A training, or one in which parts are removed, or become binary."""
+
+
+class CompressionPlan(Strict):
+    """Everything a `compress` run decides.
+
+    With several `targets` one run makes a model of each size, a smaller one out of the one before. `shares`
+    of the data are kept aside where no files are named: to make exit rules from (`tune`), to test promises on
+    (`calibration`), and for the final figures (`test`).
+    """
+
+    version: Literal[1] = 1
+    model: str
+    data: str
+    tune_data: str | None = None
+    calibration_data: str | None = None
+    test_data: str | None = None
+    columns: Columns = Columns()
+    system: str
+    stages: tuple[Stage, ...]
+    exits: tuple[ExitShape, ...] | None = None
+    criteria: tuple[str, ...]
+    tokens: TokenPlan = TokenPlan()
+    targets: tuple[Target, ...] = ()
+    promise: Asked = Asked()
+    tune_share: Share = 0.1
+    calibration_share: Share = 0.15
+    test_share: Share = 0.1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> CompressionPlan:
+        for number, stage in enumerate(self.stages, start=1):
+            if stage.teacher is not None and stage.teacher >= number:
+                raise ValueError(f"stage {number} learns from stage {stage.teacher}, which is not before it")
+            if stage.objective in LESSONS and stage.teacher is None:
+                raise ValueError(f"stage {number}: objective {stage.objective} needs a teacher")
+        if sum(isinstance(stage, Rounds) for stage in self.stages) != bool(self.targets):
+            raise ValueError("targets need one stage that removes parts, and such a stage needs targets")
+        return self
+
+
+def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: Any) -> CompressionPlan:
+    """The plan of a system with the user's choices; `recipe` changes every stage.
+
+    Of it `speedup` and `wide` change only the stages in which tokens leave, and what belongs to a kind of
+    stage only those of that kind. Epochs and learning rate are those of the first stage; the others change in
+    proportion.
+
+    Raises:
+        InputError: When the system has no such stage.
+        PlanError: When a choice makes no sense.
+    """
+    choices = {"criteria": system.criteria} | choices
+    of_tokens = {key: value for key, value in recipe.items() if key in ("speedup", "wide")}
+    if (of_tokens or "tokens" in choices) and not any(stage.speedup > 1 for stage in system.stages):
+        raise InputError(f"in {system.name} no tokens leave; use the system latency-adjustable")
+    removes = [stage for stage in system.stages if isinstance(stage, Rounds)]
+    if choices.get("targets") and not removes:
+        raise InputError(f"{system.name} leaves every part of a layer; use the system cost-eff or layer-chop")
+    if removes and not choices.get("targets"):
+        raise InputError(f"{system.name} needs a size to reach: --params 1/4, or --size 12MB")
+    special = {key: value for key, value in recipe.items() if key not in Recipe.model_fields}
+    for key in special:
+        if not any(key in type(stage).model_fields for stage in system.stages):
+            having = [s.name for s in SYSTEMS.values() if any(key in type(x).model_fields for x in s.stages)]
+            raise InputError(f"{system.name} has no choice of {key}; it belongs to {', '.join(having)}")
+    if "objective" in recipe and any(stage.teacher for stage in system.stages):
+        raise InputError(f"every stage of {system.name} has an objective of its own; leave --objective out")
+    of_all = {key: value for key, value in recipe.items() if key not in {**of_tokens, **special}}
+    if "epochs" in of_all:
+        of_all["rows"] = None
+    first = system.stages[0]
+    stages: list[Recipe] = []
+    for stage in system.stages:
+        own = {
+            field: value * getattr(stage, field) / getattr(first, field)
+            for field, value in of_all.items()
+            if field in ("epochs", "learning_rate")
+        }
+        if stage.speedup > 1:
+            own |= of_tokens
+        own |= {key: value for key, value in special.items() if key in type(stage).model_fields}
+        fields = stage.model_dump() | {"seed": seed, **of_all} | own
+        stages.append(parse(type(stage), fields, f"plan: stages[{len(stages)}]"))
+    return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
+
+
+def check_names(plan: CompressionPlan) -> None:
+    """Refuse a plan that names an objective or criterion there is not, before any work is done.
+
+    Raises:
+        InputError: Naming it and the known ones.
+    """
+    for stage in plan.stages:
+        if stage.objective not in {**OBJECTIVES, **LESSONS}:
+            known = ", ".join({**OBJECTIVES, **LESSONS})
+            raise InputError(f"unknown objective {stage.objective!r}; one of {known}")
+    for criterion in plan.criteria:
+        if criterion not in CRITERIA:
+            raise InputError(f"unknown exit criterion {criterion!r}; one of {', '.join(CRITERIA)}")
+
+
+def check_task(plan: CompressionPlan, system: System, kind: str | None) -> None:
+    """Refuse a plan that cannot work for the task, before any work is done.
+
+    Raises:
+        InputError: Naming what does not fit.
+    """
+    fitting = criteria_for(kind or "single_label_classification")
+    if plan.criteria != system.criteria and kind is not None:
+        for criterion in plan.criteria:
+            if criterion not in fitting:
+                raise InputError(
+                    f"exit criterion {criterion!r} does not fit {kind}; use {', '.join(fitting)}"
+                )
+    if kind == "regression" and plan.promise.loss != "drop":
+        raise InputError(f"loss {plan.promise.loss!r} does not fit regression; use drop")
+    if plan.exits is not None and len(plan.exits) < 2 and not plan.stages[-1].train_backbone:
+        raise InputError(f"{plan.system} trains exits before the last layer; name at least one with --exits")

@@ -1,0 +1,125 @@
+"""The rest of a layer in one call: the same numbers as module by module, and only where it may stand in."""
+
+import copy
+
+import pytest
+import torch
+from conftest import TINY, lively, ragged_ids, tiny_hugging_face
+
+from lessen.depth.exits import every_exit
+from lessen.loading import in_int8, in_latents, in_signs, load, with_exits
+from lessen.model.block import Block
+from lessen.model.rows import pack
+from lessen.native import native
+
+pytestmark = pytest.mark.skipif(native() is None, reason="the kernels are not built")
+MODULES = Block._made_rest
+
+
+def answers(model, lengths=(1, 3, 9)):
+    ids, rows = pack(ragged_ids(list(lengths)))
+    with torch.no_grad():
+        return torch.stack(every_exit(model.transformer, ids, rows))
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How many layers went through the one call."""
+    seen = []
+
+    def counted(self, kernels, tokens):
+        made = MODULES(self, kernels, tokens)
+        seen.append(made is not None)
+        return made
+
+    monkeypatch.setattr(Block, "_made_rest", counted)
+    return seen
+
+
+def by_modules(model, monkeypatch, lengths=(1, 3, 9)):
+    with monkeypatch.context() as patch:
+        patch.setattr(Block, "_made_rest", lambda *_: None)
+        return answers(model, lengths)
+
+
+def of_family(family, tmp_path, **changes):
+    tiny_hugging_face(family, **changes).save_pretrained(tmp_path / "m")
+    return lively(with_exits(load(tmp_path / "m"), exits=None))
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_every_family_in_float32(family, tmp_path, calls, monkeypatch):
+    model = of_family(family, tmp_path)
+    exact = by_modules(model, monkeypatch)
+    torch.testing.assert_close(answers(model), exact, rtol=1e-4, atol=1e-4)
+    assert calls == [True] * 3
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])
+def test_every_activation(activation, tmp_path, calls, monkeypatch):
+    model = of_family("bert", tmp_path, hidden_act=activation)
+    torch.testing.assert_close(answers(model), by_modules(model, monkeypatch), rtol=1e-4, atol=1e-4)
+    assert calls == [True] * 3
+
+
+def test_an_activation_the_kernels_lack(tmp_path, calls):
+    answers(of_family("bert", tmp_path, hidden_act="mish"))
+    assert calls == [False] * 3
+
+
+@pytest.mark.parametrize("bits", [8, 1])
+@pytest.mark.parametrize("activation_bits", [32, 8, 1])
+def test_few_bits(bits, activation_bits, tmp_path, calls, monkeypatch):
+    model = of_family("bert", tmp_path)
+    few = in_int8(model) if bits == 8 else in_signs(in_latents(model, activation_bits=activation_bits))
+    found, exact = answers(few, (2, 30, 60)), by_modules(few, monkeypatch, (2, 30, 60))
+    assert calls == [True] * 3
+    apart = (found - exact).abs()
+    assert apart.median() < 1e-3 * exact.abs().max()  # a number or sign may be rounded the other way
+
+
+def test_slfn(calls, monkeypatch):
+    torch.manual_seed(0)
+    model = with_exits(load("builtin:beexformer-test"), labels=["a", "b"])
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.3)
+    torch.testing.assert_close(answers(model), by_modules(model, monkeypatch), rtol=1e-4, atol=1e-4)
+    packed = in_signs(in_latents(model))
+    torch.testing.assert_close(answers(packed), by_modules(packed, monkeypatch), rtol=1e-3, atol=1e-3)
+    assert calls == [True] * 8
+
+
+def test_changed_weights_are_noticed(tmp_path, calls, monkeypatch):
+    model = of_family("bert", tmp_path)
+    before = answers(model)
+    with torch.no_grad():
+        model.transformer.layers[1].feed_forward.down.weight.mul_(-1)
+        model.transformer.layers[2].feed_forward_norm.weight = torch.nn.Parameter(torch.full((32,), 2.0))
+    after = answers(model)
+    assert not torch.allclose(before, after, atol=1e-3)
+    torch.testing.assert_close(after, by_modules(model, monkeypatch), rtol=1e-4, atol=1e-4)
+    halves = model.to(torch.bfloat16).to(torch.float32)
+    torch.testing.assert_close(answers(halves), by_modules(halves, monkeypatch), rtol=1e-4, atol=1e-4)
+
+
+def test_watched_replaced_and_many_tokens_go_module_by_module(tmp_path, calls):
+    model = of_family("bert", tmp_path)
+    seen = []
+    handle = model.transformer.layers[0].feed_forward.up.register_forward_hook(lambda *_: seen.append(1))
+    answers(model)
+    handle.remove()
+    model.transformer.layers[1].attention.output = torch.nn.Linear(32, 32)
+    answers(model)
+    answers(model, (60,))
+    assert calls == [False, True, True, True, False, True, False, False, False]
+    assert len(seen) <= 1
+
+
+def test_a_copy_computes_for_itself(tmp_path):
+    for model in (of_family("bert", tmp_path), in_int8(of_family("bert", tmp_path))):
+        before = answers(model)
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other.transformer.layers[0].attention_norm.weight.zero_()
+        assert torch.equal(answers(model), before)
+        assert not torch.allclose(answers(other), before)

@@ -1,0 +1,141 @@
+"""Binary models from compress: packed, and what they learned by beside them; from scratch or a teacher."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run
+
+import lessen
+from lessen.errors import InputError, PlanError
+from lessen.model.few_bits import BinaryEmbedding, BinaryLinear
+from lessen.model.latent import latents_of
+from lessen.plan import ExitShape
+from lessen.promise.folder import Asked
+from lessen.runtime.text import encode
+from lessen.systems import system_of
+from lessen.systems.binarizing import Binarizing, binarized
+from lessen.systems.pipeline import compress
+from lessen.systems.planning import plan_for
+from lessen.train.fine_tuning import fine_tune
+
+
+def compressed(model, data: Path, out: Path, name: str = "beexformer", **recipe):
+    system = system_of(name)
+    fast = {"epochs": 3.0, "batch_size": 32, "learning_rate": 3e-3, "max_tokens": 32}
+    plan = plan_for(
+        system,
+        seed=0,
+        recipe=fast | recipe,
+        model=str(model),
+        data=str(data),
+        promise=Asked(bounds=(0.05,)),
+    )
+    [outcome] = compress(plan, system, out, say=lambda _: None, quiet=True)
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def binary(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("binary") / "b"
+    compressed("builtin:beexformer-test", data, out, epochs=16.0, learning_rate=1e-3)
+    return out
+
+
+def test_from_scratch_and_packed(binary: Path) -> None:
+    model = lessen.load(binary)
+    assert isinstance(model.transformer.layers[0].attention.qkv, BinaryLinear)
+    assert isinstance(model.transformer.embeddings.token, BinaryEmbedding)
+    form = model.config.form()
+    assert form.latent is None
+    assert [exit.hidden_size for exit in form.exits] == [32] * 4
+    assert model.predict(["wonderful acting number 3"])[0].label == "pos"
+    assert (binary / "model.safetensors").stat().st_size < 0.17 * 4 * 180_000
+
+
+def test_what_it_learned_by_lies_beside_it_and_learns_on(binary: Path, data: Path, tmp_path: Path) -> None:
+    latent = lessen.load(f"{binary}-latent")
+    assert latent.config.form().latent is not None
+    for weight in latents_of(latent):
+        assert 0 < weight.abs().max() <= 1 - 1e-3
+    model, texts = lessen.load(binary), ["a great story number 8", "i hate it number 9"]
+    for one, other in zip(latent.predict(texts), model.predict(texts, point="full"), strict=True):
+        assert one.label == other.label
+        assert one.probability == pytest.approx(other.probability, abs=1e-3)
+    compressed(f"{binary}-latent", data, tmp_path / "on", activation_bits=8, epochs=1.0)
+    layers = lessen.load(tmp_path / "on").config.form().layers
+    assert {(layer.bits, layer.activation_bits) for layer in layers} == {(1, 8)}
+    with pytest.raises(PlanError, match="keeps the latents"):
+        compressed(binary, data, tmp_path / "no")
+
+
+def test_a_twin_in_32_bits(data: Path, tmp_path: Path) -> None:
+    compressed("builtin:beexformer-test", data, tmp_path / "m", weight_bits=32, epochs=1.0)
+    assert {layer.bits for layer in lessen.load(tmp_path / "m").config.form().layers} == {32}
+    assert not (tmp_path / "m-latent").exists()
+    with pytest.raises(PlanError, match="go with activations of 32 bits"):
+        compressed("builtin:beexformer-test", data, tmp_path / "n", weight_bits=32, activation_bits=8)
+
+
+def test_a_pre_trained_model_teaches_its_binary_self(
+    tiny_checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m"
+    options = {"layers": (1, 3), "embedding": False, "activation_bits": 8, "scale": "learned"}
+    outcome = compressed(tiny_checkpoint, data, out, "binarize", epochs=2.0, **options)
+    assert [layer.bits for layer in lessen.load(out).config.form().layers] == [1, 32, 1]
+    assert [record["steps"] for record in outcome.training] == [18, 36]
+
+
+def test_sizes_other_than_of_signs_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no choice of rank; it belongs to cost-eff"):
+        compressed("builtin:beexformer-test", data, tmp_path / "m", rank=0.5)
+    with pytest.raises(InputError, match="no choice of gradient; it belongs to beexformer, binarize"):
+        compressed("builtin:beexformer-test", data, tmp_path / "m", "early-exit", gradient="ste")
+    code, _, said = run(
+        "compress", "builtin:beexformer-test", "--data", data, "--out", tmp_path / "m",
+        "--system", "cost-eff", "--params", "1/2",
+    )  # fmt: skip
+    assert code == 2
+    assert "two feed-forward matrices in 32 bits only" in said
+    code, _, said = run(
+        "compress", "builtin:beexformer-test", "--data", data, "--out", tmp_path / "m",
+        "--system", "beexformer", "--binary-layers", "1,x",
+    )  # fmt: skip
+    assert code == 2
+    assert "expected layer numbers" in said
+
+
+@pytest.mark.parametrize("activation_bits", [32, 8, 1])
+def test_it_learns_32_rows_by_heart(activation_bits: int, tmp_path: Path) -> None:
+    from conftest import task
+
+    torch.manual_seed(0)
+    table = task(32)
+    exits = [ExitShape(layer=layer, pool="mean", hidden_size=20, activation="relu") for layer in range(1, 5)]
+    base = lessen.load("builtin:beexformer-test")
+    model = lessen.with_exits(base, exits=exits, labels=table.label_names)
+    recipe = Binarizing(
+        objective="soft_routing", epochs=150, learning_rate=3e-3, activation_bits=activation_bits
+    )
+    model = binarized(model, recipe)
+    fine_tune(model, table, recipe, tmp_path, quiet=True)
+    from lessen.measure.evaluation import answers_of_every_exit
+
+    answers = answers_of_every_exit(model, encode(model.tokenizer, table.texts, 64))
+    right = (answers.argmax(-1) == torch.tensor(table.labels)).float().mean(-1)
+    assert right.min() >= 0.95, right
+
+
+def test_words_are_left_out_in_training_only() -> None:
+    model = lessen.load("builtin:beexformer-test")
+    part = model.transformer.embeddings
+    part.word_dropout = 0.5
+    from lessen.model.rows import pack
+
+    ids, rows = pack([torch.randint(5, 100, (60,))])
+    plain = part.eval()(ids, rows)
+    part.train()
+    part.dropout.p = 0.0
+    changed = (part(ids, rows) != plain).any(1).float().mean()
+    assert 0.2 < changed < 0.8
