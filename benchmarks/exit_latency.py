@@ -2,7 +2,7 @@
 interleaved.
 
 Uses the SST-2 model of `sst2_exits.py` (seed 0) and real test sentences. Accuracy of every Point and rival is
-measured on all 1,821 test rows, time on a random sample of them.
+measured on all 1,821 test rows, time on a random sample of them. In int8 the model is certified anew.
 
     python benchmarks/exit_latency.py [--threads 2] [--rows 64] [--seconds 60]
 """
@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from results import CACHE, write_results
@@ -36,6 +39,17 @@ RIVALS = (
 POINTS = ("full", "drop-1%", "plug-in-0.5%")
 
 
+def certified_in_int8(folder: Path) -> Path:
+    """A copy of the model that was calibrated in int8, on the same rows."""
+    copy = FOLDER / f"{folder.name}-int8"
+    if not copy.exists():
+        shutil.copytree(folder, copy)
+        rows = str(FOLDER / "data" / "calibration.jsonl")
+        command = ["calibrate", str(copy), "--data", rows, "--precision", "int8", "--max-drop", "1%"]
+        subprocess.run([str(Path(sys.executable).with_name("lessen")), *command], check=True)
+    return copy
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
@@ -54,6 +68,8 @@ def main() -> None:
     chosen = random.Random(0).sample(range(len(test)), options.rows)
     calibration = encode(model.tokenizer, tune.texts[:300], 512)
     rivals = build_rivals(RIVALS, model, options.threads, calibration)
+    few = load(certified_in_int8(folder), precision="int8")
+    few_points = [few.points[name] for name in POINTS if name in few.points]
     contestant = Contestant(
         models=models,
         reference=model,
@@ -62,16 +78,26 @@ def main() -> None:
         points=points,
         rivals=rivals,
     )
-    rows = compare(
-        {"sst2": contestant},
+    of_int8 = Contestant(
+        models={"lessen-int8": few},
+        reference=few,
+        encoded=contestant.encoded,
+        labels=None,
+        points=few_points,
+        rivals={},
+    )
+    found = compare(
+        {"sst2": contestant, "int8": of_int8},
         batch_sizes=(1, 8, 32),
         thread_count=options.threads,
         seconds=options.seconds,
-    )["sst2"]
+    )
+    rows = found["sst2"] + found["int8"]
     accuracy: dict[str, Any] = {}
     labels = test.labels or []
-    for kind, each in models.items():
-        for point in points:
+    answering = [(kind, each, points) for kind, each in models.items()]
+    for kind, each, its_points in [*answering, ("lessen-int8", few, few_points)]:
+        for point in its_points:
             logits, layers = answers_at(each, everything, point)
             value = quality(logits, labels, model.problem_type)
             accuracy[f"{kind} {point.name}"] = {
@@ -79,8 +105,8 @@ def main() -> None:
                 "mean_layers": sum(layers) / len(layers),
             }
     for kind, rival in rivals.items():
-        found = quality(rival(everything).double().numpy(), labels, model.problem_type)
-        accuracy[f"{kind} dense"] = {"accuracy": found, "mean_layers": 6.0}
+        value = quality(rival(everything).double().numpy(), labels, model.problem_type)
+        accuracy[f"{kind} dense"] = {"accuracy": value, "mean_layers": 6.0}
     table = [row.as_dict() | accuracy[f"{row.kind} {row.name}"] for row in rows]
     for row in table:
         print(row["kind"], row["name"], row["batch"], row["ms"], row["accuracy"], sep="\t")

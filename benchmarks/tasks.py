@@ -32,7 +32,18 @@ TASKS = {
     "sst2": Setting(3.0, 64, {"calibration": 1000}),
     "mrpc": Setting(5.0, 128, {"calibration": 300}),
     "stsb": Setting(5.0, 64, {"calibration": 500}),
+    "sst2-phrases": Setting(4.0, 64, {"calibration": 1000}),
+    "trec": Setting(20.0, 32, {"tune": 500, "calibration": 500}),
+    "movie-reviews": Setting(10.0, 64, {"tune": 1000, "calibration": 1000, "test": 1500}),
 }
+
+
+BUILTIN = {
+    "imdb": "builtin:imdb-reviews",
+    "trec": "builtin:trec",
+    "movie-reviews": "builtin:movie-reviews",
+}
+"""Where tasks come from that are not in the data folder."""
 
 
 def prepare(task: str) -> dict[str, Path]:
@@ -43,10 +54,12 @@ def prepare(task: str) -> dict[str, Path]:
         return files
     setting = TASKS[task]
     parts: dict[str, Table] = {}
-    if task == "imdb":
-        source = read("builtin:imdb-reviews")
+    if task in BUILTIN:
+        source = read(BUILTIN[task])
+        if task == "trec":
+            parts = {"test": read("builtin:trec[test]")}
     else:
-        place = data_folder() / task
+        place = data_folder() / task.removesuffix("-phrases")
         name = "train_sentences" if task == "sst2" else "train"
         source = read(str(place / f"{name}.jsonl"))
         parts = {"tune": read(str(place / "validation.jsonl")), "test": read(str(place / "test.jsonl"))}

@@ -1,0 +1,107 @@
+"""Few bits in time and in bytes: products, whole models, and size on disk.
+
+    python benchmarks/bits_speed.py [--seconds 20]
+
+Products are timed beside torch's own of the same shape, quantizing of activations, scale and bias included;
+models beside their float twins, all interleaved in one process, with 1 and with 2 threads. Weights are
+random: neither time nor size depends on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from results import write_results
+
+from lessen.artefact import WEIGHTS
+from lessen.loading import in_latents, in_signs, load, with_exits
+from lessen.measure.kernel_speed import kernel_rows
+from lessen.measure.latency import interleaved, threads
+from lessen.measure.size import bytes_by_part
+from lessen.model.rows import pack
+from lessen.plan import FULL
+from lessen.runtime.engine import run
+from lessen.systems import system_of
+
+ACTIVATION_BITS = (32, 8, 1)
+TOKENS = 64
+
+
+def classifier(preset: str) -> Any:
+    """A preset with BEExformer's exits, in float32."""
+    torch.manual_seed(0)
+    base = load(f"builtin:{preset}")
+    form = system_of("beexformer").exit
+    assert form is not None
+    depth = len(base.config.form().layers)
+    exits = [form.model_copy(update={"layer": layer}) for layer in range(1, depth + 1)]
+    return with_exits(base, exits=exits, labels=["no", "yes"])
+
+
+def model_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
+    """Milliseconds of a batch through the medium preset at full depth, by mode."""
+    twin = classifier("beexformer-medium")
+    models = {"float32 twin": twin} | {
+        f"W1A{bits}": in_signs(in_latents(twin, activation_bits=bits)) for bits in ACTIVATION_BITS
+    }
+    lines = []
+    for batch in (1, 8):
+        generator = torch.Generator().manual_seed(0)
+        ids, rows = pack([torch.randint(1000, 30_000, (TOKENS,), generator=generator) for _ in range(batch)])
+        candidates = {
+            name: partial(run, model.transformer, ids, rows, None, FULL) for name, model in models.items()
+        }
+        with threads(thread_count), torch.inference_mode():
+            timings = interleaved(candidates, seconds=seconds)
+        dense = timings["float32 twin"].median_ms
+        lines += [
+            {
+                "mode": name,
+                "batch": batch,
+                "tokens": TOKENS,
+                "threads": thread_count,
+                "ms": timing.median_ms,
+                "speedup": dense / timing.median_ms,
+            }
+            for name, timing in timings.items()
+        ]
+    return lines
+
+
+def sizes() -> list[dict[str, Any]]:
+    """Bytes of `model.safetensors`, float32 and packed, and where they are."""
+    lines = []
+    for preset in ("beexformer-small", "beexformer-medium"):
+        twin = classifier(preset)
+        with tempfile.TemporaryDirectory() as place:
+            found = {}
+            for name, model in (("float32", twin), ("packed", in_signs(in_latents(twin)))):
+                folder = Path(place, name)
+                model.save_pretrained(folder)
+                found[name] = (folder / WEIGHTS).stat().st_size
+                parts = bytes_by_part(model, folder)
+        ratio = found["float32"] / found["packed"]
+        lines.append({"preset": preset, **found, "ratio": ratio, "parts": parts})
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="for each shape and batch")
+    options = parser.parse_args()
+    content: dict[str, Any] = {"sizes": sizes(), "kernels": [], "models": []}
+    for count in (1, 2):
+        content["kernels"] += kernel_rows(thread_count=count, seconds=options.seconds)
+        content["models"] += model_rows(count, options.seconds)
+    for line in (*content["kernels"], *content["models"], *content["sizes"]):
+        print(line)
+    write_results("bits_speed", content)
+
+
+if __name__ == "__main__":
+    main()
