@@ -58,6 +58,9 @@ bench: setup ## all figures of the README, in hours; LESSEN_DATA names the folde
 	$(BIN)/python benchmarks/token_ablation.py
 	$(BIN)/python benchmarks/token_points.py
 	$(BIN)/python benchmarks/token_speed.py
+	$(BIN)/python benchmarks/width_quality.py
+	$(BIN)/python benchmarks/bits_quality.py
+	$(BIN)/python benchmarks/bits_speed.py
 	$(BIN)/python benchmarks/tables.py
 
 docs: setup ## regenerate docs/cli.md and the JSON schemas

@@ -241,3 +241,15 @@ def test_names_that_lead_nowhere(name: str, message: str) -> None:
     with pytest.raises(LessenError) as error:
         lessen.load(name)
     assert message in str(error.value)
+
+
+def test_files_may_be_read_by_whom_the_user_lets(tiny_classifier, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        tiny_classifier.save_pretrained(tmp_path / "m")
+        assert {place.stat().st_mode & 0o777 for place in (tmp_path / "m").iterdir()} == {0o644}
+        os.umask(0o077)
+        tiny_classifier.save_pretrained(tmp_path / "n")
+        assert {place.stat().st_mode & 0o777 for place in (tmp_path / "n").iterdir()} == {0o600}
+    finally:
+        os.umask(before)

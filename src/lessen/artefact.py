@@ -53,8 +53,11 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        fresh.chmod(0o755)
+        fresh.chmod(0o777 & ~_umask())
         yield fresh
+        for place in fresh.iterdir():
+            if place.is_file():  # safetensors lets nobody else read what it writes
+                place.chmod(0o666 & ~_umask())
         _swap(fresh, target)
     except (OSError, SafetensorError) as error:
         kept = "; what was there before is unchanged" if target.exists() else ""
@@ -163,6 +166,13 @@ def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
 def reason_of(error: BaseException) -> str:
     """The short cause of an input/output error, without the path the caller already names."""
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _umask() -> int:
+    """What new files are not allowed here; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _swap(fresh: Path, target: Path) -> None:
