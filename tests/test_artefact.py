@@ -151,11 +151,19 @@ def test_without_a_tokenizer_nothing_is_answered(folder: Path) -> None:
         model.predict(["a gripping film"])
 
 
-def test_bits_and_ranks_that_do_not_exist_yet_are_refused(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("bits", "activation_bits", "message"),
+    [
+        (16, 32, r"shape.layers\[0\]: weights of 16 bits times activations of 32 cannot be computed"),
+        (8, 1, r"shape.layers\[0\]: weights of 8 bits times activations of 1 cannot be computed"),
+        (1, 8, r"model.safetensors: (no )?tensor .*layers\.0\.attention\.qkv"),
+    ],
+)
+def test_bits_that_cannot_be_or_are_not_there(folder: Path, bits, activation_bits, message) -> None:
     shape = json.loads((folder / "config.json").read_text())["shape"]
-    shape["layers"][0]["bits"] = 1
+    shape["layers"][0] |= {"bits": bits, "activation_bits": activation_bits}
     edit(folder, shape=shape)
-    with pytest.raises(LessenError, match=r"layers\[0\].*bits"):
+    with pytest.raises(LessenError, match=message):
         lessen.load(folder)
 
 
