@@ -60,6 +60,7 @@ bench: setup ## all figures of the README, in hours; LESSEN_DATA names the folde
 	$(BIN)/python benchmarks/token_speed.py
 	$(BIN)/python benchmarks/width_quality.py
 	$(BIN)/python benchmarks/bits_quality.py
+	$(BIN)/python benchmarks/bits_warm.py
 	$(BIN)/python benchmarks/bits_speed.py
 	$(BIN)/python benchmarks/tables.py
 
