@@ -95,7 +95,7 @@ def answers(model: Any, task: str, part: str) -> tuple[torch.Tensor, torch.Tenso
     """Answers of every exit `[exits, rows, labels]`, labels, and lengths in tokens."""
     table = read(str(prepare(task)[part])).with_labels_of(model.label_names)
     encoded = encode(model.tokenizer, table.texts, TASKS[task].max_tokens)
-    found = answers_of_every_exit(model.eval(), encoded)
+    found = torch.as_tensor(answers_of_every_exit(model.eval(), encoded))
     return found, torch.tensor(table.labels), [len(row.ids) for row in encoded]
 
 

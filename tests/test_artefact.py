@@ -240,7 +240,7 @@ def test_a_decoder_is_refused(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("./nowhere", "no such model folder"),
-        ("builtin:nothing", "no built-in model 'nothing'; there is minilm-l6, mpnet-l12"),
+        ("builtin:nothing", "no built-in model 'nothing'; there is beexformer-base, "),
         (__file__, "is a file; name the model's folder"),
         ("no-such-model-xyz", "cannot load a model named"),
     ],

@@ -306,7 +306,11 @@ def _made(preset: str) -> LessenModel:
 def _resolve(name: str | Path) -> str:
     text = str(name)
     if text.startswith("builtin:"):
-        return str(builtin.model_folder(text.removeprefix("builtin:")))
+        known = text.removeprefix("builtin:")
+        if known not in builtin.MODELS:
+            there = ", ".join(sorted({*builtin.MODELS, *PRESETS}))
+            raise InputError(f"no built-in model {known!r}; there is {there}")
+        return str(builtin.model_folder(known))
     path = Path(text).expanduser()
     if path.is_dir():
         return str(path)

@@ -32,15 +32,28 @@ class Binarizing(Recipe):
     embedding: bool = True
 
 
+def check_bits(model: Any, recipe: Binarizing) -> None:
+    """Refuse a stage that could not start, before anything is trained.
+
+    Raises:
+        PlanError: When it names layers the model lacks, or bits that do not go together.
+    """
+    depth = len(model.config.form().layers)
+    if recipe.weight_bits == 32 and recipe.activation_bits != 32:
+        raise PlanError("weights of 32 bits go with activations of 32 bits")
+    for layer in recipe.layers or ():
+        if layer > depth:
+            raise PlanError(f"there is no layer {layer} to binarize; the model has {depth}")
+
+
 def binarized(model: Any, recipe: Binarizing) -> Any:
     """The model as the stage starts with it.
 
     Raises:
         PlanError: When the recipe does not fit the model.
     """
+    check_bits(model, recipe)
     if recipe.weight_bits == 32:
-        if recipe.activation_bits != 32:
-            raise PlanError("weights of 32 bits go with activations of 32 bits")
         return model
     return in_latents(
         model,

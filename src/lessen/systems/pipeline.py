@@ -31,7 +31,7 @@ from lessen.promise.folder import FEWEST_ROWS, Calibration, calibrate_folder
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
 from lessen.runtime.text import encode
-from lessen.systems.binarizing import Binarizing, binarized
+from lessen.systems.binarizing import Binarizing, binarized, check_bits
 from lessen.systems.chopping import Chopping, chop
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task
@@ -94,6 +94,8 @@ def compress(
     for stage in plan.stages:
         if stage.speedup > 1:
             check_tokens(model, tables["train"], stage, plan.tokens)
+        if isinstance(stage, Binarizing):
+            check_bits(model, stage)
     ways = _ways(plan, model)
     if len(ways) > 1 and (out / CONFIG).exists():
         raise InputError(f"{out} is a model's folder; name another one for models of several sizes")
