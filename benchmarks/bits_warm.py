@@ -38,13 +38,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Changes to the recipe."""
 
 
-def trained(task: str, seed: int, variant: str, changes: dict[str, Any]) -> Any:
+def trained(task: str, seed: int, variant: str) -> Any:
     """The packed model, made if it is not there yet."""
     dense = load(fine_tuned(task, seed), promises=False)
     place = f"{task}-seed{seed}", variant.replace(", ", "-").replace(" ", "-")
     milestone = Milestone(CACHE.joinpath("bits", "minilm-l6", *place))
     if not milestone.reached():
-        own = {"max_tokens": TASKS[task].max_tokens, "seed": seed} | VARIANTS[variant] | changes
+        own = {"max_tokens": TASKS[task].max_tokens, "seed": seed} | VARIANTS[variant]
         recipe = Binarizing.model_validate(system_of("binarize").stages[1].model_dump() | own)
         train = read(str(prepare(task)["train"])).with_labels_of(dense.label_names)
         torch.manual_seed(seed)
@@ -95,7 +95,7 @@ def main() -> None:
             found = {"dense": {part: values(dense, task, part) for part in ("tune", "test")}}
             runs.append({"task": task, "seed": seed, "variants": found})
             for variant in (name.strip() for name in options.variants.split(";")):
-                model = trained(task, seed, variant, {})
+                model = trained(task, seed, variant)
                 found[variant] = {part: values(model, task, part) for part in ("tune", "test")}
                 print(task, seed, variant, [round(each, 4) for each in found[variant]["tune"]], flush=True)
                 write_results("bits_warm", {"runs": runs, "summary": summary(runs)})

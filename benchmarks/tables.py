@@ -134,7 +134,7 @@ def token_quality_table(result: dict[str, Any]) -> str:
     seeds = max(cell["seeds"] for found in result["summary"].values() for cell in found["mean"].values())
     speedups = next(iter(result["summary"].values()))["mean"]
     title = (
-        f"**Quality when tokens leave, MiniLM-L6, {seeds} seeds.** Accuracy (STS-B: Spearman) on test rows "
+        f"**Quality when tokens leave, MiniLM-L6, {seeds} seeds.** Accuracy (STS-B: Pearson) on test rows "
         f"against the speed-up in MACs. Trained at {result['trained_at']:g}x, dialled to the others without "
         "training.\n\n"
     )
@@ -209,7 +209,8 @@ def bits_speed_table(result: dict[str, Any]) -> str:
         "included; how many times faster than torch's `linear` in float32 and bfloat16, and than its "
         "`_int_mm` on numbers that are whole already.\n\n"
         + markdown(["", "ms", "float32", "bfloat16", "int8"], kernels)
-        + "\n**BEExformer-medium, 64 tokens, full depth**, against its float32 twin in the same form.\n\n"
+        + "\n**BEExformer-medium, 64 tokens, full depth**, against its float32 twin in the same form; random "
+        "weights, so what each mode costs in accuracy stands in the tables of binary weights.\n\n"
         + markdown(["", "ms", "faster"], models)
         + "\n**Bytes of `model.safetensors`**, MB, token table and exits counted.\n\n"
         + markdown(["", "float32", "packed", "smaller"], sizes)

@@ -48,8 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "promise",
     },
     "systems": {
-        "errors", "plan", "artefact", "certificate", "model", "depth", "tokens", "width", "data", "runtime",
-        "train", "loading", "measure", "promise", "card",
+        "errors", "plan", "artefact", "certificate", "bits", "model", "depth", "tokens", "width", "data",
+        "runtime", "train", "loading", "measure", "promise", "card",
     },
     "cli": {
         "errors", "plan", "artefact", "certificate", "card", "machine", "memory", "native", "model", "data",

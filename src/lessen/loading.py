@@ -70,7 +70,9 @@ def load(
         UnsupportedModelError: When the architecture is not supported.
     """
     if (preset := _preset(name)) is not None:
-        return _made(preset)
+        if point is not None:
+            raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
+        return _in_precision(_made(preset), precision, str(name)).eval()
     source = _resolve(name)
     config = _config_of(source)
     own = isinstance(config, LessenConfig)

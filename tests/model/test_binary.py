@@ -245,6 +245,35 @@ def test_packed_signs_do_not_learn_and_latents_do():
     assert torch.equal(again.state_dict()[name], latent.state_dict()[name])
 
 
+def test_how_signs_are_scaled_can_be_changed():
+    latent = lively_binary(scale="learned")
+    plain = in_latents(latent, Latent(scale="row_mean"))
+    assert not any("scales" in name for name in plain.state_dict())
+    learned = in_latents(plain, Latent(scale="learned"), layers=[1], embedding=False)
+    assert sum("scales" in name for name in learned.state_dict()) == 21
+    assert answers(in_signs(learned), [3]).isfinite().all()
+
+
+def test_a_gate_in_bfloat16():
+    packed = in_signs(lively_binary())
+    exact = answers(packed, [3, 9])
+    assert (
+        packed.to(torch.bfloat16)
+        .transformer.layers[0]
+        .feed_forward(torch.randn(2, 64, dtype=torch.bfloat16))
+        .dtype
+        == torch.bfloat16
+    )
+    torch.testing.assert_close(answers(packed.float(), [3, 9]), exact, rtol=0.1, atol=0.1)
+
+
+def test_presets_in_other_precisions():
+    assert load("builtin:beexformer-test", precision="int8").precision == "int8"
+    assert load("builtin:beexformer-test", precision="bfloat16").dtype == torch.bfloat16
+    with pytest.raises(PlanError, match="no classifier"):
+        load("builtin:beexformer-test", point="drop-1%")
+
+
 def test_chosen_layers_and_a_real_table(tmp_path: Path):
     tiny_hugging_face("mpnet").save_pretrained(tmp_path / "m")
     model = load(tmp_path / "m")

@@ -102,17 +102,35 @@ def test_changed_weights_are_noticed(tmp_path, calls, monkeypatch):
     torch.testing.assert_close(answers(halves), by_modules(halves, monkeypatch), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("bits", [8, 1])
+def test_other_weights_of_few_bits_are_noticed(bits, tmp_path, monkeypatch):
+    model = of_family("bert", tmp_path)
+
+    def few(seed):
+        torch.manual_seed(seed)
+        for parameter in model.transformer.layers.parameters():
+            parameter.data.normal_(std=0.3)
+        return in_int8(model) if bits == 8 else in_signs(in_latents(model))
+
+    first, second = few(0), few(1)
+    before = answers(first)
+    first.load_state_dict(second.state_dict())
+    assert not torch.allclose(answers(first), before)
+    assert torch.equal(answers(first), answers(second))
+
+
 def test_watched_replaced_and_many_tokens_go_module_by_module(tmp_path, calls):
     model = of_family("bert", tmp_path)
     seen = []
-    handle = model.transformer.layers[0].feed_forward.up.register_forward_hook(lambda *_: seen.append(1))
-    answers(model)
-    handle.remove()
+    for part in (model.transformer.layers[0].feed_forward, model.transformer.layers[0].attention.output):
+        handle = part.register_forward_hook(lambda *_: seen.append(1))
+        answers(model)
+        handle.remove()
+    assert seen == [1, 1]
     model.transformer.layers[1].attention.output = torch.nn.Linear(32, 32)
     answers(model)
     answers(model, (60,))
-    assert calls == [False, True, True, True, False, True, False, False, False]
-    assert len(seen) <= 1
+    assert calls == [False, True, True] * 2 + [True, False, True] + [False] * 3
 
 
 def test_a_copy_computes_for_itself(tmp_path):

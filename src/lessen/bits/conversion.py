@@ -55,6 +55,28 @@ def with_latents(
     Raises:
         PlanError: When one of them has few bits already, or does not exist.
     """
+    chosen = places_to_binarize(shape, layers)
+    shape = _with_bits(shape, chosen, 1, activation_bits)
+    shape = shape.model_copy(
+        update={"latent": latent, "embedding_bits": 1 if embedding else shape.embedding_bits}
+    )
+    fresh = dict(state)
+    for name in _binary(state, shape):
+        fresh[name] = state[name].clamp(EDGE - 1, 1 - EDGE)
+        beside = _beside(name, "scales")
+        if latent.scale != "learned":
+            fresh.pop(beside, None)
+        elif beside not in state:
+            fresh[beside] = scales(state[name]).squeeze(1)
+    return fresh, shape
+
+
+def places_to_binarize(shape: Shape, layers: Collection[int] | None = None) -> set[int]:
+    """The layers (0-based) that are to become binary: those named, or all.
+
+    Raises:
+        PlanError: When one does not exist or has 8 bits, or the signs are packed already.
+    """
     chosen = set(range(len(shape.layers))) if layers is None else set(layers)
     for place in sorted(chosen):
         if place not in range(len(shape.layers)):
@@ -64,15 +86,7 @@ def with_latents(
     binary = shape.embedding_bits == 1 or any(layer.bits == 1 for layer in shape.layers)
     if binary and shape.latent is None:
         raise PlanError("packed signs cannot be trained; continue from the folder that keeps the latents")
-    fresh = dict(state)
-    for name in [*_matrices(state, chosen), *([TOKENS] if embedding else [])]:
-        fresh[name] = state[name].clamp(EDGE - 1, 1 - EDGE)
-        if latent.scale == "learned" and _beside(name, "scales") not in state:
-            fresh[_beside(name, "scales")] = scales(state[name]).squeeze(1)
-    shape = _with_bits(shape, chosen, 1, activation_bits)
-    return fresh, shape.model_copy(
-        update={"latent": latent, "embedding_bits": 1 if embedding else shape.embedding_bits}
-    )
+    return chosen
 
 
 def packed(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tensor], Shape]:
@@ -85,8 +99,7 @@ def packed(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tensor]
     if shape.latent is None:
         return dict(state), shape
     fresh = dict(state)
-    chosen = {number for number, layer in enumerate(shape.layers) if layer.bits == 1}
-    for name in [*_matrices(state, chosen), *([TOKENS] if shape.embedding_bits == 1 else [])]:
+    for name in _binary(state, shape):
         fresh[name] = pack(state[name])
         fresh[_beside(name, "seal")] = seal(fresh[name])
         if shape.latent.scale != "learned":
@@ -100,6 +113,12 @@ def _matrices(state: Mapping[str, Tensor], places: Collection[int]) -> Iterator[
         parts = name.split(".")
         if parts[0] == "layers" and int(parts[1]) in places and parts[-1] == "weight" and tensor.dim() == 2:
             yield name
+
+
+def _binary(state: Mapping[str, Tensor], shape: Shape) -> list[str]:
+    """Names of the matrices and tables that have one bit for each weight."""
+    names = list(_matrices(state, {place for place, layer in enumerate(shape.layers) if layer.bits == 1}))
+    return [*names, TOKENS] if shape.embedding_bits == 1 else names
 
 
 def _beside(name: str, what: str) -> str:

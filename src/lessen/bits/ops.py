@@ -1,7 +1,6 @@
 """The products as operators of torch, `torch.ops.lessen.linear_w1a1` and so on, for graphs that are compiled.
 
-They take weights as stored. Outside of graphs `product` is called directly: an operator costs some
-microseconds more, which is as long as a small product takes.
+They take weights as stored. Outside of graphs `product` is called directly, without torch's dispatch.
 """
 
 from __future__ import annotations

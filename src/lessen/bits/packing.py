@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lessen.native import recorded
+
 WORD = 64
 VERSION = 1
 """Of the layout; a file with another one is refused."""
@@ -38,7 +40,7 @@ def pack(weight: Tensor) -> Tensor:
 
 def unpack(words: Tensor, columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """The signs as +1 and -1, int64 `[rows, words]` to `[rows, columns]`."""
-    if sys.byteorder == "little" and words.device.type == "cpu" and not torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if sys.byteorder == "little" and words.device.type == "cpu" and not recorded():
         octets = words.contiguous().view(torch.uint8).int()
         return functional.embedding(octets, SIGNS.to(dtype)).flatten(1)[:, :columns]
     places = torch.arange(WORD, device=words.device)

@@ -70,7 +70,7 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     shape = model.config.form()
     points = list(model.points.values()) if isinstance(model, LessenForSequenceClassification) else []
     retention = model.point.retention if points else None
-    file, parts = Path(name) / WEIGHTS, bytes_by_part(model, Path(name))
+    file, parts = Path(name) / WEIGHTS, bytes_by_part(model, model.folder)
     return {
         "family": facts.family,
         "parameters": parameter_counts(model.transformer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ OF_TOKENIZER = ("tokenizer", "vocab", "merges", "sentencepiece", "spiece", "spec
 
 
 def bytes_by_part(model: Any, folder: Path | None = None) -> dict[str, int]:
-    """Bytes as the model is stored, of each kind of part.
+    """Bytes of each kind of part.
 
     Args:
         model: Any loaded model.
-        folder: Its own, whose files are measured too.
+        folder: The one it was written to: then as it is stored there, else as it is in memory.
 
     Returns:
         `weights` (matrices and biases of the layers), `scales` (and seals, of weights of few bits), `norms`,
@@ -24,13 +25,20 @@ def bytes_by_part(model: Any, folder: Path | None = None) -> dict[str, int]:
         `tokenizer`.
     """
     found = dict.fromkeys(("weights", "scales", "norms", "embeddings", "exits"), 0)
-    for name, tensor in model.transformer.state_dict().items():
-        found[_part_of(name)] += tensor.numel() * tensor.element_size()
-    file = None if folder is None else folder / WEIGHTS
-    if folder is not None and file is not None and file.is_file():
-        found["listing"] = file.stat().st_size - sum(found.values())
-        files = (place for place in folder.iterdir() if place.name.startswith(OF_TOKENIZER))
-        found["tokenizer"] = sum(place.stat().st_size for place in files)
+    if folder is None:
+        for name, tensor in model.transformer.state_dict().items():
+            found[_part_of(name)] += tensor.numel() * tensor.element_size()
+        return found
+    with (folder / WEIGHTS).open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        listing = json.loads(file.read(length))
+    for name, entry in listing.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            found[_part_of(name.removeprefix("transformer."))] += end - start
+    found["listing"] = 8 + length
+    files = (place for place in folder.iterdir() if place.name.startswith(OF_TOKENIZER))
+    found["tokenizer"] = sum(place.stat().st_size for place in files)
     return found
 
 

@@ -183,6 +183,6 @@ class Block(nn.Module):
         if isinstance(half, SelectiveFeedForward):
             output, gate, learn = self.attention.output, half.gate_down, half.learn_down
             centre = gate.centre if isinstance(gate, BinaryLinear) else 0.0
-            return Parts(output, half.up, gate, learn, norms, "sigmoid", centre)
+            return Parts(half, output, half.up, gate, learn, norms, "sigmoid", centre)
         assert isinstance(half, FeedForward)
-        return Parts(self.attention.output, half.up, half.down, None, norms, half.activation)
+        return Parts(half, self.attention.output, half.up, half.down, None, norms, half.activation)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,9 @@ class FewBits(nn.Module):
     """
 
     kind: LowBits
+    frozen: str
+    """Why it does not learn, and what to do."""
+
     _ready: _Ready | None = None
 
     def __init__(self, in_features: int, out_features: int, bias: bool, stored: Tensor) -> None:
@@ -59,7 +63,7 @@ class FewBits(nn.Module):
     def activated(self, values: Tensor, activation: str | None) -> Tensor:
         """The same through the activation of this name."""
         if torch.is_grad_enabled() and values.requires_grad:
-            raise PlanError(self._cannot_learn())
+            raise PlanError(self.frozen)
         if recorded():
             result = OPERATORS[self.kind](values, self.weight, self.scales, self._whole_bias())
         else:
@@ -71,8 +75,13 @@ class FewBits(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_ready": None}
 
-    def _cannot_learn(self) -> str:
-        raise NotImplementedError
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._ready = None
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._ready = None
+        super()._load_from_state_dict(*args, **kwargs)
 
     def made_ready(self, kernels: Native | None) -> tuple[Tensor, Tensor | None]:
         """The weights as these kernels want them, and the bias that goes with them; made once."""
@@ -94,13 +103,11 @@ class Int8Linear(FewBits):
     """
 
     kind: LowBits = "w8a8"
+    frozen = "weights of 8 bits cannot be trained; load the model in float32"
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         stored = torch.empty(out_features, in_features, dtype=torch.int8)
         super().__init__(in_features, out_features, bias, stored)
-
-    def _cannot_learn(self) -> str:
-        return "weights of 8 bits cannot be trained; load the model in float32"
 
 
 class BinaryLinear(FewBits):
@@ -112,6 +119,8 @@ class BinaryLinear(FewBits):
         centre: What inputs are taken to vary around: they are rounded after it was taken off, and its own
             product is added again.
     """
+
+    frozen = "packed signs cannot be trained; continue from the folder that keeps the latents"
 
     def __init__(
         self,
@@ -136,9 +145,6 @@ class BinaryLinear(FewBits):
             return self.bias
         shift = unpack(self.weight, self.in_features, self.scales.dtype).sum(1) * self.scales * self.centre
         return shift if self.bias is None else self.bias + shift
-
-    def _cannot_learn(self) -> str:
-        return "packed signs cannot be trained; continue from the folder that keeps the latents"
 
 
 class BinaryEmbedding(nn.Module):

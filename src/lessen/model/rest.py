@@ -1,7 +1,6 @@
 """The rest of a layer after its attention, in one call of the kernels where they can compute all of it.
 
-It is a handful of small products and sums: for a sentence or two, calling them one by one takes as long as
-computing them.
+It is a dozen small products and sums, and one call spares the overhead of the others.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ class Parts(NamedTuple):
     """The modules of a layer that run after its attention.
 
     Attributes:
+        half: The feed-forward half as a whole.
         output: Of the attention.
         up: Of the feed-forward half.
         down: The same; of SLFN, that of the gate.
@@ -30,6 +30,7 @@ class Parts(NamedTuple):
         centre: What `down` takes off its inputs.
     """
 
+    half: nn.Module
     output: nn.Module
     up: nn.Module
     down: nn.Module
@@ -66,7 +67,7 @@ class Rest:
         parts = self.parts
         if tokens > FEW_TOKENS and any(type(part) is Linear for part in parts.matrices()):
             return None
-        marks = _marks(parts)
+        marks = _marks(parts, kernels)
         if marks is None:
             return None
         if self.made is None or self.kernels is not kernels or marks != self.marks:
@@ -74,25 +75,30 @@ class Rest:
         return self.made
 
 
-def _marks(parts: Parts) -> list[int] | None:
+def _marks(parts: Parts, kernels: Native) -> list[int] | None:
     """Where the tensors lie; None if one is not what the kernels read, or somebody watches a module."""
-    if parts.activation not in ACTIVATIONS:
+    if parts.activation not in ACTIVATIONS or _is_watched(parts.half):
         return None
     marks = []
     for part in (*parts.matrices(), *parts.norms):
         if type(part) is not Linear and type(part) is not nn.LayerNorm and not isinstance(part, FewBits):
             return None
-        if part._forward_hooks or part._forward_pre_hooks:
+        if _is_watched(part):
             return None
-        for tensor in part._parameters.values():
-            if tensor is None:
-                continue
-            if (tensor.dtype == torch.float32 and not tensor.is_contiguous()) or not tensor.numel():
+        tensors: list[Tensor] = [tensor for tensor in part._parameters.values() if tensor is not None]
+        for tensor in tensors:
+            if not tensor.numel() or not tensor.is_contiguous():
                 return None
-            if tensor.dtype in (torch.bfloat16, torch.float16, torch.float64):
+            if tensor.is_floating_point() and tensor.dtype != torch.float32:
                 return None
-            marks.append(tensor.data_ptr())
+        if isinstance(part, FewBits):
+            tensors += [tensor for tensor in part.made_ready(kernels) if tensor is not None]
+        marks += [tensor.data_ptr() for tensor in tensors]
     return marks
+
+
+def _is_watched(part: nn.Module) -> bool:
+    return bool(part._forward_hooks or part._forward_pre_hooks)
 
 
 def _made(parts: Parts, kernels: Native) -> LayerRest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from lessen.bits.conversion import places_to_binarize
 from lessen.errors import PlanError
 from lessen.loading import in_latents
 from lessen.plan import Latent, SignGradient, Size, WeightScale
@@ -36,29 +37,26 @@ def check_bits(model: Any, recipe: Binarizing) -> None:
     """Refuse a stage that could not start, before anything is trained.
 
     Raises:
-        PlanError: When it names layers the model lacks, or bits that do not go together.
+        PlanError: When it names layers the model lacks or that cannot learn, or bits that do not go together.
     """
-    depth = len(model.config.form().layers)
-    if recipe.weight_bits == 32 and recipe.activation_bits != 32:
+    if recipe.weight_bits == 1:
+        places_to_binarize(model.config.form(), _places(recipe))
+    elif recipe.activation_bits != 32:
         raise PlanError("weights of 32 bits go with activations of 32 bits")
-    for layer in recipe.layers or ():
-        if layer > depth:
-            raise PlanError(f"there is no layer {layer} to binarize; the model has {depth}")
 
 
 def binarized(model: Any, recipe: Binarizing) -> Any:
-    """The model as the stage starts with it.
-
-    Raises:
-        PlanError: When the recipe does not fit the model.
-    """
-    check_bits(model, recipe)
+    """The model as the stage starts with it; `check_bits` says whether it can."""
     if recipe.weight_bits == 32:
         return model
     return in_latents(
         model,
         Latent(scale=recipe.scale, gradient=recipe.gradient),
         activation_bits=recipe.activation_bits,
-        layers=None if recipe.layers is None else [layer - 1 for layer in recipe.layers],
+        layers=_places(recipe),
         embedding=recipe.embedding,
     )
+
+
+def _places(recipe: Binarizing) -> list[int] | None:
+    return None if recipe.layers is None else [layer - 1 for layer in recipe.layers]
