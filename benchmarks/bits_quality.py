@@ -24,11 +24,12 @@ from lessen.data.reading import read
 from lessen.depth.criteria import exit_of_every_row
 from lessen.families.beexformer import PRESETS
 from lessen.hf import LessenModel
-from lessen.loading import in_signs, load, with_exits
+from lessen.loading import load
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.model.macs import row_macs
 from lessen.model.transformer import initialise
 from lessen.plan import ExitRule, ExitShape, dense_shape
+from lessen.reshaping import in_signs, with_exits
 from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.binarizing import Binarizing, binarized

@@ -19,12 +19,13 @@ import torch
 from results import write_results
 
 from lessen.artefact import WEIGHTS
-from lessen.loading import in_latents, in_signs, load, with_exits
+from lessen.loading import load
 from lessen.measure.kernel_speed import kernel_rows
 from lessen.measure.latency import interleaved, threads
 from lessen.measure.size import bytes_by_part
 from lessen.model.rows import pack
 from lessen.plan import FULL
+from lessen.reshaping import in_latents, in_signs, with_exits
 from lessen.runtime.engine import run
 from lessen.systems import system_of
 

@@ -18,9 +18,10 @@ from tasks import TASKS, prepare
 from token_quality import fine_tuned
 
 from lessen.data.reading import read
-from lessen.loading import in_signs, load
+from lessen.loading import load
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import quality
+from lessen.reshaping import in_signs
 from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.binarizing import Binarizing, binarized

@@ -18,11 +18,12 @@ import torch
 from results import write_results
 
 from lessen.data.reading import read
-from lessen.loading import load, with_exits
+from lessen.loading import load
 from lessen.measure.latency import Timing, interleaved, ratio, threads
 from lessen.measure.rivals import build
 from lessen.measure.side_by_side import must_agree, run_all
 from lessen.plan import FULL, ExitRule, ExitShape, Point
+from lessen.reshaping import with_exits
 from lessen.runtime.text import Encoded, encode
 
 NEVER = Point(name="never", exits=ExitRule(criterion="entropy", threshold=-1.0))

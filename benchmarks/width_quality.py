@@ -26,11 +26,12 @@ from tasks import TASKS, prepare
 from lessen.artefact import write_json
 from lessen.data.reading import read
 from lessen.data.table import Table
-from lessen.loading import load, with_exits, with_shape
+from lessen.loading import load
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import quality
 from lessen.model.macs import row_macs
 from lessen.model.transformer import parameter_counts
+from lessen.reshaping import with_exits, with_shape
 from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.chopping import Chopping, chop

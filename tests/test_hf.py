@@ -16,8 +16,8 @@ from transformers import (
 
 import lessen
 from lessen.builtin import model_folder
-from lessen.loading import export_hugging_face
 from lessen.plan import ExitRule, ExitShape, Point
+from lessen.reshaping import export_hugging_face
 
 
 @pytest.fixture

@@ -32,16 +32,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hf": {
         "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",
     },
+    "reshaping": {"errors", "plan", "bits", "model", "config", "families", "hf"},
     "loading": {
         "errors", "plan", "artefact", "builtin", "certificate", "bits", "model", "config", "families", "hf",
+        "reshaping",
     },
     "measure": {
         "errors", "plan", "artefact", "machine", "native", "bits", "model", "families", "depth", "tokens",
-        "runtime", "hf", "loading",
+        "runtime", "hf", "reshaping", "loading",
     },
     "promise": {
         "errors", "plan", "artefact", "certificate", "guarantee", "machine", "model", "depth", "tokens",
-        "data", "runtime", "hf", "loading", "measure",
+        "data", "runtime", "hf", "reshaping", "loading", "measure",
     },
     "report": {
         "errors", "plan", "artefact", "certificate", "machine", "model", "data", "runtime", "measure",
@@ -49,11 +51,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "systems": {
         "errors", "plan", "artefact", "certificate", "bits", "model", "depth", "tokens", "width", "data",
-        "runtime", "train", "loading", "measure", "promise", "card",
+        "runtime", "train", "reshaping", "loading", "measure", "promise", "card",
     },
     "cli": {
         "errors", "plan", "artefact", "certificate", "card", "machine", "memory", "native", "model", "data",
-        "runtime", "train", "hf", "loading", "measure", "promise", "report", "systems",
+        "runtime", "train", "hf", "reshaping", "loading", "measure", "promise", "report", "systems",
     },
 }  # fmt: skip
 """What each room may import, rooms in order; a new one is added here and in docs/architecture.md."""

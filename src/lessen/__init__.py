@@ -5,8 +5,9 @@ from importlib.metadata import version
 from lessen.config import LessenConfig
 from lessen.errors import LessenError
 from lessen.hf import LessenForSequenceClassification, LessenModel, register
-from lessen.loading import load, with_exits
+from lessen.loading import load
 from lessen.plan import ExitRule, ExitShape, Point, Shape
+from lessen.reshaping import with_exits
 
 __version__ = version("lessen")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,22 @@ from transformers import (
 )
 
 from lessen import artefact, builtin
-from lessen.bits.conversion import packed, with_int8, with_latents
 from lessen.bits.packing import broken
 from lessen.certificate import check_promises
 from lessen.config import WRITTEN, LessenConfig
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.families import family_of
 from lessen.families.beexformer import CHARACTERS, PRESETS, SPECIAL, characters
-from lessen.families.family import from_hugging_face, to_hugging_face
+from lessen.families.family import from_hugging_face
 from lessen.hf import LessenForSequenceClassification, LessenModel
 from lessen.model.transformer import initialise
-from lessen.plan import FORMAT_VERSION, Bits, ExitShape, Latent, Precision, Shape, dense_shape
+from lessen.plan import FORMAT_VERSION, Precision, dense_shape
+from lessen.reshaping import Model, in_int8, problem_type_of
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 """One of these makes a tokenizer; without any, transformers invents one that knows no words."""
-
-Model = LessenForSequenceClassification | LessenModel
 
 
 def load(
@@ -94,65 +92,6 @@ def load(
     return model
 
 
-def in_int8(model: Model) -> Model:
-    """The same model with its layers' matrices in 8 bits, and the same Points, uncertified.
-
-    Args:
-        model: In float32; unchanged.
-    """
-    return _converted(model, with_int8(model.transformer.state_dict(), model.config.form()))
-
-
-def in_latents(
-    model: Model,
-    latent: Latent | None = None,
-    *,
-    activation_bits: Bits = 32,
-    layers: Collection[int] | None = None,
-    embedding: bool = True,
-) -> Model:
-    """The same model computing with the signs of its weights, ready to learn so; as it is, it will be bad.
-
-    Args:
-        model: In float32; unchanged.
-        latent: How signs are scaled and learn.
-        activation_bits: Of what they multiply: 32, 8 or 1.
-        layers: Places (0-based) of layers whose matrices become binary; all if None.
-        embedding: Whether the token table does.
-
-    Raises:
-        PlanError: When a part has few bits already, or does not exist.
-    """
-    state, shape = with_latents(
-        model.transformer.state_dict(),
-        model.config.form(),
-        latent or Latent(),
-        activation_bits=activation_bits,
-        layers=layers,
-        embedding=embedding,
-    )
-    return with_shape(model, shape, state)
-
-
-def in_signs(model: Model) -> Model:
-    """The same model with its binary weights packed, for inference, and the same Points, uncertified.
-
-    Args:
-        model: With latents; unchanged. Without any, it is copied.
-    """
-    return _converted(model, packed(model.transformer.state_dict(), model.config.form()))
-
-
-def _converted(model: Model, made: tuple[Mapping[str, Tensor], Shape]) -> Model:
-    state, shape = made
-    fresh = with_shape(model, shape, state)
-    for field in ("points", "path", "point"):
-        setattr(fresh.config, field, getattr(model.config, field))
-    if isinstance(fresh, LessenForSequenceClassification):
-        fresh.use(fresh.config.point)
-    return fresh
-
-
 def _in_precision(model: Model, precision: Precision | None, name: str) -> Model:
     if model.precision == "int8":
         if precision in (None, "int8"):
@@ -173,116 +112,6 @@ def depth_of(name: str | Path) -> int:
         return PRESETS[preset].num_hidden_layers
     config = _config_of(_resolve(name))
     return len(config.form().layers) if isinstance(config, LessenConfig) else config.num_hidden_layers
-
-
-def with_exits(
-    model: Model,
-    *,
-    exits: Sequence[ExitShape] | None = None,
-    labels: Sequence[str] | None = None,
-    problem_type: str | None = None,
-    seed: int = 0,
-) -> LessenForSequenceClassification:
-    """A classifier with new exit heads on the same backbone weights.
-
-    Args:
-        model: Any loaded model.
-        exits: Where the exits sit and how they are built; after every layer, in the form of the last head (or
-            mean pooling and one linear layer if there is none), if None. The last head of a task that is kept
-            stays as it is, whatever is asked for.
-        labels: Names of the outputs of a new task; None keeps the model's task and its last head.
-        problem_type: Of the new task, as in transformers.
-        seed: Of the new heads' initial weights. Where the task is kept, a new exit of the same form as the
-            last one starts as its copy instead.
-
-    Returns:
-        A new model sharing no memory with `model`. The backbone's weights are equal; so are those of the last
-        head if the task is kept.
-    """
-    config = model.config
-    old = config.form()
-    keeps_task = labels is None
-    if keeps_task and not old.exits:
-        raise InputError("this model has no classifier; name the labels of the task it is to learn")
-    depth = len(old.layers)
-    if exits is None:
-        like = old.exits[-1] if keeps_task else ExitShape(layer=depth, pool="mean")
-        exits = [like.model_copy(update={"layer": layer}) for layer in range(1, depth + 1)]
-    elif keeps_task:
-        exits = [*(exit for exit in exits if exit.layer < depth), old.exits[-1]]
-    shape = Shape.model_validate(old.model_dump() | {"exits": [e.model_dump() for e in exits]})
-    names = list(config.id2label.values()) if labels is None else list(labels)
-    fresh = LessenForSequenceClassification(
-        LessenConfig(
-            architecture=config.architecture,
-            shape=shape.model_dump(mode="json"),
-            id2label=dict(enumerate(names)),
-            label2id={name: i for i, name in enumerate(names)},
-            problem_type=problem_type or (config.problem_type if keeps_task else _problem_type(len(names))),
-            profile=config.profile if isinstance(config, LessenConfig) else None,
-        )
-    )
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    if not keeps_task:
-        state = {name: value for name, value in state.items() if ".exits." not in name}
-    wanted = fresh.state_dict()
-    state = {k: v for k, v in state.items() if k in wanted and wanted[k].shape == v.shape}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        initialise(fresh.transformer.exits)
-    if keeps_task:
-        last = model.transformer.exits[str(depth)].state_dict()
-        for shape_of_exit in exits:
-            if shape_of_exit.model_copy(update={"layer": depth}) == old.exits[-1]:
-                fresh.transformer.exits[str(shape_of_exit.layer)].load_state_dict(last)
-    fresh.load_state_dict(state, strict=False)
-    fresh.tokenizer = model.tokenizer
-    return fresh.to(model.dtype).eval()
-
-
-def with_shape(model: Model, shape: Shape, state: Mapping[str, Tensor]) -> Model:
-    """The same model with other weights: what a removal left, of the task and the tokenizer of before.
-
-    Args:
-        model: Any loaded model; unchanged.
-        shape: Which weights there are.
-        state: The tensors of its transformer, such as `width.removal` returns; copied.
-
-    Returns:
-        A new model at full depth and with all tokens: Points and certificates spoke of the old weights. The
-        retention profile stays where it fits.
-    """
-    old = model.config
-    profile = old.retention_profile()
-    config = LessenConfig(
-        architecture=old.architecture,
-        shape=shape.model_dump(mode="json"),
-        id2label=old.id2label,
-        label2id=old.label2id,
-        problem_type=old.problem_type,
-        profile=old.profile if profile is not None and len(profile.base) == len(shape.layers) else None,
-    )
-    with torch.device("meta"):
-        fresh = type(model)(config)
-    named = {f"transformer.{name}": value.detach().clone() for name, value in state.items()}
-    fresh.load_state_dict(named, strict=True, assign=True)
-    fresh.tokenizer = model.tokenizer
-    return fresh.train(model.training)
-
-
-def export_hugging_face(model: LessenForSequenceClassification) -> dict[str, Tensor]:
-    """The full-depth weights under the names of the family's Hugging Face model, backbone only.
-
-    Use it to run the same weights elsewhere: `AutoModel.from_config(...).load_state_dict(..., strict=False)`.
-    """
-    facts = model.config.facts()
-    names = family_of(facts.family).names(facts, prefixed=False, head=False)
-    state = {k.removeprefix("transformer."): v for k, v in model.state_dict().items()}
-    return to_hugging_face(state, names)
-
-
-def _problem_type(outputs: int) -> str:
-    return "regression" if outputs == 1 else "single_label_classification"
 
 
 def _preset(name: str | Path) -> str | None:
@@ -425,7 +254,7 @@ def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
         shape=shape.model_dump(mode="json"),
         id2label=config.id2label if has_head else None,
         label2id=config.label2id if has_head else None,
-        problem_type=config.problem_type or _problem_type(config.num_labels) if has_head else None,
+        problem_type=config.problem_type or problem_type_of(config.num_labels) if has_head else None,
     )
     kind = LessenForSequenceClassification if has_head else LessenModel
     with torch.device("meta"):

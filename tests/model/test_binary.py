@@ -14,7 +14,7 @@ from lessen.bits.packing import words_for
 from lessen.depth.exits import every_exit
 from lessen.errors import ArtefactError, PlanError
 from lessen.families.beexformer import PRESETS
-from lessen.loading import in_int8, in_latents, in_signs, load, with_exits
+from lessen.loading import load
 from lessen.model.architecture import Architecture
 from lessen.model.block import RecurrentFeedForward, SelectiveFeedForward
 from lessen.model.few_bits import BinaryLinear
@@ -23,6 +23,7 @@ from lessen.model.matrices import Numbers, weights_of
 from lessen.model.rows import pack
 from lessen.model.transformer import parameter_counts
 from lessen.plan import ExitShape, Latent, Rank
+from lessen.reshaping import in_int8, in_latents, in_signs, with_exits
 
 ACTIVATIONS = (32, 8, 1)
 

@@ -11,10 +11,11 @@ from conftest import TINY, CharacterTokenizer, lively, ragged_ids, run, tiny_hug
 import lessen
 from lessen.depth.exits import every_exit
 from lessen.errors import PlanError
-from lessen.loading import in_int8, load, with_exits, with_shape
+from lessen.loading import load
 from lessen.model.few_bits import Int8Linear
 from lessen.model.rows import pack
 from lessen.plan import Rank
+from lessen.reshaping import in_int8, with_exits, with_shape
 from lessen.width.removal import Kept, narrowed, with_ranks
 
 

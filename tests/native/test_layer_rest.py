@@ -7,10 +7,11 @@ import torch
 from conftest import TINY, lively, ragged_ids, tiny_hugging_face
 
 from lessen.depth.exits import every_exit
-from lessen.loading import in_int8, in_latents, in_signs, load, with_exits
+from lessen.loading import load
 from lessen.model.block import Block
 from lessen.model.rows import pack
 from lessen.native import native
+from lessen.reshaping import in_int8, in_latents, in_signs, with_exits
 
 pytestmark = pytest.mark.skipif(native() is None, reason="the kernels are not built")
 MODULES = Block._made_rest

@@ -8,7 +8,8 @@ import torch
 from conftest import CharacterTokenizer, lively, task, tiny_hugging_face
 
 from lessen.errors import PlanError
-from lessen.loading import load, with_exits, with_shape
+from lessen.loading import load
+from lessen.reshaping import with_exits, with_shape
 from lessen.systems.chopping import Chopping, chop, least_of, losses_without_each
 from lessen.width.budget import shallow
 

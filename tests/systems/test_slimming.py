@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessen.errors import PlanError
-from lessen.loading import load, with_exits, with_shape
+from lessen.loading import load
 from lessen.plan import ExitShape, dense_shape
+from lessen.reshaping import with_exits, with_shape
 from lessen.systems import rounds
 from lessen.systems.slimming import Slimming, shapes_between, slim, worth_of
 from lessen.width.budget import parameters_of, scaled, shallow

@@ -8,9 +8,10 @@ from conftest import CharacterTokenizer, lively, ragged_ids, task, tiny_hugging_
 
 from lessen.depth.exits import every_exit
 from lessen.errors import InputError
-from lessen.loading import load, with_exits, with_shape
+from lessen.loading import load
 from lessen.model.rows import pack
 from lessen.plan import ExitShape
+from lessen.reshaping import with_exits, with_shape
 from lessen.runtime.text import collate, encode
 from lessen.tokens.passes import all_stay
 from lessen.train.fine_tuning import Recipe, fine_tune

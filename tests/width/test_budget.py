@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lessen.errors import PlanError
-from lessen.loading import with_shape
+from lessen.reshaping import with_shape
 from lessen.width.budget import (
     bytes_of,
     even,

@@ -8,9 +8,10 @@ from conftest import lively, ragged_ids, tiny_hugging_face
 from torch.nn import functional
 
 from lessen.depth.exits import every_exit
-from lessen.loading import load, with_exits, with_shape
+from lessen.loading import load
 from lessen.model.rows import pack
 from lessen.plan import Rank
+from lessen.reshaping import with_exits, with_shape
 from lessen.width.importance import AbsWeight, SignedGroup, magnitude, mask_gradients, random
 from lessen.width.removal import Kept, narrowed, with_ranks
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from conftest import lively, ragged_ids, tiny_hugging_face
 
-from lessen.loading import load, with_exits, with_shape
+from lessen.loading import load
 from lessen.model.rows import pack
 from lessen.plan import Rank
+from lessen.reshaping import with_exits, with_shape
 from lessen.width.moments import second_moments
 from lessen.width.removal import Kept, narrowed, truncated, with_ranks
 

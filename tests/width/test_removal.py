@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from lessen.depth.exits import every_exit
 from lessen.errors import PlanError
-from lessen.loading import load, with_exits, with_shape
+from lessen.loading import load
 from lessen.model.rows import pack
 from lessen.plan import Rank
+from lessen.reshaping import with_exits, with_shape
 from lessen.width.removal import (
     Kept,
     narrowed,

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from lessen.bits.conversion import places_to_binarize
 from lessen.errors import PlanError
-from lessen.loading import in_latents
 from lessen.plan import Latent, SignGradient, Size, WeightScale
+from lessen.reshaping import in_latents
 from lessen.train.fine_tuning import Recipe
 
 

@@ -17,8 +17,8 @@ from lessen.data.table import Table
 from lessen.depth.exits import every_exit
 from lessen.depth.losses import task_loss
 from lessen.errors import PlanError
-from lessen.loading import with_shape
 from lessen.plan import Shape
+from lessen.reshaping import with_shape
 from lessen.systems.rounds import Rounds, Say, in_rounds, scored_batches
 from lessen.width.removal import State, without_layers
 

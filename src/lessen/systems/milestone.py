@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lessen.artefact import WEIGHTS, write_json
-from lessen.loading import with_shape
 from lessen.plan import Shape, parse
+from lessen.reshaping import with_shape
 
 RECORD = "done.json"
 

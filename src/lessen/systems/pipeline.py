@@ -23,13 +23,14 @@ from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
 from lessen.errors import InputError, PlanError
-from lessen.loading import in_signs, load, with_exits, with_shape
+from lessen.loading import load
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
 from lessen.plan import Shape, parse
 from lessen.promise.folder import FEWEST_ROWS, Calibration, calibrate_folder
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
+from lessen.reshaping import in_signs, with_exits, with_shape
 from lessen.runtime.text import encode
 from lessen.systems.binarizing import Binarizing, binarized, check_bits
 from lessen.systems.chopping import Chopping, chop

@@ -14,10 +14,10 @@ from torch import Tensor
 from lessen.data.table import Table
 from lessen.depth.exits import every_exit
 from lessen.errors import PlanError
-from lessen.loading import with_shape
 from lessen.model.architecture import Architecture
 from lessen.model.transformer import Transformer
 from lessen.plan import Shape, Size
+from lessen.reshaping import with_shape
 from lessen.systems.rounds import Batch, Rounds, Say, in_rounds, scored_batches
 from lessen.train.teaching import Teacher, scoring
 from lessen.width.budget import even, rank_saves, uneven

@@ -15,10 +15,10 @@ from lessen.errors import PlanError
 from lessen.families import family_of
 from lessen.families.family import COMMON_SIZES
 from lessen.hf import LessenForSequenceClassification
-from lessen.loading import export_hugging_face
 from lessen.model.architecture import Architecture
 from lessen.model.heads import Head
 from lessen.plan import Rank, Shape
+from lessen.reshaping import export_hugging_face
 
 
 class DenseTwin(nn.Module):
