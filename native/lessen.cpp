@@ -1,88 +1,17 @@
-// The C ABI: which kernels, and how their work is shared among threads.
+// The C ABI, and how the work of each product is shared among threads.
 #include "lessen.h"
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 #include <vector>
 
-#if defined(LESSEN_X86)
-#include "amx.h"
-#endif
-#include "kernels.h"
+#include "dispatch.h"
 
 namespace lessen {
 namespace {
 
-// Multiplications below which a second thread costs more than it saves.
-constexpr int64_t SMALL = 1 << 16;
 // Panels a thread takes at a time: few enough that a busy core does not keep the others waiting.
 constexpr int64_t PANELS = 8;
-
-constexpr int SETS = 4;
-
-#if defined(LESSEN_X86)
-bool has_avx512() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vpopcntdq");
-}
-#endif
-
-// Instruction sets from best to plainest; null where this processor lacks one.
-const Kernel *available(int place) {
-#if defined(LESSEN_X86)
-    if (place == 0 && has_avx512() && tiles::usable()) return &amx;
-    if (place == 1 && has_avx512()) return &avx512;
-    if (place == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
-#elif defined(LESSEN_NEON)
-    if (place == 0) return &neon;
-#endif
-    return place == SETS - 1 ? &scalar : nullptr;
-}
-
-const Kernel *best() {
-    for (int place = 0; place < SETS; place++)
-        if (const Kernel *kernel = available(place)) return kernel;
-    return &scalar;
-}
-
-// Memory kept from call to call, at the start of a cache line: wide loads across two lines take twice as long.
-template <class T>
-class Space {
-  public:
-    T *of(int64_t count) {
-        if (count > room) {
-            std::free(first);
-            room = count;
-            first = static_cast<T *>(std::aligned_alloc(64, round_up(count * sizeof(T), 64)));
-            if (!first) throw std::bad_alloc();
-        }
-        return first;
-    }
-    ~Space() { std::free(first); }
-
-  private:
-    T *first = nullptr;
-    int64_t room = 0;
-};
-
-const Kernel *kernel = best();
-lessen_fork fork_with = nullptr;
-
-// Run work(data) on so many threads, or here if that is not worth it.
-void run(void (*work)(void *), void *data, int threads) {
-    if (threads > 1)
-        fork_with(work, data, static_cast<unsigned>(threads), 0);
-    else
-        work(data);
-}
-
-int worth(int64_t multiplications, int threads) {
-    return fork_with && multiplications >= SMALL ? std::max(1, threads) : 1;
-}
 
 struct LinearWork {
     Linear product;
@@ -312,14 +241,7 @@ int lessen_abi(void) { return LESSEN_ABI; }
 
 const char *lessen_isa(void) { return kernel->isa; }
 
-int lessen_use_isa(const char *name) {
-    for (int place = 0; place < SETS; place++)
-        if (const Kernel *found = available(place); found && !std::strcmp(found->isa, name)) {
-            kernel = found;
-            return 0;
-        }
-    return 1;
-}
+int lessen_use_isa(const char *name) { return use(name) ? 0 : 1; }
 
 void lessen_use_fork(lessen_fork fork) { fork_with = fork; }
 

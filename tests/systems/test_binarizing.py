@@ -92,24 +92,24 @@ def test_sizes_other_than_of_signs_are_refused(data: Path, tmp_path: Path) -> No
         compressed("builtin:beexformer-test", data, tmp_path / "m", rank=0.5)
     with pytest.raises(InputError, match="no choice of gradient; it belongs to beexformer, binarize"):
         compressed("builtin:beexformer-test", data, tmp_path / "m", "early-exit", gradient="ste")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["cost-eff", "--params", "1/2"], "two feed-forward matrices in 32 bits only"),
+        (["beexformer", "--binary-layers", "1,x"], "expected layer numbers"),
+        (["beexformer", "--binary-layers", "9"], "there is no layer 9 to binarize; the model has 4"),
+        (["beexformer", "--activation-bits", "4"], "activation_bits: Input should be 1, 8 or 32"),
+    ],
+)
+def test_bad_wishes_cost_nothing(options: list[str], message: str, data: Path, tmp_path: Path) -> None:
+    place = tmp_path / "m"
     code, _, said = run(
-        "compress", "builtin:beexformer-test", "--data", data, "--out", tmp_path / "m",
-        "--system", "cost-eff", "--params", "1/2",
-    )  # fmt: skip
+        "compress", "builtin:beexformer-test", "--data", data, "--out", place, "--system", *options
+    )
     assert code == 2
-    assert "two feed-forward matrices in 32 bits only" in said
-    code, _, said = run(
-        "compress", "builtin:beexformer-test", "--data", data, "--out", tmp_path / "m",
-        "--system", "beexformer", "--binary-layers", "1,x",
-    )  # fmt: skip
-    assert code == 2
-    assert "expected layer numbers" in said
-    code, _, said = run(
-        "compress", "builtin:beexformer-test", "--data", data, "--out", tmp_path / "m",
-        "--system", "beexformer", "--binary-layers", "9",
-    )  # fmt: skip
-    assert code == 2
-    assert "there is no layer 9 to binarize; the model has 4" in said
+    assert message in said
     assert not list(tmp_path.iterdir())
 
 

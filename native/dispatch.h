@@ -1,0 +1,47 @@
+// Which instruction set computes, and whose threads.
+#pragma once
+
+#include <cstdlib>
+#include <new>
+
+#include "kernels.h"
+#include "lessen.h"
+
+namespace lessen {
+
+// The instruction set in use: the best one at first.
+extern const Kernel *kernel;
+
+// Take the set of this name; whether this processor has it.
+bool use(const char *isa);
+
+// Whose threads; null: the caller's only.
+extern lessen_fork fork_with;
+
+// Run work(data) on so many threads, or here if that is not worth it.
+void run(void (*work)(void *), void *data, int threads);
+
+// Threads that so many multiplications are worth.
+int worth(int64_t multiplications, int threads);
+
+// Memory kept from call to call, at the start of a cache line: wide loads across two lines take twice as long.
+template <class T>
+class Space {
+  public:
+    T *of(int64_t count) {
+        if (count > room) {
+            std::free(first);
+            room = count;
+            first = static_cast<T *>(std::aligned_alloc(64, round_up(count * sizeof(T), 64)));
+            if (!first) throw std::bad_alloc();
+        }
+        return first;
+    }
+    ~Space() { std::free(first); }
+
+  private:
+    T *first = nullptr;
+    int64_t room = 0;
+};
+
+}  // namespace lessen
