@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,35 @@ def write_results(name: str, content: dict[str, Any]) -> Path:
     }
     write_json(path, facts | content)
     return path
+
+
+def kept(name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs in `results/NAME.json`, if they were made with the same settings; else none."""
+    path = RESULTS / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found["runs"] if found.get("settings") == settings else []
+
+
+def add_run(
+    name: str,
+    settings: dict[str, Any],
+    run: dict[str, Any],
+    summary: Callable[[list[dict[str, Any]]], dict[str, Any]],
+) -> None:
+    """Put a run beside those in `results/NAME.json` that were made with the same settings.
+
+    Long benchmarks go on where they stopped, on another machine too, and several may write at once.
+
+    Args:
+        name: Of the results file.
+        settings: What all runs have in common; a change of it starts the file anew.
+        run: What was found; it is noted of which commit.
+        summary: Made of all runs.
+    """
+    with (RESULTS / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        runs = [*kept(name, settings), run | {"commit": commit()}]
+        write_results(name, {"settings": settings, "summary": summary(runs), "runs": runs})
 
 
 def commit() -> str | None:

@@ -28,7 +28,7 @@ class Setting:
 
 
 TASKS = {
-    "imdb": Setting(2.0, 256, {"tune": 1000, "calibration": 3000, "test": 4000, "train": 10000}),
+    "imdb": Setting(2.0, 256, {"tune": 1000, "calibration": 3000, "test": 2000, "train": 6400}),
     "sst2": Setting(3.0, 64, {"calibration": 1000}),
     "mrpc": Setting(5.0, 128, {"calibration": 300}),
     "stsb": Setting(5.0, 64, {"calibration": 500}),

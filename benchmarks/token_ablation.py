@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from results import CACHE, write_results
 from tasks import prepare
-from token_quality import MODEL, SPEEDUPS, fine_tuned, stage_of
+from token_quality import MODEL, PRECISION, SPEEDUPS, STAGE, at_task, fine_tuned
 
 from lessen.artefact import write_json
 from lessen.data.reading import read
@@ -50,7 +50,7 @@ def measured(task: str, name: str) -> dict[str, float]:
         return json.loads(place.read_text())
     tokens, changes = CHOICES[name]
     model = load(fine_tuned(task, 0), promises=False)
-    recipe = Recipe.model_validate(stage_of(task, 0).model_dump() | changes)
+    recipe = Recipe.model_validate(at_task(STAGE, task, 0).model_dump() | changes)
     parts = {
         part: read(str(prepare(task)[part])).with_labels_of(model.label_names) for part in ("train", "tune")
     }
@@ -58,6 +58,7 @@ def measured(task: str, name: str) -> dict[str, float]:
     give_profile(model, parts["train"], recipe, TokenPlan.model_validate(tokens), work)
     torch.manual_seed(0)
     fine_tune(model, parts["train"], recipe, work / "checkpoints", passes=passes_of(model, recipe))
+    model = model.to(getattr(torch, PRECISION))
     encoded = encode(model.tokenizer, parts["tune"].texts, model.config.facts().max_tokens)
     labels = parts["tune"].labels or []
     found = {

@@ -7,7 +7,7 @@ backward passes of small calls cost far more than the padding of length-grouped 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from lessen.plan import Rank
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
 """`score(probabilities [rows, heads, queries, keys], real [rows, keys] or None)` to `[rows, keys]`."""
+
+ROWS_AT_ONCE = 4
+"""Rows whose scores are written out together where gradients are needed on a CPU."""
 
 LONG = 192
 """Tokens from which on torch's fused attention of rows of equal length beats our own kernel."""
@@ -62,13 +65,13 @@ def attend_scored(
         Context `[tokens, heads, head_dim]` and scores `[tokens]`, float32 or wider, without gradient.
     """
     if torch.is_grad_enabled() or qkv.is_cuda:
-        query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
-        mask = rows.key_mask if bias is None else rows.key_mask + padded_bias(rows, bias)
-        weights = _probabilities(query, key, mask)
-        with torch.autocast(qkv.device.type, enabled=False):
-            scores = score(weights.detach(), rows.real)
-        context = torch.dropout(weights.to(qkv.dtype), dropout, dropout > 0) @ value
-        return rows.unpad(context.transpose(1, 2)), rows.unpad(scores)
+        contexts, found = [], []
+        for query, key, value, mask, real in _parts(qkv, rows, bias):
+            weights = _probabilities(query, key, mask)
+            with torch.autocast(qkv.device.type, enabled=False):
+                found.append(score(weights.detach(), real))
+            contexts.append(torch.dropout(weights.to(qkv.dtype), dropout, dropout > 0) @ value)
+        return rows.unpad(torch.cat(contexts).transpose(1, 2)), rows.unpad(torch.cat(found))
     if score is received and bias is None and (kernels := native_for(qkv)) is not None:
         context, gets = kernels.attention(qkv, rows.lengths, received=True)
         assert gets is not None
@@ -156,21 +159,46 @@ def _attend_by_length(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor:
 
 
 def _attend_padded(qkv: Tensor, rows: Rows, bias: Tensor | None, dropout: float) -> Tensor:
-    """One call for the whole batch, padded to its longest row; masked keys get no weight.
+    """The whole batch, padded to its longest row; masked keys get no weight.
 
     On a CPU in bfloat16 the product is written out: the fused kernel's backward pass is far slower
     there.
     """
-    query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
-    mask = rows.key_mask.to(qkv.dtype)
-    if bias is not None:
-        mask = mask + padded_bias(rows, bias)
     if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16:
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask
-        context = torch.dropout(scores.softmax(-1), dropout, dropout > 0) @ value
-    else:
-        context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        contexts = []
+        for query, key, value, mask, _ in _parts(qkv, rows, bias):
+            scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
+            weights = (scores if mask is None else scores + mask).softmax(-1)
+            contexts.append(torch.dropout(weights, dropout, dropout > 0) @ value)
+        return rows.unpad(torch.cat(contexts).transpose(1, 2))
+    query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
+    mask = _mask(qkv, rows, bias)
+    context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return rows.unpad(context.transpose(1, 2))
+
+
+def _mask(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor | None:
+    """Added to the scores of the padded batch, `[rows or 1, heads or 1, queries or 1, keys]`, or None."""
+    if bias is None:
+        return None if rows.even else rows.key_mask.to(qkv.dtype)
+    return rows.key_mask.to(qkv.dtype) + padded_bias(rows, bias)
+
+
+def _parts(
+    qkv: Tensor, rows: Rows, bias: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]]:
+    """A padded batch in parts of a few rows: queries, keys, values, mask, and which places hold a token.
+
+    On a CPU scores of a few rows stay in its caches from one step to the next; on a GPU there is one part.
+    """
+    count = len(rows) if qkv.is_cuda else ROWS_AT_ONCE
+    padded = rows.pad(qkv).permute(0, 2, 3, 1, 4).split(count)
+    mask = _mask(qkv, rows, bias)
+    masks = [mask] * len(padded) if mask is None or len(mask) == 1 else mask.split(count)
+    reals = [None] * len(padded) if rows.even else rows.real.split(count)
+    for part, of_part, real in zip(padded, masks, reals, strict=True):
+        query, key, value = part.unbind(1)
+        yield query, key, value, of_part, real
 
 
 def attend_reference(qkv: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:

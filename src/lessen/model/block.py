@@ -10,6 +10,7 @@ from transformers.activations import ACT2FN
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.attention import Attention, Score
+from lessen.model.dropout import Dropout
 from lessen.model.few_bits import BinaryLinear
 from lessen.model.matrices import OURS, REAL, Numbers, linear
 from lessen.model.rest import Parts, Rest
@@ -132,7 +133,7 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
         self.feed_forward = feed_forward(architecture, shape, numbers)
         self.feed_forward_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
-        self.dropout = nn.Dropout(architecture.dropout)
+        self.dropout = Dropout(architecture.dropout)
         complete = len(shape.heads) == architecture.num_attention_heads
         self.heads_of_bias = None if complete else list(shape.heads)
         self._rest: Rest | None = None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from lessen.model.dropout import Dropout
 from lessen.model.rows import Rows
 from lessen.plan import ExitShape
 
@@ -19,10 +20,10 @@ def pool(hidden: Tensor, rows: Rows, how: str) -> Tensor:
         return hidden.index_select(0, rows.first) if len(rows) > 1 else hidden[:1]
     if how == "last":
         return hidden.index_select(0, rows.last)
+    groups = rows.split(hidden)
     if rows.gone is None:
-        means = [group.view(hidden).mean(1) for group in rows.groups]
-        return means[0] if len(means) == 1 else torch.cat(means)
-    sums = torch.cat([group.view(hidden).sum(1) for group in rows.groups])
+        return torch.cat([group.mean(1) for group in groups])
+    sums = torch.cat([group.sum(1) for group in groups])
     count = torch.tensor(rows.full_lengths, device=rows.device, dtype=rows.gone.dtype)
     return ((sums + rows.gone) / count[:, None]).to(hidden.dtype)
 
@@ -36,7 +37,7 @@ class Head(nn.Module):
     def __init__(self, hidden_size: int, outputs: int, shape: ExitShape, dropout: float) -> None:
         super().__init__()
         self.pool = shape.pool
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.dense = nn.Linear(hidden_size, shape.hidden_size) if shape.hidden_size else None
         self.activation = ACT2FN[shape.activation]
         self.output = nn.Linear(shape.hidden_size or hidden_size, outputs)

@@ -60,6 +60,11 @@ class Rows:
         """Number of tokens in the whole batch."""
         return self._bounds[-1]
 
+    @property
+    def even(self) -> bool:
+        """Whether all rows are of one length, and a padded batch has no padding."""
+        return self.lengths[0] == self.lengths[-1]
+
     @cached_property
     def _bounds(self) -> tuple[int, ...]:
         return (0, *itertools.accumulate(self.lengths))
@@ -74,6 +79,12 @@ class Rows:
             groups.append(Group(self._bounds[row], count, length))
             row += count
         return tuple(groups)
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """The tokens of all groups, `[count, length, ...]` each: one step, whose gradient is one step too."""
+        parts = values.split([group.stop - group.start for group in self.groups])
+        shapes = [(group.count, group.length) for group in self.groups]
+        return [part.unflatten(0, shape) for part, shape in zip(parts, shapes, strict=True)]
 
     @cached_property
     def first(self) -> Tensor:
@@ -123,11 +134,15 @@ class Rows:
 
     def pad(self, values: Tensor) -> Tensor:
         """`[tokens, ...]` to `[rows, longest, ...]` in storage order, zero at padding."""
+        if self.even:
+            return values.unflatten(0, (len(self), self.lengths[0]))
         padded = values.new_zeros(len(self) * self.lengths[-1], *values.shape[1:])
         return padded.index_copy(0, self._places, values).unflatten(0, (len(self), self.lengths[-1]))
 
     def unpad(self, padded: Tensor) -> Tensor:
         """The inverse of `pad`."""
+        if self.even:
+            return padded.flatten(0, 1)
         return padded.flatten(0, 1).index_select(0, self._places)
 
     def select(self, stay: Sequence[bool]) -> Rows:

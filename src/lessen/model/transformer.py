@@ -16,6 +16,7 @@ from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.attention import RelativeBias
 from lessen.model.block import Block, Keep
+from lessen.model.dropout import Dropout
 from lessen.model.heads import Head
 from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
 from lessen.model.linear import Linear
@@ -53,7 +54,7 @@ class Embeddings(nn.Module):
             nn.Embedding(architecture.type_vocab_size, width) if architecture.type_vocab_size else None
         )
         self.norm = nn.LayerNorm(width, eps=architecture.norm_eps)
-        self.dropout = nn.Dropout(architecture.dropout)
+        self.dropout = Dropout(architecture.dropout)
         self.project = Linear(width, architecture.hidden_size) if width != architecture.hidden_size else None
 
     def forward(self, ids: Tensor, rows: Rows, segments: Tensor | None = None) -> Tensor:
