@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessen.model.attention import attend, attend_reference
+from lessen.model.attention import attend, attend_reference, attend_scored, received
 from lessen.model.heads import pool
 from lessen.model.rows import pack, rows_of_mask, scatter
 
@@ -78,18 +78,37 @@ def test_every_attention_equals_the_definition(lengths: list[int], with_bias: bo
     assert torch.allclose(found, attend_reference(qkv, rows, bias), atol=1e-12)
 
 
+@pytest.mark.parametrize("lengths", [(1, 5, 5, 9), (7,) * 6, (3, 3, 4, 8, 8, 8, 8, 8, 11)])
+@pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_gradients_equal_the_definitions(dtype: torch.dtype) -> None:
+def test_attention_gradients_equal_the_definitions(
+    dtype: torch.dtype, with_bias: bool, lengths: tuple[int, ...]
+) -> None:
     torch.manual_seed(0)
-    qkv, rows = pack([torch.randn(n, 3, 4, 8) for n in (1, 5, 5, 9)])
+    qkv, rows = pack([torch.randn(n, 3, 4, 8) for n in lengths])
+    bias = torch.randn(4, max(lengths), max(lengths)) if with_bias else None
     weights = torch.randn(qkv.shape[0], 4, 8)
     fast, slow = qkv.clone().to(dtype).requires_grad_(), qkv.clone().requires_grad_()
-    (attend(fast, rows).float() * weights).sum().backward()
-    (attend_reference(slow, rows) * weights).sum().backward()
+    (attend(fast, rows, None if bias is None else bias.to(dtype)).float() * weights).sum().backward()
+    (attend_reference(slow, rows, bias) * weights).sum().backward()
     assert fast.grad is not None
     assert slow.grad is not None
     tolerance = 1e-5 if dtype == torch.float32 else 0.03
     assert (fast.grad - slow.grad).abs().max() <= tolerance * slow.grad.abs().max()
+
+
+@given(LENGTHS, st.booleans())
+def test_scores_are_the_same_with_gradients_and_without(lengths: list[int], with_bias: bool) -> None:
+    """Parts of a few rows, and one call for each length, and our kernel: float32 to 1e-5."""
+    torch.manual_seed(sum(lengths))
+    qkv, rows = pack([torch.randn(n, 3, 4, 8) for n in lengths])
+    bias = torch.randn(4, max(lengths), max(lengths)) if with_bias else None
+    learning, scores = attend_scored(qkv.clone().requires_grad_(), rows, received, bias)
+    with torch.no_grad():
+        resting, expected = attend_scored(qkv, rows, received, bias)
+    assert torch.allclose(learning, resting, atol=1e-5)
+    assert torch.allclose(scores, expected, atol=1e-5)
+    assert not scores.requires_grad
 
 
 @given(LENGTHS)
