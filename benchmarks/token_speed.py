@@ -1,8 +1,8 @@
 """Does time follow MACs when tokens leave, and does the dial's prediction come true?
 
-First: BERT-base's shape with random weights, dense and at MACs speed-ups of the latency-adjustable page,
-against our own dense form and Hugging Face's with fused attention. `first_k` shows what choosing costs:
-it chooses without looking. Then: latencies fitted on some reviews, against those measured on others.
+First: BERT-base's shape with random weights, dense and with profiles of several families that make for the
+same MACs, against our own dense form and Hugging Face's with fused attention. `first_k` shows what choosing
+costs: it chooses without looking. Then: latencies fitted on some reviews, against those measured on others.
 
     LESSEN_DATA=/path/to/data python benchmarks/token_speed.py [--threads 2,1] [--seconds 60]
 """
@@ -28,13 +28,23 @@ from lessen.measure.latency import interleaved, ratio, threads
 from lessen.measure.latency_fit import fit_of, probes_of
 from lessen.measure.rivals import build
 from lessen.measure.side_by_side import must_agree, run_all
-from lessen.plan import FULL, Point
+from lessen.plan import FULL, Point, RetentionProfile
 from lessen.runtime.latency_model import predicted_ms
+from lessen.runtime.retention import point_for
 from lessen.runtime.text import Encoded, encode
 
 LAYERS = 12
-GEOMETRIC = {128: 0.6842, 512: 0.7559}
-TILT = 0.1934
+MACS_SPEEDUPS = {128: 4.8, 512: 3.6}
+"""By tokens of a row."""
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "geometric": {"family": "geometric"},
+    "tilt": {"family": "tilt"},
+    "even": {"family": "explicit"},
+    "compounding": {"family": "explicit", "base": [0.9 ** (n * (n + 1) / 2) for n in range(1, LAYERS + 1)]},
+}
+"""The page's two; the same share everywhere; what measured shares come to where all layers need as much."""
+
 SHAPES = ((1, 128), (8, 128), (1, 512))
 SPEEDUPS = (1.5, 2.0, 3.0, 4.0, 4.8)
 
@@ -47,15 +57,15 @@ def bert_base() -> Any:
         return load(place)
 
 
-def points(tokens: int) -> dict[str, Point]:
-    """Dense, and the page's profiles of 4.8x (3.7x at 512 tokens) MACs."""
-    geometric = tuple(GEOMETRIC[tokens] ** layer for layer in range(1, LAYERS + 1))
-    found = {"dense": FULL, "geometric": Point(name="geometric", retention=geometric)}
-    found["geometric, first_k"] = Point(name="first_k", retention=geometric, token_score="first_k")
-    if tokens == 128:
-        tilt = tuple(max(1e-6, 1 - TILT * layer) for layer in range(1, LAYERS + 1))
-        found["tilt"] = Point(name="tilt", retention=tilt)
-    return found
+def points(model: Any, tokens: int) -> dict[str, Point]:
+    """Dense, and every profile at the speed-up in MACs asked for at this length."""
+    found = {"dense": FULL}
+    for name, facts in PROFILES.items():
+        profile = RetentionProfile.model_validate({"base": [0.5] * LAYERS, "lengths": [tokens]} | facts)
+        point = point_for(model.transformer, profile, MACS_SPEEDUPS[tokens])
+        found[name] = point.model_copy(update={"name": name})
+    first = {"name": "geometric, first_k", "token_score": "first_k"}
+    return found | {"geometric, first_k": found["geometric"].model_copy(update=first)}
 
 
 def shapes(model: Any, count: int, seconds: float) -> list[dict[str, Any]]:
@@ -67,7 +77,7 @@ def shapes(model: Any, count: int, seconds: float) -> list[dict[str, Any]]:
         ids = torch.randint(1000, 30000, (batch, tokens), generator=generator).tolist()
         rows = [Encoded(each, None, False) for each in ids]
         must_agree("torch", hugging(rows), run_all(model, rows, FULL, batch))
-        chosen = points(tokens)
+        chosen = points(model, tokens)
         candidates: dict[str, Any] = {
             name: partial(run_all, model, rows, point, batch) for name, point in chosen.items()
         }
