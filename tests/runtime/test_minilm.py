@@ -6,9 +6,11 @@ from transformers import AutoModel
 
 import lessen
 from lessen.builtin import model_folder
+from lessen.model.rows import Rows
 from lessen.plan import FULL, ExitRule, Point
 from lessen.runtime.engine import run
 from lessen.runtime.text import collate, encode
+from lessen.tokens.elimination import Elimination
 
 LENGTHS = [0, 1, 1, 2, 3, 5, 8, 8, 8, 13, 21, 34, 55, 89, 144, 233, 377, 600]
 WORDS = ("the", "film", "is", "slow", "and", "moving", "with", "great", "acting", "but", "no", "plot")
@@ -90,3 +92,25 @@ def test_bfloat16_by_one_load_option(texts: list[str]) -> None:
     assert next(half.parameters()).dtype == torch.bfloat16
     similarity = (half.embed(texts) * full.embed(texts)).sum(-1)
     assert similarity.min() > 0.99
+
+
+def test_tokens_kept_in_bfloat16_are_nearly_those_kept_in_float32(texts: list[str]) -> None:
+    """Latency-adjustable page, 1.12, test 14: at least 95 % of the survivors, layer by layer."""
+    shares, kept = (0.9, 0.8, 0.65, 0.5, 0.35, 0.2), {}
+    for precision in ("float32", "bfloat16"):
+        model = lessen.load("builtin:minilm-l6", precision=precision)
+        ids, rows, segments = collate(encode(model.tokenizer, texts, 512), model.device)
+        elimination = Elimination(shares)
+        with torch.no_grad():
+            model.transformer(ids, rows, segments, None, elimination)
+        kept[precision] = [
+            {(row, place) for row, place in zip(_row_of_each(left), left.kept.tolist(), strict=True)}
+            for _, left in elimination.kept
+        ]
+    for exact, rounded in zip(kept["float32"], kept["bfloat16"], strict=True):
+        assert len(exact & rounded) >= 0.95 * len(exact)
+
+
+def _row_of_each(rows: Rows) -> list[int]:
+    """The caller's row of each token left."""
+    return [row for row, length in zip(rows.original, rows.lengths, strict=True) for _ in range(length)]

@@ -146,6 +146,23 @@ def test_the_shell_takes_tokens_away_with_and_without_gradients(tiny_classifier:
     assert (slow - plain).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_3_padding_is_never_kept_in_place_of_a_token(tiny_classifier: object, side: str) -> None:
+    """However much padding stands on whichever side, a row keeps what it keeps alone."""
+    model = lively(tiny_classifier).use(Point(name="x", retention=SHARES))
+    texts = ragged_ids([12, 5, 9])
+    ids = torch.zeros(3, 20, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, text in enumerate(texts):
+        place = slice(20 - len(text), 20) if side == "left" else slice(len(text))
+        ids[row, place], mask[row, place] = text, 1
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            padded = model(input_ids=ids, attention_mask=mask).logits
+            alone = torch.cat([model(input_ids=text[None]).logits for text in texts])
+        assert torch.allclose(padded, alone, atol=1e-5)
+
+
 def test_15_ties_keep_the_earliest(model: torch.nn.Module) -> None:
     _, rows = pack(ragged_ids([4, 6, 6]))
     index = survivors(torch.zeros(16), rows, (2, 3, 3))
