@@ -47,7 +47,7 @@ def kept(name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The runs in `results/NAME.json`, if they were made with the same settings; else none."""
     path = RESULTS / f"{name}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    return found["runs"] if found.get("settings") == settings else []
+    return found["runs"] if found.get("settings") == json.loads(json.dumps(settings)) else []
 
 
 def add_run(

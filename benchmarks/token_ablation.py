@@ -32,9 +32,10 @@ CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tilt": ({"family": "tilt"}, {}),
     "acc, mass 0.9": ({"mass": 0.9}, {}),
     "one epoch": ({}, {"epochs": 1.0}),
-    "trained at 2x": ({}, {"speedup": 2.0}),
-    "wide, up to 3x": ({}, {"wide": True}),
-    "wide, up to 4.8x": ({}, {"wide": True, "speedup": 4.8}),
+    "drawn, up to 3x": ({}, {"speedup": 3.0}),
+    **{f"at {s:g}x only": ({}, {"speedup": s, "rates": "one"}) for s in (2.0, 3.0, 4.0, 4.8)},
+    "sandwich": ({}, {"rates": "sandwich"}),
+    "at 3x only, random": ({"score": "random"}, {"speedup": 3.0, "rates": "one"}),
     **{
         f"score {score}": ({"score": score}, {})
         for score in ("offdiag", "max_head", "last_query", "window", "cumulative", "random", "first_k")

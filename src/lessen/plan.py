@@ -28,6 +28,10 @@ TokenScore = Literal[
 ]
 """What the tokens that stay are chosen by; `mean` is ACC. See `tokens/score.py`."""
 
+Rates = Literal["one", "drawn", "sandwich"]
+"""How many tokens leave in the steps of a training: as many in each, a number drawn for each, or passes at
+several numbers in each. See `tokens/passes.py`."""
+
 Precision = Literal["float32", "bfloat16", "float64", "int8"]
 """What a model computes in: the type of its weights, or 8-bit weights and activations, float32 between."""
 

@@ -109,7 +109,7 @@ def test_unfinished_work_from_before_a_field_was_known_goes_on(
     options = ("compress", tiny_checkpoint, "--data", data, "--out", out, "--epochs", "1")
     assert run(*options)[0] == 0
     plan = json.loads((out / "plan.json").read_text())
-    del plan["stages"][0]["wide"]
+    del plan["stages"][0]["rates"]
     work = tmp_path / "again.work"
     work.mkdir()
     (work / "plan.json").write_text(json.dumps(plan))

@@ -5,7 +5,7 @@ import torch
 from conftest import lively, padded, ragged_ids
 
 from lessen.plan import ExitShape, RetentionProfile, dense_shape
-from lessen.tokens.passes import all_stay, at, wide
+from lessen.tokens.passes import all_stay, at, drawn, sandwich
 from lessen.tokens.profile import retention_of
 
 SHAPE = dense_shape(3, 4, 64, (ExitShape(layer=3, pool="mean"),))
@@ -20,16 +20,26 @@ def test_one_pass_at_the_retention_of_the_profile() -> None:
     assert passes()[0] is not one
 
 
-def test_wide_spans_everything_from_all_tokens_to_the_boldest() -> None:
+def test_the_sandwich_spans_everything_from_all_tokens_to_the_boldest() -> None:
     torch.manual_seed(0)
-    steps = [wide(PROFILE, 2.0, SHAPE)() for _ in range(20)]
-    for first, bold, *drawn in steps:
+    steps = [sandwich(PROFILE, 2.0, SHAPE)() for _ in range(20)]
+    for first, bold, *others in steps:
         assert first is None
         assert bold.retention == retention_of(PROFILE, 2.0)
-        assert len(drawn) == 2
-        for each in drawn:
+        assert len(others) == 2
+        for each in others:
             assert all(b <= r <= 1 for b, r in zip(bold.retention, each.retention, strict=True))
-    assert len({each.retention for _, _, *drawn in steps for each in drawn}) == 40
+    assert len({each.retention for _, _, *others in steps for each in others}) == 40
+
+
+def test_each_step_draws_a_rate_below_the_boldest() -> None:
+    torch.manual_seed(0)
+    steps = [drawn(PROFILE, 2.0, SHAPE)() for _ in range(50)]
+    assert all(len(passes) == 1 for passes in steps)
+    last = [passes[0].retention[-1] for passes in steps]
+    assert len(set(last)) == 50
+    assert retention_of(PROFILE, 2.0)[-1] < min(last) < 0.15
+    assert 0.7 < max(last) < 1
 
 
 def test_random_selection_trains_on_other_tokens_in_each_step() -> None:
@@ -38,7 +48,7 @@ def test_random_selection_trains_on_other_tokens_in_each_step() -> None:
     assert len(seeds) > 5
 
 
-@pytest.mark.parametrize("make", [at, wide])
+@pytest.mark.parametrize("make", [at, drawn, sandwich])
 def test_a_training_step_reaches_every_parameter(tiny_classifier, make) -> None:
     model = lively(tiny_classifier).train()
     model.passes = make(PROFILE, 1.0, SHAPE)
@@ -53,7 +63,7 @@ def test_a_training_step_reaches_every_parameter(tiny_classifier, make) -> None:
     assert torch.isfinite(result.loss)
 
 
-def test_the_wide_loss_is_the_task_loss_and_the_distance_of_the_others(tiny_classifier) -> None:
+def test_the_sandwichs_loss_is_the_task_loss_and_the_distance_of_the_others(tiny_classifier) -> None:
     model = lively(tiny_classifier).train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

@@ -15,7 +15,7 @@ from lessen.builtin import model_folder
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.plan import ExitShape, RetentionProfile, dense_shape
-from lessen.tokens.passes import Passes, wide
+from lessen.tokens.passes import Passes, sandwich
 from lessen.train import fine_tuning
 from lessen.train.fine_tuning import Interrupted, Recipe, StopAtStepEnd, fine_tune
 from lessen.train.objectives import OBJECTIVES, objective
@@ -71,8 +71,8 @@ def test_labels_are_asked_for(model, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "passes"),
-    [(signal.SIGINT, None), (signal.SIGTERM, None), (signal.SIGTERM, wide(PROFILE, 1.0, SHAPE))],
-    ids=["SIGINT", "SIGTERM", "wide"],
+    [(signal.SIGINT, None), (signal.SIGTERM, None), (signal.SIGTERM, sandwich(PROFILE, 1.0, SHAPE))],
+    ids=["SIGINT", "SIGTERM", "sandwich"],
 )
 def test_stopped_and_resumed_equals_uninterrupted(
     model, tmp_path: Path, monkeypatch, number: int, passes: Passes | None

@@ -26,6 +26,7 @@ from lessen.cli.output import (
     table,
 )
 from lessen.errors import InputError
+from lessen.plan import Rates
 
 
 def command(
@@ -82,11 +83,15 @@ def command(
         bool, typer.Option("--uneven", help="cost-eff: layers may keep different widths.")
     ] = False,
     speedup: Annotated[
-        float | None, typer.Option(help="latency-adjustable: ratio of MACs trained at. [3]")
+        float | None, typer.Option(help="latency-adjustable: ratio of MACs trained for. [4.8]")
     ] = None,
-    wide: Annotated[
-        bool, typer.Option("--wide", help="latency-adjustable: train at many ratios up to that one.")
-    ] = False,
+    rates: Annotated[
+        Rates | None,
+        typer.Option(
+            help="latency-adjustable: train at that ratio only (one), at one drawn below it in each step "
+            "(drawn), or at several in each step, which takes four times as long (sandwich). [drawn]"
+        ),
+    ] = None,
     retention: Annotated[
         str | None,
         typer.Option(
@@ -196,7 +201,7 @@ def command(
             "learning_rate": learning_rate,
             "max_tokens": max_tokens,
             "speedup": speedup,
-            "wide": wide or None,
+            "rates": rates,
             "importance": importance,
             "calibrated": False if last_exit_only else None,
             "budget": "uneven" if uneven else None,

@@ -90,7 +90,7 @@ class CompressionPlan(Strict):
 def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: Any) -> CompressionPlan:
     """The plan of a system with the user's choices; `recipe` changes every stage.
 
-    Of it `speedup` and `wide` change only the stages in which tokens leave, and what belongs to a kind of
+    Of it `speedup` and `rates` change only the stages in which tokens leave, and what belongs to a kind of
     stage only those of that kind. Epochs and learning rate are those of the first stage; the others change in
     proportion.
 
@@ -99,7 +99,7 @@ def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: An
         PlanError: When a choice makes no sense.
     """
     choices = {"criteria": system.criteria} | choices
-    of_tokens = {key: value for key, value in recipe.items() if key in ("speedup", "wide")}
+    of_tokens = {key: value for key, value in recipe.items() if key in ("speedup", "rates")}
     if (of_tokens or "tokens" in choices) and not any(stage.speedup > 1 for stage in system.stages):
         raise InputError(f"in {system.name} no tokens leave; use the system latency-adjustable")
     removes = [stage for stage in system.stages if isinstance(stage, Rounds)]

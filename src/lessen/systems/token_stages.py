@@ -15,7 +15,7 @@ from lessen.errors import InputError
 from lessen.plan import Fraction, RetentionProfile, Strict, TokenScore, parse
 from lessen.runtime.retention import MASS, alpha_for, measured_profile, typical
 from lessen.runtime.text import Encoded, encode
-from lessen.tokens.passes import Passes, at, wide
+from lessen.tokens.passes import WAYS, Passes
 from lessen.train.fine_tuning import Recipe
 
 ROWS = 1000
@@ -91,7 +91,7 @@ def passes_of(model: Any, recipe: Recipe) -> Passes:
     """
     profile = model.config.retention_profile()
     alpha = alpha_for(model.transformer, profile, recipe.speedup)
-    return (wide if recipe.wide else at)(profile, alpha, model.transformer.shape)
+    return WAYS[recipe.rates](profile, alpha, model.transformer.shape)
 
 
 def _sample(model: Any, train: Table, recipe: Recipe) -> list[Encoded]:

@@ -1,9 +1,10 @@
 """Training with elimination in place: what takes tokens away in each pass of a training step.
 
-In the paper's way there is one pass, at the retention the model is to run at. The wide-range way makes four:
-one in which all tokens stay and which learns the task, one at the boldest retention and two at random ones
-between, which imitate it (the sandwich rule, as in Length-Adaptive Transformer; latency-adjustable page, 1.8:
-an extension, not the paper's method).
+In the paper's way there is one pass, at one retention, always the same. A model trained so answers well there
+and where more tokens stay, and badly where fewer do. `drawn` makes one pass too, at another retention in each
+step, and answers well over the whole range for the same price. The sandwich makes four: one in which all
+tokens stay and which learns the task, one at the boldest retention and two at random ones between, which
+imitate it (as in Length-Adaptive Transformer). Both are extensions (latency-adjustable page, 1.8).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from lessen.model.transformer import InLayer
-from lessen.plan import RetentionProfile, Shape
+from lessen.plan import Rates, RetentionProfile, Shape
 from lessen.tokens.elimination import Elimination, elimination_for
 from lessen.tokens.profile import retention_of
 
@@ -42,18 +43,34 @@ def at(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
     return lambda: [_elimination(retention, profile, shape)]
 
 
-def wide(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
-    """Four passes: all tokens, the boldest retention, and two with a scalar drawn between 0 and `alpha`.
+def drawn(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
+    """One pass, with a scalar drawn between 0 and `alpha` in each step.
 
     Draws come from torch's generator, which checkpoints restore.
     """
+    return lambda: [_elimination(retention_of(profile, _draws(alpha, 1)[0]), profile, shape)]
+
+
+def sandwich(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
+    """Four passes: all tokens, the boldest retention, and two with a scalar drawn between 0 and `alpha`."""
 
     def passes() -> list[InLayer | None]:
-        drawn = (alpha * torch.rand(RANDOM_PASSES)).tolist()
-        bold = [retention_of(profile, each) for each in (alpha, *drawn)]
+        bold = [retention_of(profile, each) for each in (alpha, *_draws(alpha, RANDOM_PASSES))]
         return [None, *(_elimination(each, profile, shape) for each in bold)]
 
     return passes
+
+
+WAYS: dict[Rates, Callable[[RetentionProfile, float, Shape], Passes]] = {
+    "one": at,
+    "drawn": drawn,
+    "sandwich": sandwich,
+}
+"""Of training at rates up to one, by name."""
+
+
+def _draws(alpha: float, count: int) -> list[float]:
+    return [alpha * share for share in torch.rand(count).tolist()]
 
 
 def _elimination(retention: Sequence[float], profile: RetentionProfile, shape: Shape) -> Elimination:

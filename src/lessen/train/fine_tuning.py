@@ -24,7 +24,7 @@ from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
 from lessen.model.latent import latents_of
-from lessen.plan import Size, Strict
+from lessen.plan import Rates, Size, Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
 from lessen.train.objectives import UNLABELLED, objective
@@ -55,8 +55,8 @@ class Recipe(Strict):
         teacher: Number of the stage (from 1) whose result teaches; None: no teacher.
         from_checkpoint: Whether to start from the checkpoint's weights instead of the stage before.
         train_backbone: Off: only exit heads before the last are trained, everything else is frozen.
-        speedup: Tokens leave while training, as many as make for this ratio of MACs; 1: none.
-        wide: Tokens leave at random rates up to that speed-up, imitating the pass in which all stay.
+        speedup: Tokens leave while training, at most as many as make for this ratio of MACs; 1: none.
+        rates: Whether so many leave in every step, or fewer in some.
         word_dropout: Share of the tokens whose embedding is left out in a step, their position is not.
         attention_dropout: Overrides the checkpoint's; 0 spares the random numbers, most of an attention's
             cost here.
@@ -78,7 +78,7 @@ class Recipe(Strict):
     from_checkpoint: bool = False
     train_backbone: bool = True
     speedup: Annotated[float, Field(ge=1)] = 1.0
-    wide: bool = False
+    rates: Rates = "one"
     word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention_dropout: float | None = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
