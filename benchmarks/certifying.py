@@ -12,7 +12,7 @@ from tasks import prepare
 from lessen.data.reading import read
 from lessen.depth.criteria import CRITERIA
 from lessen.loading import load
-from lessen.plan import FULL, Point
+from lessen.plan import FULL, Point, Precision
 from lessen.promise.calibrate import freeze_path, judge
 from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
 
@@ -23,9 +23,9 @@ Answers = dict[str, Outputs]
 """Of the tune, calibration and test rows."""
 
 
-def answers(folder: Path, name: str) -> tuple[Answers, Task]:
+def answers(folder: Path, name: str, precision: Precision | None = None) -> tuple[Answers, Task]:
     """Answers of every exit at every setting, on a task's rows."""
-    model = load(folder, promises=False)
+    model = load(folder, promises=False, precision=precision)
     settings = settings_of(model.speeds().values())
     tables = {part: read(str(prepare(name)[part])) for part in ("tune", "calibration", "test")}
     found = {

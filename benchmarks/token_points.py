@@ -4,7 +4,7 @@
 
 The models of `token_quality.py`. Paths are made on 1,000 tuning rows and tested on 3,000 others; the bound is
 on the accuracy lost against the same model's full depth with all tokens. "exits alone, before" is the model
-that never saw tokens leave: the fair start for exits alone.
+that never saw tokens leave: the fair start for exits alone. Seeds already in the results are not made again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from statistics import mean
 from typing import Any
 
 from certifying import BOUNDS, DELTA, Answers, answers, by_any, certified
-from results import write_results
-from token_quality import fine_tuned, taught
+from results import add_run, kept
+from token_quality import PRECISION, fine_tuned, taught
 
 from lessen.plan import Point
 from lessen.promise.outputs import Outputs, Task
+
+NAME = "token_points"
+SETTINGS = {"delta": DELTA, "precision": PRECISION}
 
 
 def exits_alone(found: Answers) -> Answers:
@@ -51,8 +54,8 @@ def by_tokens(tune: Outputs, _task: Task, _bound: float) -> tuple[Point, ...]:
 
 def measured(seed: int) -> dict[str, Any]:
     """All ways, one seed."""
-    before, task = answers(fine_tuned("imdb", seed), "imdb")
-    found, _ = answers(taught("imdb", seed, "mean"), "imdb")
+    before, task = answers(fine_tuned("imdb", seed), "imdb", PRECISION)
+    found, _ = answers(taught("imdb", seed, "mean"), "imdb", PRECISION)
     return {
         "exits alone, before": certified(exits_alone(before), task, by_any),
         "exits alone": certified(exits_alone(found), task, by_any),
@@ -61,30 +64,31 @@ def measured(seed: int) -> dict[str, Any]:
     }
 
 
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, and in how many of them something was certified."""
+    return {
+        way: [
+            {
+                "bound": bound,
+                "certified": sum(run["ways"][way][i]["certified"] for run in runs),
+                **{
+                    field: mean(run["ways"][way][i][field] for run in runs)
+                    for field in ("macs_ratio", "mean_layers", "test_accuracy", "test_drop")
+                },
+            }
+            for i, bound in enumerate(BOUNDS)
+        ]
+        for way in runs[0]["ways"]
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2")
     options = parser.parse_args()
-    runs: list[dict[str, Any]] = []
     for seed in map(int, options.seeds.split(",")):
-        runs.append({"seed": seed, "ways": measured(seed)})
-        summary = {
-            way: [
-                {
-                    "bound": bound,
-                    "certified": sum(run["ways"][way][i]["certified"] for run in runs),
-                    **{
-                        field: mean(run["ways"][way][i][field] for run in runs)
-                        for field in ("macs_ratio", "mean_layers", "test_accuracy", "test_drop")
-                    },
-                }
-                for i, bound in enumerate(BOUNDS)
-            ]
-            for way in runs[0]["ways"]
-        }
-        for way, lines in summary.items():
-            print(seed, way, [(line["bound"], round(line["macs_ratio"], 2)) for line in lines], flush=True)
-        write_results("token_points", {"delta": DELTA, "runs": runs, "summary": summary})
+        if not any(run["seed"] == seed for run in kept(NAME, SETTINGS)):
+            add_run(NAME, SETTINGS, {"seed": seed, "ways": measured(seed)}, summary)
 
 
 if __name__ == "__main__":
