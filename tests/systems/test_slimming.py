@@ -14,7 +14,8 @@ from lessen.loading import load
 from lessen.plan import ExitShape, dense_shape
 from lessen.reshaping import with_exits, with_shape
 from lessen.systems import rounds
-from lessen.systems.slimming import Slimming, shapes_between, slim, worth_of
+from lessen.systems.removing import remove
+from lessen.systems.slimming import Slimming, shapes_between, worth_of
 from lessen.width.budget import parameters_of, scaled, shallow
 
 RECIPE = Slimming(objective="features_and_predictions", features_first=0.5, epochs=0.5, batch_size=8, seed=1)
@@ -34,7 +35,7 @@ def scaled_to(model, share, rank=None):
 
 def ran(model, folder: Path, recipe: Slimming = RECIPE, shares=(0.5,)):
     teacher, targets = fresh_copy(model), [scaled_to(model, share, recipe.rank) for share in shares]
-    return slim(model, teacher, task(), recipe, targets, folder, lambda _: None, quiet=True)
+    return remove(model, teacher, task(), recipe, targets, folder, lambda _: None, quiet=True)
 
 
 def fresh_copy(model):
@@ -143,9 +144,9 @@ def test_every_choice_ends_at_the_size_asked_for(model, tmp_path: Path, changes)
 def test_a_target_that_is_wider_or_has_other_layers_is_refused(model, tmp_path: Path):
     slender, _ = ran(fresh_copy(model), tmp_path / "work")
     with pytest.raises(PlanError, match="wider"):
-        slim(slender, model, task(), RECIPE, [model.config.form()], tmp_path / "w", print, quiet=True)
+        remove(slender, model, task(), RECIPE, [model.config.form()], tmp_path / "w", print, quiet=True)
     with pytest.raises(PlanError, match="other layers"):
-        slim(model, model, task(), RECIPE, [shallow(model.config.form(), 2)], tmp_path / "w", print)
+        remove(model, model, task(), RECIPE, [shallow(model.config.form(), 2)], tmp_path / "w", print)
 
 
 def test_several_sizes_pass_through_each_other(model, tmp_path: Path):
