@@ -4,6 +4,7 @@ The runs are children of a process of their own, which imports once and never co
 SIGKILL at a chosen point, and the next goes on in the same folder (COST-EFF page, 1.12: 14).
 """
 
+import gc
 import json
 import os
 import signal
@@ -18,14 +19,10 @@ POINTS = (
     "training stage-1",
     "checkpoint stage-2",
     "training stage-3",
-    "training round-1",
-    "scoring round-1",
     "weights round-1",
-    "training round-2",
-    "weights stage-4",
+    "scoring round-2",
     "training stage-5",
     "training stage-6",
-    "saving",
 )
 """What is going on, and where."""
 
@@ -101,7 +98,7 @@ def _instrument(point: str | None) -> None:
     where = {"now": ""}
 
     def dies(what: str, place: str) -> None:
-        if point == f"{what} {place}".strip():
+        if point == f"{what} {place}":
             os.kill(os.getpid(), signal.SIGKILL)
 
     def at_step(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -125,16 +122,12 @@ def _instrument(point: str | None) -> None:
         save_file(tensors, place)
         dies("weights", place.parent.name)
 
-    def describes(*given: Any) -> None:
-        dies("saving", "")
-        write_card(*given)
-
     saves, fine_tune, worth_of = Trainer._save_optimizer_and_scheduler, pipeline.fine_tune, slimming.worth_of
-    save_file, write_card = milestone.save_file, pipeline.write_card
+    save_file = milestone.save_file
     fine_tuning.Along.on_step_end = at_step
     Trainer._save_optimizer_and_scheduler = in_checkpoint
     pipeline.fine_tune = rounds.fine_tune = trains
-    slimming.worth_of, milestone.save_file, pipeline.write_card = scores, writes, describes
+    slimming.worth_of, milestone.save_file = scores, writes
 
 
 if __name__ == "__main__":
