@@ -4,7 +4,6 @@ The runs are children of a process of their own, which imports once and never co
 SIGKILL at a chosen point, and the next goes on in the same folder (COST-EFF page, 1.12: 14).
 """
 
-import gc
 import json
 import os
 import signal
