@@ -258,6 +258,7 @@ def width_quality_table(result: dict[str, Any]) -> str:
                     f"{100 * line['last']:.1f}{spread}",
                     f"{100 * line['relative']:.1f}%",
                     f"{100 * line['mean']:.1f}",
+                    " ".join(f"{100 * value:.1f}" for value in line["exits"]),
                     *(f"{100 * at['value']:.1f}, {at['macs_ratio']:.1f}x" for at in line["certified"]),
                     f"{line['seeds']}",
                 ]
@@ -272,7 +273,7 @@ def width_quality_table(result: dict[str, Any]) -> str:
     )
     columns = ["", "parameters", "encoder", "MACs", "ms, batch 1", "ms, batch 8", "last exit", "of dense"]
     bounds = [f"loses at most {100 * bound:g} points" for bound in settings["bounds"]]
-    return title + markdown([*columns, "mean of exits", *bounds, "seeds"], rows)
+    return title + markdown([*columns, "mean of exits", "every exit", *bounds, "seeds"], rows)
 
 
 def same_in_all(line: dict[str, Any]) -> tuple[Any, ...]:
