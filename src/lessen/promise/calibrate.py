@@ -108,12 +108,17 @@ def freeze_path(
     what a certificate on as many rows needs; the path whose step takes the least work wins. Of `criteria`
     those count that fit the task; where none does, all that do. A selective loss says little while few rows
     leave: its path starts at the first step that the tuning rows speak for clearly.
+
+    Paths of settings at which tokens alone lose too much are the same up to there; one stands for all.
     """
     best: tuple[float, tuple[Point, ...]] | None = None
     fitting = criteria_for(task.problem_type)
     scored = scores_for(loss, tune, task)
+    beyond = -1 if loss == "selective" else _beyond(tune, task, epsilon, loss, scored)
     for criterion in [name for name in criteria if name in fitting] or fitting:
         for setting in range(len(tune.settings)):
+            if setting <= beyond and best is not None:
+                continue
             path = path_of(tune, task, criterion, setting)
             taken = tune.answers_taken(path, task)
             found = losses_of(loss, tune, taken, task, epsilon, scored)
@@ -121,13 +126,25 @@ def freeze_path(
             if loss == "selective" and path:
                 start = _first_evident(binomial(found, epsilon))
                 path, taken, losses = path[start:], taken[:, start:], losses[:, start:]
-            error = losses.std(0) / np.sqrt(len(losses))
-            passed = leading(losses.mean(0) + 1.3 * error <= epsilon)
-            cost = float(tune.cost_of(taken, task)[passed - 1]) if passed else 1.0
+            passed = _passed(losses, epsilon)
+            cost = float(tune.cost_of(taken[:, passed - 1 : passed], task)[0]) if passed else 1.0
             if best is None or cost < best[0]:
                 best = cost, path
     assert best is not None, "at least one criterion"
     return best[1]
+
+
+def _passed(losses: NDArray[np.float64], epsilon: float) -> int:
+    """How many steps stay below the bound by 1.3 standard errors, up to the first that does not."""
+    error = losses.std(0) / np.sqrt(len(losses))
+    return leading(losses.mean(0) + 1.3 * error <= epsilon)
+
+
+def _beyond(tune: Outputs, task: Task, epsilon: float, loss: Loss, scored: Scored) -> int:
+    """Index of the most careful setting that loses too much without any exit; -1 if none does."""
+    tokens = tune.settings[-2::-1]
+    found = losses_of(loss, tune, tune.answers_taken(tokens, task), task, epsilon, scored)
+    return len(tokens) - 1 - _passed(found.values, epsilon)
 
 
 def _first_evident(pvalues: NDArray[np.float64]) -> int:
