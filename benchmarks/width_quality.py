@@ -192,9 +192,7 @@ class Runs:
     def run(self, way: str) -> dict[str, Any]:
         """One run: the sizes of a way, or the dense model and its assistant.
 
-        It says which assistant taught: when that was made, and a hash of its weights. Where it had to be made
-        anew the time is another than in the dense model's run, and the hash shows whether it came out the
-        same.
+        It says which assistant taught: when that was made, and a hash of its weights.
         """
         if way == DENSE:
             models = {
@@ -290,6 +288,15 @@ def line(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
+def remade(run: dict[str, Any], runs: list[dict[str, Any]]) -> bool:
+    """Whether the assistant is another than the one measured with the dense model.
+
+    Then it was gone and made anew, with the same seed; equal hashes of weights say that it came out the same.
+    """
+    first = [each for each in runs if (each["task"], each["seed"]) == (run["task"], run["seed"])][:1]
+    return any(each["assistant"]["made"] != run["assistant"]["made"] for each in first)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="builtin:minilm-l6", choices=sorted(EPOCHS))
@@ -307,6 +314,7 @@ def main() -> None:
                 if any((run["task"], run["seed"], run["way"]) == key for run in kept(name, settings)):
                     continue
                 run = Runs(options.model, task, seed).run(way)
+                run["assistant"]["remade"] = remade(run, kept(name, settings))
                 add_run(name, settings, run, summary)
                 lasts = {model: round(facts["last"], 4) for model, facts in run["models"].items()}
                 print(task, seed, way, lasts, flush=True)
