@@ -59,6 +59,8 @@ bench: setup ## all figures of the README, in hours; LESSEN_DATA names the folde
 	$(BIN)/python benchmarks/token_points.py
 	$(BIN)/python benchmarks/token_speed.py
 	$(BIN)/python benchmarks/width_quality.py
+	$(BIN)/python benchmarks/width_quality.py --model builtin:mpnet-l12 --seeds 0 --ways calibrated
+	$(BIN)/python benchmarks/width_speed.py
 	$(BIN)/python benchmarks/bits_quality.py
 	$(BIN)/python benchmarks/bits_warm.py
 	$(BIN)/python benchmarks/bits_speed.py

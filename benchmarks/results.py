@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,18 @@ def add_run(
         run: What was found; it is noted of which commit.
         summary: Made of all runs.
     """
-    with (RESULTS / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(RESULTS / f".{name}.lock"):
         runs = [*kept(name, settings), run | {"commit": commit()}]
         write_results(name, {"settings": settings, "summary": summary(runs), "runs": runs})
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block with this file."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def commit() -> str | None:

@@ -29,6 +29,11 @@ def test_each_size_is_kept_and_inspected(sizes: Path, tiny_checkpoint: Path) -> 
         assert 0.8 * share * whole < facts["parameters"]["total"] <= 1.01 * share * whole
         assert facts["embedding_rank"] < 32
         assert facts["bytes"] == (sizes / name / "model.safetensors").stat().st_size
+        assert {"parameters", "bytes", "macs", "layers"} <= set(facts)
+        assert {"total", "encoder"} <= set(facts["parameters"])
+        for layer in facts["layers"]:
+            assert {"heads", "ffn", "keep", "bits", "exit"} <= set(layer)
+            assert (layer["keep"], layer["bits"], layer["exit"]) == (1.0, 32, True)
         assert all(layer["exit"] and layer["heads"] < 4 and layer["rank"]["up"] for layer in facts["layers"])
     code, printed, _ = run("inspect", sizes / "1of2")
     assert code == 0
@@ -50,6 +55,9 @@ def test_fewer_layers(tiny_checkpoint: Path, data: Path, tmp_path: Path) -> None
     ("options", "problem"),
     [
         (["--system", "cost-eff", "--params", "1/1000"], "with one head a layer there are"),
+        (["--system", "cost-eff", "--size", "3KB"], "3,000 bytes cannot be reached: with one head a layer"),
+        (["--system", "layer-chop", "--params", "2K"], "2,000 parameters cannot be reached: with one layer"),
+        (["--system", "layer-chop", "--layers", "9"], "9 layers cannot be left: there are 3"),
         (["--system", "cost-eff", "--params", "1/2", "--size", "2MB"], "give one of them"),
         (["--system", "cost-eff", "--layers", "2"], "use the system layer-chop"),
         (["--system", "cost-eff"], "needs a size to reach"),

@@ -15,6 +15,7 @@ from lessen.depth.criteria import (
     criterion_of,
     entropy,
     exit_of_every_row,
+    exits_of_every_row,
     may_leave,
     scores_at_every_exit,
 )
@@ -170,6 +171,45 @@ def test_fractions_do_not_depend_on_the_base_of_the_logarithm() -> None:
         assert float((nats[i - 1] - nats[i]) / nats[i - 1]) == pytest.approx(
             float((bits[i - 1] - bits[i]) / bits[i - 1])
         )
+
+
+@settings(max_examples=40)
+@given(
+    names=st.lists(st.sampled_from(CLASSIFICATION), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+    first=st.integers(1, 5),
+    ceiling=st.none() | st.floats(0, 1.2),
+)
+def test_many_rules_at_once_are_each_rule_alone(names, seed, first, ceiling) -> None:
+    """Global thresholds, some by layer, none at some layers; several criteria in one list."""
+    generator = torch.Generator().manual_seed(seed)
+    answers, layers = list(torch.randn(5, 9, 3, generator=generator) * 3), [1, 2, 4, 5, 7]
+    answers[0][0] = torch.tensor([200.0, 0.0, 0.0])
+    rules = []
+    for name in names:
+        probe = ExitRule(criterion=name, threshold=0.0)
+        finite = scores_at_every_exit(CRITERIA[name], probe, answers)
+        levels = finite[finite.isfinite()].quantile(torch.tensor([0.2, 0.5, 0.8])).tolist()
+        rules += [
+            ExitRule(criterion=name, threshold=level, first_layer=first, entropy_ceiling=ceiling)
+            for level in levels
+        ]
+        rules.append(ExitRule(criterion=name, thresholds={2: levels[0], 5: levels[2], 7: levels[1]}))
+    found = exits_of_every_row(rules, layers, answers)
+    assert torch.equal(found, torch.stack([exit_of_every_row(rule, layers, answers) for rule in rules], 1))
+
+
+def test_many_rules_of_regression_are_each_rule_alone() -> None:
+    answers = list(torch.randn(5, 40, 1, generator=torch.Generator().manual_seed(0)).cumsum(0))
+    rules = [
+        ExitRule(criterion="regression_patience", threshold=count, change=change)
+        for change in (0.1, 1.0, 0.1)
+        for count in (1, 2)
+    ]
+    found = exits_of_every_row(rules, range(1, 6), answers)
+    alone = [exit_of_every_row(rule, range(1, 6), answers) for rule in rules]
+    assert torch.equal(found, torch.stack(alone, 1))
+    assert found.unique().numel() > 2
 
 
 def test_unknown_and_unfitting_criteria_are_refused() -> None:

@@ -1,8 +1,8 @@
-"""Losses over exits, gradient equilibrium, and training without labels."""
+"""Losses over exits, gradient equilibrium (COST-EFF page, 1.12: 4), and training without labels."""
 
 import pytest
 import torch
-from conftest import ragged_ids
+from conftest import padded, ragged_ids
 
 import lessen
 from lessen.depth.exits import every_exit
@@ -64,7 +64,7 @@ def gradients(model, answers: list[torch.Tensor], chosen: list[int]) -> dict[str
     }
 
 
-def test_gradient_equilibrium_is_the_mean_over_the_exits_above(model) -> None:
+def test_4_gradient_equilibrium_is_the_mean_over_the_exits_above(model) -> None:
     count = len(model.transformer.layers)
     each = [gradients(model, answers_of(model), [i]) for i in range(count)]
     found = gradients(model, answers_of(model, equilibrium=True), list(range(count)))
@@ -79,7 +79,28 @@ def test_gradient_equilibrium_is_the_mean_over_the_exits_above(model) -> None:
         assert torch.allclose(found[name], expected, atol=1e-12), name
 
 
-def test_gradient_equilibrium_does_not_change_the_answers(model) -> None:
+def test_4_with_one_exit_live_equilibrium_shrinks_what_shallow_layers_get(model) -> None:
+    plain = gradients(model, answers_of(model), [2])
+    even = gradients(model, answers_of(model, equilibrium=True), [2])
+    for name in plain:
+        if ".layers." in name:
+            layer = int(name.split(".layers.")[1].split(".")[0])
+            assert torch.allclose(even[name], plain[name] / (3 - layer), atol=1e-12), name
+
+
+def test_4_equilibrium_is_for_training_only(model) -> None:
+    ids, mask = padded(ragged_ids([5, 9, 2, 9]), 0)
+    found = []
+    for equilibrium in (False, True):
+        model.equilibrium = equilibrium
+        model.zero_grad()
+        model.eval()(input_ids=ids, attention_mask=mask, labels=LABELS).loss.backward()
+        found.append(model.transformer.layers[0].attention.qkv.weight.grad.clone())
+    assert torch.equal(*found)
+    assert found[0].abs().sum() > 0
+
+
+def test_4_gradient_equilibrium_does_not_change_the_answers(model) -> None:
     for plain, even in zip(answers_of(model), answers_of(model, equilibrium=True), strict=True):
         assert torch.equal(plain, even)
 

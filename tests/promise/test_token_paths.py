@@ -12,10 +12,11 @@ from conftest import run as command
 
 import lessen
 from lessen.data.reading import read
+from lessen.guarantee.pvalues import binomial
 from lessen.measure.evaluation import answers_at
 from lessen.plan import FULL
 from lessen.promise.audit import audit_folder
-from lessen.promise.calibrate import freeze_path, judge, path_of
+from lessen.promise.calibrate import freeze_path, judge, losses_of, path_of
 from lessen.promise.folder import Asked, calibrate_folder
 from lessen.promise.outputs import KEPT, Kept, Outputs, Task, outputs_of, settings_of, task_of
 from lessen.runtime.text import encode
@@ -58,6 +59,28 @@ def test_a_path_goes_from_all_tokens_to_few_and_then_to_early_exits() -> None:
     assert (np.diff(costs) <= 1e-12).all()
     alone = path_of(tune, TASK, "max_probability")
     assert all(step.retention is None for step in alone)
+
+
+@pytest.mark.parametrize("loss", ["drop", "disagreement", "selective"])
+@pytest.mark.parametrize("epsilon", [1e-4, 0.002, 0.01, 0.03, 0.1])
+def test_the_path_frozen_is_the_best_of_all_of_them(loss: str, epsilon: float) -> None:
+    """The slow form: every criterion at every setting, judged anew."""
+    tune, criteria = answers(1500, 0), ["entropy", "margin", "patience"]
+    paths = [path_of(tune, TASK, name, setting) for name in criteria for setting in range(3)]
+    costs = []
+    for place, path in enumerate(paths):
+        taken = np.stack([tune.answers_taken([step], TASK)[:, 0] for step in path], 1)
+        found = losses_of(loss, tune, taken, TASK, epsilon)
+        if loss == "selective":
+            pvalues = binomial(found, epsilon)
+            start = int(np.argmax(pvalues <= 0.01)) if (pvalues <= 0.01).any() else int(pvalues.argmin())
+            paths[place], taken = path[start:], taken[:, start:]
+            found = replace(found, values=found.values[:, start:])
+        values = found.values
+        fails = values.mean(0) + 1.3 * values.std(0) / np.sqrt(len(values)) > epsilon
+        passed = int(np.argmax(fails)) if fails.any() else len(fails)
+        costs.append(float(tune.cost_of(taken, TASK)[passed - 1]) if passed else 1.0)
+    assert freeze_path(tune, TASK, criteria, epsilon, loss) == paths[costs.index(min(costs))]
 
 
 def test_both_together_reach_what_neither_reaches_alone() -> None:

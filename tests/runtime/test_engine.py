@@ -1,16 +1,20 @@
 """The running form equals the training form, row by row and in any batch."""
 
+import math
+
 import pytest
 import torch
 from conftest import ragged_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lessen.depth.criteria import CRITERIA, exit_of_every_row
+from lessen.depth.criteria import CRITERIA, entropy, exit_of_every_row
 from lessen.depth.exits import every_exit
 from lessen.model.rows import pack
 from lessen.plan import ExitRule, Point
+from lessen.reshaping import with_shape
 from lessen.runtime.engine import run
+from lessen.width.removal import Kept, narrowed
 
 LAYERS = [1, 2, 3]
 CLASSIFICATION = sorted(name for name, c in CRITERIA.items() if c.task == "classification")
@@ -53,6 +57,31 @@ def test_a_batch_agrees_with_its_rows_one_by_one(lengths: list[int], seed: int) 
         alone = run(model, *pack([sequence]), point=point)
         assert alone.layers.item() == together.layers[row].item()
         assert (alone.logits[0] - together.logits[row]).abs().max() <= 1e-5 * scale
+
+
+def test_11_rows_leave_a_slim_model_alone_as_in_a_batch(tiny_classifier) -> None:
+    """COST-EFF page, 1.12: 11, at entropies below, among and above those there are."""
+    kept = [Kept((1, 3), tuple(range(0, 64, 3))), Kept((2,), (4, 5)), Kept((), tuple(range(9)))]
+    state, shape = narrowed(
+        tiny_classifier.double().transformer.state_dict(), tiny_classifier.config.form(), kept, 8
+    )
+    model = with_shape(tiny_classifier, shape, state).transformer
+    sequences = ragged_ids([9, 3, 30, 3, 1, 17])
+    with torch.no_grad():
+        found = torch.stack([entropy(answer) for answer in every_exit(model, *pack(sequences))[:-1]])
+    middle = float(found.median()) + 1e-6  # beside the median, which rounding would decide about
+    means = []
+    for threshold in (0.0, middle, math.log(3) + 0.01):
+        point = Point(name="test", exits=ExitRule(criterion="entropy", threshold=threshold))
+        together = run(model, *pack(sequences), point=point)
+        for row, sequence in enumerate(sequences):
+            alone = run(model, *pack([sequence]), point=point)
+            assert alone.layers.item() == together.layers[row].item()
+            torch.testing.assert_close(alone.logits[0], together.logits[row], rtol=1e-10, atol=1e-12)
+        means.append(float(together.layers.double().mean()))
+    assert means[0] == 3
+    assert 1 < means[1] < 3
+    assert means[2] == 1
 
 
 _SHARED: list = []

@@ -10,7 +10,8 @@ from conftest import CharacterTokenizer, lively, task, tiny_hugging_face
 from lessen.errors import PlanError
 from lessen.loading import load
 from lessen.reshaping import with_exits, with_shape
-from lessen.systems.chopping import Chopping, chop, least_of, losses_without_each
+from lessen.systems.chopping import Chopping, least_of, losses_without_each
+from lessen.systems.removing import remove
 from lessen.width.budget import shallow
 
 RECIPE = Chopping(objective="features_and_predictions", epochs=0.5, batch_size=8, seed=1)
@@ -27,7 +28,7 @@ def model(tmp_path: Path):
 def ran(model, folder: Path, recipe: Chopping = RECIPE, layers: int = 1):
     teacher = with_shape(model, model.config.form(), model.transformer.state_dict())
     targets = [shallow(model.config.form(), layers)]
-    return chop(model, teacher, task(), recipe, targets, folder, lambda _: None, quiet=True)
+    return remove(model, teacher, task(), recipe, targets, folder, lambda _: None, quiet=True)
 
 
 def test_a_layer_that_does_nothing_leaves_first(model):
@@ -58,4 +59,4 @@ def test_as_many_layers_are_left_as_were_asked_for(model, tmp_path: Path, import
 def test_a_target_with_more_layers_is_refused(model, tmp_path: Path):
     short, _ = ran(model, tmp_path / "work")
     with pytest.raises(PlanError, match="1 layers more"):
-        chop(short, model, task(), RECIPE, [shallow(model.config.form(), 2)], tmp_path / "w", print)
+        remove(short, model, task(), RECIPE, [shallow(model.config.form(), 2)], tmp_path / "w", print)

@@ -12,7 +12,7 @@ from lessen.promise.folder import Asked
 from lessen.systems import SYSTEMS, pipeline, rounds, system_of
 from lessen.systems.pipeline import compress, read_splits
 from lessen.systems.planning import plan_for
-from lessen.train.fine_tuning import Interrupted, fine_tune
+from lessen.train.fine_tuning import fine_tune
 
 FIVE = Asked(bounds=(0.05,))
 SIZE = {"cost-eff": {"targets": ({"width": 0.5},)}, "layer-chop": {"targets": ({"layers": 2},)}}
@@ -126,30 +126,6 @@ def slim_plan(checkpoint: Path, folder: Path, *shares: float):
         targets=targets,
         promise=FIVE,
     )
-
-
-def test_a_run_killed_in_any_stage_ends_as_any_other(tiny_checkpoint, tmp_path, monkeypatch) -> None:
-    """Two rounds and five other trainings; each of them is interrupted once."""
-    system, plan = slim_plan(tiny_checkpoint, tmp_path, 0.5)
-    [whole] = compress(plan, system, tmp_path / "whole", say=lambda _: None, quiet=True)
-    begun = []
-
-    def dies_at_first(model, data, recipe, folder, **options):
-        key = (recipe.objective, recipe.learning_rate, str(folder))
-        if key not in begun:
-            begun.append(key)
-            raise Interrupted("stopped")
-        return fine_tune(model, data, recipe, folder, **options)
-
-    monkeypatch.setattr(pipeline, "fine_tune", dies_at_first)
-    monkeypatch.setattr(rounds, "fine_tune", dies_at_first)
-    for _ in range(7):
-        with pytest.raises(Interrupted):
-            compress(plan, system, tmp_path / "killed", say=lambda _: None, quiet=True)
-    [again] = compress(plan, system, tmp_path / "killed", say=lambda _: None, quiet=True)
-    assert again.model.config.form() == whole.model.config.form()
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
 def test_several_sizes_out_of_one_run(tiny_checkpoint, tmp_path, monkeypatch) -> None:

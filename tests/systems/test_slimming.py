@@ -9,12 +9,16 @@ from conftest import CharacterTokenizer, lively, task, tiny_hugging_face
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lessen.depth.exits import every_exit
 from lessen.errors import PlanError
 from lessen.loading import load
 from lessen.plan import ExitShape, dense_shape
 from lessen.reshaping import with_exits, with_shape
+from lessen.runtime.text import collate, encode
 from lessen.systems import rounds
-from lessen.systems.slimming import Slimming, shapes_between, slim, worth_of
+from lessen.systems.milestone import Milestone
+from lessen.systems.removing import remove
+from lessen.systems.slimming import Slimming, shapes_between, worth_of
 from lessen.width.budget import parameters_of, scaled, shallow
 
 RECIPE = Slimming(objective="features_and_predictions", features_first=0.5, epochs=0.5, batch_size=8, seed=1)
@@ -34,7 +38,7 @@ def scaled_to(model, share, rank=None):
 
 def ran(model, folder: Path, recipe: Slimming = RECIPE, shares=(0.5,)):
     teacher, targets = fresh_copy(model), [scaled_to(model, share, recipe.rank) for share in shares]
-    return slim(model, teacher, task(), recipe, targets, folder, lambda _: None, quiet=True)
+    return remove(model, teacher, task(), recipe, targets, folder, lambda _: None, quiet=True)
 
 
 def fresh_copy(model):
@@ -143,20 +147,50 @@ def test_every_choice_ends_at_the_size_asked_for(model, tmp_path: Path, changes)
 def test_a_target_that_is_wider_or_has_other_layers_is_refused(model, tmp_path: Path):
     slender, _ = ran(fresh_copy(model), tmp_path / "work")
     with pytest.raises(PlanError, match="wider"):
-        slim(slender, model, task(), RECIPE, [model.config.form()], tmp_path / "w", print, quiet=True)
+        remove(slender, model, task(), RECIPE, [model.config.form()], tmp_path / "w", print, quiet=True)
     with pytest.raises(PlanError, match="other layers"):
-        slim(model, model, task(), RECIPE, [shallow(model.config.form(), 2)], tmp_path / "w", print)
+        remove(model, model, task(), RECIPE, [shallow(model.config.form(), 2)], tmp_path / "w", print)
 
 
-def test_several_sizes_pass_through_each_other(model, tmp_path: Path):
+def test_several_sizes_pass_through_each_other(model, tmp_path: Path, monkeypatch):
     half, _ = ran(fresh_copy(model), tmp_path / "both")
     trained = {place: place.stat().st_mtime_ns for place in (tmp_path / "both").rglob("model.safetensors")}
+    loaded = []
+    real = Milestone.model
+    monkeypatch.setattr(
+        Milestone, "model", lambda self, like: loaded.append(self.folder.name) or real(self, like)
+    )
     quarter, records = ran(fresh_copy(model), tmp_path / "both", shares=(0.5, 0.25))
+    assert loaded == ["round-2", "round-3"]
     assert len(records) == 3
     assert [len(layer.heads) for layer in quarter.config.form().layers] == [1, 1, 1]
     for small, large in zip(quarter.config.form().layers, half.config.form().layers, strict=True):
         assert set(small.heads) < set(large.heads)
     assert all(place.stat().st_mtime_ns == when for place, when in trained.items())
+
+
+def test_14_every_round_survives_saving_and_a_second_run_is_the_same(model, tmp_path: Path):
+    for name in ("first", "second"):
+        ran(fresh_copy(model), tmp_path / name)
+    encoded = encode(model.tokenizer, task().texts[:9], 64)
+    ids, layout, segments = collate(encoded, torch.device("cpu"))
+    sizes = []
+    for number in (1, 2):
+        first, second = (
+            Milestone(tmp_path / name / f"round-{number}").model(model) for name in ("first", "second")
+        )
+        first.save_pretrained(tmp_path / f"saved-{number}")
+        loaded = load(tmp_path / f"saved-{number}")
+        assert first.config.form() == loaded.config.form() == second.config.form()
+        sizes.append(len(first.config.form().layers[0].heads))
+        with torch.no_grad():
+            said = [
+                every_exit(each.eval().transformer, ids, layout, segments) for each in (first, loaded, second)
+            ]
+        for one, again, other in zip(*said, strict=True):
+            assert torch.equal(one, again)
+            assert torch.equal(one, other)
+    assert sizes == [3, 2]
 
 
 def test_low_rank_comes_last_and_is_counted(model, tmp_path: Path):

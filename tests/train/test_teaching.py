@@ -1,10 +1,13 @@
-"""Learning from a teacher: nothing to learn from oneself, matched layers, and a pupil that gets nearer."""
+"""Learning from a teacher: nothing to learn from oneself, matched layers, and a pupil that gets nearer.
+
+Numbers are those of the property tests of the COST-EFF page, 1.12.
+"""
 
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CharacterTokenizer, lively, ragged_ids, task, tiny_hugging_face
+from conftest import CharacterTokenizer, lively, padded, ragged_ids, task, tiny_hugging_face
 
 from lessen.depth.exits import every_exit
 from lessen.errors import InputError
@@ -39,7 +42,7 @@ def lesson(pupil, teacher):
     return Teacher(teacher, pupil.config.form()).lesson(ids, rows, None, answers, states, LABELS)
 
 
-def test_from_itself_there_is_nothing_to_learn(model):
+def test_8_13_from_itself_there_is_nothing_to_learn(model):
     for name in ("features", "predictions", "features_and_predictions"):
         loss = LESSONS[name](lesson(model, model))
         loss.backward()
@@ -66,6 +69,26 @@ def test_features_are_the_mean_over_each_rows_own_tokens(model):
             total += float((mine[stretch] - theirs[stretch]).detach().square().mean()) / len(found.rows)
             start += length
     assert float(features(found).detach()) == pytest.approx(total, rel=1e-5)
+
+
+def test_13_padding_changes_no_lesson(model):
+    pupil = chopped(model, set())
+    with torch.no_grad():
+        pupil.transformer.layers[0].attention.output.weight *= 0.5
+    for part in pupil.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    for block in pupil.transformer.layers:
+        block.attention.dropout = 0.0
+    teacher = Teacher(model, pupil.config.form())
+    pupil.teaching = lambda *given: features(teacher.lesson(*given))
+    ids, mask = padded(ragged_ids([2, 5, 5, 9]), 0)
+    found = []
+    for more in (0, 7):
+        wide, real = (torch.nn.functional.pad(each, (0, more)) for each in (ids, mask))
+        found.append(pupil.train()(input_ids=wide, attention_mask=real, labels=LABELS).loss.detach())
+    assert torch.equal(*found)
+    assert float(found[0]) > 0
 
 
 def test_layers_are_matched_by_their_number(model):

@@ -1,14 +1,20 @@
-"""The table of slender BERTs (COST-EFF page, 1.11): parameters and MACs, counted and computed."""
+"""The table of slender BERTs (COST-EFF page, 1.11): parameters and MACs, counted and computed.
+
+Numbers are those of the property tests of the page, 1.12.
+"""
 
 import itertools
 
 import pytest
 import torch
 
+from lessen.measure.evaluation import macs_ratio
 from lessen.model.architecture import Architecture
 from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer, parameter_counts
-from lessen.plan import ExitShape, LayerShape, Shape
+from lessen.plan import ExitRule, ExitShape, LayerShape, Point, Shape
+from lessen.runtime.text import Encoded
+from lessen.width.budget import rank_saves
 
 BERT = Architecture(
     family="bert",
@@ -46,7 +52,7 @@ def slender(heads: int, neurons: int, rank: int | None) -> Shape:
 
 
 @pytest.mark.parametrize(("heads", "neurons", "rank", "millions", "ratio"), TABLE)
-def test_the_table_of_shapes(heads, neurons, rank, millions, ratio):
+def test_15_the_table_of_shapes(heads, neurons, rank, millions, ratio):
     shape = slender(heads, neurons, rank)
     with torch.device("meta"):
         counts = parameter_counts(Transformer(BERT, shape, 2))
@@ -56,7 +62,34 @@ def test_the_table_of_shapes(heads, neurons, rank, millions, ratio):
     assert round(dense / row_macs(BERT, shape, 2, 128), 2) == ratio
 
 
-def test_macs_are_affine_in_depth():
+def test_3_a_token_table_as_a_product_has_fewer_weights_below_rank_749():
+    assert rank_saves(BERT, 749)
+    assert not rank_saves(BERT, 750)
+
+
+@pytest.mark.parametrize(("heads", "neurons", "rank"), [row[:3] for row in TABLE])
+def test_15_macs_of_rows_that_leave_are_the_pages_formula(heads, neurons, rank):
+    """Rows of three lengths that leave at three depths, each exit on the way asked; half of FLOPs."""
+    with torch.device("meta"):
+        model = Transformer(BERT, slender(heads, neurons, rank), 2)
+    lengths, depths, width = [17, 128, 64], [1, 5, 12], 768
+
+    def of(tokens, depth, asked):
+        layer = 256 * width * heads + 2 * width * neurons
+        return (
+            tokens * (rank or 0) * width
+            + depth * (tokens * layer + 128 * heads * tokens**2)
+            + asked * width * 2
+        )
+
+    encoded = [Encoded(list(range(tokens)), None, False) for tokens in lengths]
+    point = Point(name="p", exits=ExitRule(criterion="entropy", threshold=0.3))
+    dense = sum(of(tokens, 12, 1) for tokens in lengths)
+    spent = sum(of(tokens, depth, depth) for tokens, depth in zip(lengths, depths, strict=True))
+    assert macs_ratio(model, encoded, depths, point) == pytest.approx(dense / spent, rel=1e-12)
+
+
+def test_15_macs_are_affine_in_depth():
     shape = slender(4, 512, 256)
     macs = [row_macs(BERT, shape, 2, 128, layers=depth, heads=[]) for depth in range(1, 13)]
     steps = {b - a for a, b in itertools.pairwise(macs)}

@@ -1,5 +1,7 @@
 """Budgets: the best stay, sizes are exact, and what cannot be reached is refused with what can."""
 
+import re
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from lessen.errors import PlanError
 from lessen.reshaping import with_shape
 from lessen.width.budget import (
     bytes_of,
+    encoder_of,
     even,
     largest_within,
     parameters_of,
@@ -66,7 +69,7 @@ def test_a_product_that_would_be_larger_is_not_made(model):
     assert scaled(facts, model.config.form(), 0.5).embedding_rank == 16
 
 
-@pytest.mark.parametrize("measure", [parameters_of, bytes_of])
+@pytest.mark.parametrize("measure", [parameters_of, encoder_of, bytes_of])
 def test_the_largest_within_a_limit(model, measure):
     facts, form = model.config.facts(), model.config.form()
     whole = measure(facts, form, 3)
@@ -75,5 +78,18 @@ def test_the_largest_within_a_limit(model, measure):
         found = measure(facts, largest_within(facts, form, 3, limit, measure), 3)
         assert 0.8 * limit < found <= limit
     assert largest_within(facts, form, 3, whole, measure) == form
-    with pytest.raises(PlanError, match=r"cannot be reached: with one head a layer there are [\d,]+ left"):
+
+
+@pytest.mark.parametrize("measure", [parameters_of, encoder_of, bytes_of])
+def test_the_smallest_that_is_named_can_be_reached_and_no_smaller_one(model, measure):
+    facts, form = model.config.facts(), model.config.form()
+    with pytest.raises(
+        PlanError, match=r"cannot be reached: with one head a layer there are [\d,]+ left"
+    ) as no:
         largest_within(facts, form, 3, 1000, measure)
+    named = int(re.search(r"there are ([\d,]+) left", str(no.value)).group(1).replace(",", ""))
+    smallest = largest_within(facts, form, 3, named, measure)
+    assert [len(layer.heads) for layer in smallest.layers] == [1, 1, 1]
+    assert measure(facts, smallest, 3) == named
+    with pytest.raises(PlanError):
+        largest_within(facts, form, 3, named - 1, measure)

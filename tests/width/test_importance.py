@@ -1,4 +1,4 @@
-"""Scores of heads and neurons are what their formulas say (COST-EFF page, 1.12: 5 to 9)."""
+"""Scores of heads and neurons are what their formulas say; numbers are those of the COST-EFF page, 1.12."""
 
 from functools import partial
 
@@ -52,7 +52,7 @@ def total(parts, kind):
     return torch.stack([getattr(part, kind).sum(0) for part in parts])
 
 
-def test_the_signed_score_is_weight_times_gradient_of_the_columns_read(model):
+def test_5_the_signed_score_is_weight_times_gradient_of_the_columns_read(model):
     parts = signed(model)
     ids, rows, labels = batch()
     model.zero_grad()
@@ -66,7 +66,7 @@ def test_the_signed_score_is_weight_times_gradient_of_the_columns_read(model):
     model.zero_grad()
 
 
-def test_the_signed_score_is_what_a_small_change_does(model):
+def test_5_the_signed_score_is_what_a_small_change_does(model):
     parts, step = signed(model), 1e-4
     ids, rows, labels = batch()
     for layer, head in ((0, 1), (2, 3)):
@@ -81,7 +81,7 @@ def test_the_signed_score_is_what_a_small_change_does(model):
         assert float(change) == pytest.approx(float(parts[layer].heads[:, head].mean()), rel=2e-3, abs=1e-6)
 
 
-def test_signed_scores_add_over_exits_and_none_reaches_above_its_exit(model):
+def test_6_signed_scores_add_over_exits_and_none_reaches_above_its_exit(model):
     whole = signed(model)
     single = [signed(model, tuple(int(i == j) for j in range(3))) for i in range(3)]
     for kind in ("heads", "neurons"):
@@ -91,7 +91,7 @@ def test_signed_scores_add_over_exits_and_none_reaches_above_its_exit(model):
         torch.testing.assert_close(total(whole, kind)[2], total(single[2], kind)[2])
 
 
-def test_equilibrium_rescales_layers_and_keeps_the_order_within_them(model):
+def test_7_equilibrium_rescales_layers_and_keeps_the_order_within_them(model):
     plain, even = signed(model), signed(model, equilibrium=True)
     for layer, (a, b) in enumerate(zip(plain, even, strict=True)):
         torch.testing.assert_close(a.heads / (3 - layer), b.heads, rtol=1e-9, atol=1e-15)
@@ -106,7 +106,7 @@ def scores(model, scorer, batches):
     return made.worth()
 
 
-def test_signed_group_does_not_depend_on_the_rows_per_batch_but_abs_weight_does(model):
+def test_9_signed_group_does_not_depend_on_the_rows_per_batch_but_abs_weight_does(model):
     alone = scores(model, SignedGroup, [[0], [1], [2], [3]])
     together = scores(model, SignedGroup, [[0, 1, 2, 3]])
     for a, b in zip(alone, together, strict=True):
@@ -114,6 +114,22 @@ def test_signed_group_does_not_depend_on_the_rows_per_batch_but_abs_weight_does(
         torch.testing.assert_close(a.neurons, b.neurons)
     alone, together = (scores(model, AbsWeight, each) for each in ([[0], [1], [2], [3]], [[0, 1, 2, 3]]))
     assert alone[0].heads.sum() > together[0].heads.sum()
+
+
+def test_6_absolute_scores_are_at_most_their_sum_over_exits(model):
+    ids, rows, labels = batch()
+
+    def absolute(weights):
+        found = AbsWeight(model.transformer)
+        found.add(rows, partial(loss_of, model, ids, rows, labels, weights))
+        return found.worth()
+
+    single = [absolute(tuple(int(i == j) for j in range(3))) for i in range(3)]
+    for place, whole in enumerate(absolute((1, 1, 1))):
+        for kind in ("heads", "neurons"):
+            summed = torch.stack([getattr(each[place], kind) for each in single]).sum(0)
+            assert (getattr(whole, kind) <= summed * (1 + 1e-12)).all()
+            assert torch.allclose(getattr(whole, kind), summed) == (place == 2)
 
 
 def test_abs_weight_is_the_authors_sum(model):
@@ -132,7 +148,7 @@ def test_abs_weight_is_the_authors_sum(model):
     model.zero_grad()
 
 
-def test_a_model_that_already_agrees_with_its_teacher_is_scored_by_the_hard_labels_alone(model):
+def test_8_a_model_that_already_agrees_with_its_teacher_is_scored_by_the_hard_labels_alone(model):
     ids, rows, labels = batch()
     with torch.no_grad():
         teacher = every_exit(model.transformer, ids, rows)

@@ -1,4 +1,7 @@
-"""Removal is exact: what is taken out is what a mask would silence, and the rest does not move."""
+"""Removal is exact: what is taken out is what a mask would silence, and the rest does not move.
+
+Numbers are those of the property tests of the COST-EFF page, 1.12.
+"""
 
 import pytest
 import torch
@@ -9,9 +12,12 @@ from hypothesis import strategies as st
 from lessen.depth.exits import every_exit
 from lessen.errors import PlanError
 from lessen.loading import load
+from lessen.model.architecture import Architecture
 from lessen.model.rows import pack
-from lessen.plan import Rank
+from lessen.model.transformer import Transformer
+from lessen.plan import ExitShape, Rank, dense_shape
 from lessen.reshaping import with_exits, with_shape
+from lessen.runtime.engine import run
 from lessen.width.removal import (
     Kept,
     narrowed,
@@ -76,11 +82,22 @@ places = st.tuples(
 
 @settings(max_examples=25)
 @given(kept=st.lists(places, min_size=3, max_size=3))
-def test_removed_equals_silenced_at_every_exit(model, kept):
+def test_1_removed_equals_silenced_at_every_exit(model, kept):
     torch.testing.assert_close(answers(slim(model, kept)), silenced(model, kept), rtol=1e-10, atol=1e-10)
 
 
-def test_two_rounds_are_one_with_composed_ids(model):
+def test_1_in_float32_and_in_the_running_form(model):
+    """To 1e-5 of the largest logit: the narrow model computes with other products, in another order."""
+    kept = [Kept((0, 2), tuple(range(1, 64, 3))), Kept((3,), tuple(range(40))), Kept((), (5,))]
+    small, wanted = slim(model, kept), silenced(model, kept)
+    small = with_shape(small, small.config.form(), small.transformer.state_dict()).float()
+    limit = 1e-5 * float(wanted.abs().max())
+    assert (answers(small) - wanted).abs().max() <= limit
+    ran = run(small.transformer, *pack(ragged_ids(LENGTHS))).logits
+    assert (ran - wanted[-1]).abs().max() <= limit
+
+
+def test_1_two_rounds_are_one_with_composed_ids(model):
     kept = [Kept((0, 1, 3), tuple(range(1, 64, 2))) for _ in range(3)]
     again = [Kept((0, 2), tuple(range(0, 32, 2))) for _ in range(3)]
     both = [Kept((0, 3), tuple(range(1, 64, 4))) for _ in range(3)]
@@ -90,16 +107,32 @@ def test_two_rounds_are_one_with_composed_ids(model):
     torch.testing.assert_close(answers(twice), answers(once), rtol=0, atol=0)
 
 
-def test_heads_then_neurons_is_neurons_then_heads(model):
+def test_10_ids_of_the_page():
+    """Heads 0, 1, 2, 3, 5, and of these places 0, 2, 3, 4: heads 0, 2, 3, 5."""
+    facts = Architecture(
+        family="bert", vocab_size=7, hidden_size=6, embedding_size=6, num_hidden_layers=1,
+        num_attention_heads=6, num_key_value_heads=6, head_dim=1, intermediate_size=4,
+        max_position_embeddings=8,
+    )  # fmt: skip
+    shape = dense_shape(1, 6, 4, (ExitShape(layer=1),))
+    state = Transformer(facts, shape, 2).state_dict()
+    for heads in ((0, 1, 2, 3, 5), (0, 2, 3, 4)):
+        state, shape = narrowed(state, shape, [Kept(heads, (0, 1, 2, 3))], 1)
+    assert shape.layers[0].heads == (0, 2, 3, 5)
+
+
+def test_2_heads_then_neurons_is_neurons_then_heads_is_both_at_once(model):
     whole = [everything(layer) for layer in model.config.form().layers]
     heads = [Kept((1, 2), layer.neurons) for layer in whole]
     neurons = [Kept(layer.heads, tuple(range(10))) for layer in whole]
     one = slim(slim(model, heads), [Kept((0, 1), tuple(range(10)))] * 3)
     other = slim(slim(model, neurons), [Kept((1, 2), tuple(range(10)))] * 3)
+    both = slim(model, [Kept((1, 2), tuple(range(10)))] * 3)
     torch.testing.assert_close(answers(one), answers(other), rtol=0, atol=0)
+    torch.testing.assert_close(answers(one), answers(both), rtol=0, atol=0)
 
 
-def test_without_heads_and_neurons_a_branch_is_its_bias(model):
+def test_17_without_heads_and_neurons_a_branch_is_its_bias(model):
     empty = slim(model, [Kept((), ())] * 3)
     assert empty.transformer.layers[0].attention.qkv.weight.numel() == 0
     values = torch.randn(7, 32, dtype=torch.float64)
@@ -118,14 +151,14 @@ def test_places_that_are_not_there_are_refused(model):
         slim(model, whole[:2])
 
 
-def test_embedding_of_full_rank_changes_nothing(model):
+def test_3_embedding_of_full_rank_changes_nothing(model):
     state, shape = with_embedding_rank(
         model.transformer.state_dict(), model.config.form(), model.config.facts().embedding_size
     )
     torch.testing.assert_close(answers(with_shape(model, shape, state)), answers(model), rtol=1e-9, atol=1e-9)
 
 
-def test_embedding_error_is_what_the_cut_singular_values_say(model):
+def test_3_embedding_error_is_what_the_cut_singular_values_say(model):
     state, form = model.transformer.state_dict(), model.config.form()
     table = state["embeddings.token.weight"]
     sizes = torch.linalg.svdvals(table)
@@ -139,7 +172,15 @@ def test_embedding_error_is_what_the_cut_singular_values_say(model):
         before = error
 
 
-def test_embedding_cut_twice_is_cut_once(model):
+def test_3_a_row_of_zeros_stays_nearly_zero(model):
+    state, form = dict(model.transformer.state_dict()), model.config.form()
+    state["embeddings.token.weight"] = state["embeddings.token.weight"].clone()
+    state["embeddings.token.weight"][0] = 0
+    cut, _ = with_embedding_rank(state, form, 8)
+    assert (cut["embeddings.token.weight"][0] @ cut["embeddings.widen.weight"].T).abs().max() < 1e-12
+
+
+def test_3_embedding_cut_twice_is_cut_once(model):
     state, form = model.transformer.state_dict(), model.config.form()
     twice, shape = with_embedding_rank(*with_embedding_rank(state, form, 10), 4)
     once, _ = with_embedding_rank(state, form, 4)

@@ -236,3 +236,32 @@ def exit_of_every_row(rule: ExitRule, layers: Sequence[int], logits: Sequence[Te
             chosen[leaving & ~gone] = index
             gone |= leaving
     return chosen
+
+
+def exits_of_every_row(rules: Sequence[ExitRule], layers: Sequence[int], logits: Sequence[Tensor]) -> Tensor:
+    """`exit_of_every_row` for many rules, `[rows, rules]`: exits are scored once for all of a criterion.
+
+    Args:
+        rules: When a row leaves.
+        layers: Depth of each exit (1-based), ascending.
+        logits: Answers of each exit for all rows, `[rows, outputs]` each.
+    """
+    scored: dict[tuple[str, float | None], Tensor] = {}
+    entropies: list[Tensor] = []
+    found = torch.empty(len(rules), len(logits[0]), dtype=torch.long)
+    for chosen, rule in zip(found, rules, strict=True):
+        criterion = criterion_of(rule, outputs=logits[0].shape[-1])
+        key = rule.criterion, rule.change
+        if key not in scored:
+            scored[key] = scores_at_every_exit(criterion, rule, logits[:-1])
+        if rule.entropy_ceiling is not None and not entropies:
+            entropies = [entropy(answer) for answer in logits[:-1]]
+        chosen.fill_(len(layers) - 1)
+        for index in reversed(range(len(layers) - 1)):
+            if (threshold := rule.at(layers[index])) is None:
+                continue
+            leaving = criterion.passes(scored[key][index], threshold)
+            if rule.entropy_ceiling is not None:
+                leaving &= entropies[index] <= rule.entropy_ceiling
+            chosen.masked_fill_(leaving, index)
+    return found.T

@@ -32,6 +32,9 @@ from lessen.promise.outputs import Outputs, Task
 Loss = Literal["drop", "disagreement", "selective"]
 Rule = Literal["certified", "expectation", "plug-in"]
 
+Scored = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Scores of the reference, `[rows]`, and of every answer, `[rows, answers]`."""
+
 EVIDENT = 0.01
 """A p-value on tuning rows from which on a step should pass on as many new ones."""
 
@@ -60,18 +63,26 @@ class Verdict:
     saving: float
 
 
-def losses_of(kind: Loss, outputs: Outputs, taken: NDArray[np.int64], task: Task, epsilon: float) -> Losses:
+def losses_of(
+    kind: Loss,
+    outputs: Outputs,
+    taken: NDArray[np.int64],
+    task: Task,
+    epsilon: float,
+    scored: Scored | None = None,
+) -> Losses:
     """Losses of the steps of a path, given the answer each row gets, `[rows, steps]`.
 
     `drop`: score of the reference minus score of this step. `disagreement`: 1 where the answer differs from
     the reference's. `selective`: the same among the answers that are not the whole model's, in linear form.
+    `scored` is what `scores_for` said of the same rows, if that is known.
 
     Raises:
         InputError: For a loss that does not fit the task or the rows.
     """
     if kind != "drop" and task.problem_type == "regression":
         raise InputError(f"--loss {kind}: answers of a regression cannot agree exactly; use drop")
-    reference, scores = outputs.scores(task, agreement=kind != "drop")
+    reference, scores = scored or scores_for(kind, outputs, task)
     reached = np.take_along_axis(scores, taken, 1)
     if kind == "drop":
         single = task.problem_type == "single_label_classification"
@@ -80,6 +91,11 @@ def losses_of(kind: Loss, outputs: Outputs, taken: NDArray[np.int64], task: Task
     if kind == "disagreement":
         return disagreement(agrees)
     return selective_disagreement(agrees, taken < len(outputs.logits) - 1, epsilon)
+
+
+def scores_for(kind: Loss, outputs: Outputs, task: Task) -> Scored:
+    """What a loss is made of: scores of the reference, and of every answer."""
+    return outputs.scores(task, agreement=kind != "drop")
 
 
 def freeze_path(
@@ -92,25 +108,43 @@ def freeze_path(
     what a certificate on as many rows needs; the path whose step takes the least work wins. Of `criteria`
     those count that fit the task; where none does, all that do. A selective loss says little while few rows
     leave: its path starts at the first step that the tuning rows speak for clearly.
+
+    Paths of settings at which tokens alone lose too much are the same up to there; one stands for all.
     """
     best: tuple[float, tuple[Point, ...]] | None = None
     fitting = criteria_for(task.problem_type)
+    scored = scores_for(loss, tune, task)
+    beyond = -1 if loss == "selective" else _beyond(tune, task, epsilon, loss, scored)
     for criterion in [name for name in criteria if name in fitting] or fitting:
         for setting in range(len(tune.settings)):
+            if setting <= beyond and best is not None:
+                continue
             path = path_of(tune, task, criterion, setting)
             taken = tune.answers_taken(path, task)
-            found = losses_of(loss, tune, taken, task, epsilon)
+            found = losses_of(loss, tune, taken, task, epsilon, scored)
             losses = found.values
             if loss == "selective" and path:
                 start = _first_evident(binomial(found, epsilon))
                 path, taken, losses = path[start:], taken[:, start:], losses[:, start:]
-            error = losses.std(0) / np.sqrt(len(losses))
-            passed = leading(losses.mean(0) + 1.3 * error <= epsilon)
-            cost = float(tune.cost_of(taken, task)[passed - 1]) if passed else 1.0
+            passed = _passed(losses, epsilon)
+            cost = float(tune.cost_of(taken[:, passed - 1 : passed], task)[0]) if passed else 1.0
             if best is None or cost < best[0]:
                 best = cost, path
     assert best is not None, "at least one criterion"
     return best[1]
+
+
+def _passed(losses: NDArray[np.float64], epsilon: float) -> int:
+    """How many steps stay below the bound by 1.3 standard errors, up to the first that does not."""
+    error = losses.std(0) / np.sqrt(len(losses))
+    return leading(losses.mean(0) + 1.3 * error <= epsilon)
+
+
+def _beyond(tune: Outputs, task: Task, epsilon: float, loss: Loss, scored: Scored) -> int:
+    """Index of the most careful setting that loses too much without any exit; -1 if none does."""
+    tokens = tune.settings[-2::-1]
+    found = losses_of(loss, tune, tune.answers_taken(tokens, task), task, epsilon, scored)
+    return len(tokens) - 1 - _passed(found.values, epsilon)
 
 
 def _first_evident(pvalues: NDArray[np.float64]) -> int:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lessen.data.table import Table, row_key
-from lessen.depth.criteria import exit_of_every_row
+from lessen.depth.criteria import exits_of_every_row
 from lessen.errors import ArtefactError, PlanError
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
@@ -120,22 +120,22 @@ class Outputs:
         """
         places = {(setting.retention, setting.token_score): i for i, setting in enumerate(self.settings)}
         exits = len(task.layers)
-        answers: dict[int, list[torch.Tensor]] = {}
-        steps = []
-        for point in path:
+        taken = np.empty((len(self), len(path)), dtype=np.int64)
+        ruled: dict[int, list[int]] = {}
+        for step, point in enumerate(path):
             place = places.get((point.retention, point.token_score))
             if place is None:
                 raise PlanError(
                     f"point {point.name!r} takes tokens away in a way these answers were not given in"
                 )
-            first = place * exits
-            if point.exits is None:
-                steps.append(np.full(len(self), first + exits - 1))
-                continue
-            if first not in answers:
-                answers[first] = [torch.from_numpy(each).float() for each in self.at(place).logits]
-            steps.append(first + exit_of_every_row(point.exits, task.layers, answers[first]).numpy())
-        return np.stack(steps, 1) if steps else np.empty((len(self), 0), dtype=np.int64)
+            taken[:, step] = place * exits + exits - 1
+            if point.exits is not None:
+                ruled.setdefault(place * exits, []).append(step)
+        for first, steps in ruled.items():
+            answers = [torch.from_numpy(each).float() for each in self.logits[first : first + exits]]
+            rules = [rule for step in steps if (rule := path[step].exits) is not None]
+            taken[:, steps] = first + exits_of_every_row(rules, task.layers, answers).numpy()
+        return taken
 
     def cost_of(self, taken: NDArray[np.int64], task: Task) -> Array:
         """Work of each step as a share of the whole model's, `[steps]`: in MACs if known, else in layers."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,7 @@ from lessen.depth.losses import task_loss
 from lessen.errors import PlanError
 from lessen.plan import Shape
 from lessen.reshaping import with_shape
-from lessen.systems.rounds import Rounds, Say, in_rounds, scored_batches
+from lessen.systems.rounds import Removal, Rounds, scored_batches
 from lessen.width.removal import State, without_layers
 
 
@@ -36,31 +35,10 @@ class Chopping(Rounds):
     importance: Literal["loss", "deepest", "random"] = "loss"
 
 
-def chop(
-    model: Any,
-    teacher: Any,
-    train: Table,
-    recipe: Chopping,
-    targets: Sequence[Shape],
-    folder: Path,
-    say: Say,
-    *,
-    quiet: bool = False,
-) -> tuple[Any, list[dict[str, Any]]]:
-    """Take layers out of a model until it has as many as the last target.
-
-    Args:
-        model: A classifier with exits; trained in place until the first removal.
-        teacher: What it learns from on the way; with at least the same layers and exits.
-        train: Labelled rows.
-        recipe: How to train and which layers to remove.
-        targets: How many layers there are to be. Which is not read from it.
-        folder: Where work in progress is kept.
-        say: Told of every round.
-        quiet: No progress bars.
-
-    Returns:
-        The shallow model, and a record of each round.
+def departures(
+    model: Any, teacher: Any, train: Table, recipe: Chopping, targets: Sequence[Shape]
+) -> list[Removal]:
+    """What leaves in each round, as in `Removals`: one layer. Of a target only their number is read.
 
     Raises:
         PlanError: When a target has more layers than the model.
@@ -68,8 +46,7 @@ def chop(
     count = len(model.config.form().layers) - len(targets[-1].layers)
     if count < 0:
         raise PlanError(f"the target has {-count} layers more than the model")
-    removals = [partial(_without_one, train, recipe, number) for number in range(count)]
-    return in_rounds(model, teacher, train, recipe, removals, folder, say, quiet=quiet)
+    return [partial(_without_one, train, recipe, number) for number in range(count)]
 
 
 def _without_one(train: Table, recipe: Chopping, number: int, model: Any) -> tuple[State, Shape]:

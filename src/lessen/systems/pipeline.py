@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,22 +32,16 @@ from lessen.promise.rows import keep
 from lessen.reshaping import in_signs, with_exits, with_shape
 from lessen.runtime.text import encode
 from lessen.systems.binarizing import Binarizing, binarized, check_bits
-from lessen.systems.chopping import Chopping, chop
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task
+from lessen.systems.removing import remove
 from lessen.systems.rounds import Rounds, Say, describe
-from lessen.systems.slimming import Slimming, slim
+from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
 from lessen.systems.target import narrow_shape, shallow_shape
 from lessen.systems.token_stages import check_tokens, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
 from lessen.width.budget import parameters_of
-
-REMOVING: dict[type[Rounds], Callable[..., tuple[Any, list[dict[str, Any]]]]] = {
-    Slimming: slim,
-    Chopping: chop,
-}
-"""What carries out a stage that removes parts: the model that is left, and a record of each round."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +281,7 @@ class _Stages:
         teacher = None if recipe.teacher is None else self._place(recipe.teacher).model(self.checkpoint)
         if isinstance(recipe, Rounds):
             shapes, rounds = self.way.shapes, self.work / "rounds"
-            self.model, records = REMOVING[type(recipe)](
+            self.model, records = remove(
                 self.model, teacher, self.train, recipe, shapes, rounds, self.say, quiet=self.quiet
             )
             return _summed(records)

@@ -6,6 +6,7 @@ same parts.
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,10 @@ Say = Callable[[str], None]
 
 Removal = Callable[[Any], tuple[State, Shape]]
 """Takes a trained model; returns the tensors that stay and their Shape."""
+
+Removals = Callable[[Any, Any, Table, Any, Sequence[Shape]], list[Removal]]
+"""`removals(model, teacher, train, recipe, targets)`: what each round takes out of a model, so that it passes
+through the targets, of which each is smaller than the one before."""
 
 Batch = tuple[Tensor, Rows, Tensor | None, Tensor]
 """Token ids, layout, segments and labels of some rows, the labels in their order."""
@@ -71,22 +76,24 @@ def in_rounds(
     Returns:
         What is left of the model, and a record of each round's training.
     """
-    records = []
-    for number, removal in enumerate(removals, start=1):
-        place = Milestone(folder / f"round-{number}")
-        if not place.reached():
-            rate = recipe.learning_rate * (1 + recipe.growth) ** (number - 1)
-            fields = {name: getattr(recipe, name) for name in Recipe.model_fields}
-            period = Recipe.model_validate(fields | {"learning_rate": rate})
-            torch.manual_seed(recipe.seed + number)
-            work = place.folder / "checkpoints"
-            trained = fine_tune(model, train, period, work, teacher=teacher, quiet=quiet)
-            place.leave(*removal(model), trained)
-            shutil.rmtree(work, ignore_errors=True)
+    places = [Milestone(folder / f"round-{number}") for number in range(1, len(removals) + 1)]
+    done = len(list(itertools.takewhile(Milestone.reached, places)))
+    if done:
+        model = places[done - 1].model(model)
+        say(f"{done} of {len(removals)} rounds are done already: {describe(model.config.form())}")
+    for number in range(done + 1, len(removals) + 1):
+        place = places[number - 1]
+        rate = recipe.learning_rate * (1 + recipe.growth) ** (number - 1)
+        fields = {name: getattr(recipe, name) for name in Recipe.model_fields}
+        period = Recipe.model_validate(fields | {"learning_rate": rate})
+        torch.manual_seed(recipe.seed + number)
+        work = place.folder / "checkpoints"
+        trained = fine_tune(model, train, period, work, teacher=teacher, quiet=quiet)
+        place.leave(*removals[number - 1](model), trained)
+        shutil.rmtree(work, ignore_errors=True)
         model = place.model(model)
         say(f"round {number} of {len(removals)}: {describe(model.config.form())}")
-        records.append(place.training())
-    return model, records
+    return model, [place.training() for place in places]
 
 
 def scored_batches(model: Any, train: Table, recipe: Rounds) -> Iterator[Batch]:

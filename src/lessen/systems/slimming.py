@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -18,7 +17,8 @@ from lessen.model.architecture import Architecture
 from lessen.model.transformer import Transformer
 from lessen.plan import Shape, Size
 from lessen.reshaping import with_shape
-from lessen.systems.rounds import Batch, Rounds, Say, in_rounds, scored_batches
+from lessen.systems.rounds import Batch, Removal, Rounds, scored_batches
+from lessen.train.fine_tuning import in_training_precision
 from lessen.train.teaching import Teacher, scoring
 from lessen.width.budget import even, rank_saves, uneven
 from lessen.width.importance import AbsWeight, Scorer, SignedGroup, Worth, magnitude, random
@@ -50,32 +50,12 @@ class Slimming(Rounds):
     rank: Annotated[float | None, Field(gt=0, lt=1)] = None
 
 
-def slim(
-    model: Any,
-    teacher: Any,
-    train: Table,
-    recipe: Slimming,
-    targets: Sequence[Shape],
-    folder: Path,
-    say: Say,
-    *,
-    quiet: bool = False,
-) -> tuple[Any, list[dict[str, Any]]]:
-    """Make a model as narrow as the last target says, by way of the others.
+def narrowings(
+    model: Any, teacher: Any, train: Table, recipe: Slimming, targets: Sequence[Shape]
+) -> list[Removal]:
+    """What leaves in each round, as in `Removals`: heads and neurons, and ranks of the token table.
 
-    Args:
-        model: A classifier with exits; trained in place until the first removal.
-        teacher: What it learns from on the way; with the same layers and exits.
-        train: Labelled rows.
-        recipe: How to train and what to remove.
-        targets: How much each layer keeps, and the rank of the token table and the matrices; each narrower
-            than the one before. Which heads is not read from it.
-        folder: Where work in progress is kept.
-        say: Told of every round.
-        quiet: No progress bars.
-
-    Returns:
-        The narrow model, and a record of each round.
+    Of a target only counts are read, not which heads.
 
     Raises:
         PlanError: When a target has other layers than the model, or more of anything than what is there then.
@@ -85,9 +65,7 @@ def slim(
         _check(here, target)
         steps += shapes_between(model.config.facts(), here, target, recipe.rounds)
         here = target
-    removals = [partial(_narrowed, teacher, train, recipe, shape) for shape in steps]
-    model, records = in_rounds(model, teacher, train, recipe, removals, folder, say, quiet=quiet)
-    return _in_products(model, train, recipe, targets[-1]), records
+    return [partial(_narrowed, teacher, train, recipe, shape) for shape in steps]
 
 
 def _narrowed(teacher: Any, train: Table, recipe: Slimming, shape: Shape, model: Any) -> tuple[State, Shape]:
@@ -100,8 +78,11 @@ def _narrowed(teacher: Any, train: Table, recipe: Slimming, shape: Shape, model:
     return state, form
 
 
-def _in_products(model: Any, train: Table, recipe: Slimming, target: Shape) -> Any:
-    """The model with matrices of the target's ranks, nearest in what they put out on training rows."""
+def in_products(model: Any, train: Table, recipe: Slimming, target: Shape) -> Any:
+    """The model with matrices of the target's ranks, nearest in what they put out on training rows.
+
+    Where the recipe asks for none, it is the model as it was.
+    """
     ranks = [layer.rank for layer in target.layers]
     if recipe.rank is None or not any(any(rank.model_dump().values()) for rank in ranks):
         return model
@@ -168,16 +149,21 @@ def _scored(model: Any, guide: Teacher, recipe: Slimming, batch: Batch) -> Tenso
     """The loss parts are scored by, of one batch: of all exits, or of the last one alone.
 
     With one exit left, gradient equilibrium would only shrink what shallow layers get (page, 1.12: 4).
+    Computed as a training step is: in bfloat16 scores take half the time and rank parts the same but for
+    ties.
     """
     ids, rows, segments, labels = batch
     states: list[Tensor] = []
     even_gradients = recipe.equilibrium and recipe.calibrated
-    answers = every_exit(model.transformer, ids, rows, segments, equilibrium=even_gradients, states=states)
-    lesson = guide.lesson(ids, rows, segments, answers, states, labels)
-    if not recipe.calibrated:
-        last = {name: getattr(lesson, name)[-1:] for name in ("answers", "taught", "states", "shown")}
-        lesson = replace(lesson, **last)
-    return scoring(lesson)
+    with in_training_precision(model.device):
+        answers = every_exit(
+            model.transformer, ids, rows, segments, equilibrium=even_gradients, states=states
+        )
+        lesson = guide.lesson(ids, rows, segments, answers, states, labels)
+        if not recipe.calibrated:
+            last = {name: getattr(lesson, name)[-1:] for name in ("answers", "taught", "states", "shown")}
+            lesson = replace(lesson, **last)
+        return scoring(lesson)
 
 
 def chosen(worth: list[Worth], recipe: Slimming, shape: Shape) -> list[Kept]:

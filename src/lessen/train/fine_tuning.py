@@ -374,6 +374,11 @@ def _frozen_without_dropout(model: Any) -> Iterator[None]:
             setattr(module, name, share)
 
 
+def in_training_precision(device: torch.device) -> torch.autocast:
+    """The context a training step computes in on a device: bfloat16 where that pays, else nothing changes."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=_bfloat16_pays())
+
+
 def _bfloat16_pays() -> bool:
     """Whether products in bfloat16 are faster than in float32 here: a GPU, or a CPU with the instructions."""
     if torch.cuda.is_available():

@@ -131,8 +131,17 @@ def _part(count: int, share: float) -> int:
 
 def parameters_of(architecture: Architecture, shape: Shape, outputs: int) -> int:
     """Number of weights of a model of this shape."""
+    return _counts(architecture, shape, outputs)["total"]
+
+
+def encoder_of(architecture: Architecture, shape: Shape, outputs: int) -> int:
+    """Number of weights of its layers alone, without embeddings and exits."""
+    return _counts(architecture, shape, outputs)["encoder"]
+
+
+def _counts(architecture: Architecture, shape: Shape, outputs: int) -> dict[str, int]:
     with torch.device("meta"):
-        return parameter_counts(Transformer(architecture, shape, outputs))["total"]
+        return parameter_counts(Transformer(architecture, shape, outputs))
 
 
 def bytes_of(architecture: Architecture, shape: Shape, outputs: int) -> int:
@@ -167,7 +176,7 @@ def largest_within(
         shape: What there is now.
         outputs: Outputs of a head.
         limit: In the measure's unit.
-        measure: `parameters_of` or `bytes_of`.
+        measure: `parameters_of`, `encoder_of` or `bytes_of`.
         rank: As in `scaled`.
 
     Raises:
