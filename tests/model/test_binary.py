@@ -111,6 +111,7 @@ def test_one_block_can_be_all_layers(tmp_path: Path):
 
 
 def test_the_slfn_has_the_pages_parameters():
+    """T12."""
     block = 4 * (64 * 64 + 64) + 4 * 64
     assert block + weights_of(SelectiveFeedForward(64, 32, Rank(), Numbers())) == 25_280
     assert weights_of(SelectiveFeedForward(10, 7, Rank(), Numbers(1))) == 4 * 10 * 7 + 2 * 7 + 2 * 10
@@ -145,6 +146,7 @@ def test_same_decisions_on_a_thousand_inputs():
 @pytest.mark.parametrize("activation_bits", ACTIVATIONS)
 @pytest.mark.parametrize("centre", [0.0, 0.5])
 def test_a_layer_at_rest_is_the_layer_that_learned(activation_bits, centre):
+    """T10."""
     torch.manual_seed(0)
     learning = LatentLinear(70, 9, True, activation_bits, centre)
     resting = BinaryLinear(70, 9, True, activation_bits, centre)
@@ -173,6 +175,7 @@ def test_signs_of_a_sigmoid_still_say_something():
 
 @pytest.mark.parametrize("form", ["ffn", "slfn", "slfn_lstm"])
 def test_every_form_learns_packs_and_treats_tokens_alone(form):
+    """T12 and T13."""
     facts = PRESETS["beexformer-test"].model_dump() | {"feed_forward": form, "intermediate_size": 64}
     facts = Architecture.model_validate(facts)
     shape = dense_shape(4, 2, 64, tuple(exits(4, None)))
@@ -188,6 +191,7 @@ def test_every_form_learns_packs_and_treats_tokens_alone(form):
 
 
 def test_a_gate_that_learns_nothing_closes_the_branch():
+    """T13."""
     half = SelectiveFeedForward(8, 4, Rank(), Numbers())
     torch.nn.init.zeros_(half.learn_down.weight)
     torch.nn.init.zeros_(half.learn_down.bias)
@@ -210,6 +214,7 @@ def test_an_lstm_of_another_width_is_refused():
 
 @pytest.mark.parametrize("activation_bits", ACTIVATIONS)
 def test_it_is_saved_packed_and_loaded(activation_bits, tmp_path: Path):
+    """T11."""
     latent = lively_binary(activation_bits)
     packed = in_signs(latent)
     packed.save_pretrained(tmp_path / "m")

@@ -123,6 +123,7 @@ def test_bad_wishes_cost_nothing(options: list[str], message: str, data: Path, t
 
 @pytest.mark.parametrize("activation_bits", [32, 1])
 def test_it_learns_32_rows_by_heart(activation_bits: int, tmp_path: Path) -> None:
+    """T21 of BEExformer's page, in 150 steps."""
     torch.manual_seed(0)
     table = task(32)
     exits = [ExitShape(layer=layer, pool="mean", hidden_size=20, activation="relu") for layer in range(1, 5)]
