@@ -1,22 +1,25 @@
 """Few bits in time and in bytes: products, whole models, and size on disk.
 
-    python benchmarks/bits_speed.py [--seconds 20]
+    python benchmarks/bits_speed.py [--seconds 20] [--only sizes,kernels,models]
 
 Products are timed beside torch's own of the same shape, quantizing of activations, scale and bias included;
 models beside their float twins, all interleaved in one process, with 1 and with 2 threads. Weights are
-random: neither time nor size depends on them.
+random: neither time nor size depends on them. Parts that are not asked for stay in the results file as they
+are; each says of which commit it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from results import write_results
+from results import RESULTS, commit, write_results
 
 from lessen.artefact import WEIGHTS
 from lessen.loading import load
@@ -77,7 +80,7 @@ def model_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
 def sizes() -> list[dict[str, Any]]:
     """Bytes of `model.safetensors`, float32 and packed, and where they are."""
     lines = []
-    for preset in ("beexformer-small", "beexformer-medium"):
+    for preset in ("beexformer-small", "beexformer-shared", "beexformer-medium", "minilm-l6"):
         twin = classifier(preset)
         with tempfile.TemporaryDirectory() as place:
             found = {}
@@ -87,21 +90,48 @@ def sizes() -> list[dict[str, Any]]:
                 found[name] = (folder / WEIGHTS).stat().st_size
                 parts = bytes_by_part(model, folder)
         ratio = found["float32"] / found["packed"]
-        lines.append({"preset": preset, **found, "ratio": ratio, "parts": parts})
+        lines.append({"model": preset, **found, "ratio": ratio, "parts": parts})
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each shape and batch")
+    parser.add_argument("--only", default="sizes,kernels,models", help="parts, parted by commas")
     options = parser.parse_args()
-    content: dict[str, Any] = {"sizes": sizes(), "kernels": [], "models": []}
-    for count in (1, 2):
-        content["kernels"] += kernel_rows(thread_count=count, seconds=options.seconds)
-        content["models"] += model_rows(count, options.seconds)
-    for line in (*content["kernels"], *content["models"], *content["sizes"]):
-        print(line)
-    write_results("bits_speed", content)
+    content = known()
+    for part in options.only.split(","):
+        found = PARTS[part](options.seconds)
+        for line in found:
+            print(line)
+        content |= {part: found, "commits": content.get("commits", {}) | {part: commit()}}
+        write_results(NAME, content)
+
+
+def known() -> dict[str, Any]:
+    """What the results file holds already."""
+    path = RESULTS / f"{NAME}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return {key: found[key] for key in (*PARTS, "commits") if key in found}
+
+
+def kernels(seconds: float) -> list[dict[str, Any]]:
+    """Products with 1 and with 2 threads."""
+    return [line for count in (1, 2) for line in kernel_rows(thread_count=count, seconds=seconds)]
+
+
+def models(seconds: float) -> list[dict[str, Any]]:
+    """Whole models with 1 and with 2 threads."""
+    return [line for count in (1, 2) for line in model_rows(count, seconds)]
+
+
+NAME = "bits_speed"
+PARTS: dict[str, Callable[[float], list[dict[str, Any]]]] = {
+    "sizes": lambda _: sizes(),
+    "kernels": kernels,
+    "models": models,
+}
+"""What is measured; sizes do not depend on how busy the machine is."""
 
 
 if __name__ == "__main__":

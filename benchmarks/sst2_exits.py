@@ -20,6 +20,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from baselines import baselines
 from results import CACHE, data_folder, write_results
 
 from lessen.artefact import CONFIG, write_json
@@ -152,30 +153,6 @@ def main() -> None:
             runs.append(run_seed(files, seed, options.epochs, objective))
             content = {"model": MODEL, "runs": runs, "summary": summary(runs), "baselines": trivial}
             write_results("sst2_exits", content)
-
-
-def baselines(files: dict[str, Path]) -> dict[str, float]:
-    """Accuracy of the most frequent label, and of TF-IDF with logistic regression, on the same rows."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    train, test = read(str(files["train"])), read(str(files["test"]))
-    labels = test.labels or []
-    frequent = max(labels.count(label) for label in set(labels)) / len(labels)
-    tune = read(str(files["tune"]))
-    best = max(
-        (
-            make_pipeline(
-                TfidfVectorizer(ngram_range=(1, 2), min_df=1, sublinear_tf=True, token_pattern=pattern),
-                LogisticRegression(max_iter=1000, C=strength),
-            ).fit(train.texts, train.labels)
-            for strength in (3, 10, 30)
-            for pattern in (r"(?u)\b\w\w+\b", r"[^ ]+")
-        ),
-        key=lambda words: words.score(tune.texts, tune.labels),
-    )
-    return {"most frequent label": frequent, "TF-IDF + logistic regression": best.score(test.texts, labels)}
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

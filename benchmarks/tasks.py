@@ -35,13 +35,18 @@ TASKS = {
     "sst2-phrases": Setting(4.0, 64, {"calibration": 1000}),
     "trec": Setting(20.0, 32, {"tune": 500, "calibration": 500}),
     "movie-reviews": Setting(10.0, 64, {"tune": 1000, "calibration": 1000, "test": 1500}),
+    "boolq": Setting(5.0, 128, {"tune": 1000, "calibration": 500}),
 }
+
+NEGATIONS = {"not", "no", "never", "nothing", "without", "hardly", "neither", "nor", "none", "cannot"}
+"""Words that turn the meaning of others; those that end in n't do too."""
 
 
 BUILTIN = {
     "imdb": "builtin:imdb-reviews",
     "trec": "builtin:trec",
     "movie-reviews": "builtin:movie-reviews",
+    "boolq": "builtin:boolq[train]",
 }
 """Where tasks come from that are not in the data folder."""
 
@@ -58,6 +63,8 @@ def prepare(task: str) -> dict[str, Path]:
         source = read(BUILTIN[task])
         if task == "trec":
             parts = {"test": read("builtin:trec[test]")}
+        if task == "boolq":  # its own test part has no labels
+            parts = {"test": read("builtin:boolq[validation]")}
     else:
         place = data_folder() / task.removesuffix("-phrases")
         name = "train_sentences" if task == "sst2" else "train"
@@ -85,6 +92,27 @@ def cut(texts: list[Any], tokens: int) -> list[Any]:
     spans = tokenizer(texts, truncation=True, max_length=tokens, return_offsets_mapping=True)
     ends = [max(end for _, end in offsets) for offsets in spans["offset_mapping"]]
     return [text[:end] for text, end in zip(texts, ends, strict=True)]
+
+
+def shuffled(texts: list[Any]) -> list[Any]:
+    """The words of each text in another order, always the same: what a bag of words does not notice."""
+    order = random.Random(0)
+
+    def mixed(text: str) -> str:
+        words = text.split()
+        return " ".join(order.sample(words, len(words)))
+
+    return [mixed(text) if isinstance(text, str) else tuple(map(mixed, text)) for text in texts]
+
+
+def negated(texts: list[Any]) -> list[int]:
+    """Which texts have a negation in them."""
+    plain = (text if isinstance(text, str) else " ".join(text) for text in texts)
+    return [
+        place
+        for place, text in enumerate(plain)
+        if any(word in NEGATIONS or word.endswith("n't") for word in text.lower().split())
+    ]
 
 
 def _row(text: Any, label: Any) -> dict[str, Any]:

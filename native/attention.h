@@ -101,13 +101,29 @@ int64_t attention_space(int64_t tokens, int64_t dim) {
     return dim * room + tokens * wide + QUERIES * (room + wide);
 }
 
+// Keys [tokens][dim], `step` apart, to [dim][room]; squares of V::lanes within registers where V can.
+template <class V>
+inline void transposed(const float *keys, int64_t step, int64_t tokens, int64_t dim, float *to, int64_t room) {
+    constexpr int64_t L = V::lanes;
+    for (int64_t t = 0; t < tokens; t += L)
+        for (int64_t i = 0; i < dim; i += L) {
+            if constexpr (V::squares)
+                if (t + L <= tokens && i + L <= dim) {
+                    V::transpose(keys + t * step + i, step, to + i * room + t, room);
+                    continue;
+                }
+            for (int64_t r = t; r < least(t + L, tokens); r++)
+                for (int64_t c = i; c < least(i + L, dim); c++) to[c * room + r] = keys[r * step + c];
+        }
+}
+
 template <class V>
 void attend(const Attention &a, float *space) {
     const int64_t step = 3 * a.heads * a.dim, room = round_up(a.tokens, V::lanes), wide = round_up(a.dim, V::lanes);
     float *keys = space, *values = keys + a.dim * room, *rest = values + a.tokens * wide;
+    transposed<V>(a.qkv + (a.heads + a.head) * a.dim, step, a.tokens, a.dim, keys, room);
     for (int64_t t = 0; t < a.tokens; t++) {
-        const float *key = a.qkv + t * step + (a.heads + a.head) * a.dim, *value = key + a.heads * a.dim;
-        for (int64_t i = 0; i < a.dim; i++) keys[i * room + t] = key[i];
+        const float *value = a.qkv + t * step + (2 * a.heads + a.head) * a.dim;
         for (int64_t i = 0; i < a.dim; i++) values[t * wide + i] = value[i];
         for (int64_t i = a.dim; i < wide; i++) values[t * wide + i] = 0.0f;
     }

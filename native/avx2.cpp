@@ -11,6 +11,7 @@ namespace {
 struct Avx2 {
     using Register = __m256;
     static constexpr int lanes = 8, columns = 4, groups = 2;
+    static constexpr bool squares = false;
     static Register zero() { return _mm256_setzero_ps(); }
     static Register load(const float *from) { return _mm256_loadu_ps(from); }
     static Register broadcast(float value) { return _mm256_set1_ps(value); }
@@ -150,6 +151,7 @@ const Kernel avx2 = {"avx2",
                      attention_space<Avx2>,
                      quantize<Whole>,
                      to_signs<Bit>,
+                     nullptr,
                      Whole::columns,
                      panels8<Whole>,
                      eights<Bit>,

@@ -2,9 +2,9 @@
 // products of whole numbers are computed in tiles (amx.cpp), the rest here.
 #include "amx.h"
 #include "attention.h"
-#include "binary.h"
+#include "count512.h"
 #include "rowwise.h"
-#include "rowwise.h"
+#include "transpose512.h"
 
 #include <immintrin.h>
 
@@ -14,6 +14,7 @@ namespace {
 struct Avx512 {
     using Register = __m512;
     static constexpr int lanes = 16, columns = 8, groups = 4;
+    static constexpr bool squares = true;
     static Register zero() { return _mm512_setzero_ps(); }
     static Register load(const float *from) { return _mm512_loadu_ps(from); }
     static Register broadcast(float value) { return _mm512_set1_ps(value); }
@@ -24,6 +25,14 @@ struct Avx512 {
     static float total(Register sums) { return _mm512_reduce_add_ps(sums); }
     static void hold(Register &value) { asm("" : "+v"(value)); }
     static Register add_product(Register a, Register b, Register sum) { return _mm512_fmadd_ps(a, b, sum); }
+
+    // A square of 16 by 16, its rows `step` apart, to columns `room` apart.
+    static void transpose(const float *from, int64_t step, float *to, int64_t room) {
+        __m512i lines[16];
+        for (int i = 0; i < 16; i++) lines[i] = _mm512_loadu_si512(from + i * step);
+        lessen::transpose(lines);
+        for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * room, lines[i]);
+    }
 
     // out = before + the sums of the lanes of C registers.
     template <int C>
@@ -93,8 +102,6 @@ struct Whole {
 };
 
 struct Bit {
-    using Counts = __m512i;
-    static constexpr int rows_of_signs = 4, eights = 4;
     static uint64_t negative(const float *row) {
         uint64_t word = 0;
         for (int i = 0; i < 4; i++) {
@@ -102,19 +109,6 @@ struct Bit {
             word |= static_cast<uint64_t>(below) << (16 * i);
         }
         return word;
-    }
-    static Counts no_counts() { return _mm512_setzero_si512(); }
-    static Counts eight(Signs words) { return _mm512_loadu_si512(words); }
-    static Counts add_differing(Counts counts, Counts words, uint64_t value) {
-        const __m512i differing = _mm512_xor_si512(words, _mm512_set1_epi64(static_cast<int64_t>(value)));
-        return _mm512_add_epi64(counts, _mm512_popcnt_epi64(differing));
-    }
-    static void store(const Counts &counts, int32_t *to) {
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), _mm512_cvtepi64_epi32(counts));
-    }
-    static void finish(const Counts &counts, int32_t k, const Scaling &by, float *out) {
-        const __m256i twice = _mm256_slli_epi32(_mm512_cvtepi64_epi32(counts), 1);
-        Whole::eight(_mm256_sub_epi32(_mm256_set1_epi32(k), twice), by, out);
     }
 };
 
@@ -188,9 +182,10 @@ const Kernel avx512 = {"avx512",
                        attention_space<Avx512>,
                        quantize<Whole>,
                        to_signs<Bit>,
+                       nullptr,
                        Whole::columns,
                        panels8<Whole>,
-                       eights<Bit>,
+                       eights512,
                        look_up,
                        nullptr,
                        activate,
@@ -203,9 +198,10 @@ const Kernel amx = {"amx",
                     attention_space<Avx512>,
                     quantize<Whole>,
                     to_signs<Bit>,
+                    signs_as_numbers<Bit, Whole>,
                     tiles::columns,
                     tiles::panels8,
-                    eights<Bit>,
+                    eights512,
                     look_up,
                     tiles::arrange,
                     activate,

@@ -35,6 +35,15 @@ float to_signs(const float *row, int64_t k, uint64_t *to) {
     return mean_size(row, k);
 }
 
+// The same as -1 and 1, 0 beyond k, where whole numbers are multiplied faster than bits are counted.
+template <class V, class W>
+float signs_as_numbers(const float *row, int64_t k, int64_t depth, int8_t *to) {
+    int64_t i = 0;
+    for (; i + 64 <= k; i += 64) W::write_out(V::negative(row + i), to + i);
+    for (; i < depth; i++) to[i] = i < k ? (row[i] < 0 ? -1 : 1) : 0;
+    return mean_size(row, k);
+}
+
 template <class V, int R, int E>
 inline void count(const Binary &p, int64_t row, int64_t eight) {
     typename V::Counts counts[R][E];

@@ -78,6 +78,8 @@ struct Kernel {
     float (*quantize)(const float *row, int64_t k, int64_t depth, int8_t *to, int32_t *total);
     // A row as bits; returns its step.
     float (*to_signs)(const float *row, int64_t k, uint64_t *to);
+    // A row's signs as -1 and 1; returns its step. Null where counting bits is faster whatever the number of rows.
+    float (*signs_as_numbers)(const float *row, int64_t k, int64_t depth, int8_t *to);
     int columns8;  // of a panel of a product of whole numbers
     // Panels first..last; `space` has room for columns8 * depth numbers.
     void (*panels8)(const Int8 &, int64_t first, int64_t last, int8_t *space);
@@ -85,8 +87,8 @@ struct Kernel {
     void (*eights)(const Binary &, int64_t first, int64_t last);
     // Eights first..last of a product of signs with float32; `space` has room for 8 * words * 64 numbers.
     void (*signed_eights)(const Signed &, int64_t first, int64_t last, float *space);
-    // The values of an Int8 in the order panels8 wants them, if that is not row by row.
-    void (*arrange)(const int8_t *values, int64_t m, int64_t depth, int8_t *to);
+    // The values of an Int8 in the order panels8 wants them for signs or other weights, if that is not row by row.
+    void (*arrange)(const int8_t *values, int64_t m, int64_t depth, bool signs, int8_t *to);
 
     // rowwise.h says what these compute.
     void (*activate)(Activation, float centre, const float *from, int64_t count, float *to);

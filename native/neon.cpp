@@ -11,6 +11,7 @@ namespace {
 struct Neon {
     using Register = float32x4_t;
     static constexpr int lanes = 4, columns = 8, groups = 4;
+    static constexpr bool squares = false;
     static Register zero() { return vdupq_n_f32(0.0f); }
     static Register load(const float *from) { return vld1q_f32(from); }
     static Register broadcast(float value) { return vdupq_n_f32(value); }
@@ -110,6 +111,7 @@ const Kernel neon = {"neon",
                      attention_space<Neon>,
                      quantize<Whole>,
                      to_signs<Bit>,
+                     nullptr,
                      Whole::columns,
                      panels8<Whole>,
                      eights<Bit>,

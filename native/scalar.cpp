@@ -9,6 +9,7 @@ namespace {
 struct Scalar {
     using Register = float;
     static constexpr int lanes = 1, columns = 4, groups = 4;
+    static constexpr bool squares = false;
     static Register zero() { return 0.0f; }
     static Register load(const float *from) { return *from; }
     static Register broadcast(float value) { return value; }
@@ -77,6 +78,7 @@ const Kernel scalar = {"scalar",
                        attention_space<Scalar>,
                        quantize<Whole>,
                        to_signs<Bit>,
+                       nullptr,
                        Whole::columns,
                        panels8<Whole>,
                        eights<Bit>,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lessen.bits.binarizer import binarize, clip, scales, signs, surrogate, surrogate_slope
+from lessen.bits.packing import pack
 
 
 @pytest.fixture
@@ -13,6 +14,7 @@ def weight():
 
 
 def test_forward_is_signs_times_the_row_scale(weight):
+    """T1."""
     binary = binarize(weight)
     for row, real in zip(binary, weight, strict=True):
         assert set(row.abs().tolist()) == {real.abs().mean().item()}
@@ -23,6 +25,7 @@ def test_forward_is_signs_times_the_row_scale(weight):
 
 
 def test_gradient_is_upstream_times_scale_times_slope():
+    """T2."""
     values = torch.tensor([[-1.5, -1, -0.5, 0, 0.5, 1, 1.5]], dtype=torch.float64, requires_grad=True)
     upstream = torch.arange(1.0, 8, dtype=torch.float64)[None]
     expected = torch.tensor([[0, 0, 1, 2, 1, 0, 0]], dtype=torch.float64)
@@ -40,6 +43,7 @@ def test_gradient_is_upstream_times_scale_times_slope():
 
 
 def test_gradient_is_that_of_the_surrogate(weight):
+    """T3."""
     upstream = torch.randn_like(weight)
     (binarize(weight) * upstream).sum().backward()
     found, weight.grad = weight.grad, None
@@ -48,6 +52,7 @@ def test_gradient_is_that_of_the_surrogate(weight):
 
 
 def test_the_surrogate_is_smooth_odd_and_nearer_to_the_sign_than_clipping():
+    """T4 and T5."""
     grid = torch.arange(-2, 2.0005, 1e-3, dtype=torch.float64)
     step = 1e-4
     slope = (surrogate(grid + step) - surrogate(grid - step)) / (2 * step)
@@ -58,9 +63,14 @@ def test_the_surrogate_is_smooth_odd_and_nearer_to_the_sign_than_clipping():
     inside = torch.linspace(-1, 1, 200_001, dtype=torch.float64)
     area = (torch.sign(inside) - surrogate(inside)).abs().mean() * 2
     assert area.item() == pytest.approx(2 / 3, abs=1e-4)
+    clipped = (torch.sign(inside) - inside).abs().mean() * 2
+    assert clipped.item() == pytest.approx(1, abs=1e-4)
+    around = torch.linspace(-2, 2, 400_001, dtype=torch.float64)
+    assert surrogate_slope(around).mean().item() * 4 == pytest.approx(2, abs=1e-4)
 
 
 def test_the_row_scale_is_the_best_one(weight):
+    """T6."""
     best = scales(weight)
 
     def error(factor):
@@ -78,7 +88,23 @@ def test_scales_by_name(weight):
         binarize(weight, gradient="cubic")
 
 
+def test_a_step_moves_what_is_packed(weight):
+    """T7: latents move, the binary copy is made of what they have become, and the edge does not move."""
+    edge = torch.tensor([[1.0, -1.0, 0.01, -0.3]], requires_grad=True)
+    before, words = edge.detach().clone(), pack(edge)
+    optimizer = torch.optim.SGD([edge], lr=0.1)
+    binarize(edge).sum().backward()
+    assert edge.grad[0, :2].tolist() == [0, 0]
+    optimizer.step()
+    assert torch.equal(edge[0, :2], before[0, :2])
+    assert (edge[0, 2:] < before[0, 2:]).all()
+    assert edge[0, 2] < 0
+    assert not torch.equal(pack(edge), words)
+    assert binarize(edge)[0, 2] < 0
+
+
 def test_clipped_weights_still_learn():
+    """T7."""
     weights = [torch.tensor([[-3.0, 0.2, 1.0]]).requires_grad_()]
     clip(weights)
     assert weights[0].detach().abs().max() < 1

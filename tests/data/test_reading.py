@@ -311,3 +311,13 @@ def test_a_path_that_is_not_there_never_asks_the_hub(monkeypatch: pytest.MonkeyP
 def test_a_single_file_has_no_parts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one file without parts"):
         read(write(tmp_path / "rows.csv", FILMS), split="test")
+
+
+def test_plain_text_has_a_row_for_each_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one line\n\n  another, with a comma \n", encoding="utf-8")
+    table = read(path)
+    assert table.texts == ["one line", "another, with a comma"]
+    assert table.labels is None
+    with pytest.raises(InputError, match="no label column"):
+        read(path, labelled=True)

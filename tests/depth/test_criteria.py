@@ -43,7 +43,13 @@ def logits_of(*probabilities: float) -> torch.Tensor:
     ],
 )
 def test_entropy_golden_values(probabilities: tuple[float, ...], expected: float) -> None:
+    """T14."""
     assert float(entropy(logits_of(*probabilities))) == pytest.approx(expected, abs=1e-6)
+
+
+def test_entropy_of_a_certain_answer_is_zero() -> None:
+    """T14: not NaN."""
+    assert float(entropy(torch.tensor([[1000.0, 0.0]]))) == 0.0
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION)
@@ -70,6 +76,7 @@ SEQUENCE = [logits_of(p, 1 - p) for p in (0.60, 0.80, 0.90, 0.905, 0.99)]
 
 
 def test_fractional_entropy_reduction_golden_values() -> None:
+    """T16."""
     rule = ExitRule(criterion="entropy_plateau", threshold=0.0)
     scores = scores_at_every_exit(CRITERIA["entropy_plateau"], rule, SEQUENCE)[:, 0]
     assert scores[0] == math.inf
@@ -93,6 +100,7 @@ def test_fractional_entropy_reduction_golden_values() -> None:
     ],
 )
 def test_plateau_exits_of_the_page(threshold: float, block: int) -> None:
+    """T16."""
     rule = ExitRule(criterion="entropy_plateau", threshold=threshold)
     assert exit_of_every_row(rule, [1, 2, 3, 4, 5], SEQUENCE).item() == block - 1
 
@@ -108,6 +116,7 @@ def test_plateau_exits_of_the_page(threshold: float, block: int) -> None:
     ],
 )
 def test_reduction_between_two_exits(before: float, after: float, expected: float) -> None:
+    """T15."""
     answers = [logits_of(before, 1 - before), logits_of(after, 1 - after)]
     rule = ExitRule(criterion="entropy_drop", threshold=0.0)
     assert float(scores_at_every_exit(CRITERIA["entropy_drop"], rule, answers)[1, 0]) == pytest.approx(
@@ -116,6 +125,7 @@ def test_reduction_between_two_exits(before: float, after: float, expected: floa
 
 
 def test_zero_entropy_before_is_safe_and_leaves() -> None:
+    """T17."""
     answers = [torch.tensor([[1000.0, 0.0]]), torch.tensor([[0.0, 1000.0]])]
     for name in ("entropy_plateau", "entropy_drop"):
         rule = ExitRule(criterion=name, threshold=0.5, first_layer=2)
@@ -156,6 +166,7 @@ def test_entropy_ceiling_forbids_leaving_clueless() -> None:
 def test_bolder_thresholds_never_make_a_row_stay_longer(
     name: str, seed: int, low: float, step: float
 ) -> None:
+    """T17."""
     generator = torch.Generator().manual_seed(seed)
     answers = list(torch.randn(5, 7, 3, generator=generator).double() * 3)
     sign = 1 if CRITERIA[name].leaves == "below" else -1
@@ -165,6 +176,7 @@ def test_bolder_thresholds_never_make_a_row_stay_longer(
 
 
 def test_fractions_do_not_depend_on_the_base_of_the_logarithm() -> None:
+    """T17."""
     nats = [entropy(answer) for answer in SEQUENCE]
     bits = [value / math.log(2) for value in nats]
     for i in range(1, len(nats)):

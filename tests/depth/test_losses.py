@@ -26,6 +26,7 @@ LABELS = torch.tensor([0, 2, 1, 0])
 
 @pytest.mark.parametrize("count", [1, 2, 6])
 def test_weights_sum_to_one_except_for_the_plain_sum(count: int) -> None:
+    """T20."""
     for how in ("uniform", "linear", "last"):
         assert sum(exit_weights(count, how)) == pytest.approx(1.0)
     assert sum(exit_weights(count, "sum")) == count
@@ -33,6 +34,7 @@ def test_weights_sum_to_one_except_for_the_plain_sum(count: int) -> None:
 
 
 def test_soft_routing_is_the_mean_of_the_cross_entropies(model) -> None:
+    """T20 of BEExformer's page."""
     answers = answers_of(model)
     loss = task_loss("single_label_classification")
     mean = torch.stack([loss(answer, LABELS) for answer in answers]).mean()
@@ -41,11 +43,13 @@ def test_soft_routing_is_the_mean_of_the_cross_entropies(model) -> None:
 
 @pytest.mark.parametrize("how", ["sum", "uniform", "linear", "last"])
 def test_the_first_layer_learns_under_every_weighting(model, how: str) -> None:
+    """T20."""
     weighted(answers_of(model), LABELS, task_loss("single_label_classification"), how).backward()
     assert model.transformer.layers[0].attention.qkv.weight.grad.abs().sum() > 0
 
 
 def test_a_head_learns_from_its_own_exit_only(model) -> None:
+    """T20."""
     answers = answers_of(model)
     task_loss("single_label_classification")(answers[1], LABELS).backward()
     heads = model.transformer.exits

@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 import lessen
 from lessen.bits.binarizer import rounded_activations, scales
 from lessen.bits.packing import words_for
+from lessen.config import LessenConfig
 from lessen.depth.exits import every_exit
 from lessen.errors import ArtefactError, PlanError
 from lessen.families.beexformer import PRESETS
+from lessen.hf import LessenForSequenceClassification
 from lessen.loading import load
 from lessen.model.architecture import Architecture
 from lessen.model.block import RecurrentFeedForward, SelectiveFeedForward
@@ -22,7 +24,7 @@ from lessen.model.latent import LatentLinear, latents_of
 from lessen.model.matrices import Numbers, weights_of
 from lessen.model.rows import pack
 from lessen.model.transformer import parameter_counts
-from lessen.plan import ExitShape, Latent, Rank
+from lessen.plan import ExitShape, Latent, Rank, dense_shape
 from lessen.reshaping import in_int8, in_latents, in_signs, with_exits
 
 ACTIVATIONS = (32, 8, 1)
@@ -69,7 +71,6 @@ def test_presets_have_the_pages_parameters_and_bytes(preset, width, parameters, 
     layers = facts.num_hidden_layers
     with torch.device("meta"):
         from lessen.model.transformer import Transformer
-        from lessen.plan import dense_shape
 
         shape = dense_shape(layers, facts.num_attention_heads, facts.intermediate_size)
         shape = shape.model_copy(update={"exits": tuple(exits(layers, width)), "embedding_bits": 1})
@@ -80,7 +81,37 @@ def test_presets_have_the_pages_parameters_and_bytes(preset, width, parameters, 
     assert stored == pytest.approx(packed_bytes, rel=0.006)
 
 
+def test_one_block_can_be_all_layers(tmp_path: Path):
+    facts = PRESETS["beexformer-test"].model_dump() | {"shared_layers": True}
+    config = LessenConfig(
+        architecture=facts, shape=dense_shape(4, 2, 32, tuple(exits(4, None))).model_dump(mode="json")
+    )
+    torch.manual_seed(0)
+    shared = LessenForSequenceClassification(config).eval()
+    block = 25_280
+    assert parameter_counts(shared.transformer)["encoder"] == block
+    apart = LessenForSequenceClassification(
+        LessenConfig(architecture=facts | {"shared_layers": False}, shape=config.shape)
+    ).eval()
+    state = {
+        name.replace("layers.0.", f"layers.{layer}."): tensor
+        for name, tensor in shared.state_dict().items()
+        for layer in range(4)
+    }
+    apart.load_state_dict(state)
+    assert torch.equal(answers(shared, [3, 9]), answers(apart, [3, 9]))
+    packed = in_signs(in_latents(shared))
+    packed.save_pretrained(tmp_path / "m")
+    assert torch.equal(answers(load(tmp_path / "m"), [3, 9]), answers(packed, [3, 9]))
+    with pytest.raises(PlanError, match="must be alike"):
+        in_latents(shared, layers=[1])
+    presets = {name: load(f"builtin:beexformer-{name}").transformer for name in ("small", "shared")}
+    sizes = {name: parameter_counts(model)["encoder"] for name, model in presets.items()}
+    assert sizes["small"] == 6 * sizes["shared"]
+
+
 def test_the_slfn_has_the_pages_parameters():
+    """T12."""
     block = 4 * (64 * 64 + 64) + 4 * 64
     assert block + weights_of(SelectiveFeedForward(64, 32, Rank(), Numbers())) == 25_280
     assert weights_of(SelectiveFeedForward(10, 7, Rank(), Numbers(1))) == 4 * 10 * 7 + 2 * 7 + 2 * 10
@@ -115,6 +146,7 @@ def test_same_decisions_on_a_thousand_inputs():
 @pytest.mark.parametrize("activation_bits", ACTIVATIONS)
 @pytest.mark.parametrize("centre", [0.0, 0.5])
 def test_a_layer_at_rest_is_the_layer_that_learned(activation_bits, centre):
+    """T10."""
     torch.manual_seed(0)
     learning = LatentLinear(70, 9, True, activation_bits, centre)
     resting = BinaryLinear(70, 9, True, activation_bits, centre)
@@ -143,12 +175,9 @@ def test_signs_of_a_sigmoid_still_say_something():
 
 @pytest.mark.parametrize("form", ["ffn", "slfn", "slfn_lstm"])
 def test_every_form_learns_packs_and_treats_tokens_alone(form):
+    """T12 and T13."""
     facts = PRESETS["beexformer-test"].model_dump() | {"feed_forward": form, "intermediate_size": 64}
     facts = Architecture.model_validate(facts)
-    from lessen.config import LessenConfig
-    from lessen.hf import LessenForSequenceClassification
-    from lessen.plan import dense_shape
-
     shape = dense_shape(4, 2, 64, tuple(exits(4, None)))
     config = LessenConfig(architecture=facts.model_dump(), shape=shape.model_dump(mode="json"))
     latent = in_latents(LessenForSequenceClassification(config).eval())
@@ -162,6 +191,7 @@ def test_every_form_learns_packs_and_treats_tokens_alone(form):
 
 
 def test_a_gate_that_learns_nothing_closes_the_branch():
+    """T13."""
     half = SelectiveFeedForward(8, 4, Rank(), Numbers())
     torch.nn.init.zeros_(half.learn_down.weight)
     torch.nn.init.zeros_(half.learn_down.bias)
@@ -184,6 +214,7 @@ def test_an_lstm_of_another_width_is_refused():
 
 @pytest.mark.parametrize("activation_bits", ACTIVATIONS)
 def test_it_is_saved_packed_and_loaded(activation_bits, tmp_path: Path):
+    """T11."""
     latent = lively_binary(activation_bits)
     packed = in_signs(latent)
     packed.save_pretrained(tmp_path / "m")

@@ -1,23 +1,27 @@
 """Binary models from compress: packed, and what they learned by beside them; from scratch or a teacher."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import run
+from conftest import BAD, GOOD, run, task
 
 import lessen
 from lessen.errors import InputError, PlanError
 from lessen.model.few_bits import BinaryEmbedding, BinaryLinear
 from lessen.model.latent import latents_of
+from lessen.model.rows import pack
 from lessen.plan import ExitShape
 from lessen.promise.folder import Asked
+from lessen.reshaping import in_signs
 from lessen.runtime.text import encode
 from lessen.systems import system_of
-from lessen.systems.binarizing import Binarizing, binarized
+from lessen.systems.binarizing import Binarizing, binarized, turning
 from lessen.systems.pipeline import compress
 from lessen.systems.planning import plan_for
-from lessen.train.fine_tuning import fine_tune
+from lessen.train.callbacks import StopAtStepEnd
+from lessen.train.fine_tuning import Interrupted, fine_tune
 
 
 def compressed(model, data: Path, out: Path, name: str = "beexformer", **recipe):
@@ -90,7 +94,7 @@ def test_a_pre_trained_model_teaches_its_binary_self(
 def test_sizes_other_than_of_signs_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no choice of rank; it belongs to cost-eff"):
         compressed("builtin:beexformer-test", data, tmp_path / "m", rank=0.5)
-    with pytest.raises(InputError, match="no choice of gradient; it belongs to beexformer, binarize"):
+    with pytest.raises(InputError, match="gradient; it belongs to beexformer, binarize, masked-words"):
         compressed("builtin:beexformer-test", data, tmp_path / "m", "early-exit", gradient="ste")
 
 
@@ -101,6 +105,10 @@ def test_sizes_other_than_of_signs_are_refused(data: Path, tmp_path: Path) -> No
         (["beexformer", "--binary-layers", "1,x"], "expected layer numbers"),
         (["beexformer", "--binary-layers", "9"], "there is no layer 9 to binarize; the model has 4"),
         (["beexformer", "--activation-bits", "4"], "activation_bits: Input should be 1, 8 or 32"),
+        (["beexformer", "--alone"], "have no teacher anyway; --alone is for binarize"),
+        (["early-exit", "--gradual", "0.5"], "it belongs to beexformer, binarize, masked-words"),
+        (["masked-words", "--exits", "1,2"], "reads plain text and has no task"),
+        (["masked-words", "--max-drop", "2%"], "reads plain text and has no task"),
     ],
 )
 def test_bad_wishes_cost_nothing(options: list[str], message: str, data: Path, tmp_path: Path) -> None:
@@ -115,8 +123,7 @@ def test_bad_wishes_cost_nothing(options: list[str], message: str, data: Path, t
 
 @pytest.mark.parametrize("activation_bits", [32, 1])
 def test_it_learns_32_rows_by_heart(activation_bits: int, tmp_path: Path) -> None:
-    from conftest import task
-
+    """T21 of BEExformer's page, in 150 steps."""
     torch.manual_seed(0)
     table = task(32)
     exits = [ExitShape(layer=layer, pool="mean", hidden_size=20, activation="relu") for layer in range(1, 5)]
@@ -134,12 +141,110 @@ def test_it_learns_32_rows_by_heart(activation_bits: int, tmp_path: Path) -> Non
     assert right.min() >= 0.95, right
 
 
+def test_weights_turn_from_real_to_binary(data: Path, tmp_path: Path) -> None:
+    """At share 0 the model is its float twin, in between neither, at the end exactly binary."""
+    torch.manual_seed(0)
+    base = lessen.load("builtin:beexformer-test")
+    ids, rows = pack([torch.randint(5, 100, (20,))])
+    for bits in (32, 1):
+        recipe = Binarizing(activation_bits=bits, gradual=0.5)
+        model = binarized(base, recipe)
+        told = turning(model, recipe)
+        assert told is not None
+        found = {}
+        with torch.no_grad():
+            for done in (0.0, 0.25, 0.5, 1.0):
+                told(done)
+                found[done] = model.transformer(ids, rows)[0]
+            real = base.transformer(ids, rows)[0]
+            packed = in_signs(model).transformer(ids, rows)[0]
+        torch.testing.assert_close(found[0.0], real, rtol=1e-4, atol=1e-5)  # products in another order
+        assert (found[0.25] - found[0.0]).abs().max() > 1e-3
+        assert torch.equal(found[0.5], found[1.0])
+        if bits == 32:  # of one bit, a sign may turn the other way
+            torch.testing.assert_close(packed, found[1.0], rtol=1e-3, atol=1e-3)
+    assert turning(base, Binarizing()) is None
+    assert turning(base, Binarizing(weight_bits=32, gradual=0.5)) is None
+
+
+def test_a_gradual_training_ends_binary_and_resumes_the_same(data: Path, tmp_path: Path, monkeypatch) -> None:
+    table = task(64)
+    exits = [ExitShape(layer=layer, pool="mean") for layer in range(1, 5)]
+    base = lessen.with_exits(lessen.load("builtin:beexformer-test"), exits=exits, labels=table.label_names)
+    recipe = Binarizing(objective="soft_routing", epochs=4, batch_size=8, learning_rate=1e-3, gradual=0.7)
+    shares: list[float] = []
+
+    def trained(folder: Path) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = binarized(base, recipe)
+        told = turning(model, recipe)
+        assert told is not None
+
+        def noted(done: float) -> None:
+            told(done)
+            shares.append(model.transformer.layers[0].attention.qkv.share)
+
+        fine_tune(model, table, recipe, folder, told=noted, quiet=True)
+        return model.state_dict()
+
+    whole = trained(tmp_path / "whole")
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert shares[-10:] == [1.0] * 10
+    assert 0.4 < shares[len(shares) // 3] < 0.6
+    original = StopAtStepEnd.on_step_end
+
+    def stop_at_13(self, args, state, control, **rest):
+        self.asked = state.global_step == 13
+        return original(self, args, state, control, **rest)
+
+    monkeypatch.setattr(StopAtStepEnd, "on_step_end", stop_at_13)
+    with pytest.raises(Interrupted, match="stopped after step 13"):
+        trained(tmp_path / "parts")
+    monkeypatch.undo()
+    parts = trained(tmp_path / "parts")
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+
+def test_plain_text_makes_a_start(data: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"{words} number {i}" for i in range(100) for words in (*GOOD, *BAD)))
+    out = tmp_path / "start"
+    code, said, err = run(
+        "compress", "builtin:beexformer-test", "--data", text, "--out", out, "--system", "masked-words",
+        "--epochs", 2, "--learning-rate", 5e-3, "--gradual", 0.2, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    made = json.loads(said)
+    assert made["after"]["loss"] < 0.8 * made["before"]["loss"]
+    assert made["rows"] == {"train": 720, "test": 80}
+    start = lessen.load(out)
+    assert start.config.form().latent is not None
+    assert not start.config.form().exits
+    assert set(start.state_dict()) == set(lessen.load("builtin:beexformer-test").state_dict())
+    assert not (tmp_path / "start.work").exists()
+    outcome = compressed(out, data, tmp_path / "m", epochs=1.0)
+    assert outcome.model.config.form().latent is None
+    first = "transformer.embeddings.position.weight"
+    random = lessen.load("builtin:beexformer-test").state_dict()[first]
+    assert (outcome.model.state_dict()[first] - start.state_dict()[first]).abs().mean() < (
+        outcome.model.state_dict()[first] - random
+    ).abs().mean()
+
+
+def test_without_a_teacher_the_labels_teach(tiny_checkpoint: Path) -> None:
+    plan = plan_for(
+        system_of("binarize"), seed=0, recipe={}, alone=True, model=str(tiny_checkpoint), data="d.csv"
+    )
+    assert [(stage.objective, stage.teacher) for stage in plan.stages] == [("depth_weighted", None)] * 2
+    for stage in system_of("beexformer").stages:  # as in the paper
+        assert stage.teacher is None
+
+
 def test_words_are_left_out_in_training_only() -> None:
     model = lessen.load("builtin:beexformer-test")
     part = model.transformer.embeddings
     part.word_dropout = 0.5
-    from lessen.model.rows import pack
-
     ids, rows = pack([torch.randint(5, 100, (60,))])
     plain = part.eval()(ids, rows)
     part.train()

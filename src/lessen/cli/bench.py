@@ -211,7 +211,7 @@ def _at_speedups(
 
     precisions = {kind: precision for precision, kind in KINDS.items()}
     lengths = [len(row.ids) for row in encoded]
-    depth = len(model.transformer.layers)
+    depth = model.transformer.depth
     lines = []
     for row in result:
         asked = [speedup for speedup, point in dialled.items() if point.name == row.name]

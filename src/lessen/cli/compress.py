@@ -43,7 +43,7 @@ def command(
         str,
         typer.Option(
             help="early-exit, pabee, deebert, self-exit, latency-adjustable, cost-eff, layer-chop, "
-            "beexformer or binarize."
+            "beexformer, binarize or masked-words."
         ),
     ] = "early-exit",
     params: Annotated[
@@ -103,11 +103,16 @@ def command(
         str, typer.Option(help="latency-adjustable: what tokens that stay are chosen by; mean is ACC.")
     ] = "mean",
     weight_bits: Annotated[
-        int | None, typer.Option(help="beexformer, binarize: 1, or 32 to train the same model as it is. [1]")
+        int | None,
+        typer.Option(
+            help="beexformer, binarize, masked-words: 1, or 32 to train the same model as it is. [1]"
+        ),
     ] = None,
     activation_bits: Annotated[
         int | None,
-        typer.Option(help="beexformer, binarize: bits of what binary weights multiply: 32, 8 or 1. [32]"),
+        typer.Option(
+            help="beexformer, binarize, masked-words: bits of what binary weights multiply: 32, 8 or 1. [32]"
+        ),
     ] = None,
     binary_layers: Annotated[
         str | None,
@@ -133,6 +138,18 @@ def command(
             "[poly]"
         ),
     ] = None,
+    gradual: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=0.99,
+            help="beexformer, binarize, masked-words: share of the steps in which weights turn from real to "
+            "binary. [0]",
+        ),
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="binarize: binary weights learn from labels, without a teacher.")
+    ] = False,
     word_dropout: Annotated[
         float | None, typer.Option(min=0.0, max=0.99, help="Share of the tokens left out in a training step.")
     ] = None,
@@ -187,6 +204,7 @@ def command(
     from lessen.systems import system_of
     from lessen.systems.pipeline import compress
     from lessen.systems.planning import Columns, CompressionPlan, plan_for
+    from lessen.systems.pretraining import Pretraining
     from lessen.systems.target import targets_of
 
     if plan is not None:
@@ -212,6 +230,7 @@ def command(
             "embedding": False if float_embedding else None,
             "scale": scale,
             "gradient": gradient,
+            "gradual": gradual,
             "word_dropout": word_dropout,
         }
         choices: dict[str, Any] = {"criteria": tuple(criterion)} if criterion else {}
@@ -222,6 +241,7 @@ def command(
         chosen = plan_for(
             system_of(system),
             seed=seed,
+            alone=alone,
             recipe={key: value for key, value in recipe.items() if value is not None},
             model=model,
             data=data,
@@ -234,6 +254,9 @@ def command(
             **choices,
         )
     assert isinstance(chosen, CompressionPlan)
+    if any(isinstance(stage, Pretraining) for stage in chosen.stages):
+        _pretrain(chosen, out, as_json)
+        return
     outcomes = compress(chosen, system_of(chosen.system), out, say)
     plan_made = chosen.model_dump(mode="json")
     places = [out] if len(outcomes) == 1 else [out / outcome.folder.name for outcome in outcomes]
@@ -245,6 +268,29 @@ def command(
         show_results(outcome.results, f"on {outcome.rows['test']:,} rows never seen")
         show_promises(outcome.calibration)
         say(f"saved {place}; it answers at point {outcome.model.config.point!r}")
+
+
+def _pretrain(plan: Any, out: Path, as_json: bool) -> None:
+    """Carry out a plan without a task, and say how words are guessed."""
+    from lessen.systems.planning import working_folder
+    from lessen.systems.pretraining import pretrain
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder")
+    made = pretrain(plan, working_folder(plan, out.resolve()), out.resolve(), say)
+    if as_json:
+        facts = {"before": made.before, "after": made.after, "rows": made.rows, "training": made.training}
+        emit({"out": str(out), **facts, "plan": plan.model_dump(mode="json")})
+        return
+    table(
+        ["", "loss, nats a word", "guessed"],
+        [
+            [name, f"{found['loss']:.3f}", percent(found["accuracy"])]
+            for name, found in (("before", made.before), ("after", made.after))
+        ],
+        f"on {made.after['words']:,} masked words of {made.rows['test']:,} texts never seen",
+    )
+    say(f"saved {out}; train on with: lessen compress {out} --system beexformer --data ...")
 
 
 def _facts(outcome: Any, place: Path) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def command(
         ],
     )
     if explain:
-        _show_tokens(predictions, len(loaded.transformer.layers))
+        _show_tokens(predictions, loaded.transformer.depth)
 
 
 STYLES = ("bright_black", "blue", "cyan", "green", "yellow", "bold red")

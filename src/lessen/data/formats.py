@@ -220,6 +220,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _lines(path: Path) -> Columns:
+    """Plain text: each line that is not blank is a row, without a label."""
+    found = [
+        (number, line) for number, line in enumerate(_content(path).splitlines(), start=1) if line.strip()
+    ]
+    texts = [line.strip() for _, line in found]
+    return Columns(str(path), ["text"], lambda _: texts, len(texts), [number for number, _ in found])
+
+
 FORMATS: dict[str, Callable[[Path], Columns]] = {
     ".csv": _delimited,
     ".tsv": _delimited,
@@ -227,4 +236,5 @@ FORMATS: dict[str, Callable[[Path], Columns]] = {
     ".ndjson": _json,
     ".json": _json,
     ".parquet": _parquet,
+    ".txt": _lines,
 }

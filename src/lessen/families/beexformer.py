@@ -30,7 +30,14 @@ SPECIAL = {
 
 
 def _preset(
-    hidden: int, heads: int, inner: int, layers: int, words: int = WORDS, tokens: int = 128
+    hidden: int,
+    heads: int,
+    inner: int,
+    layers: int,
+    words: int = WORDS,
+    tokens: int = 128,
+    *,
+    shared: bool = False,
 ) -> Architecture:
     return Architecture(
         family="beexformer",
@@ -45,6 +52,7 @@ def _preset(
         max_position_embeddings=tokens,
         norm_eps=1e-6,
         feed_forward="slfn",
+        shared_layers=shared,
         attention_dropout=0.0,
     )
 
@@ -52,10 +60,12 @@ def _preset(
 PRESETS: dict[str, Architecture] = {
     CHARACTERS: _preset(64, 2, 32, 4, words=1_000, tokens=64),
     "beexformer-small": _preset(256, 4, 256, 6),
+    "beexformer-shared": _preset(256, 4, 256, 6, shared=True),
     "beexformer-medium": _preset(512, 8, 512, 6),
     "beexformer-base": _preset(768, 12, 768, 12),
 }
-"""As in the page's table; without attention dropout, as our recipes train all models."""
+"""As in the page's table; without attention dropout, as our recipes train all models. Of
+`beexformer-shared` all layers are one block, as in the author's earlier network (page, 1.6)."""
 
 
 def characters() -> Tokenizer:

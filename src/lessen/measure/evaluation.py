@@ -142,7 +142,7 @@ def macs_ratio(model: Transformer, encoded: Sequence[Encoded], layers: Sequence[
 
 def heads_evaluated(model: Transformer, rule: ExitRule | None, depth: int) -> list[int]:
     """Depths of the heads a row that leaves after `depth` layers has been shown to."""
-    last = len(model.layers)
+    last = model.depth
     if rule is None:
         return [last]
     remembers = CRITERIA[rule.criterion].remembers

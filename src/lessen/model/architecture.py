@@ -19,7 +19,8 @@ class Architecture(Strict):
     `position` is how order enters: a learned table added to the embeddings, or that plus a learned bias over
     bucketed relative distances shared by all layers. `position_offset` is the row of the position table used
     by the first token (RoBERTa counts from `pad_token_id + 1`). `feed_forward` is two matrices around an
-    activation, or one of BEExformer's gated forms.
+    activation, or one of BEExformer's gated forms. With `shared_layers` one block is all
+    layers, as in ALBERT.
     """
 
     family: str
@@ -41,6 +42,7 @@ class Architecture(Strict):
     norm_eps: Annotated[float, Field(gt=0)] = 1e-12
     hidden_act: Activation = "gelu"
     feed_forward: Literal["ffn", "slfn", "slfn_lstm"] = "ffn"
+    shared_layers: bool = False
     pad_token_id: Count = 0
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.1

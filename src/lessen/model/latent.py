@@ -1,4 +1,8 @@
-"""Layers that learn binary weights: real numbers are stored, their signs are used (BEExformer page, 1.1)."""
+"""Layers that learn binary weights: real numbers are stored, their signs are used (BEExformer page, 1.1).
+
+While a training turns them gradually, what is used lies between: (1 - share) of the real number, and share of
+the binary one. Outside of it the share is 1.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,10 @@ class LatentLinear(Linear):
     Attributes:
         scales: `[out_features]` if they are learned, else None.
         centre: As in `BinaryLinear`.
+        share: How far weights, and what they multiply, have turned from real to few bits, 0 to 1.
     """
+
+    share = 1.0
 
     def __init__(
         self,
@@ -35,13 +42,14 @@ class LatentLinear(Linear):
 
     def activated(self, values: Tensor, activation: str | None) -> Tensor:
         """`[tokens, in_features]` to `[tokens, out_features]`, through the activation of this name."""
-        weight = _binary(self.weight, self.scales, self.latent)
+        weight = _turned(self.weight, _binary(self.weight, self.scales, self.latent), self.share)
         bias: Tensor | None = self.bias
         if self.centre:
             values = values - self.centre
             shift = weight.sum(1) * self.centre
             bias = shift if bias is None else bias + shift
-        return activate(dense(rounded_activations(values, self.activation_bits), weight, bias), activation)
+        few = rounded_activations(values, self.activation_bits)
+        return activate(dense(_turned(values, few, self.share), weight, bias), activation)
 
 
 class LatentEmbedding(nn.Embedding):
@@ -49,7 +57,10 @@ class LatentEmbedding(nn.Embedding):
 
     Attributes:
         scales: `[rows]` if they are learned, else None.
+        share: As in `LatentLinear`.
     """
+
+    share = 1.0
 
     def __init__(self, rows: int, width: int, latent: Latent) -> None:
         super().__init__(rows, width)
@@ -59,9 +70,14 @@ class LatentEmbedding(nn.Embedding):
     def forward(self, ids: Tensor) -> Tensor:
         """`[tokens]` to `[tokens, width]`."""
         if self.latent.scale == "tensor_mean":
-            return _binary(self.weight, None, self.latent).index_select(0, ids)
+            return self.whole().index_select(0, ids)
         chosen = None if self.scales is None else self.scales.index_select(0, ids)
-        return _binary(self.weight.index_select(0, ids), chosen, self.latent)
+        rows = self.weight.index_select(0, ids)
+        return _turned(rows, _binary(rows, chosen, self.latent), self.share)
+
+    def whole(self) -> Tensor:
+        """What it answers for every row, `[rows, width]`."""
+        return _turned(self.weight, _binary(self.weight, self.scales, self.latent), self.share)
 
 
 @torch.no_grad()
@@ -74,6 +90,17 @@ def start_scales(layer: LatentLinear | LatentEmbedding) -> None:
 def latents_of(model: nn.Module) -> list[Tensor]:
     """The real numbers behind binary weights."""
     return [part.weight for part in model.modules() if isinstance(part, LatentLinear | LatentEmbedding)]
+
+
+def turn(model: nn.Module, share: float) -> None:
+    """Set how far binary weights have turned from real ones, 0 to 1."""
+    for part in model.modules():
+        if isinstance(part, LatentLinear | LatentEmbedding):
+            part.share = share
+
+
+def _turned(real: Tensor, binary: Tensor, share: float) -> Tensor:
+    return binary if share >= 1 else torch.lerp(real, binary, share)
 
 
 def _learned_scales(weight: Tensor, latent: Latent) -> nn.Parameter | None:

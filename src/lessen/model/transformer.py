@@ -98,13 +98,19 @@ class Transformer(nn.Module):
             if architecture.position == "learned+relative"
             else None
         )
-        self.layers = nn.ModuleList(Block(architecture, layer, shape.latent) for layer in shape.layers)
+        blocks = shape.layers[:1] if architecture.shared_layers else shape.layers
+        self.layers = nn.ModuleList(Block(architecture, layer, shape.latent) for layer in blocks)
         self.final_norm = (
             nn.LayerNorm(hidden, eps=architecture.norm_eps) if architecture.norm_place == "pre" else None
         )
         self.exits = nn.ModuleDict(
             {str(exit.layer): Head(hidden, outputs, exit, architecture.dropout) for exit in shape.exits}
         )
+
+    @property
+    def depth(self) -> int:
+        """Layers an input goes through; there are fewer blocks where they are shared."""
+        return len(self.shape.layers)
 
     def forward(
         self,
@@ -138,10 +144,11 @@ class Transformer(nn.Module):
         """Run the layers on what the embeddings returned, `[tokens, hidden]`; the rest as in `forward`."""
         longest = rows.lengths[-1]
         bias = None if self.relative_bias is None else self.relative_bias(longest).to(hidden.dtype)
-        for number, block in enumerate(self.layers, start=1):
+        for number in range(1, self.depth + 1):
+            block = self.layers[min(number, len(self.layers)) - 1]
             keep = None if in_layer is None else in_layer(number, rows)
             hidden, rows = block(hidden, rows, bias, keep)
-            if number == len(self.layers) and self.final_norm is not None:
+            if number == self.depth and self.final_norm is not None:
                 hidden = self.final_norm(hidden)
             if after_layer is not None:
                 hidden, rows = after_layer(number, hidden, rows)
@@ -163,6 +170,9 @@ def _refuse_what_is_not_built(shape: Shape) -> None:
 
 
 def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:
+    alike = [layer.model_copy(update={"layer": 0}) for layer in shape.layers]
+    if architecture.shared_layers and any(layer != alike[0] for layer in alike):
+        raise PlanError("shape.layers: one block is all layers of this architecture, so they must be alike")
     for place, layer in enumerate(shape.layers):
         if layer.layer >= architecture.num_hidden_layers:
             raise PlanError(

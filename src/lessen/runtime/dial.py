@@ -73,7 +73,7 @@ def by_layers(model: Transformer, points: Sequence[Point], path: Sequence[Point]
     Raises:
         PlanError: When even the boldest step of the path takes more.
     """
-    depth = len(model.layers)
+    depth = model.depth
     wanted = depth / max(speedup, 1.0)
     return FULL if wanted >= depth else at_most(points, path, wanted, f"speedup-{speedup:g}x")
 
@@ -87,7 +87,7 @@ def by_time(
         PlanError: When not even the first layer fits, or the boldest step of the path takes more.
     """
     wanted = layers_within(model, latency_ms, tokens)
-    depth = len(model.layers)
+    depth = model.depth
     return FULL if wanted >= depth else at_most(points, path, wanted, f"latency-{latency_ms:g}ms")
 
 
@@ -107,7 +107,7 @@ def layers_within(model: Transformer, latency_ms: float, tokens: int) -> float:
         PlanError: When not even the first layer fits.
     """
     ids, rows = pack([torch.ones(tokens, dtype=torch.long, device=model.embeddings.token.weight.device)])
-    depth = len(model.layers)
+    depth = model.depth
 
     def stop_after_one(layer: int, hidden: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, Rows]:
         return hidden, rows.select([False] * len(rows))

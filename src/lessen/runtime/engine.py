@@ -56,7 +56,7 @@ def run(
     Raises:
         PlanError: When the Point's criterion is unknown or does not fit the task.
     """
-    last = len(model.layers)
+    last = model.depth
     depth = len(rows)
     collected: list[tuple[Rows, Tensor, int]] = []
     rule = point.exits

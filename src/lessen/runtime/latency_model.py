@@ -90,7 +90,7 @@ def terms_of(model: Transformer, lengths: Sequence[int], left: Sequence[Sequence
         lengths: Tokens of each row.
         left: For each row, the tokens that leave each layer; None: all.
     """
-    depth = len(model.layers)
+    depth = model.depth
     rows = [each or [length] * depth for length, each in zip(lengths, left, strict=True)]
     now = list(lengths)
     leaving = groups = 0

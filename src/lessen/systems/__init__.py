@@ -11,6 +11,7 @@ from lessen.systems import (
     early_exit,
     latency_adjustable,
     layer_chop,
+    masked_words,
     pabee,
     self_exit,
 )
@@ -28,6 +29,7 @@ SYSTEMS: dict[str, System] = {
         layer_chop,
         beexformer,
         binarize,
+        masked_words,
     )
 }
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from lessen.bits.conversion import places_to_binarize
 from lessen.errors import PlanError
+from lessen.model.latent import turn
 from lessen.plan import Latent, SignGradient, Size, WeightScale
 from lessen.reshaping import in_latents
 from lessen.train.fine_tuning import Recipe
@@ -22,6 +26,8 @@ class Binarizing(Recipe):
         gradient: What reaches the real numbers behind them.
         layers: Layers (from 1) whose matrices become binary; all if None.
         embedding: Whether the token table does.
+        gradual: Share of the steps in which weights, and what they multiply, turn from real to few bits, in
+            equal parts; from then on they are binary. 0: from the start, as BEExformer's page has it.
     """
 
     parts: Literal["bits"] = "bits"
@@ -31,6 +37,7 @@ class Binarizing(Recipe):
     gradient: SignGradient = "poly"
     layers: tuple[Size, ...] | None = None
     embedding: bool = True
+    gradual: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 def check_bits(model: Any, recipe: Binarizing) -> None:
@@ -56,6 +63,13 @@ def binarized(model: Any, recipe: Binarizing) -> Any:
         layers=_places(recipe),
         embedding=recipe.embedding,
     )
+
+
+def turning(model: Any, recipe: Binarizing) -> Callable[[float], None] | None:
+    """What `fine_tune` tells how much is done, so that weights turn binary on the way; None if they are."""
+    if recipe.weight_bits == 32 or not recipe.gradual:
+        return None
+    return lambda done: turn(model, min(1.0, done / recipe.gradual))
 
 
 def _places(recipe: Binarizing) -> list[int] | None:

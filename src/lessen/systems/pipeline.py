@@ -6,7 +6,6 @@ run that was stopped continues from its working folder, `OUT.work`, when the sam
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,15 +24,15 @@ from lessen.errors import InputError, PlanError
 from lessen.loading import load
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
-from lessen.plan import Shape, parse
+from lessen.plan import Shape
 from lessen.promise.folder import FEWEST_ROWS, Calibration, calibrate_folder
 from lessen.promise.outputs import KEPT
 from lessen.promise.rows import keep
 from lessen.reshaping import in_signs, with_exits, with_shape
 from lessen.runtime.text import encode
-from lessen.systems.binarizing import Binarizing, binarized, check_bits
+from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
 from lessen.systems.milestone import Milestone
-from lessen.systems.planning import CompressionPlan, check_names, check_task
+from lessen.systems.planning import CompressionPlan, check_names, check_task, working_folder
 from lessen.systems.removing import remove
 from lessen.systems.rounds import Rounds, Say, describe
 from lessen.systems.slimming import Slimming
@@ -73,7 +72,7 @@ def compress(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
     out = out.resolve()
-    work = _working_folder(plan, out)
+    work = working_folder(plan, out)
     tables = read_splits(plan)
     check_task(plan, system, tables["train"].kind)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
@@ -292,6 +291,7 @@ class _Stages:
             folder / "checkpoints",
             passes=passes_of(self.model, recipe) if recipe.speedup > 1 else None,
             teacher=teacher,
+            told=turning(self.model, recipe) if isinstance(recipe, Binarizing) else None,
             quiet=self.quiet,
         )
 
@@ -313,25 +313,6 @@ def _summed(records: list[dict[str, Any]]) -> dict[str, Any]:
         "resumed": any(record["resumed"] for record in records),
         "rounds": len(records),
     }
-
-
-def _working_folder(plan: CompressionPlan, out: Path) -> Path:
-    """The folder of the unfinished work, which must not be another plan's."""
-    work = out.with_name(out.name + ".work")
-    place = work / "plan.json"
-    if place.exists() and not _says(place, plan):
-        raise InputError(
-            f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete it"
-        )
-    return work
-
-
-def _says(place: Path, plan: CompressionPlan) -> bool:
-    """Whether a file holds this plan, perhaps written before some fields with defaults were known."""
-    try:
-        return parse(CompressionPlan, json.loads(place.read_text(encoding="utf-8")), str(place)) == plan
-    except (PlanError, ValueError):
-        return False
 
 
 def _label_range(table: Table) -> float:

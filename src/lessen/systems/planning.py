@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from lessen.depth.criteria import CRITERIA, criteria_for
-from lessen.errors import InputError
+from lessen.errors import InputError, PlanError
 from lessen.plan import ExitShape, Strict, parse
 from lessen.promise.folder import Asked
 from lessen.systems import SYSTEMS
 from lessen.systems.binarizing import Binarizing
 from lessen.systems.chopping import Chopping
+from lessen.systems.pretraining import Pretraining
 from lessen.systems.rounds import Rounds
 from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
@@ -42,10 +45,11 @@ Stage = Annotated[
     Annotated[Recipe, Tag("none")]
     | Annotated[Slimming, Tag("width")]
     | Annotated[Chopping, Tag("depth")]
-    | Annotated[Binarizing, Tag("bits")],
+    | Annotated[Binarizing, Tag("bits")]
+    | Annotated[Pretraining, Tag("words")],
     Discriminator(_parts_of),
 ]
-"""A training, or one in which parts are removed, or become binary."""
+"""A training, or one in which parts are removed, or become binary, or without a task."""
 
 
 class CompressionPlan(Strict):
@@ -84,21 +88,29 @@ class CompressionPlan(Strict):
                 raise ValueError(f"stage {number}: objective {stage.objective} needs a teacher")
         if sum(isinstance(stage, Rounds) for stage in self.stages) != bool(self.targets):
             raise ValueError("targets need one stage that removes parts, and such a stage needs targets")
+        if any(isinstance(stage, Pretraining) for stage in self.stages) and len(self.stages) > 1:
+            raise ValueError("masked words are a training of their own; train on from its folder")
         return self
 
 
-def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: Any) -> CompressionPlan:
+def plan_for(
+    system: System, *, seed: int, recipe: dict[str, Any], alone: bool = False, **choices: Any
+) -> CompressionPlan:
     """The plan of a system with the user's choices; `recipe` changes every stage.
 
     Of it `speedup` and `rates` change only the stages in which tokens leave, and what belongs to a kind of
     stage only those of that kind. Epochs and learning rate are those of the first stage; the others change in
-    proportion.
+    proportion. With `alone` binary weights learn from the labels instead of a teacher.
 
     Raises:
         InputError: When the system has no such stage.
         PlanError: When a choice makes no sense.
     """
     choices = {"criteria": system.criteria} | choices
+    if alone and not any(isinstance(stage, Binarizing) and stage.teacher for stage in system.stages):
+        raise InputError(f"in {system.name} binary weights have no teacher anyway; --alone is for binarize")
+    if system.name == "masked-words":
+        _check_there_is_no_task(choices)
     of_tokens = {key: value for key, value in recipe.items() if key in ("speedup", "rates")}
     if (of_tokens or "tokens" in choices) and not any(stage.speedup > 1 for stage in system.stages):
         raise InputError(f"in {system.name} no tokens leave; use the system latency-adjustable")
@@ -128,9 +140,20 @@ def plan_for(system: System, *, seed: int, recipe: dict[str, Any], **choices: An
         if stage.speedup > 1:
             own |= of_tokens
         own |= {key: value for key, value in special.items() if key in type(stage).model_fields}
+        if alone and isinstance(stage, Binarizing):
+            own |= {"teacher": None, "objective": "depth_weighted"}
         fields = stage.model_dump() | {"seed": seed, **of_all} | own
         stages.append(parse(type(stage), fields, f"plan: stages[{len(stages)}]"))
     return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
+
+
+def _check_there_is_no_task(choices: dict[str, Any]) -> None:
+    asked = choices.get("promise", Asked()) != Asked()
+    names = ("exits", "tune_data", "calibration_data", "test_data")
+    if asked or choices["criteria"] or any(choices.get(name) is not None for name in names):
+        raise InputError(
+            "masked-words reads plain text and has no task: no exits, promises, or rows to tune or test on"
+        )
 
 
 def check_names(plan: CompressionPlan) -> None:
@@ -140,7 +163,7 @@ def check_names(plan: CompressionPlan) -> None:
         InputError: Naming it and the known ones.
     """
     for stage in plan.stages:
-        if stage.objective not in {**OBJECTIVES, **LESSONS}:
+        if not isinstance(stage, Pretraining) and stage.objective not in {**OBJECTIVES, **LESSONS}:
             known = ", ".join({**OBJECTIVES, **LESSONS})
             raise InputError(f"unknown objective {stage.objective!r}; one of {known}")
     for criterion in plan.criteria:
@@ -165,3 +188,26 @@ def check_task(plan: CompressionPlan, system: System, kind: str | None) -> None:
         raise InputError(f"loss {plan.promise.loss!r} does not fit regression; use drop")
     if plan.exits is not None and len(plan.exits) < 2 and not plan.stages[-1].train_backbone:
         raise InputError(f"{plan.system} trains exits before the last layer; name at least one with --exits")
+
+
+def working_folder(plan: CompressionPlan, out: Path) -> Path:
+    """The folder of a run's unfinished work, `OUT.work`.
+
+    Raises:
+        InputError: When it holds that of another plan.
+    """
+    work = out.with_name(out.name + ".work")
+    place = work / "plan.json"
+    if place.exists() and not _says(place, plan):
+        raise InputError(
+            f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete it"
+        )
+    return work
+
+
+def _says(place: Path, plan: CompressionPlan) -> bool:
+    """Whether a file holds this plan, perhaps written before some fields with defaults were known."""
+    try:
+        return parse(CompressionPlan, json.loads(place.read_text(encoding="utf-8")), str(place)) == plan
+    except (PlanError, ValueError):
+        return False

@@ -94,6 +94,8 @@ def shallow_shape(model: Any, target: Target) -> Shape:
             a width, or more layers than there are.
     """
     facts, shape, outputs = model.config.facts(), model.config.form(), model.config.num_labels
+    if facts.shared_layers:
+        raise PlanError("all layers of this model are one block; none can leave")
     if target.width is not None:
         raise PlanError("a width is no number of layers; use the system cost-eff")
     if target.layers is None:

@@ -54,7 +54,7 @@ def check_tokens(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> N
         InputError: When an explicit retention has not a share for each layer.
         PlanError: When the speed-up is beyond what rows of these lengths allow; the message names what is.
     """
-    layers = len(model.transformer.layers)
+    layers = model.transformer.depth
     if plan.base is not None and len(plan.base) != layers:
         raise InputError(f"--retention: {len(plan.base)} shares for a model of {layers} layers")
     lengths = typical([len(row.ids) for row in _sample(model, train, recipe)])

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from lessen.bits.binarizer import clip
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
@@ -27,6 +23,7 @@ from lessen.model.latent import latents_of
 from lessen.plan import Rates, Size, Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
+from lessen.train.callbacks import Along, Clipping, StopAtStepEnd
 from lessen.train.objectives import UNLABELLED, objective
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
@@ -107,6 +104,7 @@ def fine_tune(
     *,
     passes: Passes | None = None,
     teacher: Any = None,
+    told: Callable[[float], None] | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train `model` in place, continuing from the newest checkpoint in `folder` if there is one.
@@ -118,6 +116,7 @@ def fine_tune(
         folder: Where checkpoints go.
         passes: What takes tokens away in each step; None: nothing does.
         teacher: A classifier with the same layers, where the objective learns from one.
+        told: Called before each step with the share of the steps that is done, and with 1 at the end.
         quiet: No progress bar.
 
     Returns:
@@ -129,7 +128,7 @@ def fine_tune(
     """
     if data.labels is None and recipe.objective not in UNLABELLED:
         raise InputError(f"{data.name} has no labels, which objective {recipe.objective} needs")
-    along = Along()
+    along = Along(told)
     if recipe.objective in LESSONS:
         if teacher is None:
             raise InputError(f"objective {recipe.objective} learns from a teacher, and there is none")
@@ -142,18 +141,55 @@ def fine_tune(
         model.objective = objective(recipe.objective, model.problem_type)
     model.equilibrium = recipe.equilibrium
     model.passes = passes or all_stay
-    keep_freed_memory()
     _set_trainable(model, all_of_it=recipe.train_backbone)
-    if recipe.attention_dropout is not None:
-        for layer in model.transformer.layers:
-            layer.attention.dropout = recipe.attention_dropout
-    model.transformer.embeddings.word_dropout = recipe.word_dropout
     limit = min(recipe.max_tokens, model.config.facts().max_tokens)
     rows = EncodedRows(encode(model.tokenizer, data.texts, limit), data.labels)
+    with _frozen_without_dropout(model):
+        record = steps_of(model, model.transformer, rows, recipe, folder, along, quiet=quiet)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    model.passes = all_stay
+    model.teaching = None
+    model.eval()
+    return record
+
+
+def steps_of(
+    model: Any,
+    transformer: Any,
+    rows: EncodedRows,
+    recipe: Recipe,
+    folder: Path,
+    along: Along,
+    *,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Take all steps of a recipe, continuing from the newest checkpoint in `folder` if there is one.
+
+    Args:
+        model: Returns a loss for a batch of `rows`; trained in place where parameters want a gradient.
+        transformer: The part of it that is one.
+        rows: What to train on.
+        recipe: How; its objective is the model's business.
+        folder: Where checkpoints go.
+        along: Told of every step.
+        quiet: No progress bar.
+
+    Returns:
+        As `fine_tune`.
+
+    Raises:
+        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
+    """
+    keep_freed_memory()
+    if recipe.attention_dropout is not None:
+        for layer in transformer.layers:
+            layer.attention.dropout = recipe.attention_dropout
+    transformer.embeddings.word_dropout = recipe.word_dropout
     half = _bfloat16_pays()
     arguments = TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=passes_over(len(data), recipe),
+        num_train_epochs=passes_over(len(rows), recipe),
         per_device_train_batch_size=recipe.batch_size,
         warmup_steps=recipe.warmup,
         max_grad_norm=1.0,
@@ -184,15 +220,11 @@ def fine_tune(
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = _last_whole_checkpoint(folder)
-    with stop.on_signals(), _frozen_without_dropout(model):
+    with stop.on_signals():
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.asked:
         raise Interrupted(f"stopped after step {trainer.state.global_step}; run the same command to continue")
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    model.passes = all_stay
-    model.teaching = None
-    model.eval()
+    along.finish()
     return {
         "steps": trainer.state.global_step,
         "seconds": round(outcome.metrics.get("train_runtime", 0.0), 1),
@@ -200,29 +232,6 @@ def fine_tune(
         "precision": "bfloat16 autocast" if half else "float32",
         "resumed": checkpoint is not None,
     }
-
-
-class Along(TrainerCallback):
-    """How much of a training is done.
-
-    Attributes:
-        share: Of its steps, from 0 to 1.
-    """
-
-    share = 0.0
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.share = state.global_step / max(1, state.max_steps)
-
-
-class Clipping(TrainerCallback):
-    """After each step, keep the real numbers behind binary weights where they can still learn."""
-
-    def __init__(self, latents: Sequence[Tensor]) -> None:
-        self.latents = latents
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        clip(self.latents)
 
 
 def _teaching(teacher: Teacher, recipe: Recipe, along: Along) -> Callable[..., Tensor]:
@@ -283,38 +292,6 @@ class EncodedRows(Dataset):
         return batch
 
 
-class StopAtStepEnd(TrainerCallback):
-    """On the first Ctrl-C or SIGTERM finish the step, save and stop; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        if self.asked:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
-
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Listen while the block runs (in the main thread only, where signals arrive)."""
-        try:
-            before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("stopping after this step, writing a checkpoint (again to stop at once)", file=sys.stderr)
-
-
 def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
     """Fused AdamW; heads at their own rate, no decay on biases, norms, and what binary weights learn by."""
     latents = {id(latent) for latent in latents_of(model)}
@@ -348,7 +325,7 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def _set_trainable(model: Any, *, all_of_it: bool) -> None:
-    last = str(len(model.transformer.layers))
+    last = str(model.transformer.depth)
     for name, parameter in model.named_parameters():
         early = name.startswith("transformer.exits.") and not name.startswith(f"transformer.exits.{last}.")
         parameter.requires_grad_(all_of_it or early)

@@ -37,7 +37,7 @@ def second_moments(
         model.get_submodule(f"layers.{layer}.{READ_BY[field]}").register_forward_pre_hook(
             _adds_to(sums, f"layers.{layer}.{MATRICES[field]}")
         )
-        for layer in range(len(model.layers))
+        for layer in range(model.depth)
         for field in MATRICES
     ]
     tokens = 0
