@@ -129,6 +129,14 @@ def dense(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return functional.linear(values, weight, bias)
 
 
+def multiply(values: Tensor, weight: Tensor) -> Tensor:
+    """`values @ weight.T` with a matrix that serves for something else too: no copy of it is laid out."""
+    kernels = native_for(values) if len(values) <= FEW_TOKENS else None
+    if kernels is not None and _is_plain(weight):
+        return kernels.linear(values, weight, None)
+    return dense(values, weight, None)
+
+
 def activate(values: Tensor, activation: str | None) -> Tensor:
     """Through the activation of this name; None: unchanged."""
     return values if activation is None else ACT2FN[activation](values)
