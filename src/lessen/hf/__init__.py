@@ -1,8 +1,9 @@
 """The one adapter to transformers: model shells, and their registration with the Auto classes.
 
 After `import lessen`, `AutoModelForSequenceClassification.from_pretrained(folder)`, `Trainer`, `generate`,
-`pipeline("text-classification")` and `pipeline("text-generation")` work on a lessen folder. The shells hold no
-weights of their own: all is in `transformer`, whose form is given by the config's `architecture` and `shape`.
+`pipeline("text-classification")` and `pipeline("text-generation")` work on a lessen folder. The shells hold
+no weights of their own: everything lives in `transformer`, whose form is given by the config's `architecture`
+and `shape`.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification

@@ -34,13 +34,6 @@ class LessenForCausalLM(LessenPreTrainedModel, GenerationMixin):
         """The matrix to the vocabulary; the token table if they are one."""
         return self.transformer.language_head or self.transformer.embeddings.token
 
-    def set_output_embeddings(self, value: torch.nn.Module) -> None:
-        """Replace it."""
-        if self.transformer.language_head is None:
-            self.transformer.embeddings.token = value
-        else:
-            self.transformer.language_head = value
-
     def forward(
         self,
         input_ids: Tensor,

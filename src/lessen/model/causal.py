@@ -63,13 +63,13 @@ def attend_causal(query: Tensor, key: Tensor, value: Tensor, rows: Rows, *, drop
     heads = query.shape[1]
     key, value = spread(key, heads), spread(value, heads)
     if torch.is_grad_enabled() or query.is_cuda:
-        parts = [rows.pad(part).transpose(1, 2) for part in (query, key, value)]
-        context = scaled_dot_product_attention(*parts, dropout_p=dropout, is_causal=True)
+        query, key, value = (rows.pad(part).transpose(1, 2) for part in (query, key, value))
+        context = scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
         return rows.unpad(context.transpose(1, 2))
     contexts = []
     for group in rows.groups:
-        parts = [group.view(part).transpose(1, 2) for part in (query, key, value)]
-        context = scaled_dot_product_attention(*parts, is_causal=True)
+        q, k, v = (group.view(part).transpose(1, 2) for part in (query, key, value))
+        context = scaled_dot_product_attention(q, k, v, is_causal=True)
         contexts.append(context.transpose(1, 2).flatten(0, 1))
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
