@@ -1,6 +1,7 @@
 // The kernels for x86 with AVX2 and FMA: 8 numbers in a register, 16 registers.
 #include "attention.h"
 #include "binary.h"
+#include "cached.h"
 #include "rowwise.h"
 
 #include <immintrin.h>
@@ -156,6 +157,9 @@ const Kernel avx2 = {"avx2",
                      signed_eights<Avx2>,
                      nullptr,
                      activate,
-                     add_norm<Avx2>};
+                     add_norm<Avx2>,
+                     norm_row<Avx2>,
+                     attend_cached<Avx2>,
+                     cached_space<Avx2>};
 
 }  // namespace lessen

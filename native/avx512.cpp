@@ -3,6 +3,7 @@
 #include "amx.h"
 #include "attention.h"
 #include "binary.h"
+#include "cached.h"
 #include "rowwise.h"
 #include "rowwise.h"
 
@@ -194,7 +195,10 @@ const Kernel avx512 = {"avx512",
                        look_up,
                        nullptr,
                        activate,
-                       add_norm<Avx512>};
+                       add_norm<Avx512>,
+                       norm_row<Avx512>,
+                       attend_cached<Avx512>,
+                       cached_space<Avx512>};
 
 const Kernel amx = {"amx",
                     Avx512::columns,
@@ -209,6 +213,9 @@ const Kernel amx = {"amx",
                     look_up,
                     tiles::arrange,
                     activate,
-                    add_norm<Avx512>};
+                    add_norm<Avx512>,
+                    norm_row<Avx512>,
+                    attend_cached<Avx512>,
+                    cached_space<Avx512>};
 
 }  // namespace lessen

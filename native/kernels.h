@@ -23,6 +23,15 @@ struct Attention {
     int64_t tokens, heads, dim, head;
 };
 
+// One head of keys and values of one row, for its new tokens and the query heads that share it.
+struct Cached {
+    const float *queries;  // of the first new token, of the first of these heads
+    int64_t apart;         // of a token from the next
+    const float *keys, *values;  // [held + tokens][dim]
+    float *out;                  // as the queries
+    int64_t out_apart, tokens, held, shared, dim;
+};
+
 // Signs of weights, 1 = negative, as the kernels read them: eight rows side by side, [n / 8][words][8], each of
 // words * 64 bits; bits beyond k and rows beyond n are 0.
 using Signs = const uint64_t *;
@@ -92,6 +101,11 @@ struct Kernel {
     void (*activate)(Activation, float centre, const float *from, int64_t count, float *to);
     void (*add_norm)(const float *left, const float *right, const float *factor, const Norm &, int64_t count,
                      float *to);
+
+    // cached.h says what these compute; `space` has room for `cached_space` numbers.
+    void (*norm_row)(const float *from, const Norm &, bool rms, int64_t count, float *to);
+    void (*attend_cached)(const Cached &, float *space);
+    int64_t (*cached_space)(int64_t queries, int64_t total, int64_t dim);
 };
 
 extern const Kernel amx, avx512, avx2, neon, scalar;

@@ -233,6 +233,11 @@ void multiply(const lessen_matrix &matrix, const Source &values, float *out, int
 Norm norm_of(const lessen_norm &norm) { return {norm.weight, norm.bias, norm.eps}; }
 
 }  // namespace
+
+void product_of(const lessen_matrix &matrix, const float *values, float *out, int64_t m, int threads) {
+    multiply(matrix, {Source::plain, values, matrix.k}, out, m, threads);
+}
+
 }  // namespace lessen
 
 using namespace lessen;

@@ -1,6 +1,7 @@
 // The kernels for ARM with NEON: 4 numbers in a register, 32 registers.
 #include "attention.h"
 #include "binary.h"
+#include "cached.h"
 #include "rowwise.h"
 
 #include <arm_neon.h>
@@ -116,6 +117,9 @@ const Kernel neon = {"neon",
                      signed_eights<Neon>,
                      nullptr,
                      activate,
-                     add_norm<Neon>};
+                     add_norm<Neon>,
+                     norm_row<Neon>,
+                     attend_cached<Neon>,
+                     cached_space<Neon>};
 
 }  // namespace lessen

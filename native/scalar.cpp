@@ -1,6 +1,7 @@
 // The kernels for any processor: a "register" is one number. The reference the others are checked against.
 #include "attention.h"
 #include "binary.h"
+#include "cached.h"
 #include "rowwise.h"
 
 namespace lessen {
@@ -83,6 +84,9 @@ const Kernel scalar = {"scalar",
                        signed_eights<Scalar>,
                        nullptr,
                        activate,
-                       add_norm<Scalar>};
+                       add_norm<Scalar>,
+                       norm_row<Scalar>,
+                       attend_cached<Scalar>,
+                       cached_space<Scalar>};
 
 }  // namespace lessen

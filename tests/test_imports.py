@@ -28,7 +28,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tokens": {"errors", "plan", "model"},
     "width": {"errors", "plan", "model"},
     "data": {"errors", "builtin"},
-    "runtime": {"errors", "plan", "artefact", "certificate", "machine", "model", "depth", "tokens", "data"},
+    "runtime": {
+        "errors", "plan", "artefact", "certificate", "machine", "native", "model", "depth", "tokens", "data",
+    },
     "train": {"errors", "plan", "memory", "bits", "model", "depth", "tokens", "data", "runtime"},
     "hf": {
         "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",

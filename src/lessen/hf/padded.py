@@ -60,6 +60,9 @@ class PaddedMemory:
     def __init__(self, cache: Cache, layer: int, padding: Padding) -> None:
         self.cache, self.layer, self.padding = cache, layer, padding
 
+    def room(self, rows: Rows) -> None:
+        """There is none: transformers keeps its tensors itself."""
+
     def remember(self, key: Tensor, value: Tensor, rows: Rows) -> None:
         """As `model.causal.Memory`."""
         self._updated(key, value)

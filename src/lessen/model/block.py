@@ -19,7 +19,8 @@ from lessen.model.norms import norm
 from lessen.model.rest import Parts, Rest
 from lessen.model.rotary import Rotation
 from lessen.model.rows import Rows
-from lessen.native import LayerRest, Native, native_for
+from lessen.model.step import Step, StepParts
+from lessen.native import DecoderLayer, LayerRest, Native, native_for
 from lessen.plan import Latent, LayerShape, Rank
 
 CENTRE = 0.5
@@ -178,6 +179,8 @@ class Block(nn.Module):
         complete = len(shape.heads) == architecture.num_attention_heads
         self.heads_of_bias = None if complete else list(shape.heads)
         self._rest: Rest | None = None
+        self._facts = architecture
+        self._step: Step | None = None
 
     def forward(
         self,
@@ -203,6 +206,11 @@ class Block(nn.Module):
         """
         if bias is not None and self.heads_of_bias is not None:
             bias = bias[self.heads_of_bias]
+        kernels = native_for(hidden)
+        if memory is not None and keep is None and kernels is not None and not self.training:
+            step = self._made_step(kernels, len(hidden))
+            if step is not None and (room := memory.room(rows)) is not None:
+                return kernels.decoder_layer(step, room, rotation, hidden), rows
         given = self.attention_norm(hidden) if self.pre else hidden
         score = None if keep is None else keep.score
         if isinstance(self.attention, CausalAttention):
@@ -212,7 +220,6 @@ class Block(nn.Module):
         if keep is not None:
             index, rows = keep(scores, hidden, rows)
             hidden, context = hidden.index_select(0, index), context.index_select(0, index)
-        kernels = native_for(hidden)
         if kernels is not None and not self.training and (rest := self._made_rest(kernels, len(hidden))):
             return kernels.layer_rest(rest, context, hidden), rows
         found = self.dropout(self.attention.output(context))
@@ -225,7 +232,7 @@ class Block(nn.Module):
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))), rows
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_rest": None}
+        return self.__dict__ | {"_rest": None, "_step": None}
 
     def _made_rest(self, kernels: Native, tokens: int) -> LayerRest | None:
         """What follows the attention as one call, where it can be."""
@@ -234,6 +241,24 @@ class Block(nn.Module):
         if self._rest is None or self._rest.parts != self._parts():
             self._rest = Rest(self._parts())
         return self._rest.ready(kernels, tokens)
+
+    def _made_step(self, kernels: Native, tokens: int) -> DecoderLayer | None:
+        """The whole layer as one call for a few tokens of a decoder, where it can be."""
+        attention, half = self.attention, self.feed_forward
+        if not isinstance(attention, CausalAttention) or not attention.heads or not self.pre:
+            return None
+        if not isinstance(half, FeedForward | GatedFeedForward):
+            return None
+        head_norms = (attention.query_norm, attention.key_norm)
+        parts = StepParts(
+            (attention, half),
+            (attention.qkv, attention.output, half.up, half.down),
+            (self.attention_norm, self.feed_forward_norm),
+            tuple(each for each in head_norms if each is not None),
+        )
+        if self._step is None or self._step.parts != parts:
+            self._step = Step(parts, self._facts, attention.heads)
+        return self._step.ready(kernels, tokens)
 
     def _parts(self) -> Parts:
         half, norms = self.feed_forward, (self.attention_norm, self.feed_forward_norm)

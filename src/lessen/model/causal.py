@@ -18,11 +18,16 @@ from lessen.model.attention import Score, attend, attend_scored
 from lessen.model.matrices import Numbers, linear
 from lessen.model.rotary import Rotation, turn
 from lessen.model.rows import Rows
+from lessen.native import Room
 from lessen.plan import LayerShape
 
 
 class Memory(Protocol):
     """Keys and values of one layer, of all tokens that came before."""
+
+    def room(self, rows: Rows) -> Room | None:
+        """Where the kernels may write those of new tokens, which then count as kept; None: they may not."""
+        ...
 
     def remember(self, key: Tensor, value: Tensor, rows: Rows) -> None:
         """Keep those of new tokens, `[tokens, key heads, head_dim]`, at the end of their rows."""

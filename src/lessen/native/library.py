@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
-ABI = 4
+if TYPE_CHECKING:
+    from lessen.native.decoder import DecoderLayer, Room
+
+ABI = 5
 NAMES = ("liblessen.so", "liblessen.dylib")
 LowBits = Literal["w8a8", "w1a8", "w1a1", "w1a32"]
 LOW_BITS: tuple[LowBits, ...] = get_args(LowBits)
@@ -138,6 +141,7 @@ class Native:
         self._linear = library.lessen_linear_f32
         self._attention = library.lessen_attention_f32
         self._layer_rest = library.lessen_layer_rest
+        self._decoder_layer = library.lessen_decoder_layer
         self._arrange = library.lessen_arrange_signs
         self._low_bits = {kind: getattr(library, f"lessen_linear_{kind}") for kind in LOW_BITS}
         self._threads = torch.get_num_threads
@@ -259,6 +263,35 @@ class Native:
         )
         return result
 
+    def decoder_layer(
+        self, layer: DecoderLayer, room: Room, turning: tuple[Tensor, Tensor] | None, hidden: Tensor
+    ) -> Tensor:
+        """A whole layer of a decoder for a few new tokens, whose keys and values it writes into the cache.
+
+        Args:
+            layer: Made ready.
+            room: Where the tokens go.
+            turning: Cosine and sine of each, `[tokens, 1, turned]`, if positions are rotary.
+            hidden: `[tokens, hidden]`, float32 on the CPU.
+
+        Returns:
+            `[tokens, hidden]`.
+        """
+        hidden = hidden.contiguous()
+        result = torch.empty_like(hidden)
+        cosine, sine = (None, None) if turning is None else (part.data_ptr() for part in turning)
+        self._decoder_layer(
+            layer.place,
+            room.place,
+            cosine,
+            sine,
+            hidden.data_ptr(),
+            result.data_ptr(),
+            len(hidden),
+            self._threads(),
+        )
+        return result
+
 
 def native() -> Native | None:
     """The kernels, or None."""
@@ -331,6 +364,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.lessen_linear_f32.restype = None
     library.lessen_layer_rest.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int]
     library.lessen_layer_rest.restype = None
+    library.lessen_decoder_layer.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64, ctypes.c_int]
+    library.lessen_decoder_layer.restype = None
     library.lessen_attention_f32.argtypes = [
         ctypes.c_void_p,
         ctypes.c_void_p,

@@ -14,6 +14,7 @@ from lessen.errors import PlanError
 from lessen.model.causal import CausalAttention, Memory, attend_causal
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
+from lessen.native import Room
 
 
 class LayerCache:
@@ -43,6 +44,16 @@ class LayerCache:
         """Forget the tokens of a row from a position on; not from within a prompt of which tokens left."""
         self.lengths[row] = max(0, min(self.lengths[row], position - self.gone[row]))
 
+    def room(self, rows: Rows) -> Room | None:
+        """As `model.causal.Memory`.
+
+        Raises:
+            PlanError: When a row outgrows the capacity.
+        """
+        if self.keys.dtype != torch.float32 or self.keys.device.type != "cpu":
+            return None
+        return Room(self.keys, self.values, self._reserved(rows))
+
     def remember(self, key: Tensor, value: Tensor, rows: Rows) -> None:
         """As `model.causal.Memory`.
 
@@ -50,16 +61,24 @@ class LayerCache:
             PlanError: When a row outgrows the capacity.
         """
         start = 0
+        for row, length, held in self._reserved(rows):
+            stop, end = held + length, start + length
+            self.keys[row, :, held:stop] = key[start:end].transpose(0, 1)
+            self.values[row, :, held:stop] = value[start:end].transpose(0, 1)
+            start = end
+
+    def _reserved(self, rows: Rows) -> list[tuple[int, int, int]]:
+        """Count new tokens as held: for each row, which it is, how many are new, how many were held."""
+        reserved = []
         for row, length, full in zip(rows.original, rows.lengths, rows.full_lengths, strict=True):
             held = self.lengths[row]
-            stop, end = held + length, start + length
+            stop = held + length
             if stop > self.keys.shape[2]:
                 room = self.keys.shape[2]
                 raise PlanError(f"the cache has room for {room} tokens of a row, not for {stop}")
-            self.keys[row, :, held:stop] = key[start:end].transpose(0, 1)
-            self.values[row, :, held:stop] = value[start:end].transpose(0, 1)
             self.lengths[row], self.gone[row] = stop, full - stop
-            start = end
+            reserved.append((row, length, held))
+        return reserved
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
         """As `model.causal.Memory`."""
