@@ -9,8 +9,13 @@
 
 namespace lessen {
 
+// A bfloat16: the upper half of a float32.
+using Brain = uint16_t;
+
 struct Linear {
-    const float *values, *weight, *bias;
+    const float *values;
+    const void *weight;  // [n][k], float or Brain
+    const float *bias;
     float *out;
     int64_t m, n, k;
 };
@@ -79,6 +84,8 @@ struct Kernel {
     int columns;  // of a panel
     // Panels first..last of a product; `after` is the panel whose weights will be wanted next.
     void (*panels)(const Linear &, int64_t first, int64_t last, int64_t after);
+    // The same for weights in bfloat16.
+    void (*panels16)(const Linear &, int64_t first, int64_t last, int64_t after);
     // Attention within one head of one row; `space` has room for `attention_space` numbers.
     void (*attend)(const Attention &, float *space);
     int64_t (*attention_space)(int64_t tokens, int64_t dim);

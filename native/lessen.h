@@ -33,6 +33,10 @@ LESSEN_API void lessen_use_fork(lessen_fork fork);
 LESSEN_API void lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out,
                                   int64_t m, int64_t n, int64_t k, int threads);
 
+/* The same with weights in bfloat16, the upper halves of float32; what they multiply stays float32. */
+LESSEN_API void lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out,
+                                   int64_t m, int64_t n, int64_t k, int threads);
+
 /* Attention of rows of different lengths, each to itself: softmax(q k^T / sqrt(dim)) v.
  *
  * qkv is [tokens][3][heads][dim], rows one after the other; out is [tokens][heads][dim]. received is [tokens] or
@@ -62,8 +66,8 @@ LESSEN_API void lessen_linear_w1a8(const float *values, const uint64_t *arranged
 LESSEN_API void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales,
                                     const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
 
-/* A matrix of one of the kinds above: [n][k], `scales` unused by the first. */
-enum { LESSEN_F32, LESSEN_W8A8, LESSEN_W1A8, LESSEN_W1A1, LESSEN_W1A32 };
+/* A matrix of one of the kinds above: [n][k], `scales` unused by the first and the last. */
+enum { LESSEN_F32, LESSEN_W8A8, LESSEN_W1A8, LESSEN_W1A1, LESSEN_W1A32, LESSEN_BF16 };
 typedef struct {
     int64_t kind, n, k;
     const void *weight;

@@ -12,6 +12,7 @@ struct Scalar {
     static constexpr int lanes = 1, columns = 4, groups = 4;
     static Register zero() { return 0.0f; }
     static Register load(const float *from) { return *from; }
+    static Register load(const Brain *from) { return widened(*from); }
     static Register broadcast(float value) { return value; }
     static void store(float *to, Register value) { *to = value; }
     static Register add(Register a, Register b) { return a + b; }
@@ -74,6 +75,7 @@ struct Bit {
 const Kernel scalar = {"scalar",
                        Scalar::columns,
                        panels<Scalar>,
+                       panels<Scalar, Brain>,
                        attend<Scalar>,
                        attention_space<Scalar>,
                        quantize<Whole>,

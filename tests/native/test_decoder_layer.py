@@ -85,6 +85,30 @@ def test_weights_of_8_bits_take_the_same_way(calls, tmp_path: Path, monkeypatch)
     assert (found - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
+def test_bfloat16_weights_are_read_as_they_are(generator: str, calls, tmp_path: Path) -> None:
+    """Between layers 8 bits of a number are left: within 3 % of the largest value, as in torch."""
+    exact = loaded(generator, tmp_path)
+    model = exact.to(torch.bfloat16)
+    sequences = ragged_ids([9, 4])
+    found = stepped(model.transformer, sequences, 2)
+    assert len(calls) == 2 * len(model.transformer.layers)
+    assert found.dtype == torch.bfloat16
+    expected = stepped(model.double().transformer, sequences, 2)
+    assert (found - expected).abs().max() <= 0.03 * expected.abs().max()
+    logits = model.to(torch.bfloat16).transformer.next_token(found)
+    assert logits.dtype == torch.float32
+
+
+def test_changed_norms_of_bfloat16_are_noticed(tmp_path: Path) -> None:
+    model = loaded("llama", tmp_path).to(torch.bfloat16).transformer
+    (sequence,) = ragged_ids([6])
+    before = stepped(model, [sequence], 5)
+    with torch.no_grad():
+        model.layers[1].feed_forward_norm.weight.mul_(0.0)
+    after = stepped(model, [sequence], 5)
+    assert (before - after).abs().max() > 0.05 * before.abs().max()
+
+
 def test_rows_do_not_feel_one_another(tmp_path: Path) -> None:
     model = loaded("llama-grouped", tmp_path).transformer
     sequences = ragged_ids([5, 5, 5])

@@ -206,10 +206,10 @@ class Block(nn.Module):
         """
         if bias is not None and self.heads_of_bias is not None:
             bias = bias[self.heads_of_bias]
-        kernels = native_for(hidden)
-        if memory is not None and keep is None and kernels is not None and not self.training:
-            step = self._made_step(kernels, len(hidden))
-            if step is not None and (room := memory.room(rows)) is not None:
+        if memory is not None and keep is None and not self.training:
+            kernels = native_for(hidden, narrow=True)
+            step = None if kernels is None else self._made_step(kernels, len(hidden))
+            if kernels is not None and step is not None and (room := memory.room(rows)) is not None:
                 return kernels.decoder_layer(step, room, rotation, hidden), rows
         given = self.attention_norm(hidden) if self.pre else hidden
         score = None if keep is None else keep.score
@@ -220,6 +220,7 @@ class Block(nn.Module):
         if keep is not None:
             index, rows = keep(scores, hidden, rows)
             hidden, context = hidden.index_select(0, index), context.index_select(0, index)
+        kernels = native_for(hidden)
         if kernels is not None and not self.training and (rest := self._made_rest(kernels, len(hidden))):
             return kernels.layer_rest(rest, context, hidden), rows
         found = self.dropout(self.attention.output(context))

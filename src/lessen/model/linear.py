@@ -130,10 +130,13 @@ def dense(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def multiply(values: Tensor, weight: Tensor) -> Tensor:
-    """`values @ weight.T` with a matrix that serves for something else too: no copy of it is laid out."""
-    kernels = native_for(values) if len(values) <= FEW_TOKENS else None
-    if kernels is not None and _is_plain(weight):
-        return kernels.linear(values, weight, None)
+    """`values @ weight.T` with a matrix that serves for something else too: no copy of it is laid out.
+
+    In bfloat16 the result may be float32.
+    """
+    kernels = native_for(values, narrow=True) if len(values) <= FEW_TOKENS else None
+    if kernels is not None and weight.dtype == values.dtype and weight.is_contiguous() and weight.numel():
+        return kernels.linear(values.float(), weight, None)
     return dense(values, weight, None)
 
 

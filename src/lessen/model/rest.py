@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lessen.model.few_bits import FewBits
 from lessen.model.linear import FEW_TOKENS, Linear
 from lessen.native import LayerRest, MatrixOf, Native
-from lessen.native.library import ACTIVATIONS
+from lessen.native.library import ACTIVATIONS, Kind
 
 
 class Parts(NamedTuple):
@@ -79,7 +79,12 @@ class Rest:
 
 
 def marks_of(
-    wholes: Sequence[nn.Module], matrices: Sequence[nn.Module], norms: Sequence[nn.Module], kernels: Native
+    wholes: Sequence[nn.Module],
+    matrices: Sequence[nn.Module],
+    norms: Sequence[nn.Module],
+    kernels: Native,
+    *,
+    narrow: bool = False,
 ) -> list[int] | None:
     """Where the tensors of a layer lie; None if one is not what the kernels read, or a module is watched.
 
@@ -88,6 +93,7 @@ def marks_of(
         matrices: The parts that multiply.
         norms: The others.
         kernels: Whose.
+        narrow: Whether tensors may be bfloat16. Of small ones copies are made, so their versions count too.
     """
     if any(_is_watched(whole) for whole in wholes):
         return None
@@ -102,7 +108,9 @@ def marks_of(
             if not tensor.numel() or not tensor.is_contiguous():
                 return None
             if tensor.is_floating_point() and tensor.dtype != torch.float32:
-                return None
+                if not narrow or tensor.dtype != torch.bfloat16:
+                    return None
+                marks.append(tensor._version)
         if isinstance(part, FewBits):
             tensors += [tensor for tensor in part.made_ready(kernels) if tensor is not None]
         marks += [tensor.data_ptr() for tensor in tensors]
@@ -131,7 +139,9 @@ def matrix_of(part: nn.Module, kernels: Native) -> MatrixOf:
         weight, bias = part.made_ready(kernels)
         return MatrixOf(part.kind, weight, part.scales, bias, part.in_features, part.out_features)
     assert isinstance(part, Linear)
-    return MatrixOf(None, part.weight, None, part.bias, part.in_features, part.out_features)
+    kind: Kind = "bf16" if part.weight.dtype == torch.bfloat16 else None
+    bias = None if part.bias is None else part.bias.float()
+    return MatrixOf(kind, part.weight, None, bias, part.in_features, part.out_features)
 
 
 def _norm(norm: nn.Module) -> tuple[Tensor, Tensor, float]:

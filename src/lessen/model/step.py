@@ -73,7 +73,7 @@ class Step:
         if tokens > FEW_TOKENS and any(type(part) is Linear for part in parts.matrices):
             return None
         norms = (*parts.norms, *parts.head_norms)
-        marks = marks_of(parts.halves, parts.matrices, norms, kernels)
+        marks = marks_of(parts.halves, parts.matrices, norms, kernels, narrow=True)
         if marks is None:
             return None
         if self.made is None or self.kernels is not kernels or marks != self.marks:
@@ -90,6 +90,6 @@ class Step:
 def _norm(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None, float]:
     if isinstance(norm, nn.RMSNorm):
         assert norm.eps is not None
-        return norm.weight, None, norm.eps
+        return norm.weight.float(), None, norm.eps
     assert isinstance(norm, nn.LayerNorm)
-    return norm.weight, norm.bias, norm.eps
+    return norm.weight.float(), norm.bias.float(), norm.eps

@@ -100,18 +100,21 @@ class LayerCache:
         tokens, heads, dim = query.shape
         key_heads, stop = self.keys.shape[1], before + tokens
         keys, values = self.keys[row : row + 1, :, :stop], self.values[row : row + 1, :, :stop]
+        kind, query = query.dtype, query.to(keys.dtype)
         if tokens == 1:
             query = query.reshape(1, key_heads, -1, dim)
-            return scaled_dot_product_attention(query, keys, values).reshape(1, heads, dim)
+            return scaled_dot_product_attention(query, keys, values).reshape(1, heads, dim).to(kind)
         grouped = query.unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
         sees = torch.ones(tokens, stop, dtype=torch.bool, device=query.device).tril(before)
         sees = sees.repeat(heads // key_heads, 1)
         context = scaled_dot_product_attention(grouped[None], keys, values, attn_mask=sees)[0]
-        return context.unflatten(1, (-1, tokens)).permute(2, 0, 1, 3).flatten(1, 2)
+        return context.unflatten(1, (-1, tokens)).permute(2, 0, 1, 3).flatten(1, 2).to(kind)
 
 
 class KeyValueCache:
     """The memory of a causal model: a `LayerCache` for each layer.
+
+    It is of the type of the weights, on a CPU at least float32: the kernels attend in that.
 
     Args:
         model: Whose.
@@ -121,7 +124,8 @@ class KeyValueCache:
 
     def __init__(self, model: Transformer, rows: int, capacity: int) -> None:
         table = model.embeddings.token.weight
-        dtype = table.dtype if table.is_floating_point() else torch.float32
+        narrow = table.dtype == torch.bfloat16 and table.device.type == "cpu"
+        dtype = torch.float32 if narrow or not table.is_floating_point() else table.dtype
         self.layers = [
             LayerCache(rows, attention.key_heads, capacity, attention.head_dim, dtype, table.device)
             for attention in (block.attention for block in model.layers)
