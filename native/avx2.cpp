@@ -1,6 +1,7 @@
 // The kernels for x86 with AVX2 and FMA: 8 numbers in a register, 16 registers.
 #include "attention.h"
 #include "binary.h"
+#include "cached.h"
 #include "rowwise.h"
 
 #include <immintrin.h>
@@ -14,6 +15,10 @@ struct Avx2 {
     static constexpr bool squares = false;
     static Register zero() { return _mm256_setzero_ps(); }
     static Register load(const float *from) { return _mm256_loadu_ps(from); }
+    static Register load(const Brain *from) {
+        const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
+    }
     static Register broadcast(float value) { return _mm256_set1_ps(value); }
     static void store(float *to, Register value) { _mm256_storeu_ps(to, value); }
     static Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
@@ -147,6 +152,7 @@ struct Bit {
 const Kernel avx2 = {"avx2",
                      Avx2::columns,
                      panels<Avx2>,
+                     panels<Avx2, Brain>,
                      attend<Avx2>,
                      attention_space<Avx2>,
                      quantize<Whole>,
@@ -158,6 +164,9 @@ const Kernel avx2 = {"avx2",
                      signed_eights<Avx2>,
                      nullptr,
                      activate,
-                     add_norm<Avx2>};
+                     add_norm<Avx2>,
+                     norm_row<Avx2>,
+                     attend_cached<Avx2>,
+                     cached_space<Avx2>};
 
 }  // namespace lessen

@@ -2,6 +2,8 @@
 // products of whole numbers are computed in tiles (amx.cpp), the rest here.
 #include "amx.h"
 #include "attention.h"
+#include "binary.h"
+#include "cached.h"
 #include "count512.h"
 #include "rowwise.h"
 #include "transpose512.h"
@@ -17,6 +19,10 @@ struct Avx512 {
     static constexpr bool squares = true;
     static Register zero() { return _mm512_setzero_ps(); }
     static Register load(const float *from) { return _mm512_loadu_ps(from); }
+    static Register load(const Brain *from) {
+        const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+    }
     static Register broadcast(float value) { return _mm512_set1_ps(value); }
     static void store(float *to, Register value) { _mm512_storeu_ps(to, value); }
     static Register add(Register a, Register b) { return _mm512_add_ps(a, b); }
@@ -178,6 +184,7 @@ void look_up(const Signed &p, int64_t first, int64_t last, float *tables) {
 const Kernel avx512 = {"avx512",
                        Avx512::columns,
                        panels<Avx512>,
+                       panels<Avx512, Brain>,
                        attend<Avx512>,
                        attention_space<Avx512>,
                        quantize<Whole>,
@@ -189,11 +196,15 @@ const Kernel avx512 = {"avx512",
                        look_up,
                        nullptr,
                        activate,
-                       add_norm<Avx512>};
+                       add_norm<Avx512>,
+                       norm_row<Avx512>,
+                       attend_cached<Avx512>,
+                       cached_space<Avx512>};
 
 const Kernel amx = {"amx",
                     Avx512::columns,
                     panels<Avx512>,
+                    panels<Avx512, Brain>,
                     attend<Avx512>,
                     attention_space<Avx512>,
                     quantize<Whole>,
@@ -205,6 +216,9 @@ const Kernel amx = {"amx",
                     look_up,
                     tiles::arrange,
                     activate,
-                    add_norm<Avx512>};
+                    add_norm<Avx512>,
+                    norm_row<Avx512>,
+                    attend_cached<Avx512>,
+                    cached_space<Avx512>};
 
 }  // namespace lessen

@@ -108,9 +108,9 @@ void signed_eights(const Signed &p, int64_t first, int64_t last, float *space) {
             for (int64_t start = 0; start < p.k; start += DEPTH) {
                 const int64_t depth = least(DEPTH, p.k - start);
                 if (here == C)
-                    panel<V, C>(product, 0, start, depth, nullptr);
+                    panel<V, float, C>(product, 0, start, depth, nullptr);
                 else
-                    for (int64_t c = 0; c < here; c++) panel<V, 1>(product, c, start, depth, nullptr);
+                    for (int64_t c = 0; c < here; c++) panel<V, float, 1>(product, c, start, depth, nullptr);
             }
             for (int64_t row = 0; row < p.m; row++)
                 for (int64_t c = column; c < column + here; c++) {

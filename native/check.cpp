@@ -1,8 +1,9 @@
 // Whether the kernels compute what plain loops do.
-#include "lessen.h"
+#include "check.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 namespace {
@@ -14,6 +15,21 @@ float wrong_in_linear(int64_t m, int64_t n, int64_t k) {
     for (int64_t i = 0; i < n; i++) bias[i] = 0.1f * i;
     lessen_linear_f32(values.data(), weight.data(), bias.data(), out.data(), m, n, k, 2);
     float worst = 0;
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t c = 0; c < n; c++) {
+            double sum = bias[c];
+            for (int64_t i = 0; i < k; i++) sum += double(values[r * k + i]) * weight[c * k + i];
+            worst = std::max(worst, std::abs(float(sum) - out[r * n + c]));
+        }
+    std::vector<uint16_t> narrow(n * k);
+    for (int64_t i = 0; i < n * k; i++) {
+        uint32_t bits;
+        std::memcpy(&bits, &weight[i], sizeof bits);
+        narrow[i] = uint16_t(bits >> 16);
+        bits &= 0xFFFF0000u;
+        std::memcpy(&weight[i], &bits, sizeof bits);
+    }
+    lessen_linear_bf16(values.data(), narrow.data(), bias.data(), out.data(), m, n, k, 2);
     for (int64_t r = 0; r < m; r++)
         for (int64_t c = 0; c < n; c++) {
             double sum = bias[c];
@@ -207,5 +223,5 @@ float lessen_self_check(int thorough) {
         for (int64_t width : {5, 16, 70})
             worst = std::max({worst, Rest(3, width, 40, which, false).wrong(), Rest(9, width, 33, which, true).wrong()});
     for (int64_t dim : {1, 5, 16, 32, 64, 70}) worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim));
-    return worst;
+    return std::max(worst, wrong_in_decoder());
 }

@@ -24,6 +24,9 @@ void run(void (*work)(void *), void *data, int threads);
 // Threads that so many multiplications are worth.
 int worth(int64_t multiplications, int threads);
 
+// out = values . matrix^T, whatever the kind of the matrix.
+void product_of(const lessen_matrix &matrix, const float *values, float *out, int64_t m, int threads);
+
 // Memory kept from call to call, at the start of a cache line: wide loads across two lines take twice as long.
 template <class T>
 class Space {

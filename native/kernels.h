@@ -9,8 +9,13 @@
 
 namespace lessen {
 
+// A bfloat16: the upper half of a float32.
+using Brain = uint16_t;
+
 struct Linear {
-    const float *values, *weight, *bias;
+    const float *values;
+    const void *weight;  // [n][k], float or Brain
+    const float *bias;
     float *out;
     int64_t m, n, k;
 };
@@ -21,6 +26,15 @@ struct Attention {
     float *out;        // of the row's first token
     float *received;   // [tokens] of this head, or null: what each key gets, summed over queries
     int64_t tokens, heads, dim, head;
+};
+
+// One head of keys and values of one row, for its new tokens and the query heads that share it.
+struct Cached {
+    const float *queries;  // of the first new token, of the first of these heads
+    int64_t apart;         // of a token from the next
+    const float *keys, *values;  // [held + tokens][dim]
+    float *out;                  // as the queries
+    int64_t out_apart, tokens, held, shared, dim;
 };
 
 // Signs of weights, 1 = negative, as the kernels read them: eight rows side by side, [n / 8][words][8], each of
@@ -70,6 +84,8 @@ struct Kernel {
     int columns;  // of a panel
     // Panels first..last of a product; `after` is the panel whose weights will be wanted next.
     void (*panels)(const Linear &, int64_t first, int64_t last, int64_t after);
+    // The same for weights in bfloat16.
+    void (*panels16)(const Linear &, int64_t first, int64_t last, int64_t after);
     // Attention within one head of one row; `space` has room for `attention_space` numbers.
     void (*attend)(const Attention &, float *space);
     int64_t (*attention_space)(int64_t tokens, int64_t dim);
@@ -94,6 +110,11 @@ struct Kernel {
     void (*activate)(Activation, float centre, const float *from, int64_t count, float *to);
     void (*add_norm)(const float *left, const float *right, const float *factor, const Norm &, int64_t count,
                      float *to);
+
+    // cached.h says what these compute; `space` has room for `cached_space` numbers.
+    void (*norm_row)(const float *from, const Norm &, bool rms, int64_t count, float *to);
+    void (*attend_cached)(const Cached &, float *space);
+    int64_t (*cached_space)(int64_t queries, int64_t total, int64_t dim);
 };
 
 extern const Kernel amx, avx512, avx2, neon, scalar;

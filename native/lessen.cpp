@@ -19,6 +19,7 @@ constexpr int64_t ROWS_FOR_TILES = 48;
 
 struct LinearWork {
     Linear product;
+    void (*work)(const Linear &, int64_t first, int64_t last, int64_t after);
     int64_t panels, step, threads;
     std::atomic<int64_t> next{0};
 };
@@ -30,8 +31,17 @@ void work_on_linear(void *data) {
         if (first >= work.panels) return;
         const int64_t last = std::min(work.panels, first + work.step);
         // In the time this takes, each other thread takes a step too.
-        kernel->panels(work.product, first, last, first + work.threads * work.step);
+        work.work(work.product, first, last, first + work.threads * work.step);
     }
+}
+
+void in_panels(const Linear &product, bool narrow, int threads) {
+    if (product.m <= 0 || product.n <= 0 || product.k <= 0) return;
+    threads = worth(product.m * product.n * product.k, threads);
+    const int64_t panels = (product.n + kernel->columns - 1) / kernel->columns;
+    const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
+    LinearWork work{product, narrow ? kernel->panels16 : kernel->panels, panels, step, threads};
+    run(work_on_linear, &work, threads);
 }
 
 struct AttentionWork {
@@ -238,6 +248,10 @@ void multiply(const lessen_matrix &matrix, const Source &values, float *out, int
         lessen_linear_w1a32(plain_rows(values, m, k, threads), signs, matrix.scales, matrix.bias, out, m, n, k,
                             threads);
         return;
+    case LESSEN_BF16:
+        lessen_linear_bf16(plain_rows(values, m, k, threads), static_cast<const uint16_t *>(matrix.weight), matrix.bias,
+                           out, m, n, k, threads);
+        return;
     default:
         lessen_linear_f32(plain_rows(values, m, k, threads), static_cast<const float *>(matrix.weight), matrix.bias,
                           out, m, n, k, threads);
@@ -247,6 +261,11 @@ void multiply(const lessen_matrix &matrix, const Source &values, float *out, int
 Norm norm_of(const lessen_norm &norm) { return {norm.weight, norm.bias, norm.eps}; }
 
 }  // namespace
+
+void product_of(const lessen_matrix &matrix, const float *values, float *out, int64_t m, int threads) {
+    multiply(matrix, {Source::plain, values, matrix.k}, out, m, threads);
+}
+
 }  // namespace lessen
 
 using namespace lessen;
@@ -261,12 +280,12 @@ void lessen_use_fork(lessen_fork fork) { fork_with = fork; }
 
 void lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out, int64_t m,
                        int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return;
-    threads = worth(m * n * k, threads);
-    const int64_t panels = (n + kernel->columns - 1) / kernel->columns;
-    const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
-    LinearWork work{{values, weight, bias, out, m, n, k}, panels, step, threads};
-    run(work_on_linear, &work, threads);
+    in_panels({values, weight, bias, out, m, n, k}, false, threads);
+}
+
+void lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out, int64_t m,
+                        int64_t n, int64_t k, int threads) {
+    in_panels({values, weight, bias, out, m, n, k}, true, threads);
 }
 
 int64_t lessen_depth(int64_t k) { return round_up(k, 64); }

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 4
+#define LESSEN_ABI 5
 
 LESSEN_API int lessen_abi(void);
 
@@ -32,6 +32,10 @@ LESSEN_API void lessen_use_fork(lessen_fork fork);
  * k is at least 1; bias may be NULL. A row's result does not depend on m. At most `threads` threads work. */
 LESSEN_API void lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out,
                                   int64_t m, int64_t n, int64_t k, int threads);
+
+/* The same with weights in bfloat16, the upper halves of float32; what they multiply stays float32. */
+LESSEN_API void lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out,
+                                   int64_t m, int64_t n, int64_t k, int threads);
 
 /* Attention of rows of different lengths, each to itself: softmax(q k^T / sqrt(dim)) v.
  *
@@ -62,8 +66,8 @@ LESSEN_API void lessen_linear_w1a8(const float *values, const uint64_t *arranged
 LESSEN_API void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales,
                                     const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
 
-/* A matrix of one of the kinds above: [n][k], `scales` unused by the first. */
-enum { LESSEN_F32, LESSEN_W8A8, LESSEN_W1A8, LESSEN_W1A1, LESSEN_W1A32 };
+/* A matrix of one of the kinds above: [n][k], `scales` unused by the first and the last. */
+enum { LESSEN_F32, LESSEN_W8A8, LESSEN_W1A8, LESSEN_W1A1, LESSEN_W1A32, LESSEN_BF16 };
 typedef struct {
     int64_t kind, n, k;
     const void *weight;
@@ -91,6 +95,38 @@ typedef struct {
 /* context is [m][output.k], hidden and out [m][output.n]. */
 LESSEN_API void lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out,
                                   int64_t m, int threads);
+
+/* A layer of a decoder for a few new tokens, norms before its branches:
+ *     middle = hidden + output(attention(norms[0](hidden)))
+ *     out    = middle + down(activation(gate) * rest), where up(norms[1](middle)) is [gate, rest]; without `gated`
+ *              down(activation(up(norms[1](middle)))); with `parallel` norms[1] reads hidden in place of middle.
+ * qkv makes [heads][dim] queries, then [key_heads][dim] keys and as many values; heads / key_heads neighbouring
+ * queries share a key. Queries and keys are normed where query_norm.weight is not NULL, by RMSNorm, and then their
+ * first `turned` numbers turn: x[i] cosine[i] + x[i + turned / 2] sine[i], places counted around. With `rms` all
+ * norms are RMSNorm; a norm's bias may be NULL. */
+typedef struct {
+    lessen_matrix qkv, output, up, down;
+    lessen_norm norms[2], query_norm, key_norm;
+    int64_t heads, key_heads, dim, turned, rms, gated, parallel, activation;
+} lessen_decoder;
+
+/* New tokens of a row of the cache that holds so many already. */
+typedef struct {
+    int64_t row, tokens, held;
+} lessen_row;
+
+/* keys and values are [rows][key_heads][capacity][dim]; those of new tokens are written behind the ones held. */
+typedef struct {
+    float *keys, *values;
+    int64_t capacity;
+    const lessen_row *rows;
+    int64_t count;
+} lessen_room;
+
+/* cosine and sine are [m][turned], hidden and out [m][output.n]: m tokens, those of each row in turn. A token's
+ * result depends on the tokens before it in its row, and on no other row. */
+LESSEN_API void lessen_decoder_layer(const lessen_decoder *layer, const lessen_room *room, const float *cosine,
+                                     const float *sine, const float *hidden, float *out, int64_t m, int threads);
 
 /* Largest difference between the kernels and plain loops, over shapes that take every path: some, or many. */
 LESSEN_API float lessen_self_check(int thorough);

@@ -1,7 +1,7 @@
 // A product of few rows with a matrix, written once for every instruction set.
 //
-// Weights stay in the row-major layout they were trained in: no copy, no reordering. With few rows the cost
-// is reading them, so they are read once: a panel of `V::columns` weight rows is multiplied with all rows,
+// Weights stay in the row-major layout they were trained in, float32 or bfloat16: no copy, no reordering. With few
+// rows the cost is reading them, so they are read once: a panel of `V::columns` weight rows is multiplied with all rows,
 // three at a time, while the next panel is fetched. Sums run along k in vector lanes, in an order that
 // depends neither on the number of rows nor on the number of threads.
 #pragma once
@@ -13,14 +13,23 @@ namespace lessen {
 constexpr int ROWS = 3;          // rows multiplied at a time: with 8 columns, 24 sums stay in registers
 constexpr int64_t DEPTH = 1024;  // of k at a time: a panel of so much fits the first cache
 
-template <class V, int R, int C, bool FETCH>
+// The number a bfloat16 stands for: the upper half of a float32.
+static inline float widened(Brain number) {
+    const uint32_t bits = static_cast<uint32_t>(number) << 16;
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline float widened(float number) { return number; }
+
+template <class V, class T, int R, int C, bool FETCH>
 inline void tile(const Linear &p, int64_t row, int64_t column, int64_t start, int64_t depth,
-                 const float *next, int from, int to) {
+                 const T *next, int from, int to) {
     typename V::Register sums[R][C];
     for (auto &line : sums)
         for (auto &sum : line) sum = V::zero();
     const float *values = p.values + row * p.k + start;
-    const float *weight = p.weight + column * p.k + start;
+    const T *weight = static_cast<const T *>(p.weight) + column * p.k + start;
     const int64_t whole = depth / V::lanes * V::lanes;
     for (int64_t i = 0; i < whole; i += V::lanes) {
         typename V::Register value[R];
@@ -39,33 +48,34 @@ inline void tile(const Linear &p, int64_t row, int64_t column, int64_t start, in
         V::template finish<C>(sums[r], start ? out : p.bias ? p.bias + column : nullptr, out);
         if (whole < depth)
             for (int c = 0; c < C; c++)
-                for (int64_t i = whole; i < depth; i++) out[c] += values[r * p.k + i] * weight[c * p.k + i];
+                for (int64_t i = whole; i < depth; i++) out[c] += values[r * p.k + i] * widened(weight[c * p.k + i]);
     }
 }
 
-using Tile = void (*)(const Linear &, int64_t, int64_t, int64_t, int64_t, const float *, int, int);
+template <class T>
+using Tile = void (*)(const Linear &, int64_t, int64_t, int64_t, int64_t, const T *, int, int);
 
-template <class V, int C, bool FETCH>
-inline Tile some(int64_t rows) {
-    return rows == 3 ? tile<V, 3, C, FETCH> : rows == 2 ? tile<V, 2, C, FETCH> : tile<V, 1, C, FETCH>;
+template <class V, class T, int C, bool FETCH>
+inline Tile<T> some(int64_t rows) {
+    return rows == 3 ? tile<V, T, 3, C, FETCH> : rows == 2 ? tile<V, T, 2, C, FETCH> : tile<V, T, 1, C, FETCH>;
 }
 
 // All rows with C weight rows, `depth` of k from `start`; meanwhile the C rows at `next` are fetched.
-template <class V, int C>
-inline void panel(const Linear &p, int64_t column, int64_t start, int64_t depth, const float *next) {
+template <class V, class T, int C>
+inline void panel(const Linear &p, int64_t column, int64_t start, int64_t depth, const T *next) {
     const int64_t tiles = (p.m + ROWS - 1) / ROWS;
     int64_t row = 0;
     for (int64_t t = 0; t < tiles; t++) {
         const int64_t end = p.m * (t + 1) / tiles;
         const int from = next ? static_cast<int>(C * t / tiles) : 0;
         const int to = next ? static_cast<int>(C * (t + 1) / tiles) : 0;
-        const auto go = from < to ? some<V, C, true>(end - row) : some<V, C, false>(end - row);
+        const auto go = from < to ? some<V, T, C, true>(end - row) : some<V, T, C, false>(end - row);
         go(p, row, column, start, depth, next, from, to);
         row = end;
     }
 }
 
-template <class V>
+template <class V, class T = float>
 void panels(const Linear &p, int64_t first, int64_t last, int64_t after) {
     constexpr int C = V::columns;
     const int64_t whole = p.n / C;
@@ -77,13 +87,13 @@ void panels(const Linear &p, int64_t first, int64_t last, int64_t after) {
         for (int64_t each = first; each < last; each++) {
             if (each >= whole) {  // the columns left over, one at a time
                 for (int64_t column = each * C; column < p.n; column++)
-                    panel<V, 1>(p, column, start, depth, nullptr);
+                    panel<V, T, 1>(p, column, start, depth, nullptr);
                 continue;
             }
             int64_t follows = each + 1, at = start;
             if (follows == last) follows = more ? first : after, at = more ? start + step : 0;
-            const float *next = follows < whole ? p.weight + follows * C * p.k + at : nullptr;
-            panel<V, C>(p, each * C, start, depth, next);
+            const T *weight = static_cast<const T *>(p.weight);
+            panel<V, T, C>(p, each * C, start, depth, follows < whole ? weight + follows * C * p.k + at : nullptr);
         }
     }
 }

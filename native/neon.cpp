@@ -1,6 +1,7 @@
 // The kernels for ARM with NEON: 4 numbers in a register, 32 registers.
 #include "attention.h"
 #include "binary.h"
+#include "cached.h"
 #include "rowwise.h"
 
 #include <arm_neon.h>
@@ -14,6 +15,7 @@ struct Neon {
     static constexpr bool squares = false;
     static Register zero() { return vdupq_n_f32(0.0f); }
     static Register load(const float *from) { return vld1q_f32(from); }
+    static Register load(const Brain *from) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(from), 16)); }
     static Register broadcast(float value) { return vdupq_n_f32(value); }
     static void store(float *to, Register value) { vst1q_f32(to, value); }
     static Register add(Register a, Register b) { return vaddq_f32(a, b); }
@@ -107,6 +109,7 @@ struct Bit {
 const Kernel neon = {"neon",
                      Neon::columns,
                      panels<Neon>,
+                     panels<Neon, Brain>,
                      attend<Neon>,
                      attention_space<Neon>,
                      quantize<Whole>,
@@ -118,6 +121,9 @@ const Kernel neon = {"neon",
                      signed_eights<Neon>,
                      nullptr,
                      activate,
-                     add_norm<Neon>};
+                     add_norm<Neon>,
+                     norm_row<Neon>,
+                     attend_cached<Neon>,
+                     cached_space<Neon>};
 
 }  // namespace lessen

@@ -1,6 +1,7 @@
 // The kernels for any processor: a "register" is one number. The reference the others are checked against.
 #include "attention.h"
 #include "binary.h"
+#include "cached.h"
 #include "rowwise.h"
 
 namespace lessen {
@@ -12,6 +13,7 @@ struct Scalar {
     static constexpr bool squares = false;
     static Register zero() { return 0.0f; }
     static Register load(const float *from) { return *from; }
+    static Register load(const Brain *from) { return widened(*from); }
     static Register broadcast(float value) { return value; }
     static void store(float *to, Register value) { *to = value; }
     static Register add(Register a, Register b) { return a + b; }
@@ -74,6 +76,7 @@ struct Bit {
 const Kernel scalar = {"scalar",
                        Scalar::columns,
                        panels<Scalar>,
+                       panels<Scalar, Brain>,
                        attend<Scalar>,
                        attention_space<Scalar>,
                        quantize<Whole>,
@@ -85,6 +88,9 @@ const Kernel scalar = {"scalar",
                        signed_eights<Scalar>,
                        nullptr,
                        activate,
-                       add_norm<Scalar>};
+                       add_norm<Scalar>,
+                       norm_row<Scalar>,
+                       attend_cached<Scalar>,
+                       cached_space<Scalar>};
 
 }  // namespace lessen

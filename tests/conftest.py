@@ -40,6 +40,58 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
 """A new family is added to the test matrix here."""
 
 
+DECODER: dict[str, Any] = {
+    "vocab_size": 101,
+    "hidden_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 5,
+    "intermediate_size": 48,
+    "max_position_embeddings": 66,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GROUPED = {**DECODER, "hidden_size": 36, "num_attention_heads": 6, "num_key_value_heads": 2}
+
+GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": (
+        "GPT2Config",
+        {"vocab_size": 101, "n_embd": 36, "n_layer": 3, "n_head": 3, "n_positions": 66, "eos_token_id": 2},
+    ),
+    "gpt2-untied": (
+        "GPT2Config",
+        {"vocab_size": 101, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 66, "n_inner": 50}
+        | {"tie_word_embeddings": False, "eos_token_id": 2},
+    ),
+    "gpt_neox": ("GPTNeoXConfig", DECODER),
+    "gpt_neox-in-turn": (
+        "GPTNeoXConfig",
+        {**DECODER, "use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True},
+    ),
+    "llama": ("LlamaConfig", DECODER),
+    "llama-grouped": ("LlamaConfig", {**GROUPED, "tie_word_embeddings": True}),
+    "llama-biases": ("LlamaConfig", {**GROUPED, "attention_bias": True, "mlp_bias": True}),
+    "qwen2": ("Qwen2Config", {**GROUPED, "tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", {**GROUPED, "head_dim": 10}),
+}
+"""Decoders; a new family, or a variant of one, is added to the test matrix here."""
+
+
+def tiny_generator(family: str, *, seed: int = 0, **changes: Any) -> Any:
+    """A small random Hugging Face generator, in evaluation mode."""
+    name, sizes = GENERATORS[family]
+    config = getattr(transformers, name)(**{**sizes, **changes})
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.3)
+    return model.eval()
+
+
+@pytest.fixture(params=sorted(GENERATORS))
+def generator(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 def tiny_hugging_face(family: str, *, head: bool = True, seed: int = 0, **changes: Any) -> Any:
     """A small random Hugging Face model of a family, in evaluation mode."""
     name, sizes = TINY[family]

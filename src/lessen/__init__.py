@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from lessen.config import LessenConfig
 from lessen.errors import LessenError
-from lessen.hf import LessenForSequenceClassification, LessenModel, register
+from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenModel, register
 from lessen.loading import load
 from lessen.plan import ExitRule, ExitShape, Point, Shape
 from lessen.reshaping import with_exits
@@ -16,6 +16,7 @@ __all__ = [
     "ExitShape",
     "LessenConfig",
     "LessenError",
+    "LessenForCausalLM",
     "LessenForSequenceClassification",
     "LessenModel",
     "Point",

@@ -61,6 +61,11 @@ class LessenConfig(PreTrainedConfig):
         return self.facts().hidden_size
 
     @property
+    def num_hidden_layers(self) -> int:
+        """Layers that are left."""
+        return len(self.form().layers)
+
+    @property
     def vocab_size(self) -> int:
         """Rows of the token table."""
         return self.facts().vocab_size

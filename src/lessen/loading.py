@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -23,11 +24,11 @@ from lessen import artefact, builtin
 from lessen.bits.packing import broken
 from lessen.certificate import check_promises
 from lessen.config import WRITTEN, LessenConfig
-from lessen.errors import ArtefactError, InputError, LessenError, PlanError
+from lessen.errors import ArtefactError, InputError, LessenError, PlanError, UnsupportedModelError
 from lessen.families import family_of
 from lessen.families.beexformer import CHARACTERS, PRESETS, SPECIAL, characters
-from lessen.families.family import from_hugging_face
-from lessen.hf import LessenForSequenceClassification, LessenModel
+from lessen.families.parts import Part, from_hugging_face
+from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenModel
 from lessen.model.transformer import initialise
 from lessen.plan import FORMAT_VERSION, Precision, dense_shape
 from lessen.reshaping import Model, in_int8, problem_type_of
@@ -57,8 +58,9 @@ def load(
         promises: Check the folder's certificate and let its Points carry it. Off, they are uncertified.
 
     Returns:
-        A transformers model with its tokenizer attached, in evaluation mode: a classifier (or regressor) if
-        the checkpoint has a head, else an encoder that embeds sentences.
+        A transformers model with its tokenizer attached, in evaluation mode: a generator if the architecture
+        is a decoder, a classifier (or regressor) if the checkpoint has a head for that, else an encoder that
+        embeds sentences.
 
     Raises:
         InputError: When nothing can be found under the name.
@@ -83,11 +85,14 @@ def load(
     model.tokenizer = _tokenizer(source)
     if own:
         model.folder = Path(source)
-    if certificate is not None and certificate.precision == model.precision:
+    classifies = isinstance(model, LessenForSequenceClassification)
+    if certificate is not None and classifies and certificate.precision == model.precision:
         model.honour_certificate()
     if point is not None:
         if isinstance(model, LessenModel):
             raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
+        if isinstance(model, LessenForCausalLM):
+            raise PlanError(f"{name} generates at full depth; it has no points")
         model.use(point)
     return model
 
@@ -215,7 +220,9 @@ def _check_task(raw: dict[str, Any], where: str) -> None:
 
 
 def _load_own(folder: Path, config: LessenConfig) -> Model:
-    kind = LessenForSequenceClassification if config.form().exits else LessenModel
+    kind: type[Model] = LessenForSequenceClassification if config.form().exits else LessenModel
+    if config.facts().language_head is not None:
+        kind = LessenForCausalLM
     with torch.device("meta"):
         skeleton = kind(config)
     artefact.check_weights(folder, {name: tuple(t.shape) for name, t in skeleton.state_dict().items()})
@@ -237,7 +244,14 @@ def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
     family = family_of(config.model_type)
     facts = family.architecture(config)
     has_head = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
-    auto = AutoModelForSequenceClassification if has_head else AutoModel
+    if generates := facts.language_head is not None:
+        if has_head:
+            raise UnsupportedModelError(f"{source}: a {config.model_type} that classifies is not supported")
+        auto, kind = AutoModelForCausalLM, LessenForCausalLM
+    elif has_head:
+        auto, kind = AutoModelForSequenceClassification, LessenForSequenceClassification
+    else:
+        auto, kind = AutoModel, LessenModel
     try:
         foreign, found = auto.from_pretrained(source, dtype="auto", output_loading_info=True)
     except Exception as error:  # transformers raises many kinds for a damaged or missing weights file
@@ -256,19 +270,21 @@ def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
         label2id=config.label2id if has_head else None,
         problem_type=config.problem_type or problem_type_of(config.num_labels) if has_head else None,
     )
-    kind = LessenForSequenceClassification if has_head else LessenModel
     with torch.device("meta"):
         model = kind(own)
-    names = family.names(facts, prefixed=has_head, head=has_head)
+    names = family.names(facts, prefixed=has_head or generates, head=has_head or generates)
     _refuse_gaps(source, names, found["missing_keys"])
-    state = from_hugging_face(foreign.state_dict(), names)
+    state = from_hugging_face(foreign.state_dict(), names, facts)
     model.load_state_dict({f"transformer.{k}": v for k, v in state.items()}, strict=True, assign=True)
+    if generates:
+        model.generation_config = foreign.generation_config
     return model
 
 
-def _refuse_gaps(source: str, names: Mapping[str, tuple[str, ...]], missing: Collection[str]) -> None:
+def _refuse_gaps(source: str, names: Mapping[str, Part], missing: Collection[str]) -> None:
     """transformers fills missing tensors with random numbers and goes on; that is never what a user wants."""
-    needed = {f"{name}.{kind}" for theirs in names.values() for name in theirs for kind in ("weight", "bias")}
+    theirs = (name for part in names.values() for name in part.names)
+    needed = {f"{name}.{kind}" for name in theirs for kind in ("weight", "bias")}
     if absent := sorted(needed & set(missing)):
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise ArtefactError(

@@ -11,12 +11,12 @@ from lessen.bits.conversion import packed, with_int8, with_latents
 from lessen.config import LessenConfig
 from lessen.errors import InputError
 from lessen.families import family_of
-from lessen.families.family import to_hugging_face
-from lessen.hf import LessenForSequenceClassification, LessenModel
+from lessen.families.parts import to_hugging_face
+from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenModel
 from lessen.model.transformer import initialise
 from lessen.plan import Bits, ExitShape, Latent, Shape
 
-Model = LessenForSequenceClassification | LessenModel
+Model = LessenForSequenceClassification | LessenForCausalLM | LessenModel
 
 
 def in_int8(model: Model) -> Model:
@@ -104,6 +104,8 @@ def with_exits(
     """
     config = model.config
     old = config.form()
+    if config.facts().language_head is not None:
+        raise InputError("this model generates; exits that classify are for encoders")
     keeps_task = labels is None
     if keeps_task and not old.exits:
         raise InputError("this model has no classifier; name the labels of the task it is to learn")
@@ -173,15 +175,21 @@ def with_shape(model: Model, shape: Shape, state: Mapping[str, Tensor]) -> Model
     return fresh.train(model.training)
 
 
-def export_hugging_face(model: LessenForSequenceClassification) -> dict[str, Tensor]:
-    """The full-depth weights under the names of the family's Hugging Face model, backbone only.
+def export_hugging_face(model: Model) -> dict[str, Tensor]:
+    """The full-depth weights under the names of the family's Hugging Face model.
 
-    Use it to run the same weights elsewhere: `AutoModel.from_config(...).load_state_dict(..., strict=False)`.
+    Use it to run the same weights elsewhere: of an encoder it is the backbone alone
+    (`AutoModel.from_config(...).load_state_dict(..., strict=False)`), of a generator the whole model
+    (`AutoModelForCausalLM.from_config(...).load_state_dict(...)`).
     """
     facts = model.config.facts()
-    names = family_of(facts.family).names(facts, prefixed=False, head=False)
+    family, generates = family_of(facts.family), facts.language_head is not None
+    names = family.names(facts, prefixed=generates, head=generates)
     state = {k.removeprefix("transformer."): v for k, v in model.state_dict().items()}
-    return to_hugging_face(state, names)
+    theirs = to_hugging_face(state, names, facts)
+    if facts.language_head == "tied":
+        theirs[f"{family.language_head}.weight"] = state["embeddings.token.weight"]
+    return theirs
 
 
 def problem_type_of(outputs: int) -> str:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from lessen.errors import UnsupportedModelError
-from lessen.families import bert, distilbert, electra, mpnet, roberta
+from lessen.families import (
+    bert,
+    distilbert,
+    electra,
+    gpt2,
+    gpt_neox,
+    llama,
+    mpnet,
+    qwen2,
+    qwen3,
+    roberta,
+)
 from lessen.families.family import Family
 
 FAMILIES: dict[str, Family] = {
     model_type: module.FAMILY
-    for module in (bert, distilbert, electra, mpnet, roberta)
+    for module in (bert, distilbert, electra, gpt2, gpt_neox, llama, mpnet, qwen2, qwen3, roberta)
     for model_type in module.FAMILY.model_types
 }
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from lessen.errors import ArtefactError, UnsupportedModelError
+from lessen.errors import UnsupportedModelError
+from lessen.families.parts import Layout, Part
 from lessen.model.architecture import Architecture
 from lessen.plan import ExitShape, HeadActivation, parse
 
@@ -29,8 +27,13 @@ class Family:
         stem: Parts outside the layers, without the prefix.
         layer: Name of layer `{i}`, without the prefix.
         parts: Parts of one layer.
-        head: The classification head's `dense` and `output`, with any prefix.
+        head: The classification head's `dense` and `output`, with any prefix; decoders have none.
         head_activation: Between the two.
+        only: Attributes of their config that have to be so, as nothing else can be run.
+        layouts: Parts whose tensors they arrange in another way.
+        language_head: A decoder's matrix to the vocabulary.
+        read: Facts to be worked out of their config.
+        write: Fields of their config that follow from such facts; rotary angles apart.
     """
 
     model_types: tuple[str, ...]
@@ -38,28 +41,43 @@ class Family:
     layer: str
     stem: Names
     parts: Names
-    head: Names
+    head: Names = field(default_factory=dict)
     head_activation: HeadActivation = "tanh"
     sizes: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, Any] = field(default_factory=lambda: {"is_decoder": False})
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    language_head: str | None = None
+    read: Callable[[Any], dict[str, Any]] = lambda config: {}
+    write: Callable[[Architecture], dict[str, Any]] = lambda architecture: {}
 
     def architecture(self, config: Any) -> Architecture:
-        """Read the family facts out of a Hugging Face config."""
-        if getattr(config, "is_decoder", False):
+        """Read the family facts out of a Hugging Face config.
+
+        Raises:
+            UnsupportedModelError: For a variant of the family that cannot be run.
+            PlanError: When a size makes no sense.
+        """
+        for attribute, value in self.only.items():
+            if (found := getattr(config, attribute, value)) != value:
+                raise UnsupportedModelError(
+                    f"{config.model_type} with {attribute}={found} is not supported, only {attribute}={value}"
+                )
+        if windows := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
             raise UnsupportedModelError(
-                f"{config.model_type} with is_decoder=True is not supported; lessen knows it as an encoder"
+                f"{config.model_type} with {min(windows)} layers is not supported, only with full_attention"
             )
-        sizes = {
-            ours: theirs for ours, theirs in {**COMMON_SIZES, **self.sizes}.items() if ours not in self.facts
-        }
+        known = {**self.facts, **self.read(config)}
+        sizes = {ours: name for ours, name in {**COMMON_SIZES, **self.sizes}.items() if ours not in known}
         read = {ours: getattr(config, theirs) for ours, theirs in sizes.items()}
         read.setdefault("embedding_size", read["hidden_size"])
-        facts: dict[str, Any] = {
-            "family": config.model_type,
-            "num_key_value_heads": read["num_attention_heads"],
-            "head_dim": read["hidden_size"] // read["num_attention_heads"],
-            **self.facts,
-        }
+        facts: dict[str, Any] = {"family": config.model_type, **known}
+        if "num_key_value_heads" not in read:
+            facts.setdefault("num_key_value_heads", read["num_attention_heads"])
+        if "head_dim" not in read:
+            facts.setdefault("head_dim", read["hidden_size"] // read["num_attention_heads"])
+        if self.language_head is not None:
+            facts["language_head"] = "tied" if config.tie_word_embeddings else "own"
         if read.get("pad_token_id") is None:
             read["pad_token_id"] = 0
             if "counts_from_pad" in facts:
@@ -79,29 +97,41 @@ class Family:
             activation=self.head_activation,
         )
 
-    def names(self, architecture: Architecture, *, prefixed: bool, head: bool) -> dict[str, tuple[str, ...]]:
+    def names(self, architecture: Architecture, *, prefixed: bool, head: bool) -> dict[str, Part]:
         """Every part of a whole model: ours to theirs (`.weight` and `.bias` left off).
 
         Args:
             architecture: Gives the number of layers and says which optional parts exist.
             prefixed: Whether their backbone sits inside a model with a head.
-            head: Whether to include the classification head, as the exit after the last layer.
+            head: Whether to include the head: a decoder's language head if it has weights of its own, an
+                encoder's classification head as the exit after the last layer.
         """
         layers = architecture.num_hidden_layers
         prefix = f"{self.prefix}." if prefixed else ""
-        table: dict[str, tuple[str, ...]] = {}
+        table: dict[str, Part] = {}
         for ours, theirs in self.stem.items():
             if ours == "embeddings.project" and architecture.embedding_size == architecture.hidden_size:
                 continue
-            table[ours] = tuple(prefix + name for name in _tuple(theirs))
+            table[ours] = self._part(ours, theirs, prefix, architecture)
         for i in range(layers):
             for ours, theirs in self.parts.items():
                 stem = f"{prefix}{self.layer.format(i=i)}."
-                table[f"layers.{i}.{ours}"] = tuple(stem + name for name in _tuple(theirs))
-        if head:
+                table[f"layers.{i}.{ours}"] = self._part(ours, theirs, stem, architecture)
+        if head and self.language_head is not None and architecture.language_head == "own":
+            table["language_head"] = Part((self.language_head,))
+        elif head:
             for ours, theirs in self.head.items():
-                table[f"exits.{layers}.{ours}"] = tuple(name.format(prefix=prefix) for name in _tuple(theirs))
+                names = tuple(name.format(prefix=prefix) for name in _tuple(theirs))
+                table[f"exits.{layers}.{ours}"] = Part(names)
         return table
+
+    def _part(self, ours: str, theirs: str | tuple[str, ...], stem: str, architecture: Architecture) -> Part:
+        names = tuple(stem + name for name in _tuple(theirs))
+        sizes = None
+        if ours == "attention.qkv" and len(names) == 3:
+            heads, shared = architecture.num_attention_heads, architecture.num_key_value_heads
+            sizes = tuple(count * architecture.head_dim for count in (heads, shared, shared))
+        return Part(names, sizes, self.layouts.get(ours))
 
 
 COMMON_SIZES = {
@@ -126,39 +156,6 @@ BERT_PARTS: Names = {
     "feed_forward.down": "output.dense",
     "feed_forward_norm": "output.LayerNorm",
 }
-
-
-def from_hugging_face(state: Mapping[str, Tensor], names: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
-    """Rename and join a Hugging Face state dict into ours.
-
-    Args:
-        state: Their tensors by name.
-        names: From `Family.names`.
-
-    Raises:
-        ArtefactError: When a part is missing.
-    """
-    result: dict[str, Tensor] = {}
-    for ours, theirs in names.items():
-        for kind in ("weight", "bias"):
-            found = [state[f"{name}.{kind}"] for name in theirs if f"{name}.{kind}" in state]
-            if kind == "weight" and len(found) < len(theirs):
-                missing = next(name for name in theirs if f"{name}.weight" not in state)
-                raise ArtefactError(f"the checkpoint has no tensor {missing}.weight")
-            if found:
-                result[f"{ours}.{kind}"] = found[0] if len(found) == 1 else torch.cat(found)
-    return result
-
-
-def to_hugging_face(state: Mapping[str, Tensor], names: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
-    """The inverse of `from_hugging_face`; tensors of ours that have no counterpart are left out."""
-    result: dict[str, Tensor] = {}
-    for ours, theirs in names.items():
-        for kind in ("weight", "bias"):
-            if (tensor := state.get(f"{ours}.{kind}")) is not None:
-                for name, piece in zip(theirs, tensor.chunk(len(theirs)), strict=True):
-                    result[f"{name}.{kind}"] = piece.contiguous()
-    return result
 
 
 def _tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -7,12 +7,13 @@ backward passes of small calls cost far more than the padding of length-grouped 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from lessen.model.architecture import MATRICES, MatrixName
 from lessen.model.matrices import REAL, Numbers, linear
 from lessen.model.rows import Group, Rows
 from lessen.native import native_for
@@ -232,14 +233,17 @@ class Attention(nn.Module):
         dropout: float,
         rank: Rank | None = None,
         numbers: Numbers = REAL,
+        biases: Collection[MatrixName] = MATRICES,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.head_dim = head_dim
         self.dropout = dropout
         rank = rank or Rank()
-        self.qkv = linear(hidden_size, 3 * heads * head_dim, rank.qkv, numbers)
-        self.output = linear(heads * head_dim, hidden_size, rank.attention_output, numbers)
+        self.qkv = linear(hidden_size, 3 * heads * head_dim, rank.qkv, numbers, bias="qkv" in biases)
+        self.output = linear(
+            heads * head_dim, hidden_size, rank.attention_output, numbers, bias="attention_output" in biases
+        )
 
     def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
         """`[tokens, hidden]` to `[tokens, hidden]`; `bias` as in `attend`."""

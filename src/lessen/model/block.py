@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from lessen.errors import PlanError
-from lessen.model.architecture import Architecture
+from lessen.model.architecture import MATRICES, Architecture, MatrixName
 from lessen.model.attention import Attention, Score
+from lessen.model.causal import CausalAttention, Memory
 from lessen.model.dropout import Dropout
 from lessen.model.few_bits import BinaryLinear
 from lessen.model.matrices import OURS, REAL, Numbers, linear
+from lessen.model.norms import norm
 from lessen.model.rest import Parts, Rest
+from lessen.model.rotary import Rotation
 from lessen.model.rows import Rows
-from lessen.native import LayerRest, Native, native_for
+from lessen.model.step import Step, StepParts
+from lessen.native import DecoderLayer, LayerRest, Native, native_for
 from lessen.plan import Latent, LayerShape, Rank
 
 CENTRE = 0.5
@@ -47,18 +52,45 @@ class FeedForward(nn.Module):
         activation: str,
         rank: Rank | None = None,
         numbers: Numbers = REAL,
+        biases: Collection[MatrixName] = MATRICES,
     ) -> None:
         super().__init__()
         rank = rank or Rank()
-        self.up = linear(hidden_size, intermediate_size, rank.up, numbers)
+        self.up = linear(hidden_size, intermediate_size, rank.up, numbers, bias="up" in biases)
         self.activation = activation
-        self.down = linear(intermediate_size, hidden_size, rank.down, numbers)
+        self.down = linear(intermediate_size, hidden_size, rank.down, numbers, bias="down" in biases)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`[tokens, hidden]` to the same; a layer put in the place of `up` is called as any other."""
         if type(self.up) in OURS:
             return self.down(self.up.activated(hidden, self.activation))
         return self.down(ACT2FN[self.activation](self.up(hidden)))
+
+
+class GatedFeedForward(nn.Module):
+    """Gated linear units (Shazeer 2020): `down (activation(gate) * up)`.
+
+    The rows of `up` are those of the gate, then those of the other branch.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        activation: str,
+        rank: Rank,
+        numbers: Numbers,
+        biases: Collection[MatrixName],
+    ) -> None:
+        super().__init__()
+        self.up = linear(hidden_size, 2 * intermediate_size, rank.up, numbers, bias="up" in biases)
+        self.activation = ACT2FN[activation]
+        self.down = linear(intermediate_size, hidden_size, rank.down, numbers, bias="down" in biases)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[tokens, hidden]` to the same."""
+        gate, up = self.up(hidden).chunk(2, -1)
+        return self.down(self.activation(gate) * up)
 
 
 class SelectiveFeedForward(nn.Module):
@@ -104,42 +136,60 @@ def feed_forward(architecture: Architecture, shape: LayerShape, numbers: Numbers
     Raises:
         PlanError: When an LSTM's gates are not as wide as the layer.
     """
-    hidden, inner = architecture.hidden_size, shape.intermediate_size
+    hidden, inner, biases = architecture.hidden_size, shape.intermediate_size, architecture.biases
     if architecture.feed_forward == "slfn":
         return SelectiveFeedForward(hidden, inner, shape.rank, numbers)
     if architecture.feed_forward == "slfn_lstm":
         if inner != hidden:
             raise PlanError(f"slfn_lstm: intermediate_size {inner} must be hidden_size {hidden}")
         return RecurrentFeedForward(hidden, shape.rank, numbers)
-    return FeedForward(hidden, inner, architecture.hidden_act, shape.rank, numbers)
+    kind = GatedFeedForward if architecture.feed_forward == "gated" else FeedForward
+    return kind(hidden, inner, architecture.hidden_act, shape.rank, numbers, biases)
 
 
 class Block(nn.Module):
-    """A layer with its norms after each residual sum (post, as in BERT) or before each branch (pre)."""
+    """A layer with its norms after each residual sum (post, as in BERT) or before each branch (pre).
+
+    Branches follow one another, or with `parallel` both read the layer's input.
+    """
 
     def __init__(self, architecture: Architecture, shape: LayerShape, latent: Latent | None = None) -> None:
         super().__init__()
         numbers = Numbers.of(shape, latent)
         hidden = architecture.hidden_size
         self.pre = architecture.norm_place == "pre"
-        self.attention = Attention(
-            hidden,
-            len(shape.heads),
-            architecture.head_dim,
-            architecture.attention_dropout,
-            shape.rank,
-            numbers,
-        )
-        self.attention_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
+        self.parallel = architecture.parallel
+        self.attention: Attention | CausalAttention
+        if architecture.causal:
+            self.attention = CausalAttention(architecture, shape, numbers)
+        else:
+            self.attention = Attention(
+                hidden,
+                len(shape.heads),
+                architecture.head_dim,
+                architecture.attention_dropout,
+                shape.rank,
+                numbers,
+                architecture.biases,
+            )
+        self.attention_norm = norm(architecture)
         self.feed_forward = feed_forward(architecture, shape, numbers)
-        self.feed_forward_norm = nn.LayerNorm(hidden, eps=architecture.norm_eps)
+        self.feed_forward_norm = norm(architecture)
         self.dropout = Dropout(architecture.dropout)
         complete = len(shape.heads) == architecture.num_attention_heads
         self.heads_of_bias = None if complete else list(shape.heads)
         self._rest: Rest | None = None
+        self._facts = architecture
+        self._step: Step | None = None
 
     def forward(
-        self, hidden: Tensor, rows: Rows, bias: Tensor | None = None, keep: Keep | None = None
+        self,
+        hidden: Tensor,
+        rows: Rows,
+        bias: Tensor | None = None,
+        keep: Keep | None = None,
+        rotation: Rotation | None = None,
+        memory: Memory | None = None,
     ) -> tuple[Tensor, Rows]:
         """One layer, in which tokens may leave once they have been attended to.
 
@@ -148,28 +198,42 @@ class Block(nn.Module):
             rows: Layout of the batch.
             bias: Of all original heads, as in `attend`.
             keep: Says which tokens stay; None: all.
+            rotation: Of each token, where positions are rotary.
+            memory: Of earlier tokens of the rows, in causal models; None: there are none.
 
         Returns:
             `[tokens left, hidden]` and their layout.
         """
         if bias is not None and self.heads_of_bias is not None:
             bias = bias[self.heads_of_bias]
+        if memory is not None and keep is None and not self.training:
+            kernels = native_for(hidden, narrow=True)
+            step = None if kernels is None else self._made_step(kernels, len(hidden))
+            if kernels is not None and step is not None and (room := memory.room(rows)) is not None:
+                return kernels.decoder_layer(step, room, rotation, hidden), rows
         given = self.attention_norm(hidden) if self.pre else hidden
-        context, scores = self.attention.context(given, rows, bias, None if keep is None else keep.score)
+        score = None if keep is None else keep.score
+        if isinstance(self.attention, CausalAttention):
+            context, scores = self.attention.context(given, rows, rotation, score, memory)
+        else:
+            context, scores = self.attention.context(given, rows, bias, score)
         if keep is not None:
             index, rows = keep(scores, hidden, rows)
             hidden, context = hidden.index_select(0, index), context.index_select(0, index)
         kernels = native_for(hidden)
         if kernels is not None and not self.training and (rest := self._made_rest(kernels, len(hidden))):
             return kernels.layer_rest(rest, context, hidden), rows
-        hidden = hidden + self.dropout(self.attention.output(context))
+        found = self.dropout(self.attention.output(context))
+        if self.parallel:
+            return hidden + found + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), rows
+        hidden = hidden + found
         if self.pre:
             return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), rows
         hidden = self.attention_norm(hidden)
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))), rows
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_rest": None}
+        return self.__dict__ | {"_rest": None, "_step": None}
 
     def _made_rest(self, kernels: Native, tokens: int) -> LayerRest | None:
         """What follows the attention as one call, where it can be."""
@@ -178,6 +242,24 @@ class Block(nn.Module):
         if self._rest is None or self._rest.parts != self._parts():
             self._rest = Rest(self._parts())
         return self._rest.ready(kernels, tokens)
+
+    def _made_step(self, kernels: Native, tokens: int) -> DecoderLayer | None:
+        """The whole layer as one call for a few tokens of a decoder, where it can be."""
+        attention, half = self.attention, self.feed_forward
+        if not isinstance(attention, CausalAttention) or not attention.heads or not self.pre:
+            return None
+        if not isinstance(half, FeedForward | GatedFeedForward):
+            return None
+        head_norms = (attention.query_norm, attention.key_norm)
+        parts = StepParts(
+            (attention, half),
+            (attention.qkv, attention.output, half.up, half.down),
+            (self.attention_norm, self.feed_forward_norm),
+            tuple(each for each in head_norms if each is not None),
+        )
+        if self._step is None or self._step.parts != parts:
+            self._step = Step(parts, self._facts, attention.heads)
+        return self._step.ready(kernels, tokens)
 
     def _parts(self) -> Parts:
         half, norms = self.feed_forward, (self.attention_norm, self.feed_forward_norm)

@@ -129,6 +129,17 @@ def dense(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return functional.linear(values, weight, bias)
 
 
+def multiply(values: Tensor, weight: Tensor) -> Tensor:
+    """`values @ weight.T` with a matrix that serves for something else too: no copy of it is laid out.
+
+    In bfloat16 the result may be float32.
+    """
+    kernels = native_for(values, narrow=True) if len(values) <= FEW_TOKENS else None
+    if kernels is not None and weight.dtype == values.dtype and weight.is_contiguous() and weight.numel():
+        return kernels.linear(values.float(), weight, None)
+    return dense(values, weight, None)
+
+
 def activate(values: Tensor, activation: str | None) -> Tensor:
     """Through the activation of this name; None: unchanged."""
     return values if activation is None else ACT2FN[activation](values)

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from lessen.model.architecture import Architecture
 from lessen.plan import ExitShape, LayerShape, Shape
 
-BRANCHES = {"ffn": (1, 1), "slfn": (2, 2), "slfn_lstm": (3, 1)}
+BRANCHES = {"ffn": (1, 1), "slfn": (2, 2), "slfn_lstm": (3, 1), "gated": (2, 1)}
 """How often the inner width of each feed-forward form is made, and read."""
 
 
-def layer_macs(architecture: Architecture, layer: LayerShape, tokens: int, left: int | None = None) -> int:
+def layer_macs(
+    architecture: Architecture, layer: LayerShape, tokens: int, left: int | None = None, before: int = 0
+) -> int:
     """One layer on one row: projections, scores, context; then output and feed-forward on the tokens left.
 
     Args:
@@ -23,11 +25,14 @@ def layer_macs(architecture: Architecture, layer: LayerShape, tokens: int, left:
         layer: What exists of it.
         tokens: That enter it.
         left: That leave it; all if None.
+        before: Tokens remembered of the row, which those that enter attend to as well.
     """
     hidden, neurons, rank = architecture.hidden_size, layer.intermediate_size, layer.rank
     inner = len(layer.heads) * architecture.head_dim
     stay = tokens if left is None else left
-    attention = matrix_macs(hidden, 3 * inner, rank.qkv) * tokens + 2 * inner * tokens**2
+    projected = inner + 2 * inner // architecture.shared_heads
+    pairs = tokens * before + (tokens * (tokens + 1) // 2 if architecture.causal else tokens**2)
+    attention = matrix_macs(hidden, projected, rank.qkv) * tokens + 2 * inner * pairs
     after = matrix_macs(inner, hidden, rank.attention_output)
     ups, downs = BRANCHES[architecture.feed_forward]
     widening = matrix_macs(hidden, ups * neurons, rank.up)
@@ -45,6 +50,19 @@ def head_macs(architecture: Architecture, exit: ExitShape, outputs: int) -> int:
     if exit.hidden_size is None:
         return hidden * outputs
     return hidden * exit.hidden_size + exit.hidden_size * outputs
+
+
+def token_macs(architecture: Architecture, shape: Shape, before: int) -> int:
+    """One token of a generator, from its id to the logits of the next.
+
+    Args:
+        architecture: Family facts, of a causal model.
+        shape: What exists.
+        before: Tokens that stand before it in its row.
+    """
+    layers = sum(layer_macs(architecture, layer, 1, before=before) for layer in shape.layers)
+    widened = (shape.embedding_rank or 0) * architecture.embedding_size
+    return widened + layers + matrix_macs(architecture.hidden_size, architecture.vocab_size)
 
 
 def row_macs(

@@ -36,14 +36,21 @@ REAL = Numbers()
 
 
 class LowRank(nn.Module):
-    """A matrix stored as the product of two: `outer @ inner`, and a bias."""
+    """A matrix stored as the product of two: `outer @ inner`, and maybe a bias."""
 
     def __init__(
-        self, in_features: int, out_features: int, rank: int, numbers: Numbers = REAL, centre: float = 0.0
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        numbers: Numbers = REAL,
+        centre: float = 0.0,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.inner = _whole(in_features, rank, numbers, centre, bias=False)
-        self.outer = _whole(rank, out_features, numbers)
+        self.outer = _whole(rank, out_features, numbers, bias=bias)
 
     def forward(self, values: Tensor) -> Tensor:
         """`[tokens, in_features]` to `[tokens, out_features]`."""
@@ -66,6 +73,8 @@ def linear(
     rank: int | None = None,
     numbers: Numbers = REAL,
     centre: float = 0.0,
+    *,
+    bias: bool = True,
 ) -> Matrix:
     """One full matrix, or two of a rank.
 
@@ -75,10 +84,11 @@ def linear(
         rank: None: one full matrix.
         numbers: What its weights are.
         centre: What the inputs of binary weights vary around; see `BinaryLinear`.
+        bias: Whether it has one.
     """
     if rank is None:
-        return _whole(in_features, out_features, numbers, centre)
-    return LowRank(in_features, out_features, rank, numbers, centre)
+        return _whole(in_features, out_features, numbers, centre, bias=bias)
+    return LowRank(in_features, out_features, rank, numbers, centre, bias=bias)
 
 
 def table(

@@ -5,6 +5,7 @@ It is a dozen small products and sums, and one call spares the overhead of the o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from lessen.model.few_bits import FewBits
 from lessen.model.linear import FEW_TOKENS, Linear
 from lessen.native import LayerRest, MatrixOf, Native
-from lessen.native.library import ACTIVATIONS
+from lessen.native.library import ACTIVATIONS, Kind
 
 
 class Parts(NamedTuple):
@@ -67,7 +68,9 @@ class Rest:
         parts = self.parts
         if tokens > FEW_TOKENS and any(type(part) is Linear for part in parts.matrices()):
             return None
-        marks = _marks(parts, kernels)
+        if parts.activation not in ACTIVATIONS or any(type(norm) is not nn.LayerNorm for norm in parts.norms):
+            return None
+        marks = marks_of([parts.half], parts.matrices(), parts.norms, kernels)
         if marks is None:
             return None
         if self.made is None or self.kernels is not kernels or marks != self.marks:
@@ -75,13 +78,28 @@ class Rest:
         return self.made
 
 
-def _marks(parts: Parts, kernels: Native) -> list[int] | None:
-    """Where the tensors lie; None if one is not what the kernels read, or somebody watches a module."""
-    if parts.activation not in ACTIVATIONS or _is_watched(parts.half):
+def marks_of(
+    wholes: Sequence[nn.Module],
+    matrices: Sequence[nn.Module],
+    norms: Sequence[nn.Module],
+    kernels: Native,
+    *,
+    narrow: bool = False,
+) -> list[int] | None:
+    """Where the tensors of a layer lie; None if one is not what the kernels read, or a module is watched.
+
+    Args:
+        wholes: Modules that are passed over when their parts are called in one.
+        matrices: The parts that multiply.
+        norms: The others.
+        kernels: Whose.
+        narrow: Whether tensors may be bfloat16. Of small ones copies are made, so their versions count too.
+    """
+    if any(_is_watched(whole) for whole in wholes):
         return None
     marks = []
-    for part in (*parts.matrices(), *parts.norms):
-        if type(part) is not Linear and type(part) is not nn.LayerNorm and not isinstance(part, FewBits):
+    for part in (*matrices, *norms):
+        if type(part) not in (Linear, nn.LayerNorm, nn.RMSNorm) and not isinstance(part, FewBits):
             return None
         if _is_watched(part):
             return None
@@ -90,7 +108,9 @@ def _marks(parts: Parts, kernels: Native) -> list[int] | None:
             if not tensor.numel() or not tensor.is_contiguous():
                 return None
             if tensor.is_floating_point() and tensor.dtype != torch.float32:
-                return None
+                if not narrow or tensor.dtype != torch.bfloat16:
+                    return None
+                marks.append(tensor._version)
         if isinstance(part, FewBits):
             tensors += [tensor for tensor in part.made_ready(kernels) if tensor is not None]
         marks += [tensor.data_ptr() for tensor in tensors]
@@ -103,22 +123,25 @@ def _is_watched(part: nn.Module) -> bool:
 
 def _made(parts: Parts, kernels: Native) -> LayerRest:
     return LayerRest(
-        _matrix(parts.output, kernels),
-        _matrix(parts.up, kernels),
-        _matrix(parts.down, kernels),
-        None if parts.learned is None else _matrix(parts.learned, kernels),
+        matrix_of(parts.output, kernels),
+        matrix_of(parts.up, kernels),
+        matrix_of(parts.down, kernels),
+        None if parts.learned is None else matrix_of(parts.learned, kernels),
         [_norm(norm) for norm in parts.norms],
         parts.activation,
         parts.centre,
     )
 
 
-def _matrix(part: nn.Module, kernels: Native) -> MatrixOf:
+def matrix_of(part: nn.Module, kernels: Native) -> MatrixOf:
+    """A matrix as the kernels take it."""
     if isinstance(part, FewBits):
         weight, bias = part.made_ready(kernels)
         return MatrixOf(part.kind, weight, part.scales, bias, part.in_features, part.out_features)
     assert isinstance(part, Linear)
-    return MatrixOf(None, part.weight, None, part.bias, part.in_features, part.out_features)
+    kind: Kind = "bf16" if part.weight.dtype == torch.bfloat16 else None
+    bias = None if part.bias is None else part.bias.float()
+    return MatrixOf(kind, part.weight, None, bias, part.in_features, part.out_features)
 
 
 def _norm(norm: nn.Module) -> tuple[Tensor, Tensor, float]:

@@ -203,6 +203,20 @@ def pack(sequences: Sequence[Tensor]) -> tuple[Tensor, Rows]:
     return values, Rows(lengths, tuple(order), values.device)
 
 
+def following(rows: Rows, before: Sequence[int]) -> Rows:
+    """The layout of tokens that come after others of their rows.
+
+    Args:
+        rows: Layout of the new tokens alone.
+        before: How many tokens each of the caller's rows had so far.
+    """
+    starts = [before[row] for row in rows.original]
+    counts = torch.tensor(rows.lengths, device=rows.device)
+    shift = torch.repeat_interleave(torch.tensor(starts, device=rows.device), counts)
+    full = tuple(start + length for start, length in zip(starts, rows.lengths, strict=True))
+    return Rows(rows.lengths, rows.original, rows.device, full, rows.positions + shift)
+
+
 def rows_of_mask(attention_mask: Tensor) -> tuple[Tensor, Rows]:
     """Where the real tokens of a padded batch go in the ragged one.
 

@@ -7,7 +7,8 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,14 @@ from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.attention import RelativeBias
 from lessen.model.block import Block, Keep
+from lessen.model.causal import Memory
 from lessen.model.dropout import Dropout
 from lessen.model.heads import Head
 from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
-from lessen.model.linear import Linear
+from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import table, weights_of
+from lessen.model.norms import norm
+from lessen.model.rotary import rotation
 from lessen.model.rows import Rows
 from lessen.plan import Shape
 
@@ -33,7 +37,7 @@ InLayer = Callable[[int, Rows], Keep | None]
 
 
 class Embeddings(nn.Module):
-    """Token, position and segment tables, summed and normed; projected if narrower than the stack.
+    """Token, position and segment tables, those there are, summed; normed; projected if narrower.
 
     The token table may be stored as a product: a narrow table, and a matrix that widens it; or in one bit.
 
@@ -49,11 +53,15 @@ class Embeddings(nn.Module):
         self.offset = architecture.position_offset
         self.token = table(architecture.vocab_size, rank or width, shape.embedding_bits, shape.latent)
         self.widen = None if rank is None else Linear(rank, width, bias=False)
-        self.position = nn.Embedding(architecture.max_position_embeddings, width)
+        self.position = (
+            None
+            if architecture.position == "rotary"
+            else nn.Embedding(architecture.max_position_embeddings, width)
+        )
         self.segment = (
             nn.Embedding(architecture.type_vocab_size, width) if architecture.type_vocab_size else None
         )
-        self.norm = nn.LayerNorm(width, eps=architecture.norm_eps)
+        self.norm = norm(architecture, width) if architecture.embedding_norm else None
         self.dropout = Dropout(architecture.dropout)
         self.project = Linear(width, architecture.hidden_size) if width != architecture.hidden_size else None
 
@@ -64,15 +72,16 @@ class Embeddings(nn.Module):
             hidden = self.widen(hidden)
         if self.training and self.word_dropout:
             hidden = hidden * (torch.rand(len(ids), 1, device=ids.device) >= self.word_dropout)
-        hidden = hidden + self.position(rows.positions + self.offset)
+        if self.position is not None:
+            hidden = hidden + self.position(rows.positions + self.offset)
         if self.segment is not None:
             hidden = hidden + (self.segment.weight[0] if segments is None else self.segment(segments))
-        hidden = self.dropout(self.norm(hidden))
+        hidden = self.dropout(hidden if self.norm is None else self.norm(hidden))
         return hidden if self.project is None else self.project(hidden)
 
 
 class Transformer(nn.Module):
-    """An encoder of the given architecture with the weights its Shape says exist.
+    """An encoder or decoder of the given architecture with the weights its Shape says exist.
 
     Args:
         architecture: Family facts.
@@ -100,8 +109,11 @@ class Transformer(nn.Module):
         )
         blocks = shape.layers[:1] if architecture.shared_layers else shape.layers
         self.layers = nn.ModuleList(Block(architecture, layer, shape.latent) for layer in blocks)
-        self.final_norm = (
-            nn.LayerNorm(hidden, eps=architecture.norm_eps) if architecture.norm_place == "pre" else None
+        self.final_norm = norm(architecture) if architecture.norm_place == "pre" else None
+        self.language_head = (
+            Linear(hidden, architecture.vocab_size, bias=False)
+            if architecture.language_head == "own"
+            else None
         )
         self.exits = nn.ModuleDict(
             {str(exit.layer): Head(hidden, outputs, exit, architecture.dropout) for exit in shape.exits}
@@ -119,6 +131,7 @@ class Transformer(nn.Module):
         segments: Tensor | None = None,
         after_layer: AfterLayer | None = None,
         in_layer: InLayer | None = None,
+        memory: Sequence[Memory] | None = None,
     ) -> tuple[Tensor, Rows]:
         """Run the stack on a ragged batch.
 
@@ -128,11 +141,12 @@ class Transformer(nn.Module):
             segments: Segment ids `[tokens]`, or None for all zero.
             after_layer: Asked after each layer which rows go on, and with what hidden states.
             in_layer: Asked before each layer whether tokens leave in it.
+            memory: Of earlier tokens of the rows, for each layer; None: the rows begin here.
 
         Returns:
             Hidden states `[tokens left, hidden]` and their layout; no rows are left if all of them exited.
         """
-        return self.stack(self.embeddings(ids, rows, segments), rows, after_layer, in_layer)
+        return self.stack(self.embeddings(ids, rows, segments), rows, after_layer, in_layer, memory)
 
     def stack(
         self,
@@ -140,21 +154,68 @@ class Transformer(nn.Module):
         rows: Rows,
         after_layer: AfterLayer | None = None,
         in_layer: InLayer | None = None,
+        memory: Sequence[Memory] | None = None,
+        layers: range | None = None,
     ) -> tuple[Tensor, Rows]:
-        """Run the layers on what the embeddings returned, `[tokens, hidden]`; the rest as in `forward`."""
-        longest = rows.lengths[-1]
-        bias = None if self.relative_bias is None else self.relative_bias(longest).to(hidden.dtype)
-        for number in range(1, self.depth + 1):
-            block = self.layers[min(number, len(self.layers)) - 1]
-            keep = None if in_layer is None else in_layer(number, rows)
-            hidden, rows = block(hidden, rows, bias, keep)
-            if number == self.depth and self.final_norm is not None:
+        """Run the layers on what the embeddings, or the layers before, returned.
+
+        Args:
+            hidden: `[tokens, hidden]`.
+            rows: As in `forward`, and so are the next three.
+            after_layer: As in `forward`.
+            in_layer: As in `forward`.
+            memory: As in `forward`; for all layers, also where only some run.
+            layers: Which of them (0-based) to run; all if None.
+
+        Returns:
+            As `forward`; normed once more after the last layer, where the architecture has such a norm.
+        """
+        facts, last = self.architecture, self.depth
+        bias = None
+        if self.relative_bias is not None:
+            bias = self.relative_bias(rows.lengths[-1]).to(hidden.dtype)
+        placed, turning = None, None
+        for place in range(last) if layers is None else layers:
+            if facts.rotary is not None and placed is not rows:
+                placed, turning = rows, rotation(facts.rotary, rows.positions, hidden.dtype)
+            keep = None if in_layer is None else in_layer(place + 1, rows)
+            before = None if memory is None else memory[place]
+            block = self.layers[min(place, len(self.layers) - 1)]
+            hidden, rows = block(hidden, rows, bias, keep, turning, before)
+            if place + 1 == last and self.final_norm is not None:
                 hidden = self.final_norm(hidden)
             if after_layer is not None:
-                hidden, rows = after_layer(number, hidden, rows)
+                hidden, rows = after_layer(place + 1, hidden, rows)
                 if len(rows) == 0:
                     break
         return hidden, rows
+
+    def next_token(self, hidden: Tensor) -> Tensor:
+        """From last hidden states `[tokens, hidden]` to logits of the token after each.
+
+        Returns:
+            `[tokens, vocabulary]`, float32 or wider.
+
+        Raises:
+            PlanError: When the model has no language head.
+        """
+        if self.language_head is not None:
+            logits = self.language_head(hidden)
+        elif self.architecture.language_head == "tied":
+            logits = transposed(self.embeddings, hidden)
+        else:
+            raise PlanError("the model has no language head, so it cannot name a next token")
+        return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
+def transposed(embeddings: Embeddings, hidden: Tensor) -> Tensor:
+    """The product of hidden states with the token table, `[tokens, vocabulary]`."""
+    table = embeddings.token
+    if not isinstance(table, nn.Embedding):
+        raise PlanError("a token table of one bit cannot be the language head too")
+    if embeddings.project is not None or embeddings.widen is not None:
+        raise PlanError("a token table of another width than the layers cannot be the language head too")
+    return multiply(hidden, table.weight)
 
 
 def _refuse_what_is_not_built(shape: Shape) -> None:
@@ -179,11 +240,23 @@ def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:
                 f"shape.layers[{place}].layer: {layer.layer}, but the architecture has "
                 f"{architecture.num_hidden_layers} layers, numbered from 0"
             )
+        if not _are_whole_groups(layer.heads, architecture.shared_heads):
+            raise PlanError(
+                f"shape.layers[{place}].heads: {architecture.shared_heads} neighbouring heads share keys and "
+                "values; they stay or leave together"
+            )
         if layer.heads and layer.heads[-1] >= architecture.num_attention_heads:
             raise PlanError(
                 f"shape.layers[{place}].heads: {layer.heads[-1]}, but the architecture has "
                 f"{architecture.num_attention_heads} heads, numbered from 0"
             )
+
+
+def _are_whole_groups(heads: Sequence[int], size: int) -> bool:
+    """Whether heads, ascending, are runs of `size` that begin at a multiple of it."""
+    begins = range(0, len(heads), size)
+    runs = [tuple(range(heads[begin], heads[begin] + size)) for begin in begins]
+    return tuple(itertools.chain(*runs)) == tuple(heads) and all(run[0] % size == 0 for run in runs)
 
 
 @torch.no_grad()
@@ -197,15 +270,21 @@ def initialise(module: nn.Module, std: float = 0.02) -> None:
         elif isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
             nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.RMSNorm):
+            nn.init.ones_(part.weight)
         if isinstance(part, LatentLinear | LatentEmbedding):
             start_scales(part)
 
 
 def parameter_counts(model: Transformer) -> dict[str, int]:
-    """Number of parameters: in all, in the layers alone (the encoder), in embeddings and in exit heads."""
+    """Number of parameters: in all, in the layers alone (the encoder), in embeddings and in exit heads.
+
+    A language head of its own counts with the embeddings; a tied one is counted once.
+    """
+    head = 0 if model.language_head is None else weights_of(model.language_head)
     return {
         "total": weights_of(model),
         "encoder": weights_of(model.layers),
-        "embeddings": weights_of(model.embeddings),
+        "embeddings": weights_of(model.embeddings) + head,
         "exits": weights_of(model.exits),
     }

@@ -4,6 +4,18 @@ Where the library was not built, does not fit the processor or is switched off b
 `native()` is None and callers go on with torch.
 """
 
+from lessen.native.decoder import DecoderLayer, Form, Room
 from lessen.native.library import LayerRest, MatrixOf, Native, native, native_for, recorded, why_not
 
-__all__ = ["LayerRest", "MatrixOf", "Native", "native", "native_for", "recorded", "why_not"]
+__all__ = [
+    "DecoderLayer",
+    "Form",
+    "LayerRest",
+    "MatrixOf",
+    "Native",
+    "Room",
+    "native",
+    "native_for",
+    "recorded",
+    "why_not",
+]

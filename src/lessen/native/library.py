@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
-ABI = 4
+if TYPE_CHECKING:
+    from lessen.native.decoder import DecoderLayer, Room
+
+ABI = 5
 NAMES = ("liblessen.so", "liblessen.dylib")
 LowBits = Literal["w8a8", "w1a8", "w1a1", "w1a32"]
 LOW_BITS: tuple[LowBits, ...] = get_args(LowBits)
@@ -31,8 +34,11 @@ ACTIVATIONS = {
 }
 """The kernels' numbers of activations, by transformers' names."""
 
-KINDS: dict[LowBits | None, int] = {None: 0, "w8a8": 1, "w1a8": 2, "w1a1": 3, "w1a32": 4}
-"""The kernels' numbers of products; None: of float32."""
+Kind = LowBits | Literal["bf16"] | None
+"""What a product's weights are: None is float32."""
+
+KINDS: dict[Kind, int] = {None: 0, "w8a8": 1, "w1a8": 2, "w1a1": 3, "w1a32": 4, "bf16": 5}
+"""The kernels' numbers of products."""
 
 TOLERANCE = 1e-6
 """What the self-check may differ by, per product summed."""
@@ -70,15 +76,15 @@ class MatrixOf:
     """A matrix as `Native.layer_rest` takes it.
 
     Attributes:
-        kind: Bits of weights and activations; None: float32.
+        kind: Bits of weights and activations; None: float32; `bf16`: weights of bfloat16 times float32.
         weight: As `Native.linear` or `Native.low_bit_linear` takes it.
-        scales: `[out_features]`, or None for float32.
+        scales: `[out_features]`, or None where there are none.
         bias: `[out_features]`, or None.
         in_features: Columns.
         out_features: Rows.
     """
 
-    kind: LowBits | None
+    kind: Kind
     weight: Tensor
     scales: Tensor | None
     bias: Tensor | None
@@ -136,8 +142,10 @@ class Native:
     def __init__(self, library: ctypes.CDLL) -> None:
         self.isa: str = library.lessen_isa().decode()
         self._linear = library.lessen_linear_f32
+        self._linear16 = library.lessen_linear_bf16
         self._attention = library.lessen_attention_f32
         self._layer_rest = library.lessen_layer_rest
+        self._decoder_layer = library.lessen_decoder_layer
         self._arrange = library.lessen_arrange_signs
         self._low_bits = {kind: getattr(library, f"lessen_linear_{kind}") for kind in LOW_BITS}
         self._threads = torch.get_num_threads
@@ -147,13 +155,14 @@ class Native:
 
         Args:
             values: `[tokens, in_features]`, float32 on the CPU.
-            weight: `[out_features, in_features]`, float32, contiguous.
+            weight: `[out_features, in_features]`, float32 or bfloat16, contiguous.
             bias: `[out_features]`, float32, contiguous.
         """
         values = values.contiguous()
         rows, depth = values.shape
         result = values.new_empty(rows, len(weight))
-        self._linear(
+        product = self._linear if weight.dtype == torch.float32 else self._linear16
+        product(
             values.data_ptr(),
             weight.data_ptr(),
             None if bias is None else bias.data_ptr(),
@@ -259,18 +268,54 @@ class Native:
         )
         return result
 
+    def decoder_layer(
+        self, layer: DecoderLayer, room: Room, turning: tuple[Tensor, Tensor] | None, hidden: Tensor
+    ) -> Tensor:
+        """A whole layer of a decoder for a few new tokens, whose keys and values it writes into the cache.
+
+        Args:
+            layer: Made ready.
+            room: Where the tokens go.
+            turning: Cosine and sine of each, `[tokens, 1, turned]`, if positions are rotary.
+            hidden: `[tokens, hidden]`, float32 or bfloat16 on the CPU; computed in float32 either way.
+
+        Returns:
+            `[tokens, hidden]`, of the same type.
+        """
+        given = hidden.float().contiguous()
+        result = torch.empty_like(given)
+        turns = [] if turning is None else [part.float() for part in turning]
+        cosine, sine = [part.data_ptr() for part in turns] or (None, None)
+        self._decoder_layer(
+            layer.place,
+            room.place,
+            cosine,
+            sine,
+            given.data_ptr(),
+            result.data_ptr(),
+            len(given),
+            self._threads(),
+        )
+        return result.to(hidden.dtype)
+
 
 def native() -> Native | None:
     """The kernels, or None."""
     return _loaded()[0]
 
 
-def native_for(values: Tensor) -> Native | None:
+def native_for(values: Tensor, *, narrow: bool = False) -> Native | None:
     """The kernels if they may stand in for torch's operators on such values, else None.
 
     They do in float32 on a CPU, outside of training, autocast, compilation and tracing.
+
+    Args:
+        values: To be computed with.
+        narrow: Whether bfloat16 will do too.
     """
-    if values.dtype != torch.float32 or values.device.type != "cpu" or torch.is_grad_enabled():
+    if values.dtype != torch.float32 and not (narrow and values.dtype == torch.bfloat16):
+        return None
+    if values.device.type != "cpu" or torch.is_grad_enabled():
         return None
     return None if torch.is_autocast_enabled("cpu") or recorded() else native()
 
@@ -327,10 +372,13 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         product = getattr(library, f"lessen_linear_{kind}")
         product.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_int]
         product.restype = None
-    library.lessen_linear_f32.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
-    library.lessen_linear_f32.restype = None
+    for product in (library.lessen_linear_f32, library.lessen_linear_bf16):
+        product.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
+        product.restype = None
     library.lessen_layer_rest.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int]
     library.lessen_layer_rest.restype = None
+    library.lessen_decoder_layer.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64, ctypes.c_int]
+    library.lessen_decoder_layer.restype = None
     library.lessen_attention_f32.argtypes = [
         ctypes.c_void_p,
         ctypes.c_void_p,

@@ -1,0 +1,146 @@
+// Whether a decoder's layer computes what plain loops do.
+#include "check.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace {
+
+struct Decoder {
+    int64_t width, inner, capacity = 19;
+    lessen_decoder layer{};
+    std::vector<std::vector<float>> kept;
+
+    const float *numbers(int64_t count, double size, double offset = 0) {
+        kept.emplace_back(count);
+        for (int64_t i = 0; i < count; i++)
+            kept.back()[i] = float(offset + size * std::sin(0.7 * double(i) + double(kept.size())));
+        return kept.back().data();
+    }
+
+    lessen_matrix matrix(int64_t n, int64_t k, bool bias) {
+        const float *weight = numbers(n * k, 1 / std::sqrt(double(k)));
+        return {LESSEN_F32, n, k, weight, nullptr, bias ? numbers(n, 0.5) : nullptr};
+    }
+
+    lessen_norm norm(int64_t count, bool bias) {
+        const float *weight = numbers(count, 0.5, 1);
+        return {weight, bias ? numbers(count, 0.5) : nullptr, 1e-6f};
+    }
+
+    // `modern`: RMSNorm, gated, normed and turned heads without biases; else LayerNorm and biases.
+    Decoder(int64_t width, int64_t dim, int64_t inner, bool modern, bool parallel) : width(width), inner(inner) {
+        layer.heads = 6, layer.key_heads = modern ? 2 : 6, layer.dim = dim, layer.turned = dim / 2 / 2 * 2;
+        layer.rms = modern, layer.gated = modern, layer.parallel = parallel;
+        layer.activation = modern ? LESSEN_SILU : LESSEN_GELU;
+        layer.qkv = matrix((6 + 2 * layer.key_heads) * dim, width, !modern);
+        layer.output = matrix(width, 6 * dim, !modern), layer.up = matrix(modern ? 2 * inner : inner, width, !modern);
+        layer.down = matrix(width, inner, !modern);
+        for (auto &each : layer.norms) each = norm(width, !modern);
+        if (modern) layer.query_norm = norm(dim, false), layer.key_norm = norm(dim, false);
+    }
+
+    static std::vector<double> product(const lessen_matrix &matrix, const std::vector<double> &values) {
+        std::vector<double> out(matrix.n);
+        for (int64_t c = 0; c < matrix.n; c++) {
+            out[c] = matrix.bias ? matrix.bias[c] : 0;
+            for (int64_t i = 0; i < matrix.k; i++)
+                out[c] += values[i] * static_cast<const float *>(matrix.weight)[c * matrix.k + i];
+        }
+        return out;
+    }
+
+    static void normed(double *row, int64_t count, const lessen_norm &by, bool rms) {
+        double mean = 0, square = 0;
+        for (int64_t i = 0; i < count; i++) mean += rms ? 0 : row[i] / double(count);
+        for (int64_t i = 0; i < count; i++) square += (row[i] - mean) * (row[i] - mean) / double(count);
+        for (int64_t i = 0; i < count; i++)
+            row[i] = (row[i] - mean) / std::sqrt(square + double(by.eps)) * by.weight[i] + (by.bias ? by.bias[i] : 0);
+    }
+
+    double activated(double x) const {
+        return layer.activation == LESSEN_SILU ? x / (1 + std::exp(-x)) : 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    }
+
+    // The new tokens of a row whose cache holds `held`, one after the other; the cache is double here.
+    float wrong() {
+        const int64_t dim = layer.dim, line = layer.key_heads * capacity * dim, all = 3, half = layer.turned / 2;
+        const float *some = numbers(all * line, 1), *others = numbers(all * line, 1);
+        std::vector<float> keys(some, some + all * line), values(others, others + all * line);
+        std::vector<lessen_row> rows = {{2, 1, 17}, {0, 4, 0}, {1, 3, 9}};
+        int64_t m = 0;
+        for (const auto &row : rows) m += row.tokens;
+        const float *hidden = numbers(m * width, 1), *cosine = numbers(m * layer.turned, 1);
+        const float *sine = numbers(m * layer.turned, 1);
+        const std::vector<float> old_keys = keys, old_values = values;
+        std::vector<float> out(m * width);
+        const lessen_room room{keys.data(), values.data(), capacity, rows.data(), int64_t(rows.size())};
+        lessen_decoder_layer(&layer, &room, cosine, sine, hidden, out.data(), m, 2);
+
+        float worst = 0;
+        int64_t token = 0;
+        for (const auto &row : rows) {
+            std::vector<double> k(old_keys.begin() + row.row * line, old_keys.begin() + (row.row + 1) * line);
+            std::vector<double> v(old_values.begin() + row.row * line, old_values.begin() + (row.row + 1) * line);
+            for (int64_t t = 0; t < row.tokens; t++, token++) {
+                const std::vector<double> given(hidden + token * width, hidden + (token + 1) * width);
+                std::vector<double> read = given;
+                normed(read.data(), width, layer.norms[0], layer.rms);
+                std::vector<double> qkv = product(layer.qkv, read), context(layer.heads * dim);
+                for (int64_t head = 0; head < layer.heads + layer.key_heads; head++) {
+                    double *part = qkv.data() + head * dim;
+                    const lessen_norm &by = head < layer.heads ? layer.query_norm : layer.key_norm;
+                    if (by.weight) normed(part, dim, by, true);
+                    const std::vector<double> before(part, part + dim);
+                    for (int64_t i = 0; i < layer.turned; i++)
+                        part[i] = before[i] * cosine[token * layer.turned + i] +
+                                  before[(i + half) % layer.turned] * sine[token * layer.turned + i];
+                }
+                const int64_t sees = row.held + t + 1;
+                for (int64_t head = 0; head < layer.key_heads; head++)
+                    for (int64_t i = 0; i < dim; i++) {
+                        const int64_t at = (head * capacity + sees - 1) * dim + i;
+                        k[at] = qkv[(layer.heads + head) * dim + i];
+                        v[at] = qkv[(layer.heads + layer.key_heads + head) * dim + i];
+                        worst = std::max(worst, std::abs(float(k[at]) - keys[row.row * line + at]));
+                        worst = std::max(worst, std::abs(float(v[at]) - values[row.row * line + at]));
+                    }
+                for (int64_t head = 0; head < layer.heads; head++) {
+                    const int64_t of_keys = head / (layer.heads / layer.key_heads) * capacity * dim;
+                    std::vector<double> share(sees);
+                    double sum = 0;
+                    for (int64_t s = 0; s < sees; s++) {
+                        double dot = 0;
+                        for (int64_t i = 0; i < dim; i++) dot += qkv[head * dim + i] * k[of_keys + s * dim + i];
+                        sum += share[s] = std::exp(dot / std::sqrt(double(dim)));
+                    }
+                    for (int64_t s = 0; s < sees; s++)
+                        for (int64_t i = 0; i < dim; i++)
+                            context[head * dim + i] += share[s] / sum * v[of_keys + s * dim + i];
+                }
+                std::vector<double> middle = product(layer.output, context);
+                for (int64_t i = 0; i < width; i++) middle[i] += given[i];
+                read = layer.parallel ? given : middle;
+                normed(read.data(), width, layer.norms[1], layer.rms);
+                std::vector<double> up = product(layer.up, read), gate(inner);
+                for (int64_t i = 0; i < inner; i++) gate[i] = activated(up[i]) * (layer.gated ? up[inner + i] : 1);
+                const std::vector<double> added = product(layer.down, gate);
+                for (int64_t i = 0; i < width; i++)
+                    worst = std::max(worst, std::abs(float(middle[i] + added[i]) - out[token * width + i]));
+            }
+        }
+        return worst / float(2 * width + inner);
+    }
+};
+
+}  // namespace
+
+float wrong_in_decoder() {
+    float worst = 0;
+    for (int64_t dim : {5, 16, 40, 64})
+        for (bool modern : {false, true})
+            for (bool parallel : {false, true})
+                worst = std::max(worst, Decoder(37, dim, 21, modern, parallel).wrong());
+    return worst;
+}

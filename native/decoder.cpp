@@ -1,0 +1,118 @@
+// A whole layer of a decoder for a few tokens, in one call: what is between its products is small and many.
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "dispatch.h"
+
+namespace lessen {
+namespace {
+
+// Attention of all rows, one head of keys at a time by each thread.
+struct CachedWork {
+    const lessen_decoder *layer;
+    const lessen_room *room;
+    const float *qkv;
+    float *context;
+    std::vector<int64_t> starts;  // of the rows among the tokens
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_cached(void *data) {
+    auto &work = *static_cast<CachedWork *>(data);
+    thread_local Space<float> space;
+    const lessen_decoder &layer = *work.layer;
+    const int64_t shared = layer.heads / layer.key_heads, dim = layer.dim;
+    const int64_t apart = (layer.heads + 2 * layer.key_heads) * dim, inner = layer.heads * dim;
+    for (;;) {
+        const int64_t item = work.next.fetch_add(1);
+        if (item >= work.room->count * layer.key_heads) return;
+        const int64_t row = item / layer.key_heads, head = item % layer.key_heads, start = work.starts[row];
+        const lessen_row &at = work.room->rows[row];
+        const int64_t offset = (at.row * layer.key_heads + head) * work.room->capacity * dim;
+        const int64_t first = head * shared * dim, queries = at.tokens * shared;
+        kernel->attend_cached({work.qkv + start * apart + first, apart, work.room->keys + offset,
+                               work.room->values + offset, work.context + start * inner + first, inner, at.tokens,
+                               at.held, shared, dim},
+                              space.of(kernel->cached_space(queries, at.held + at.tokens, dim)));
+    }
+}
+
+Norm norm_of(const lessen_norm &norm) { return {norm.weight, norm.bias, norm.eps}; }
+
+// Queries and keys normed and turned, in place.
+void place(const lessen_decoder &layer, const float *cosine, const float *sine, float *qkv, int64_t m) {
+    const int64_t dim = layer.dim, turning = layer.heads + layer.key_heads, half = layer.turned / 2;
+    for (int64_t item = 0; item < m * turning; item++) {
+        const int64_t token = item / turning, head = item % turning;
+        float *values = qkv + (token * (turning + layer.key_heads) + head) * dim;
+        const lessen_norm &norm = head < layer.heads ? layer.query_norm : layer.key_norm;
+        if (norm.weight) kernel->norm_row(values, norm_of(norm), true, dim, values);
+        const float *cosines = cosine + token * layer.turned, *sines = sine + token * layer.turned;
+        for (int64_t i = 0; i < half; i++) {
+            const float a = values[i], b = values[i + half];
+            values[i] = a * cosines[i] + b * sines[i];
+            values[i + half] = b * cosines[i + half] + a * sines[i + half];
+        }
+    }
+}
+
+// Keys and values of new tokens to the end of what is held of their rows.
+void remember(const lessen_decoder &layer, const lessen_room &room, const float *qkv) {
+    const int64_t dim = layer.dim, keys = layer.heads * dim, values = keys + layer.key_heads * dim;
+    for (int64_t r = 0; r < room.count; r++)
+        for (int64_t t = 0; t < room.rows[r].tokens; t++, qkv += values + layer.key_heads * dim)
+            for (int64_t head = 0; head < layer.key_heads; head++) {
+                const int64_t line = (room.rows[r].row * layer.key_heads + head) * room.capacity;
+                const int64_t to = (line + room.rows[r].held + t) * dim;
+                std::copy_n(qkv + keys + head * dim, dim, room.keys + to);
+                std::copy_n(qkv + values + head * dim, dim, room.values + to);
+            }
+}
+
+void norm_rows(const lessen_decoder &layer, int which, const float *from, int64_t m, int64_t width, float *to) {
+    for (int64_t row = 0; row < m; row++)
+        kernel->norm_row(from + row * width, norm_of(layer.norms[which]), layer.rms, width, to + row * width);
+}
+
+}  // namespace
+}  // namespace lessen
+
+using namespace lessen;
+
+void lessen_decoder_layer(const lessen_decoder *layer, const lessen_room *room, const float *cosine,
+                          const float *sine, const float *hidden, float *out, int64_t m, int threads) {
+    if (m <= 0) return;
+    const int64_t width = layer->output.n, inner = layer->heads * layer->dim, made = layer->up.n;
+    const int64_t neurons = layer->down.k;
+    thread_local Space<float> of_normed, of_qkv, of_context, of_output, of_made, of_read;
+    float *normed = of_normed.of(m * width), *qkv = of_qkv.of(m * layer->qkv.n), *context = of_context.of(m * inner);
+    float *output = of_output.of(m * width), *up = of_made.of(m * made), *read = of_read.of(m * neurons);
+
+    norm_rows(*layer, 0, hidden, m, width, normed);
+    product_of(layer->qkv, normed, qkv, m, threads);
+    place(*layer, cosine, sine, qkv, m);
+    remember(*layer, *room, qkv);
+    CachedWork work{layer, room, qkv, context, {0}, {}};
+    int64_t multiplications = 0;
+    for (int64_t r = 0; r < room->count; r++) {
+        const lessen_row &row = room->rows[r];
+        work.starts.push_back(work.starts.back() + row.tokens);
+        multiplications += 2 * row.tokens * (row.held + row.tokens) * inner;
+    }
+    run(work_on_cached, &work, worth(multiplications, threads));
+    product_of(layer->output, context, output, m, threads);
+    for (int64_t i = 0; i < m * width; i++) out[i] = hidden[i] + output[i];
+
+    norm_rows(*layer, 1, layer->parallel ? hidden : out, m, width, normed);
+    product_of(layer->up, normed, up, m, threads);
+    for (int64_t row = 0; row < m; row++) {
+        const float *from = up + row * made;
+        float *to = read + row * neurons;
+        kernel->activate(static_cast<Activation>(layer->activation), 0.0f, from, neurons, to);
+        if (layer->gated)
+            for (int64_t i = 0; i < neurons; i++) to[i] *= from[neurons + i];
+    }
+    product_of(layer->down, read, output, m, threads);
+    for (int64_t i = 0; i < m * width; i++) out[i] += output[i];
+}

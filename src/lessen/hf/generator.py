@@ -1,0 +1,186 @@
+"""The shell around a causal language model: the loss of training, and transformers' `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, GenerationMixin
+from transformers.cache_utils import DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from lessen.config import LessenConfig
+from lessen.errors import InputError, PlanError
+from lessen.hf.padded import PaddedMemory, Padding
+from lessen.hf.shell import LessenPreTrainedModel, tokenizer_of
+from lessen.model.causal import Memory
+from lessen.model.rows import Rows, following, rows_of_mask, scatter
+from lessen.runtime.completion import Completion, Prompt, complete, stream
+from lessen.runtime.sampling import Sampling
+
+
+class LessenForCausalLM(LessenPreTrainedModel, GenerationMixin):
+    """A generator: logits of the next token, the loss of language modelling, and `generate`.
+
+    `generate` and what else transformers does with its cache keep keys and values padded. Our own loop, which
+    does not, is faster.
+    """
+
+    def __init__(self, config: LessenConfig) -> None:
+        super().__init__(config)
+        if config.facts().language_head is None:
+            raise PlanError("config.json: architecture.language_head is missing; this model cannot generate")
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        """The matrix to the vocabulary; the token table if they are one."""
+        return self.transformer.language_head or self.transformer.embeddings.token
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        return_dict: bool = True,
+        **further: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Padded ids `[batch, length]` to logits `[batch, length, vocabulary]`, zero at padding.
+
+        Padding may stand on either side; positions count from each row's first token.
+
+        Args:
+            input_ids: `[batch, length]`.
+            attention_mask: Nonzero at tokens, `[batch, before + length]` if a cache holds what came before.
+            past_key_values: A cache of transformers; it grows by these tokens.
+            labels: `[batch, length]`, of which each is compared with the logits before it; -100 is left out.
+            use_cache: Whether to begin a cache if none is given.
+            logits_to_keep: Compute the logits of so many last places only, or of these places; 0: of all.
+            return_dict: A tuple if not.
+            further: `num_items_in_batch` of a Trainer; other options of transformers do not apply.
+
+        Raises:
+            InputError: When a row has more tokens than the model has positions.
+            PlanError: For a mask or a cache of a fixed form, which cannot be ragged.
+        """
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache()
+        before = 0 if past_key_values is None else past_key_values.get_seq_length()
+        mask = _whole_mask(input_ids, attention_mask, before)
+        index, rows = rows_of_mask(mask[:, before:])
+        if before:
+            rows = following(rows, mask[:, :before].sum(1).tolist())
+        self._check_lengths(rows)
+        padding = Padding(mask, index, input_ids.shape[1])
+        hidden, _ = self.transformer(
+            input_ids.flatten()[index], rows, memory=self._memory(past_key_values, padding)
+        )
+        logits = self._logits(hidden, padding, logits_to_keep)
+        loss = None
+        if labels is not None:
+            count = further.get("num_items_in_batch")
+            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=count)
+        if return_dict:
+            return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+        return tuple(part for part in (loss, logits, past_key_values) if part is not None)
+
+    def generate_text(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Continue prompts in our own loop, in one ragged batch.
+
+        Args:
+            prompts: Texts, or their token ids.
+            max_new_tokens: For each at most.
+            temperature: 0 takes the likeliest token.
+            top_k: Draw from so many of the likeliest tokens only.
+            top_p: Draw from the likeliest tokens that together have this probability only.
+            seed: Row i draws by `seed + i`.
+
+        Raises:
+            InputError: For a prompt that is empty or too long, or an option that makes no sense.
+            PlanError: When there is no tokenizer.
+        """
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        return complete(
+            self.eval().transformer,
+            tokenizer_of(self),
+            prompts,
+            max_new_tokens=max_new_tokens,
+            stop=self.stop_tokens,
+            sampling=sampling,
+        )
+
+    def stream_text(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Continue one prompt and give out its text piece by piece; arguments as in `generate_text`."""
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        pieces = stream(
+            self.eval().transformer,
+            tokenizer_of(self),
+            prompt,
+            max_new_tokens=max_new_tokens,
+            stop=self.stop_tokens,
+            sampling=sampling,
+        )
+        return (text for _, text in pieces if text)
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """Tokens after which a text has ended."""
+        ends = self.generation_config.eos_token_id
+        if ends is None and self.tokenizer is not None:
+            ends = self.tokenizer.eos_token_id
+        return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
+
+    def _memory(self, cache: Cache | None, padding: Padding) -> list[Memory] | None:
+        if cache is None:
+            return None
+        if cache.is_compileable:
+            raise PlanError("a cache of a fixed size cannot be used; leave cache_implementation away")
+        return [PaddedMemory(cache, layer, padding) for layer in range(len(self.transformer.layers))]
+
+    def _logits(self, hidden: Tensor, padding: Padding, keep: int | Tensor) -> Tensor:
+        shape = (len(padding.mask), padding.length)
+        if isinstance(keep, int) and keep == 0:
+            return scatter(self.transformer.next_token(hidden), padding.index, shape)
+        wanted = slice(-keep, None) if isinstance(keep, int) else keep
+        kept = scatter(hidden, padding.index, shape)[:, wanted]
+        return self.transformer.next_token(kept.flatten(0, 1)).unflatten(0, kept.shape[:2])
+
+    def _check_lengths(self, rows: Rows) -> None:
+        longest, most = max(rows.full_lengths), self.config.facts().max_tokens
+        if longest > most:
+            raise InputError(f"a row of {longest} tokens is longer than the model's {most} positions")
+
+
+def _whole_mask(ids: Tensor, mask: Tensor | None, before: int) -> Tensor:
+    """Which places hold a token, those before included, `[batch, before + length]`, bool."""
+    shape = (ids.shape[0], before + ids.shape[1])
+    if mask is None:
+        return torch.ones(shape, dtype=torch.bool, device=ids.device)
+    if mask.dim() != 2:
+        raise PlanError("attention_mask must be [batch, length], nonzero at tokens")
+    if mask.shape != shape:
+        raise PlanError(
+            f"attention_mask is {list(mask.shape)}; with {before} places cached it is {list(shape)}"
+        )
+    return mask.bool()

@@ -1,0 +1,180 @@
+"""Causal self-attention: a token attends to itself and to what stood before it in its row.
+
+Heads of keys and values may each be shared by several query heads (Ainslie et al. 2023). Where tokens come
+one after the other, a memory keeps the keys and values of those before; of what kind is not known here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from lessen.model.architecture import Architecture
+from lessen.model.attention import Score, attend, attend_scored
+from lessen.model.matrices import Numbers, linear
+from lessen.model.rotary import Rotation, turn
+from lessen.model.rows import Rows
+from lessen.native import Room
+from lessen.plan import LayerShape
+
+
+class Memory(Protocol):
+    """Keys and values of one layer, of all tokens that came before."""
+
+    def room(self, rows: Rows) -> Room | None:
+        """Where the kernels may write those of new tokens, which then count as kept; None: they may not."""
+        ...
+
+    def remember(self, key: Tensor, value: Tensor, rows: Rows) -> None:
+        """Keep those of new tokens, `[tokens, key heads, head_dim]`, at the end of their rows."""
+        ...
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
+        """Remember new tokens, and let each attend to all before it.
+
+        Args:
+            query: `[tokens, heads, head_dim]`.
+            key: `[tokens, key heads, head_dim]`.
+            value: The same.
+            rows: Layout of the new tokens; `original` says whose they are.
+
+        Returns:
+            Context `[tokens, heads, head_dim]`.
+        """
+        ...
+
+
+def attend_causal(query: Tensor, key: Tensor, value: Tensor, rows: Rows, *, dropout: float = 0.0) -> Tensor:
+    """Attention of each token to itself and to those before it in its row.
+
+    In a batch padded at the end no token sees padding, so it needs no mask of its own.
+
+    Args:
+        query: `[tokens, heads, head_dim]`.
+        key: `[tokens, key heads, head_dim]`; each is shared by as many neighbouring query heads.
+        value: The same.
+        rows: Layout of the batch.
+        dropout: Probability of dropping an attention weight.
+
+    Returns:
+        Context `[tokens, heads, head_dim]`.
+    """
+    if torch.is_grad_enabled() and query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        return attend(*_bidirectional(query, key, value, rows), dropout=dropout)
+    heads = query.shape[1]
+    key, value = spread(key, heads), spread(value, heads)
+    if torch.is_grad_enabled() or query.is_cuda:
+        query, key, value = (rows.pad(part).transpose(1, 2) for part in (query, key, value))
+        context = scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        return rows.unpad(context.transpose(1, 2))
+    contexts = []
+    for group in rows.groups:
+        q, k, v = (group.view(part).transpose(1, 2) for part in (query, key, value))
+        context = scaled_dot_product_attention(q, k, v, is_causal=True)
+        contexts.append(context.transpose(1, 2).flatten(0, 1))
+    return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+
+def attend_causal_reference(query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
+    """The definition, token by token and head by head. The oracle of `attend_causal`."""
+    context = torch.empty_like(query)
+    shared = query.shape[1] // key.shape[1]
+    start = 0
+    for length in rows.lengths:
+        for token in range(start, start + length):
+            for head in range(query.shape[1]):
+                keys, values = (part[start : token + 1, head // shared] for part in (key, value))
+                scores = keys @ query[token, head] / math.sqrt(query.shape[-1])
+                context[token, head] = scores.softmax(0) @ values
+        start += length
+    return context
+
+
+def spread(heads: Tensor, count: int) -> Tensor:
+    """`[..., key heads, ..., head_dim]`, heads second, to `count` heads: each as often as it is shared."""
+    return heads if heads.shape[1] == count else heads.repeat_interleave(count // heads.shape[1], 1)
+
+
+def _bidirectional(query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> tuple[Tensor, Rows, Tensor]:
+    """The same as attention in both directions takes it, with a bias that forbids one of them."""
+    heads = query.shape[1]
+    qkv = torch.stack([query, spread(key, heads), spread(value, heads)], 1)
+    longest = max(rows.full_lengths)
+    never = qkv.new_full((1, longest, longest), float("-inf"))
+    return qkv, rows, never.triu_(1)
+
+
+class CausalAttention(nn.Module):
+    """Multi-head causal self-attention with one matrix for queries, keys and values.
+
+    The rows of `qkv` are ordered as [query heads, key heads, value heads], `head_dim` rows each. Query heads
+    that share a head of keys and values are neighbours.
+    """
+
+    def __init__(self, architecture: Architecture, shape: LayerShape, numbers: Numbers) -> None:
+        super().__init__()
+        self.head_dim = dim = architecture.head_dim
+        self.heads = heads = len(shape.heads)
+        self.key_heads = heads // architecture.shared_heads
+        self.dropout = architecture.attention_dropout
+        width, inner, biases = architecture.hidden_size, heads * dim, architecture.biases
+        outputs = inner + 2 * self.key_heads * dim
+        self.qkv = linear(width, outputs, shape.rank.qkv, numbers, bias="qkv" in biases)
+        rank = shape.rank.attention_output
+        self.output = linear(inner, width, rank, numbers, bias="attention_output" in biases)
+        self.query_norm = nn.RMSNorm(dim, eps=architecture.norm_eps) if architecture.qk_norm else None
+        self.key_norm = nn.RMSNorm(dim, eps=architecture.norm_eps) if architecture.qk_norm else None
+
+    def context(
+        self,
+        hidden: Tensor,
+        rows: Rows,
+        rotation: Rotation | None = None,
+        score: Score | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the heads found, before `output`; and scores, if asked for.
+
+        Args:
+            hidden: `[tokens, hidden]`.
+            rows: Layout of the batch.
+            rotation: Of each token, where positions are rotary.
+            score: From attention to scores; the rows then have to be whole, with nothing remembered before.
+            memory: Of earlier tokens; None: there are none.
+
+        Returns:
+            `[tokens, heads * head_dim]`, and `[tokens]` or None.
+        """
+        if self.heads == 0:
+            wide = torch.promote_types(hidden.dtype, torch.float32)
+            nothing = None if score is None else hidden.new_zeros(len(hidden), dtype=wide)
+            return hidden.new_empty(len(hidden), 0), nothing
+        query, key, value = self._projected(hidden, rotation)
+        if score is None:
+            if memory is not None:
+                return memory.attend(query, key, value, rows).flatten(1), None
+            dropout = self.dropout if self.training else 0.0
+            return attend_causal(query, key, value, rows, dropout=dropout).flatten(1), None
+        if memory is not None:
+            memory.remember(key, value, rows)
+        qkv, rows, bias = _bidirectional(query, key, value, rows)
+        dropout = self.dropout if self.training else 0.0
+        context, scores = attend_scored(qkv, rows, score, bias, dropout=dropout)
+        return context.flatten(1), scores
+
+    def _projected(self, hidden: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, `[tokens, their heads, head_dim]`, normed and turned."""
+        turning = self.heads + self.key_heads
+        qkv = self.qkv(hidden).unflatten(-1, (turning + self.key_heads, self.head_dim))
+        queries_keys, value = qkv.split((turning, self.key_heads), 1)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = queries_keys.split((self.heads, self.key_heads), 1)
+            queries_keys = torch.cat([self.query_norm(query), self.key_norm(key)], 1)
+        if rotation is not None:
+            queries_keys = turn(queries_keys, rotation)
+        query, key = queries_keys.split((self.heads, self.key_heads), 1)
+        return query, key, value

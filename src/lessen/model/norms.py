@@ -1,0 +1,19 @@
+"""Norms: over a token's mean and deviation, or over its size alone."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lessen.model.architecture import Architecture
+
+
+def norm(architecture: Architecture, width: int | None = None) -> nn.Module:
+    """A norm of the architecture's kind.
+
+    Args:
+        architecture: Says which: LayerNorm (Ba et al. 2016), or RMSNorm (Zhang and Sennrich 2019), which
+            has no bias and takes no mean off.
+        width: Of what it norms; that of the hidden states if None.
+    """
+    kind = nn.LayerNorm if architecture.norm == "layer" else nn.RMSNorm
+    return kind(width or architecture.hidden_size, eps=architecture.norm_eps)

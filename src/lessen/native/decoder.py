@@ -1,0 +1,124 @@
+"""What a decoder's layer and its cache look like to the kernels."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lessen.native.library import ACTIVATIONS, MatrixOf, _Matrix, _Norm
+
+NormOf = tuple[Tensor, Tensor | None, float]
+"""Weight, bias or None, and epsilon."""
+
+
+class _Decoder(ctypes.Structure):
+    _fields_ = (
+        ("qkv", _Matrix),
+        ("output", _Matrix),
+        ("up", _Matrix),
+        ("down", _Matrix),
+        ("norms", _Norm * 2),
+        ("query_norm", _Norm),
+        ("key_norm", _Norm),
+        *((name, ctypes.c_int64) for name in ("heads", "key_heads", "dim", "turned")),
+        *((name, ctypes.c_int64) for name in ("rms", "gated", "parallel", "activation")),
+    )
+
+
+class _Row(ctypes.Structure):
+    _fields_ = (("row", ctypes.c_int64), ("tokens", ctypes.c_int64), ("held", ctypes.c_int64))
+
+
+class _Room(ctypes.Structure):
+    _fields_ = (
+        ("keys", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("capacity", ctypes.c_int64),
+        ("rows", ctypes.POINTER(_Row)),
+        ("count", ctypes.c_int64),
+    )
+
+
+@dataclass(frozen=True)
+class Form:
+    """Sizes and variants of a decoder's layer.
+
+    Attributes:
+        heads: Of queries.
+        key_heads: Of keys and of values.
+        dim: Of a head.
+        turned: Of its dimensions, those that turn.
+        rms: Whether norms are RMSNorm.
+        gated: Whether the feed-forward half has a gate.
+        parallel: Whether both halves read the layer's input.
+        activation: A name from `ACTIVATIONS`.
+    """
+
+    heads: int
+    key_heads: int
+    dim: int
+    turned: int
+    rms: bool
+    gated: bool
+    parallel: bool
+    activation: str
+
+
+class DecoderLayer:
+    """A decoder's layer made ready to be called; it keeps the tensors it points at.
+
+    Args:
+        form: Of the layer.
+        matrices: For queries, keys and values; of the attention's output; up; and down.
+        norms: Before the two halves.
+        head_norms: Of queries and of keys, or None.
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        matrices: tuple[MatrixOf, MatrixOf, MatrixOf, MatrixOf],
+        norms: tuple[NormOf, NormOf],
+        head_norms: tuple[NormOf, NormOf] | None,
+    ) -> None:
+        self.kept = (matrices, norms, head_norms)
+        query_norm, key_norm = (_Norm(), _Norm()) if head_norms is None else map(_norm, head_norms)
+        self.struct = _Decoder(
+            *(matrix._struct() for matrix in matrices),
+            (_Norm * 2)(*map(_norm, norms)),
+            query_norm,
+            key_norm,
+            form.heads,
+            form.key_heads,
+            form.dim,
+            form.turned,
+            form.rms,
+            form.gated,
+            form.parallel,
+            ACTIVATIONS[form.activation],
+        )
+        self.place = ctypes.addressof(self.struct)
+
+
+class Room:
+    """Where keys and values of new tokens go.
+
+    Args:
+        keys: `[rows, key heads, capacity, dim]`, float32, contiguous.
+        values: The same.
+        rows: For each row with new tokens: which it is in the cache, how many are new, how many are held.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: Sequence[tuple[int, int, int]]) -> None:
+        listed = (_Row * len(rows))(*(_Row(*row) for row in rows))
+        self.kept = (keys, values)
+        self.struct = _Room(keys.data_ptr(), values.data_ptr(), keys.shape[2], listed, len(rows))
+        self.place = ctypes.addressof(self.struct)
+
+
+def _norm(norm: NormOf) -> _Norm:
+    weight, bias, eps = norm
+    return _Norm(weight.data_ptr(), None if bias is None else bias.data_ptr(), eps)
