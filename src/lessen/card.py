@@ -33,6 +33,8 @@ def card_of(folder: Path, name: str | None = None) -> str:
     config = _read(folder / CONFIG)
     plan, record = _read(folder / "plan.json"), _read(folder / "training.json")
     certificate = read_certificate(folder)
+    if "masked_words" in record:
+        return _start(name or folder.name, plan, record)
     parts = [
         _front(plan),
         f"# {name or folder.name}\n",
@@ -44,6 +46,23 @@ def card_of(folder: Path, name: str | None = None) -> str:
         _use(config),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _start(name: str, plan: dict[str, Any], record: dict[str, Any]) -> str:
+    """The card of an encoder that has no task yet."""
+    before, after = record["masked_words"]["before"], record["masked_words"]["after"]
+    return "\n".join(
+        [
+            "---\nlibrary_name: lessen\n---\n",
+            f"# {name}\n",
+            f"`{_public(plan.get('model', 'a model'))}` after it learned to guess masked words of "
+            f"`{_public(plan.get('data', '?'))}`, made by lessen (system `{plan.get('system', '?')}`): "
+            "an encoder without a task, to train on from.\n",
+            f"Of {after['words']:,} words hidden in {record['rows']['test']:,} texts it was not trained on, "
+            f"it guesses {100 * after['accuracy']:.1f}% ({100 * before['accuracy']:.1f}% before).\n",
+            "## Use\n\n```\nlessen compress PATH --system beexformer --data ...\n```\n",
+        ]
+    )
 
 
 def _tokens(config: dict[str, Any]) -> str:

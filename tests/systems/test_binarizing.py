@@ -223,6 +223,7 @@ def test_plain_text_makes_a_start(data: Path, tmp_path: Path) -> None:
     assert not start.config.form().exits
     assert set(start.state_dict()) == set(lessen.load("builtin:beexformer-test").state_dict())
     assert not (tmp_path / "start.work").exists()
+    assert "an encoder without a task, to train on from" in " ".join((out / "README.md").read_text().split())
     outcome = compressed(out, data, tmp_path / "m", epochs=1.0)
     assert outcome.model.config.form().latent is None
     first = "transformer.embeddings.position.weight"

@@ -54,9 +54,12 @@ class Rest:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+        self.all = (*parts.matrices(), *parts.norms)
+        self.in_float = any(type(part) is Linear for part in parts.matrices())
         self.made: LayerRest | None = None
         self.kernels: Native | None = None
         self.marks: list[int] = []
+        self.held: list[object] = []  # or another object could get the number one of them had
 
     def ready(self, kernels: Native, tokens: int) -> LayerRest | None:
         """The layer for these kernels, or None where they cannot compute it, or torch would be faster.
@@ -65,60 +68,49 @@ class Rest:
             kernels: Whose.
             tokens: To be computed.
         """
-        parts = self.parts
-        if tokens > FEW_TOKENS and any(type(part) is Linear for part in parts.matrices()):
+        if tokens > FEW_TOKENS and self.in_float:
             return None
-        if parts.activation not in ACTIVATIONS or any(type(norm) is not nn.LayerNorm for norm in parts.norms):
-            return None
-        marks = marks_of([parts.half], parts.matrices(), parts.norms, kernels)
+        marks = self._marks()
         if marks is None:
             return None
-        if self.made is None or self.kernels is not kernels or marks != self.marks:
-            self.made, self.kernels, self.marks = _made(parts, kernels), kernels, marks
+        if self.kernels is not kernels or marks != self.marks:
+            self.made = _made(self.parts, kernels) if _can_be_made(self.parts, self.all) else None
+            self.kernels, self.marks = kernels, self._marks() or []  # making it may have made weights ready
+            self.held = [part._ready for part in self.all if isinstance(part, FewBits)]
         return self.made
 
+    def _marks(self) -> list[int] | None:
+        """Where the tensors lie, and what was made of them; None if somebody watches a module.
 
-def marks_of(
-    wholes: Sequence[nn.Module],
-    matrices: Sequence[nn.Module],
-    norms: Sequence[nn.Module],
-    kernels: Native,
-    *,
-    narrow: bool = False,
-) -> list[int] | None:
-    """Where the tensors of a layer lie; None if one is not what the kernels read, or a module is watched.
-
-    Args:
-        wholes: Modules that are passed over when their parts are called in one.
-        matrices: The parts that multiply.
-        norms: The others.
-        kernels: Whose.
-        narrow: Whether tensors may be bfloat16. Of small ones copies are made, so their versions count too.
-    """
-    if any(_is_watched(whole) for whole in wholes):
-        return None
-    marks = []
-    for part in (*matrices, *norms):
-        if type(part) not in (Linear, nn.LayerNorm, nn.RMSNorm) and not isinstance(part, FewBits):
+        It is asked at every call of the layer, so it asks for no more than it needs.
+        """
+        if self.parts.half._forward_hooks or self.parts.half._forward_pre_hooks:
             return None
-        if _is_watched(part):
-            return None
-        tensors: list[Tensor] = [tensor for tensor in part._parameters.values() if tensor is not None]
-        for tensor in tensors:
-            if not tensor.numel() or not tensor.is_contiguous():
+        marks = []
+        for part in self.all:
+            if part._forward_hooks or part._forward_pre_hooks:
                 return None
+            marks += [tensor.data_ptr() for tensor in part._parameters.values() if tensor is not None]
+            if isinstance(part, FewBits):
+                marks.append(id(part._ready))
+        return marks
+
+
+def _can_be_made(parts: Parts, modules: Sequence[nn.Module]) -> bool:
+    """Whether the kernels can read all of it."""
+    if parts.activation not in ACTIVATIONS:
+        return False
+    for part in modules:
+        if type(part) is not Linear and type(part) is not nn.LayerNorm and not isinstance(part, FewBits):
+            return False
+        for tensor in part._parameters.values():
+            if tensor is None:
+                continue
+            if not tensor.numel() or not tensor.is_contiguous():
+                return False
             if tensor.is_floating_point() and tensor.dtype != torch.float32:
-                if not narrow or tensor.dtype != torch.bfloat16:
-                    return None
-                marks.append(tensor._version)
-        if isinstance(part, FewBits):
-            tensors += [tensor for tensor in part.made_ready(kernels) if tensor is not None]
-        marks += [tensor.data_ptr() for tensor in tensors]
-    return marks
-
-
-def _is_watched(part: nn.Module) -> bool:
-    return bool(part._forward_hooks or part._forward_pre_hooks)
+                return False
+    return True
 
 
 def _made(parts: Parts, kernels: Native) -> LayerRest:

@@ -6,14 +6,16 @@ long.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from lessen.model.architecture import Architecture
+from lessen.model.few_bits import FewBits
 from lessen.model.linear import FEW_TOKENS, Linear
-from lessen.model.rest import marks_of, matrix_of
+from lessen.model.rest import matrix_of
 from lessen.native import DecoderLayer, Form, Native
 from lessen.native.library import ACTIVATIONS
 
@@ -73,7 +75,7 @@ class Step:
         if tokens > FEW_TOKENS and any(type(part) is Linear for part in parts.matrices):
             return None
         norms = (*parts.norms, *parts.head_norms)
-        marks = marks_of(parts.halves, parts.matrices, norms, kernels, narrow=True)
+        marks = _marks(parts.halves, parts.matrices, norms, kernels)
         if marks is None:
             return None
         if self.made is None or self.kernels is not kernels or marks != self.marks:
@@ -85,6 +87,41 @@ class Step:
         first, second, *of_heads = (_norm(part) for part in (*self.parts.norms, *self.parts.head_norms))
         head_norms = (of_heads[0], of_heads[1]) if of_heads else None
         return DecoderLayer(self.form, (qkv, output, up, down), (first, second), head_norms)
+
+
+def _marks(
+    wholes: Sequence[nn.Module], matrices: Sequence[nn.Module], norms: Sequence[nn.Module], kernels: Native
+) -> list[int] | None:
+    """Where the tensors of a layer lie; None if one is not what the kernels read, or a module is watched.
+
+    Tensors may be bfloat16. Of small ones copies are made, so their versions count too.
+
+    Args:
+        wholes: Modules that are passed over when their parts are called in one.
+        matrices: The parts that multiply.
+        norms: The others.
+        kernels: Whose.
+    """
+    if any(whole._forward_hooks or whole._forward_pre_hooks for whole in wholes):
+        return None
+    marks = []
+    for part in (*matrices, *norms):
+        if type(part) not in (Linear, nn.LayerNorm, nn.RMSNorm) and not isinstance(part, FewBits):
+            return None
+        if part._forward_hooks or part._forward_pre_hooks:
+            return None
+        tensors: list[torch.Tensor] = [tensor for tensor in part._parameters.values() if tensor is not None]
+        for tensor in tensors:
+            if not tensor.numel() or not tensor.is_contiguous():
+                return None
+            if tensor.is_floating_point() and tensor.dtype != torch.float32:
+                if tensor.dtype != torch.bfloat16:
+                    return None
+                marks.append(tensor._version)
+        if isinstance(part, FewBits):
+            tensors += [tensor for tensor in part.made_ready(kernels) if tensor is not None]
+        marks += [tensor.data_ptr() for tensor in tensors]
+    return marks
 
 
 def _norm(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None, float]:

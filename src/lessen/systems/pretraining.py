@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 
 from lessen.artefact import replacing_folder, write_json
+from lessen.card import write_card
 from lessen.data.reading import read
 from lessen.data.splits import split
 from lessen.errors import InputError
@@ -103,5 +104,6 @@ def pretrain(plan: Any, work: Path, out: Path, say: Say = print, *, quiet: bool 
         write_json(fresh / "plan.json", plan.model_dump(mode="json"))
         record = {"rows": rows, "training": [training], "masked_words": {"before": before, "after": after}}
         write_json(fresh / "training.json", record)
+        write_card(fresh, out.name)
     shutil.rmtree(work, ignore_errors=True)
     return Pretrained(out, model, before, after, rows, training)
