@@ -16,7 +16,7 @@ FILE = "README.md"
 
 
 def write_card(folder: Path, name: str | None = None) -> None:
-    """Write the model card of a folder made by `lessen compress`.
+    """Write the model card of a folder.
 
     Args:
         folder: Of the model.
@@ -33,6 +33,8 @@ def card_of(folder: Path, name: str | None = None) -> str:
     config = _read(folder / CONFIG)
     plan, record = _read(folder / "plan.json"), _read(folder / "training.json")
     certificate = read_certificate(folder)
+    if (config.get("architecture") or {}).get("language_head"):
+        return _of_generator(config, name or folder.name)
     parts = [
         _front(plan),
         f"# {name or folder.name}\n",
@@ -44,6 +46,17 @@ def card_of(folder: Path, name: str | None = None) -> str:
         _use(config),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _of_generator(config: dict[str, Any], name: str) -> str:
+    family = config["architecture"].get("family", "?")
+    return (
+        "---\nlibrary_name: lessen\ntags: [text-generation]\npipeline_tag: text-generation\n---\n\n"
+        f"# {name}\n\nA generator of the `{family}` family in the form of lessen. It runs at full depth, and "
+        "nothing is certified for it.\n\n"
+        '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n'
+        'model.generate_text(["a text to continue"])\n```\n'
+    )
 
 
 def _tokens(config: dict[str, Any]) -> str:
