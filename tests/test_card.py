@@ -60,3 +60,18 @@ def test_a_bare_folder_has_a_card_too(tmp_path: Path) -> None:
     assert "Nothing is certified" in card_of(folder_with(tmp_path, config={}))
     undefined = {"test": [POINT | {"value": None}]}
     assert "| full | undefined |" in card_of(folder_with(tmp_path, training=undefined))
+
+
+def test_a_generator_has_a_card_of_its_own(tmp_path: Path) -> None:
+    from conftest import tiny_generator
+
+    import lessen
+
+    tiny_generator("gpt2").save_pretrained(tmp_path / "theirs")
+    lessen.load(tmp_path / "theirs").save_pretrained(tmp_path / "ours")
+    card = (tmp_path / "ours" / "README.md").read_text()
+    assert "pipeline_tag: text-generation" in card
+    assert "`gpt2` family" in card
+    assert "generate_text" in card
+    assert "early exits" not in card
+    assert "predict" not in card

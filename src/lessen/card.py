@@ -16,7 +16,7 @@ FILE = "README.md"
 
 
 def write_card(folder: Path, name: str | None = None) -> None:
-    """Write the model card of a folder made by `lessen compress`.
+    """Write the model card of a folder.
 
     Args:
         folder: Of the model.
@@ -35,6 +35,8 @@ def card_of(folder: Path, name: str | None = None) -> str:
     certificate = read_certificate(folder)
     if "masked_words" in record:
         return _start(name or folder.name, plan, record)
+    if (config.get("architecture") or {}).get("language_head"):
+        return _of_generator(config, name or folder.name)
     parts = [
         _front(plan),
         f"# {name or folder.name}\n",
@@ -62,6 +64,17 @@ def _start(name: str, plan: dict[str, Any], record: dict[str, Any]) -> str:
             f"it guesses {100 * after['accuracy']:.1f}% ({100 * before['accuracy']:.1f}% before).\n",
             "## Use\n\n```\nlessen compress PATH --system beexformer --data ...\n```\n",
         ]
+    )
+
+
+def _of_generator(config: dict[str, Any], name: str) -> str:
+    family = config["architecture"].get("family", "?")
+    return (
+        "---\nlibrary_name: lessen\ntags: [text-generation]\npipeline_tag: text-generation\n---\n\n"
+        f"# {name}\n\nA generator of the `{family}` family in the form of lessen. It runs at full depth, and "
+        "nothing is certified for it.\n\n"
+        '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n'
+        'model.generate_text(["a text to continue"])\n```\n'
     )
 
 
