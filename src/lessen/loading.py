@@ -85,13 +85,14 @@ def load(
     model.tokenizer = _tokenizer(source)
     if own:
         model.folder = Path(source)
-    classifies = isinstance(model, LessenForSequenceClassification)
-    if certificate is not None and classifies and certificate.precision == model.precision:
+    if isinstance(model, LessenModel):
+        if point is not None:
+            raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
+        return model
+    if certificate is not None and certificate.precision == model.precision:
         model.honour_certificate()
     if point is not None:
-        if isinstance(model, LessenModel):
-            raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
-        if isinstance(model, LessenForCausalLM):
+        if not model.config.form().exit_layers:
             raise PlanError(f"{name} generates at full depth; it has no points")
         model.use(point)
     return model
