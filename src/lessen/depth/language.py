@@ -17,6 +17,7 @@ from torch import Tensor
 from lessen.depth.criteria import CRITERIA, LANGUAGE, Criterion
 from lessen.errors import PlanError
 from lessen.model.language_heads import LanguageHead
+from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
 from lessen.plan import ExitRule
 
@@ -69,7 +70,7 @@ def decide(
     threshold = None if rule is None else rule.at(layer)
     if rule is None or threshold is None or str(layer) not in model.language_exits:
         return None
-    head, kind = _head(model, layer), language_criterion(rule.criterion)
+    head, kind = head_after(model, layer), language_criterion(rule.criterion)
     judged = _judged(model, head, hidden, [kind])
     unsure = judged.scores[0]
     leaves = kind.passes(unsure, threshold)
@@ -100,7 +101,7 @@ def unsure(
     Returns:
         Scores `[criteria, tokens]`, infinite where the token never leaves; and the tokens named, `[tokens]`.
     """
-    head = _head(model, layer)
+    head = head_after(model, layer)
     kinds = [language_criterion(name) for name in criteria]
     judged = _judged(model, head, hidden, kinds)
     logits = judged.logits
@@ -112,6 +113,28 @@ def unsure(
     if len(never):
         scores = scores.masked_fill(_is_any(named, never), math.inf)
     return scores, named
+
+
+def states_at_exits(model: Transformer, ids: Tensor, rows: Rows) -> tuple[list[Tensor], Tensor]:
+    """What every exit reads, and what the language head reads: all layers run once, for all tokens.
+
+    Args:
+        model: With language exits.
+        ids: Token ids `[tokens]`.
+        rows: Layout of the batch.
+
+    Returns:
+        `[tokens, hidden]` for each exit, shallowest first, and of the last layer, normed.
+    """
+    found: list[Tensor] = []
+
+    def after_layer(layer: int, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+        if layer in model.shape.exit_layers:
+            found.append(hidden)
+        return hidden, rows
+
+    last, _ = model(ids, rows, after_layer=after_layer)
+    return found, last
 
 
 class _Judged(NamedTuple):
@@ -134,7 +157,8 @@ def _judged(model: Transformer, head: LanguageHead, hidden: Tensor, kinds: Seque
     return _Judged(asked, corrected, logits, scores)
 
 
-def _head(model: Transformer, layer: int) -> LanguageHead:
+def head_after(model: Transformer, layer: int) -> LanguageHead:
+    """The language exit after so many layers (1-based)."""
     head = model.language_exits[str(layer)]
     assert isinstance(head, LanguageHead)
     return head

@@ -150,7 +150,7 @@ def fine_tune(
     model.transformer.embeddings.word_dropout = recipe.word_dropout
     limit = min(recipe.max_tokens, model.config.facts().max_tokens)
     rows = EncodedRows(encode(model.tokenizer, data.texts, limit), data.labels)
-    half = _bfloat16_pays()
+    half = bfloat16_pays()
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=passes_over(len(data), recipe),
@@ -374,7 +374,7 @@ def _frozen_without_dropout(model: Any) -> Iterator[None]:
             setattr(module, name, share)
 
 
-def _bfloat16_pays() -> bool:
+def bfloat16_pays() -> bool:
     """Whether products in bfloat16 are faster than in float32 here: a GPU, or a CPU with the instructions."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
