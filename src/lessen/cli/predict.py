@@ -37,7 +37,7 @@ def command(
 
     loaded = load(model, precision=precision_of(precision))
     if not isinstance(loaded, LessenForSequenceClassification):
-        raise InputError(f"{model} has no classifier; embed texts with lessen.load(...).embed in Python")
+        raise InputError(f"{model} has no classifier; {_other_use(loaded)}")
     inputs = _inputs(texts, file, pair)
     if speedup is not None:
         if point is not None:
@@ -64,6 +64,12 @@ def command(
     )
     if explain:
         _show_tokens(predictions, len(loaded.transformer.layers))
+
+
+def _other_use(loaded: Any) -> str:
+    if loaded.config.facts().causal:
+        return "it generates: lessen generate"
+    return "embed texts with lessen.load(...).embed in Python"
 
 
 STYLES = ("bright_black", "blue", "cyan", "green", "yellow", "bold red")

@@ -33,6 +33,7 @@ class Family:
         layouts: Parts whose tensors they arrange in another way.
         language_head: A decoder's matrix to the vocabulary.
         read: Facts to be worked out of their config.
+        write: Fields of their config that follow from such facts; rotary angles apart.
     """
 
     model_types: tuple[str, ...]
@@ -48,6 +49,7 @@ class Family:
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     language_head: str | None = None
     read: Callable[[Any], dict[str, Any]] = lambda config: {}
+    write: Callable[[Architecture], dict[str, Any]] = lambda architecture: {}
 
     def architecture(self, config: Any) -> Architecture:
         """Read the family facts out of a Hugging Face config.

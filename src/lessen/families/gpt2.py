@@ -20,6 +20,10 @@ def _facts(config: Any) -> dict[str, Any]:
     return {"intermediate_size": config.n_inner or 4 * config.n_embd}
 
 
+def _config(architecture: Architecture) -> dict[str, Any]:
+    return {"n_inner": architecture.intermediate_size}
+
+
 CONV1D = Layout(_transposed, _transposed)
 
 FAMILY = Family(
@@ -55,4 +59,5 @@ FAMILY = Family(
     },
     language_head="lm_head",
     read=_facts,
+    write=_config,
 )

@@ -32,6 +32,16 @@ def _facts(config: Any) -> dict[str, Any]:
     }
 
 
+def _config(architecture: Architecture) -> dict[str, Any]:
+    assert architecture.rotary is not None
+    share = 2 * len(architecture.rotary.inverse_frequencies) / architecture.head_dim
+    return {
+        "attention_bias": "qkv" in architecture.biases,
+        "use_parallel_residual": architecture.parallel,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": share},
+    }
+
+
 FAMILY = Family(
     model_types=("gpt_neox",),
     prefix="gpt_neox",
@@ -51,4 +61,5 @@ FAMILY = Family(
     layouts={"attention.qkv": Layout(_by_kind, _by_head)},
     language_head="lm_head",
     read=_facts,
+    write=_config,
 )

@@ -6,12 +6,17 @@ from typing import Any
 
 from lessen.families.family import Family
 from lessen.families.rotary import rotary
+from lessen.model.architecture import Architecture
 
 
 def _facts(config: Any) -> dict[str, Any]:
     attention = ("qkv", "attention_output") if config.attention_bias else ()
     feed_forward = ("up", "down") if config.mlp_bias else ()
     return {"rotary": rotary(config), "biases": (*attention, *feed_forward)}
+
+
+def _config(architecture: Architecture) -> dict[str, Any]:
+    return {"attention_bias": "qkv" in architecture.biases, "mlp_bias": "up" in architecture.biases}
 
 
 FAMILY = Family(
@@ -45,4 +50,5 @@ FAMILY = Family(
     },
     language_head="lm_head",
     read=_facts,
+    write=_config,
 )

@@ -22,4 +22,5 @@ FAMILY = replace(
     model_types=("qwen2",),
     only={"use_sliding_window": False},
     read=_facts,
+    write=lambda architecture: {"head_dim": architecture.head_dim},
 )

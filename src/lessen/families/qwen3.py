@@ -24,4 +24,5 @@ FAMILY = replace(
         "attention.key_norm": "self_attn.k_norm",
     },
     read=_facts,
+    write=lambda architecture: {"attention_bias": "qkv" in architecture.biases},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +15,11 @@ from lessen.config import LessenConfig
 from lessen.errors import InputError, PlanError
 from lessen.hf.padded import PaddedMemory, Padding
 from lessen.hf.pointed import LessenPointedModel
+from lessen.hf.shell import tokenizer_of
 from lessen.model.causal import Memory
 from lessen.model.rows import Rows, following, rows_of_mask, scatter
+from lessen.runtime.completion import Completion, Prompt, complete, stream
+from lessen.runtime.sampling import Sampling
 
 
 class LessenForCausalLM(LessenPointedModel, GenerationMixin):
@@ -83,6 +87,70 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
         if return_dict:
             return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
         return tuple(part for part in (loss, logits, past_key_values) if part is not None)
+
+    def generate_text(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """Continue prompts in our own loop, in one ragged batch.
+
+        Args:
+            prompts: Texts, or their token ids.
+            max_new_tokens: For each at most.
+            temperature: 0 takes the likeliest token.
+            top_k: Draw from so many of the likeliest tokens only.
+            top_p: Draw from the likeliest tokens that together have this probability only.
+            seed: Row i draws by `seed + i`.
+
+        Raises:
+            InputError: For a prompt that is empty or too long, or an option that makes no sense.
+            PlanError: When there is no tokenizer.
+        """
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        return complete(
+            self.eval().transformer,
+            tokenizer_of(self),
+            prompts,
+            max_new_tokens=max_new_tokens,
+            stop=self.stop_tokens,
+            sampling=sampling,
+        )
+
+    def stream_text(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Continue one prompt and give out its text piece by piece; arguments as in `generate_text`."""
+        sampling = Sampling(temperature, top_k, top_p, seed)
+        pieces = stream(
+            self.eval().transformer,
+            tokenizer_of(self),
+            prompt,
+            max_new_tokens=max_new_tokens,
+            stop=self.stop_tokens,
+            sampling=sampling,
+        )
+        return (text for _, text in pieces if text)
+
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """Tokens after which a text has ended."""
+        ends = self.generation_config.eos_token_id
+        if ends is None and self.tokenizer is not None:
+            ends = self.tokenizer.eos_token_id
+        return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
 
     def _memory(self, cache: Cache | None, padding: Padding) -> list[Memory] | None:
         if cache is None:

@@ -21,8 +21,8 @@ def bytes_by_part(model: Any, folder: Path | None = None) -> dict[str, int]:
 
     Returns:
         `weights` (matrices and biases of the layers), `scales` (and seals, of weights of few bits), `norms`,
-        `embeddings` (tables), `exits`; with a folder also `listing` (what else is in the file) and
-        `tokenizer`.
+        `embeddings` (tables, and a language head of its own), `exits`; with a folder also `listing` (what
+        else is in the file) and `tokenizer`.
     """
     found = dict.fromkeys(("weights", "scales", "norms", "embeddings", "exits"), 0)
     if folder is None:
@@ -50,4 +50,4 @@ def _part_of(name: str) -> str:
         return "scales"
     if "norm" in place.split(".")[-1]:
         return "norms"
-    return "embeddings" if name.startswith("embeddings.") else "weights"
+    return "embeddings" if name.startswith(("embeddings.", "language_head.")) else "weights"

@@ -218,6 +218,8 @@ def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
     """The checkpoint with the exits of the plan."""
     torch.manual_seed(plan.seed)
     base = load(plan.model)
+    if base.config.facts().causal:
+        raise InputError(f"{plan.model} generates; system {system.name} is for models that classify")
     exits = plan.exits
     if exits is None and system.exit is not None:
         depth = len(base.config.form().layers)

@@ -74,7 +74,7 @@ def dense_twin(
             elsewhere.
     """
     facts, shape = model.config.facts(), model.config.form()
-    _check_dense(facts, shape)
+    check_dense(facts, shape)
     with torch.random.fork_rng(devices=[]):
         backbone = AutoModel.from_config(
             _hugging_face_config(facts, len(shape.layers)), attn_implementation=attention
@@ -95,7 +95,12 @@ def _hugging_face_config(facts: Architecture, layers: int) -> PreTrainedConfig:
     return AutoConfig.for_model(facts.family, **values | {names["num_hidden_layers"]: layers})
 
 
-def _check_dense(facts: Architecture, shape: Shape) -> None:
+def check_dense(facts: Architecture, shape: Shape) -> None:
+    """Refuse a model that no other runtime can run.
+
+    Raises:
+        PlanError: When heads, neurons, rank or bits have been taken away.
+    """
     every_head = tuple(range(facts.num_attention_heads))
     for place, layer in enumerate(shape.layers):
         changed = {

@@ -1,0 +1,212 @@
+"""How fast tokens come: our loop and transformers' on the same weights and prompts, in turn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter, sleep
+from typing import Any
+
+import torch
+from transformers.generation.streamers import BaseStreamer
+
+from lessen.errors import InputError
+from lessen.hf import LessenForCausalLM
+from lessen.measure.latency import REST_SECONDS
+from lessen.model.macs import token_macs
+from lessen.model.rows import pack
+from lessen.runtime.generation import generate
+
+WARM_TOKENS = 2
+"""Generated untimed before each timed run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One prompt continued.
+
+    Attributes:
+        tokens: Ids.
+        seconds: When each came, since the prompt was handed over.
+    """
+
+    tokens: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second after the first."""
+        return (len(self.tokens) - 1) / (self.seconds[-1] - self.seconds[0])
+
+
+Candidate = Callable[[Sequence[int], int], Run]
+"""`candidate(prompt, new_tokens)`: exactly so many tokens, the likeliest each."""
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """What `lessen bench` says of one way to generate.
+
+    Attributes:
+        mode: `off` (our loop, full depth) or `transformers` (its `generate`).
+        dtype: Of the weights.
+        kind: What the model is called in tables.
+        first_token_ms: Median time to the first token.
+        tokens_per_s: Median over runs, of the tokens after the first.
+        weight_passes: How often all layers ran, for each token.
+        macs_per_token: Of a token in the middle of a run.
+        acceptance: Share of drafted tokens that were kept; None where none are drafted.
+        identical: Whether all runs gave the tokens of one whole pass without a cache (`off`), or those of
+            `off` (others).
+        runs: Timed runs.
+    """
+
+    mode: str
+    dtype: str
+    kind: str
+    first_token_ms: float
+    tokens_per_s: float
+    weight_passes: float
+    macs_per_token: int
+    acceptance: float | None
+    identical: bool
+    runs: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in vars(self).items()}
+
+
+def ours(model: LessenForCausalLM) -> Candidate:
+    """Our loop."""
+
+    def candidate(prompt: Sequence[int], new_tokens: int) -> Run:
+        tokens, seconds, began = [], [], perf_counter()
+        for step in generate(model.transformer, [prompt], max_new_tokens=new_tokens):
+            seconds.append(perf_counter() - began)
+            tokens.append(step[0])
+        return Run(tuple(tokens), tuple(seconds))
+
+    return candidate
+
+
+def theirs(twin: Any) -> Candidate:
+    """transformers' `generate`, with its cache and its own choice of attention."""
+
+    def candidate(prompt: Sequence[int], new_tokens: int) -> Run:
+        watch = _Watch()
+        ids = torch.tensor([prompt])
+        twin.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            streamer=watch,
+        )
+        return Run(tuple(watch.tokens), tuple(second - watch.began for second in watch.seconds))
+
+    return candidate
+
+
+class _Watch(BaseStreamer):
+    """Notes when tokens come; the first call brings the prompt."""
+
+    def __init__(self) -> None:
+        self.began = perf_counter()
+        self.tokens: list[int] = []
+        self.seconds: list[float] = []
+        self.prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.prompt_seen:
+            self.seconds.append(perf_counter())
+            self.tokens.append(int(value))
+        self.prompt_seen = True
+
+    def end(self) -> None:
+        pass
+
+
+def compare(
+    candidates: Mapping[str, Candidate],
+    prompts: Sequence[Sequence[int]],
+    *,
+    new_tokens: int,
+    seconds: float,
+    seed: int = 0,
+) -> dict[str, list[Run]]:
+    """Let every candidate continue the same prompts, in shuffled order for each.
+
+    Args:
+        candidates: By name.
+        prompts: Token ids.
+        new_tokens: For each, at least 2.
+        seconds: After so many no further prompt is begun.
+        seed: Of the order.
+
+    Returns:
+        Runs of each candidate, in the order of the prompts.
+
+    Raises:
+        InputError: When there is nothing to time.
+    """
+    if new_tokens < 2 or not prompts:
+        raise InputError("at least one prompt and 2 new tokens are needed to time generation")
+    runs: dict[str, list[Run]] = {name: [] for name in candidates}
+    shuffled, draw, began = list(candidates), random.Random(seed), perf_counter()
+    for prompt in prompts:
+        draw.shuffle(shuffled)
+        for name in shuffled:
+            sleep(REST_SECONDS)
+            candidates[name](prompt, WARM_TOKENS)
+            runs[name].append(candidates[name](prompt, new_tokens))
+        if perf_counter() - began > seconds:
+            break
+    return runs
+
+
+@torch.no_grad()
+def is_greedy(model: LessenForCausalLM, prompt: Sequence[int], tokens: Sequence[int]) -> bool:
+    """Whether tokens are the likeliest each, by one whole pass without a cache."""
+    whole = torch.tensor([*prompt, *tokens[:-1]])
+    hidden, _ = model.transformer(*pack([whole]))
+    return model.transformer.next_token(hidden[len(prompt) - 1 :]).argmax(-1).tolist() == list(tokens)
+
+
+def row(
+    model: LessenForCausalLM,
+    mode: str,
+    kind: str,
+    runs: Sequence[Run],
+    prompts: Sequence[Sequence[int]],
+    *,
+    identical: bool,
+) -> SpeedRow:
+    """Runs of one candidate in one line.
+
+    Args:
+        model: Whose weights.
+        mode: Of the candidate.
+        kind: What to call it.
+        runs: Of it.
+        prompts: They continued.
+        identical: As in `SpeedRow`.
+    """
+    middle = median(len(prompt) + len(run.tokens) // 2 for prompt, run in zip(prompts, runs, strict=False))
+    return SpeedRow(
+        mode=mode,
+        dtype=model.precision,
+        kind=kind,
+        first_token_ms=1e3 * median(run.seconds[0] for run in runs),
+        tokens_per_s=median(run.rate for run in runs),
+        weight_passes=1.0,
+        macs_per_token=token_macs(model.config.facts(), model.config.form(), int(middle)),
+        acceptance=None,
+        identical=identical,
+        runs=len(runs),
+    )

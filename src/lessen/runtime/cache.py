@@ -1,0 +1,133 @@
+"""The memory of a batch that is being generated: keys and values of each layer, in place, with no padding.
+
+Rows are of different lengths, and so may be the layers of one row: a token that leaves in a layer is not in
+the cache of the next, and a layer that has not run for a token yet does not hold it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from lessen.errors import PlanError
+from lessen.model.causal import CausalAttention, Memory, attend_causal
+from lessen.model.rows import Rows
+from lessen.model.transformer import Transformer
+
+
+class LayerCache:
+    """Keys and values of one layer.
+
+    Attributes:
+        keys: `[rows, key heads, capacity, head_dim]`; turned, where positions are rotary.
+        values: The same.
+        lengths: How many tokens of each row are held.
+        gone: How many earlier tokens of each row are not, because they had left before this layer.
+    """
+
+    def __init__(
+        self, rows: int, heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        shape = (rows, heads, capacity, head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.lengths = [0] * rows
+        self.gone = [0] * rows
+
+    def seen(self, row: int) -> int:
+        """How many tokens of a row this layer has come to: the position of its next one."""
+        return self.lengths[row] + self.gone[row]
+
+    def truncate(self, row: int, position: int) -> None:
+        """Forget the tokens of a row from a position on; not from within a prompt of which tokens left."""
+        self.lengths[row] = max(0, min(self.lengths[row], position - self.gone[row]))
+
+    def remember(self, key: Tensor, value: Tensor, rows: Rows) -> None:
+        """As `model.causal.Memory`.
+
+        Raises:
+            PlanError: When a row outgrows the capacity.
+        """
+        start = 0
+        for row, length, full in zip(rows.original, rows.lengths, rows.full_lengths, strict=True):
+            held = self.lengths[row]
+            stop, end = held + length, start + length
+            if stop > self.keys.shape[2]:
+                room = self.keys.shape[2]
+                raise PlanError(f"the cache has room for {room} tokens of a row, not for {stop}")
+            self.keys[row, :, held:stop] = key[start:end].transpose(0, 1)
+            self.values[row, :, held:stop] = value[start:end].transpose(0, 1)
+            self.lengths[row], self.gone[row] = stop, full - stop
+            start = end
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
+        """As `model.causal.Memory`."""
+        before = [self.lengths[row] for row in rows.original]
+        self.remember(key, value, rows)
+        if not any(before):
+            return attend_causal(query, key, value, rows)
+        contexts = [
+            self._of_row(part, row, held)
+            for part, row, held in zip(query.split(rows.lengths), rows.original, before, strict=True)
+        ]
+        return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+    def _of_row(self, query: Tensor, row: int, before: int) -> Tensor:
+        """Context of a row's new tokens, `[tokens, heads, head_dim]`.
+
+        Query heads that share keys become queries of one head, so that nothing has to be repeated.
+        """
+        tokens, heads, dim = query.shape
+        key_heads, stop = self.keys.shape[1], before + tokens
+        keys, values = self.keys[row : row + 1, :, :stop], self.values[row : row + 1, :, :stop]
+        if tokens == 1:
+            query = query.reshape(1, key_heads, -1, dim)
+            return scaled_dot_product_attention(query, keys, values).reshape(1, heads, dim)
+        grouped = query.unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
+        sees = torch.ones(tokens, stop, dtype=torch.bool, device=query.device).tril(before)
+        sees = sees.repeat(heads // key_heads, 1)
+        context = scaled_dot_product_attention(grouped[None], keys, values, attn_mask=sees)[0]
+        return context.unflatten(1, (-1, tokens)).permute(2, 0, 1, 3).flatten(1, 2)
+
+
+class KeyValueCache:
+    """The memory of a causal model: a `LayerCache` for each layer.
+
+    Args:
+        model: Whose.
+        rows: Of the batch; layouts name them by `original`.
+        capacity: Tokens of a row there is room for.
+    """
+
+    def __init__(self, model: Transformer, rows: int, capacity: int) -> None:
+        table = model.embeddings.token.weight
+        dtype = table.dtype if table.is_floating_point() else torch.float32
+        self.layers = [
+            LayerCache(rows, attention.key_heads, capacity, attention.head_dim, dtype, table.device)
+            for attention in (block.attention for block in model.layers)
+            if isinstance(attention, CausalAttention)
+        ]
+        if len(self.layers) < len(model.layers):
+            raise PlanError("only causal models have a cache")
+
+    @property
+    def memory(self) -> list[Memory]:
+        """As `Transformer.forward` takes it."""
+        return list(self.layers)
+
+    def next_position(self, row: int) -> int:
+        """Where the next token of a row stands."""
+        return self.layers[0].seen(row)
+
+    def truncate(self, row: int, position: int) -> None:
+        """Forget the tokens of a row from a position on, in all layers."""
+        for layer in self.layers:
+            layer.truncate(row, position)
+
+    def step(self, rows: list[int]) -> Rows:
+        """The layout of one more token for each of these rows."""
+        device = self.layers[0].keys.device
+        places = [self.next_position(row) for row in rows]
+        full = tuple(place + 1 for place in places)
+        return Rows((1,) * len(rows), tuple(rows), device, full, torch.tensor(places, device=device))

@@ -1,0 +1,82 @@
+"""Which token comes next: the likeliest, or one drawn from what temperature, top-k and top-p leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lessen.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: Logits are divided by it; 0 takes the likeliest token.
+        top_k: Only so many of the likeliest tokens may be drawn; None: all.
+        top_p: Only the likeliest tokens that together have at least this probability may (Holtzman et al.
+            2020); None: all.
+        seed: Row i of a batch draws by `seed + i`, whatever other rows there are.
+
+    Raises:
+        InputError: For a value that makes no sense.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(
+                f"temperature {self.temperature}: must be 0 or more; 0 takes the likeliest token"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k {self.top_k}: must be 1 or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p {self.top_p}: must be above 0 and at most 1")
+
+    def draws(self, rows: int) -> list[torch.Generator]:
+        """A source of randomness for each row."""
+        return [torch.Generator().manual_seed(self.seed + row) for row in range(rows)]
+
+
+GREEDY = Sampling()
+
+
+def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
+    """What tokens are drawn from, `[rows, vocabulary]`, float32 or wider; for a temperature above 0.
+
+    Temperature comes first, then top-k, then top-p, as in transformers. Of equal logits at the edge of top-k
+    all stay.
+    """
+    scores = logits / sampling.temperature
+    never = float("-inf")
+    if sampling.top_k is not None and sampling.top_k < scores.shape[-1]:
+        least = scores.topk(sampling.top_k).values[:, -1:]
+        scores = scores.masked_fill(scores < least, never)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        ordered, order = scores.sort(descending=True, stable=True)
+        share = ordered.softmax(-1)
+        beyond = share.cumsum(-1) - share >= sampling.top_p
+        scores = scores.masked_fill(beyond.scatter(-1, order, beyond), never)
+    return scores.softmax(-1)
+
+
+def choose(logits: Tensor, sampling: Sampling, draws: Sequence[torch.Generator]) -> list[int]:
+    """The next token of each row.
+
+    Args:
+        logits: `[rows, vocabulary]`.
+        sampling: How.
+        draws: Of each of these rows.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(-1).tolist()
+    shares = probabilities(logits, sampling).cpu()
+    return [int(torch.multinomial(row, 1, generator=by)) for row, by in zip(shares, draws, strict=True)]
