@@ -285,6 +285,13 @@ class RetentionProfile(Strict):
         return self
 
 
+class Base(Strict):
+    """The model that exits saved alone belong to: its name, and SHA-256 of its weights as float32."""
+
+    model: str
+    weights: str
+
+
 FULL = Point(name="full")
 
 

@@ -13,9 +13,10 @@ from lessen.depth import language_losses
 from lessen.errors import InputError
 from lessen.plan import LanguageExitShape
 from lessen.reshaping import with_language_exits
+from lessen.runtime.text import stretches
 from lessen.train import language_exits
 from lessen.train.fine_tuning import Interrupted
-from lessen.train.language_exits import LanguageRecipe, learn, stretches, train_exits
+from lessen.train.language_exits import LanguageRecipe, learn, train_exits
 
 EXITS = [
     LanguageExitShape(layer=1, kind="gate", rank=12),

@@ -137,6 +137,13 @@ def states_at_exits(model: Transformer, ids: Tensor, rows: Rows) -> tuple[list[T
     return found, last
 
 
+def after_the_first(rows: Rows) -> Tensor:
+    """Index of all tokens but the first of each row."""
+    first = torch.zeros(rows.tokens, dtype=torch.bool, device=rows.device)
+    first[rows.first] = True
+    return (~first).nonzero()[:, 0]
+
+
 class _Judged(NamedTuple):
     """Which tokens a head was asked about; their corrected states and logits; scores of all tokens."""
 

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lessen.depth.language import head_after, states_at_exits
+from lessen.depth.language import after_the_first, head_after, states_at_exits
 from lessen.depth.language_losses import (
     LanguageObjective,
     foresight,
@@ -30,9 +30,10 @@ from lessen.depth.language_losses import (
 )
 from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
-from lessen.model.rows import Rows, pack
+from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
 from lessen.plan import Size, Strict
+from lessen.runtime.text import stretches
 from lessen.train.fine_tuning import Interrupted, StopAtStepEnd, bfloat16_pays
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
@@ -149,12 +150,6 @@ def train_exits(
     }
 
 
-def stretches(texts: Sequence[Sequence[int]], longest: int) -> list[Tensor]:
-    """Documents cut into stretches of at most `longest` tokens; those of a single one teach nothing."""
-    cut = (list(text[start : start + longest]) for text in texts for start in range(0, len(text), longest))
-    return [torch.tensor(part) for part in cut if len(part) > 1]
-
-
 def learn(model: Transformer, batch: Sequence[Tensor], recipe: LanguageRecipe) -> tuple[float, int]:
     """Add the gradient of one step to the exits.
 
@@ -190,13 +185,6 @@ def learn(model: Transformer, batch: Sequence[Tensor], recipe: LanguageRecipe) -
                 loss = loss + foresight(head.probed(state[part]), logits.detach(), teacher) / whole
             loss.backward()
     return total, len(last)
-
-
-def after_the_first(rows: Rows) -> Tensor:
-    """Index of all tokens but the first of each row."""
-    first = torch.zeros(rows.tokens, dtype=torch.bool, device=rows.device)
-    first[rows.first] = True
-    return (~first).nonzero()[:, 0]
 
 
 class _Run:
