@@ -14,7 +14,7 @@ from lessen.builtin import model_folder
 from lessen.errors import ArtefactError, InputError
 from lessen.model.digests import base_digest
 
-WORDS = [
+WORDS = (
     "a",
     "the",
     "film",
@@ -23,17 +23,12 @@ WORDS = [
     "actor",
     "plot",
     "song",
-    "war",
     "love",
     "house",
-    "night",
     "very",
-    "quite",
-    "never",
-    "always",
     "good",
     "bad",
-]
+)
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +151,8 @@ def test_calibrating_again_with_kept_traces_and_on_new_text(made, text: Path, tm
     assert (facts["loss"], facts["attempt"], facts["n"]) == ("selective", 2, 40)
     more = tmp_path / "more.txt"
     more.write_text(text.read_text() + "".join(f"a new film number {i} of love\n\n" for i in range(30)))
-    code, said, err = run("calibrate", out, "--data", more, "--loss", "block", "--block", 3, "--target-agreement",
-                          "50%", "--json")  # fmt: skip
+    options = ("--loss", "block", "--block", 3, "--target-agreement", "50%", "--json")
+    code, said, err = run("calibrate", out, "--data", more, *options)
     assert code == 0, err
     facts = json.loads(said)
     assert facts["n"] == 330 - facts["dropped"]

@@ -99,6 +99,7 @@ def test_certificates_hold_over_draws(loss: str) -> None:
     pool = made_up(2000, 3)
     path = freeze_path(made_up(300, 4), DECODER, epsilon, loss)
     crossing = int((losses_of(loss, pool, path, DECODER, epsilon).risks > epsilon).argmax())
+    assert crossing >= 6
     path = (*path[: crossing - 6 : 8], *path[crossing - 6 : crossing + 6])
     losses = losses_of(loss, pool, path, DECODER, epsilon)
     over = losses.risks > epsilon
@@ -113,7 +114,7 @@ def test_certificates_hold_over_draws(loss: str) -> None:
         plugged += bold is not None and bool(over[bold])
         used += step is not None
     assert violations / draws <= delta + 2 * (delta * (1 - delta) / draws) ** 0.5
-    assert plugged / draws > 0.2
+    assert plugged / draws > (0.05 if loss == "selective" else 0.2) > violations / draws
     assert used > draws / 2, "a certificate that is never given keeps its word for free"
 
 

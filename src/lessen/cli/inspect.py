@@ -150,9 +150,6 @@ def _rule(point: Any) -> str:
         if rule.threshold is not None
         else ", ".join(f"{layer}: {value:.4g}" for layer, value in rule.thresholds.items())
     )
-    promise = (
-        f" ({point.promise.kind}, max {point.promise.loss} {point.promise.epsilon:g})"
-        if point.promise
-        else ""
-    )
+    given = point.promise
+    promise = f" ({given.kind}, max {given.loss or 'drop'} {given.epsilon:g})" if given else ""
     return f"{rule.criterion} {how}{promise}"
