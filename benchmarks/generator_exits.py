@@ -5,8 +5,8 @@
 Heads are trained on IMDB reviews for so many minutes each, all kinds at the same depths. Reviews they were
 not trained on say how often each agrees with the whole model, and 500 others certify 95 % agreement with 90 %
 confidence (loss C2; C1 and C3 beside it). The tables show test prompts, which nothing was chosen on; the
-violation rate is that of 1,000 draws from calibration and test prompts together. Work in layers is what tokens
-cost where skipped layers are never made up for; with an exact cache they are, in fewer passes.
+violation rate is that of 1,000 draws from calibration and test prompts together. Work in layers is what
+tokens cost where skipped layers are never made up for; with an exact cache they are, in fewer passes.
 
 Finished kinds are kept in the results file, and models in `.cache/generator-exits/`: a stopped run goes on.
 """
@@ -108,9 +108,7 @@ def measure(plan: LanguagePlan, folder: Path) -> dict[str, Any]:
                 "certified": verdict.chosen.step is not None,
                 "criterion": step.exits.criterion if step.exits else None,
                 **measured(test, step.exits, decoder),
-                "violations": violations(both(found.calibration, test), path, decoder, loss)
-                if path
-                else None,
+                "violations": violations(pool, path, decoder, loss) if path else None,
             }
         )
     return {"whole": decoder.whole_cost, "lines": lines}
