@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bits": {"errors", "plan", "native"},
     "model": {"errors", "plan", "native", "bits"},
     "config": {"errors", "plan", "model"},
-    "saving": {"errors", "plan", "artefact", "certificate", "card"},
+    "saving": {"errors", "plan", "artefact", "certificate", "card", "model"},
     "families": {"errors", "plan", "model"},
     "depth": {"errors", "plan", "model"},
     "tokens": {"errors", "plan", "model"},
@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "systems": {
         "errors", "plan", "artefact", "certificate", "bits", "model", "depth", "tokens", "width", "data",
-        "runtime", "train", "reshaping", "loading", "measure", "promise", "card",
+        "runtime", "train", "hf", "reshaping", "loading", "measure", "promise", "card", "saving",
     },
     "cli": {
         "errors", "plan", "artefact", "certificate", "card", "machine", "memory", "native", "model", "data",

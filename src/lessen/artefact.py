@@ -18,6 +18,9 @@ from lessen.errors import ArtefactError
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+EXITS = "exits.safetensors"
+"""In its place where exits are saved without their model, so that nobody takes it for a whole one."""
+
 DESCRIBING = (
     "plan.json",
     "training.json",
@@ -129,6 +132,11 @@ def read_json(place: Path, otherwise: str) -> Any:
         raise ArtefactError(f"{place}: cannot be read ({error}); {otherwise}") from None
 
 
+def weights_of_folder(folder: Path) -> Path:
+    """The weights file of a model folder: of the whole model, or of its exits alone."""
+    return folder / (WEIGHTS if (folder / WEIGHTS).exists() or not (folder / EXITS).exists() else EXITS)
+
+
 def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
     """Refuse a weights file that is truncated or belongs to another model, before it is loaded.
 
@@ -139,7 +147,7 @@ def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
     Raises:
         ArtefactError: Naming the file and the first tensor that does not fit.
     """
-    path = folder / WEIGHTS
+    path = weights_of_folder(folder)
     if not path.exists():
         raise ArtefactError(f"{folder} has no {WEIGHTS}")
     try:

@@ -90,7 +90,8 @@ def _public(source: str) -> str:
 
 def _front(plan: dict[str, Any]) -> str:
     base = str(plan.get("model", ""))
-    lines = ["library_name: lessen", "tags: [early-exit, text-classification]"]
+    task = "text-generation" if plan.get("kind") == "language" else "text-classification"
+    lines = ["library_name: lessen", f"tags: [early-exit, {task}]"]
     if base and not base.startswith(("builtin:", "/", ".")):
         lines.append(f"base_model: {base}")
     return "---\n" + "\n".join(lines) + "\n---\n"
@@ -105,10 +106,11 @@ def _table(record: dict[str, Any], config: dict[str, Any]) -> str:
     if not rows:
         return ""
     count = record.get("rows", {}).get("test")
+    unit = "rows" if "macs_ratio" in rows[0] else "prompts"
     lines = [
-        f"Measured on {count:,} rows that nothing was chosen on:\n" if count else "",
-        f"| point | {rows[0]['metric']} | mean layers | MACs ratio |",
-        "|:--|--:|--:|--:|",
+        f"Measured on {count:,} {unit} that nothing was chosen on:\n" if count else "",
+        f"| point | {rows[0]['metric']} | mean layers |{' MACs ratio |' if 'macs_ratio' in rows[0] else ''}",
+        "|:--|--:|--:|" + ("--:|" if "macs_ratio" in rows[0] else ""),
         *(_line(row) for row in rows),
     ]
     return "\n".join(lines) + "\n"
@@ -134,6 +136,8 @@ def _promise(certificate: Certificate | None) -> str:
 
 
 def _use(config: dict[str, Any]) -> str:
+    if (config.get("architecture") or {}).get("language_head"):
+        return '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n```\n'
     names = ", ".join(f"`{name}`" for name in (config.get("id2label") or {}).values())
     return (
         '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n'
@@ -146,7 +150,8 @@ def _use(config: dict[str, Any]) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     value = "undefined" if row["value"] is None else f"{row['value']:.4f}"
-    return f"| {row['name']} | {value} | {row['mean_layers']:.2f} | {row['macs_ratio']:.2f}x |"
+    ratio = f" {row['macs_ratio']:.2f}x |" if "macs_ratio" in row else ""
+    return f"| {row['name']} | {value} | {row['mean_layers']:.2f} |{ratio}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lessen.artefact import CONFIG, WEIGHTS, read_json
+from lessen.artefact import CONFIG, read_json, weights_of_folder
 from lessen.errors import ArtefactError
 from lessen.plan import Point, Precision, Strict, parse
 
@@ -20,7 +20,7 @@ TOKENIZER_NAMES = ("token", "vocab", "merges", "spiece", "sentencepiece", "spm")
 """A file with one of these in its name belongs to the tokenizer."""
 
 FORM = ("architecture", "shape", "id2label", "problem_type")
-"""Fields of `config.json` that answers depend on."""
+"""Fields of `config.json` that answers depend on; `base` is one more, where exits are saved alone."""
 
 SCORES = {
     "single_label_classification": "accuracy",
@@ -43,13 +43,44 @@ class CertifiedPoint(Strict):
     pvalue: Share
     mean_layers: Annotated[float, Field(gt=0.0)]
     early: Share
+    pvalues: tuple[Share, ...] = ()
+
+
+class Generation(Strict):
+    """What a certificate of a generator is about: prompts, and how they were continued.
+
+    Attributes:
+        unit: What was drawn independently: a prompt, with its continuation.
+        prompt_tokens: Of a prompt at most: the beginning of a document.
+        new_tokens: Of a continuation at most (T).
+        block: Tokens that all had to be right, for the loss `block`.
+        cache: How later layers get keys and values of tokens that left: `exact`.
+        decoding: `greedy`: each token is the likeliest.
+        processors: Of logits, between model and choice.
+        template: Around the prompt; None: none.
+        never_early: Tokens that are not named early, those that end a text.
+        heads: SHA-256 of the exits' weights.
+        base: SHA-256 of the other weights.
+    """
+
+    unit: Literal["prompt"] = "prompt"
+    prompt_tokens: Annotated[int, Field(ge=1)]
+    new_tokens: Annotated[int, Field(ge=1)]
+    block: Annotated[int, Field(ge=1)]
+    cache: Literal["exact"] = "exact"
+    decoding: Literal["greedy"] = "greedy"
+    processors: tuple[str, ...] = ()
+    template: str | None = None
+    never_early: tuple[int, ...] = ()
+    heads: str
+    base: str
 
 
 class Certificate(Strict):
     """Everything needed to check a promise: path, rows, tests, and the weights it is about.
 
     Attributes:
-        loss: `drop`, `disagreement` or `selective`.
+        loss: `drop`, `disagreement` or `selective`; of a generator also `block`.
         score: What a drop is a drop of.
         label_range: Regression: spread of the training labels, of which errors are shares.
         reference: What losses are measured against: `full depth`, or the name of another model.
@@ -70,10 +101,11 @@ class Certificate(Strict):
         precision: Type of the weights the rows were run with.
         backend: What ran them.
         versions: Of the libraries.
+        generation: Of a generator: what is counted, and how it decodes; else None.
     """
 
     version: Literal[1] = 1
-    loss: Literal["drop", "disagreement", "selective"]
+    loss: Literal["drop", "disagreement", "selective", "block"]
     score: str
     label_range: Annotated[float, Field(gt=0.0)] = 1.0
     reference: str
@@ -94,6 +126,7 @@ class Certificate(Strict):
     precision: Precision
     backend: str
     versions: dict[str, str]
+    generation: Generation | None = None
 
     @property
     def identity(self) -> str:
@@ -102,6 +135,8 @@ class Certificate(Strict):
 
     def sentence(self, point: CertifiedPoint) -> str:
         """What is promised at a Point, in words."""
+        if self.generation is not None:
+            return self._of_prompts(point, self.generation)
         against = "its own full depth" if self.reference == "full depth" else self.reference
         bound = f"{100 * point.epsilon:g}%"
         points = (
@@ -116,6 +151,22 @@ class Certificate(Strict):
         return (
             f"With {confidence} confidence over the draw of {self.rows:,} calibration texts, "
             f"on texts like them, each counted once, point {point.name!r} keeps this: {what}."
+        )
+
+    def _of_prompts(self, point: CertifiedPoint, how: Generation) -> str:
+        """The wording of the self-supervised exits page, 6.5."""
+        what = {
+            "disagreement": "share of tokens that leave early and are not the full model's own",
+            "selective": "share, among tokens that leave early, of those that are not the full model's own",
+            "block": f"share of continuations not the full model's own in each of their first {how.block}",
+        }[self.loss]
+        if self.loss == "selective":
+            what += " (expected number over expected number)"
+        return (
+            f"Point {point.name!r}: with probability >= {100 * (1 - self.delta):.10g}% over the calibration "
+            f"draw of {self.rows:,} prompts, the expected {what}, in greedy continuations of up to "
+            f"{how.new_tokens} tokens with an {how.cache} cache in {self.precision}, on prompts exchangeable "
+            f"with the calibration set is <= {100 * point.epsilon:g}%."
         )
 
 
@@ -197,9 +248,12 @@ def digests_of(folder: Path) -> dict[str, str]:
         if any(part in path.name for part in TOKENIZER_NAMES) and path.is_file()
     )
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    form = json.dumps({field: config.get(field) for field in FORM}, sort_keys=True)
+    said = {field: config.get(field) for field in FORM}
+    if "base" in config:
+        said["base"] = config["base"]
+    form = json.dumps(said, sort_keys=True)
     return {
-        "weights": _digest([folder / WEIGHTS]),
+        "weights": _digest([weights_of_folder(folder)]),
         "tokenizer": _digest(tokenizer),
         "form": hashlib.sha256(form.encode()).hexdigest(),
     }

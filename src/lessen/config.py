@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
-from lessen.plan import FORMAT_VERSION, FULL, Point, RetentionProfile, Shape, check_point, parse
+from lessen.plan import FORMAT_VERSION, FULL, Base, Point, RetentionProfile, Shape, check_point, parse
 
 WRITTEN = (
     "model_type",
@@ -19,6 +19,7 @@ WRITTEN = (
     "point",
     "path",
     "profile",
+    "base",
     "architectures",
     "dtype",
     "id2label",
@@ -41,6 +42,7 @@ class LessenConfig(PreTrainedConfig):
     point: str = "full"
     path: list | None = None
     profile: dict | None = None
+    base: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -50,10 +52,12 @@ class LessenConfig(PreTrainedConfig):
             self.choices()
             self.steps()
             self.retention_profile()
+            self.base_model()
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What is written: the known fields only, whatever a trainer has set on the config."""
-        return {key: value for key, value in super().to_diff_dict().items() if key in WRITTEN}
+        written = {key: value for key, value in super().to_diff_dict().items() if key in WRITTEN}
+        return {key: value for key, value in written.items() if key != "base" or value is not None}
 
     @property
     def hidden_size(self) -> int:
@@ -102,6 +106,10 @@ class LessenConfig(PreTrainedConfig):
                 f"{self._where('profile')}: base has {len(profile.base)} shares, the model {layers} layers"
             )
         return profile
+
+    def base_model(self) -> Base | None:
+        """The validated `base` field: whose exits these are, where they are saved alone."""
+        return None if self.base is None else parse(Base, self.base, self._where("base"))
 
     def steps(self) -> list[Point]:
         """The validated `path`: what the dial chooses from, most careful first."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -29,9 +30,10 @@ from lessen.families import family_of
 from lessen.families.beexformer import CHARACTERS, PRESETS, SPECIAL, characters
 from lessen.families.parts import Part, from_hugging_face
 from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenModel
+from lessen.model.digests import base_digest
 from lessen.model.transformer import initialise
 from lessen.plan import FORMAT_VERSION, Precision, dense_shape
-from lessen.reshaping import Model, in_int8, problem_type_of
+from lessen.reshaping import Model, in_int8, problem_type_of, with_language_exits
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -45,6 +47,7 @@ def load(
     precision: Precision | None = None,
     point: str | None = None,
     promises: bool = True,
+    base: str | Path | None = None,
 ) -> Model:
     """Load a model for inference.
 
@@ -56,6 +59,7 @@ def load(
             certificate is about the one it was made in; in another, Points are uncertified.
         point: Name of the saved Point to answer at; the artefact's own choice if None.
         promises: Check the folder's certificate and let its Points carry it. Off, they are uncertified.
+        base: Of exits that were saved alone: where their model is, if not where it was.
 
     Returns:
         A transformers model with its tokenizer attached, in evaluation mode: a generator if the architecture
@@ -80,18 +84,24 @@ def load(
         source = _downloaded(source)
         config = _config_of(source)
     certificate = check_promises(Path(source), config.choices().values()) if own and promises else None
-    model = _load_own(Path(source), config) if own else _load_foreign(source, config)
+    if own and config.base is not None:
+        model: Model = _load_exits(Path(source), config, base)
+    elif base is not None:
+        raise InputError(f"{name} is a whole model; base is for exits that were saved without theirs")
+    else:
+        model = _load_own(Path(source), config) if own else _load_foreign(source, config)
     model = _in_precision(model, precision, str(name)).eval()
     model.tokenizer = _tokenizer(source)
     if own:
         model.folder = Path(source)
-    classifies = isinstance(model, LessenForSequenceClassification)
-    if certificate is not None and classifies and certificate.precision == model.precision:
+    if isinstance(model, LessenModel):
+        if point is not None:
+            raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
+        return model
+    if certificate is not None and certificate.precision == model.precision:
         model.honour_certificate()
     if point is not None:
-        if isinstance(model, LessenModel):
-            raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
-        if isinstance(model, LessenForCausalLM):
+        if not model.config.form().exit_layers:
             raise PlanError(f"{name} generates at full depth; it has no points")
         model.use(point)
     return model
@@ -117,6 +127,20 @@ def depth_of(name: str | Path) -> int:
         return PRESETS[preset].num_hidden_layers
     config = _config_of(_resolve(name))
     return len(config.form().layers) if isinstance(config, LessenConfig) else config.num_hidden_layers
+
+
+def generates(name: str | Path) -> bool:
+    """Whether a model continues text, from its config alone.
+
+    Raises:
+        InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
+    """
+    if _preset(name) is not None:
+        return False
+    config = _config_of(_resolve(name))
+    own = isinstance(config, LessenConfig)
+    facts = config.facts() if own else family_of(config.model_type).architecture(config)
+    return facts.language_head is not None
 
 
 def _preset(name: str | Path) -> str | None:
@@ -229,6 +253,32 @@ def _load_own(folder: Path, config: LessenConfig) -> Model:
     model = kind.from_pretrained(folder, config=config)
     _check_seals(folder, model.state_dict())
     return model
+
+
+def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) -> LessenForCausalLM:
+    """The model that exits saved alone belong to, with them.
+
+    Raises:
+        ArtefactError: When the model found is another one, naming the first difference.
+    """
+    of, facts, shape = config.base_model(), config.facts(), config.form()
+    assert of is not None
+    base = load(of.model if place is None else place, promises=False)
+    name, found = place or of.model, base.config.facts()
+    for field in type(facts).model_fields:
+        if (said := getattr(facts, field)) != (there := getattr(found, field)):
+            said, there = (str(value)[:40] for value in (said, there))
+            raise ArtefactError(
+                f"{folder}: its exits belong to another model than {name}: {field} {said}, not {there}"
+            )
+    if not isinstance(base, LessenForCausalLM) or base_digest(base.transformer) != of.weights:
+        raise ArtefactError(f"{folder}: its exits belong to {of.model}; the weights of {name} are others")
+    model = with_language_exits(base, shape.language_exits, words=range(facts.vocab_size))
+    heads = {key: value for key, value in model.state_dict().items() if ".language_exits." in key}
+    artefact.check_weights(folder, {key: tuple(value.shape) for key, value in heads.items()})
+    model.load_state_dict(load_file(folder / artefact.EXITS), strict=False)
+    model.config.points, model.config.path, model.config.point = config.points, config.path, config.point
+    return model.use(config.point)
 
 
 def _check_seals(folder: Path, state: Mapping[str, Tensor]) -> None:

@@ -47,6 +47,10 @@ SignGradient = Literal["poly", "poly_unscaled", "ste", "ste_clip"]
 """
 
 HeadActivation = Literal["tanh", "relu", "gelu"]
+
+LanguageHeadKind = Literal["full", "tied", "gate", "shortlist"]
+"""How a language exit names the next token; see `LanguageExitShape`."""
+
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Record = TypeVar("Record", bound=BaseModel)
@@ -103,6 +107,33 @@ class ExitShape(Strict):
     activation: HeadActivation = "tanh"
 
 
+class LanguageExitShape(Strict):
+    """A head of a generator that names the next token early: where it sits and how it is built.
+
+    `layer` counts the layers a token has gone through (1-based), always fewer than there are: the last answer
+    is the language head's. Kinds (self-supervised exits page, 1.3): `full` has a matrix to the vocabulary of
+    its own. The others correct hidden states by a product of `rank` and share the model's matrix: `tied`
+    alone; `gate` first asks a probe whether it is worth multiplying by it; `shortlist` judges by the `words`
+    most frequent tokens of the training text, and multiplies by the whole matrix only for tokens that leave.
+    """
+
+    layer: Size
+    kind: LanguageHeadKind = "tied"
+    rank: Size | None = None
+    words: Size | None = None
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> LanguageExitShape:
+        for name, size, needed in (
+            ("rank", self.rank, self.kind != "full"),
+            ("words", self.words, self.kind == "shortlist"),
+        ):
+            if (size is not None) != needed:
+                has = "one; give it" if needed else "none"
+                raise ValueError(f"{name}: a head of kind {self.kind!r} has {has}")
+        return self
+
+
 class Latent(Strict):
     """Binary weights that can learn: real numbers are stored, whose signs are used; and how they learn."""
 
@@ -113,12 +144,14 @@ class Latent(Strict):
 class Shape(Strict):
     """Which weights exist. Dropped layers are absent from `layers`; the rest keep their original number.
 
+    `exits` answer for a row, `language_exits` for every token of a generator; a model has one kind or none.
     Weights of one bit are stored packed, or with `latent` as real numbers, for training.
     """
 
     version: Literal[1] = 1
     layers: Annotated[tuple[LayerShape, ...], Field(min_length=1)]
     exits: tuple[ExitShape, ...] = ()
+    language_exits: tuple[LanguageExitShape, ...] = ()
     embedding_rank: Size | None = None
     embedding_bits: Bits = 32
     latent: Latent | None = None
@@ -135,12 +168,21 @@ class Shape(Strict):
             raise ValueError(
                 f"the last exit must sit after the last layer ({len(self.layers)}), not {places[-1]}"
             )
+        early = [exit.layer for exit in self.language_exits]
+        if early and places:
+            raise ValueError("language_exits: a model that classifies has none")
+        if any(a >= b for a, b in itertools.pairwise(early)):
+            raise ValueError("language_exits must be in ascending order of layer, without repeats")
+        if early and early[-1] >= len(self.layers):
+            raise ValueError(
+                f"language_exits: layer {early[-1]}, but they sit before the last layer ({len(self.layers)})"
+            )
         return self
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
-        """Depths (1-based) at which a head can answer, the last one included."""
-        return tuple(exit.layer for exit in self.exits)
+        """Depths (1-based) at which a head can answer; of a classifier the last one included."""
+        return tuple(exit.layer for exit in self.exits or self.language_exits)
 
 
 class ExitRule(Strict):
@@ -245,6 +287,13 @@ class RetentionProfile(Strict):
         if any(a < b for a, b in itertools.pairwise(self.base)):
             raise ValueError("base must not increase from one layer to the next")
         return self
+
+
+class Base(Strict):
+    """The model that exits saved alone belong to: its name, and SHA-256 of its weights as float32."""
+
+    model: str
+    weights: str
 
 
 FULL = Point(name="full")

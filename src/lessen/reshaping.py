@@ -13,8 +13,9 @@ from lessen.errors import InputError
 from lessen.families import family_of
 from lessen.families.parts import to_hugging_face
 from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenModel
+from lessen.model.language_heads import LanguageHead, start
 from lessen.model.transformer import initialise
-from lessen.plan import Bits, ExitShape, Latent, Shape
+from lessen.plan import Bits, ExitShape, LanguageExitShape, Latent, Shape, parse
 
 Model = LessenForSequenceClassification | LessenForCausalLM | LessenModel
 
@@ -73,7 +74,7 @@ def _converted(model: Model, made: tuple[Mapping[str, Tensor], Shape]) -> Model:
     fresh = with_shape(model, shape, state)
     for field in ("points", "path", "point"):
         setattr(fresh.config, field, getattr(model.config, field))
-    if isinstance(fresh, LessenForSequenceClassification):
+    if not isinstance(fresh, LessenModel):
         fresh.use(fresh.config.point)
     return fresh
 
@@ -143,6 +144,62 @@ def with_exits(
     fresh.load_state_dict(state, strict=False)
     fresh.tokenizer = model.tokenizer
     return fresh.to(model.dtype).eval()
+
+
+def with_language_exits(
+    model: LessenForCausalLM,
+    exits: Sequence[LanguageExitShape],
+    *,
+    words: Sequence[int] = (),
+    fresh: bool = False,
+    seed: int = 0,
+) -> LessenForCausalLM:
+    """A generator with new heads that name the next token early, on the same backbone weights.
+
+    Args:
+        model: A loaded generator; exits it has are left behind, and so are its Points.
+        exits: Where they sit and how they are built.
+        words: Token ids of the short list, most frequent first, where an exit has one.
+        fresh: Draw norms and matrices of their own anew, instead of starting from the model's own head.
+        seed: Of the draws.
+
+    Returns:
+        A new model sharing no memory with `model`. Until they are trained, its exits read earlier states as
+        if they were the last.
+
+    Raises:
+        InputError: When the model does not generate, or there are fewer words than an exit has room for.
+        PlanError: When an exit does not fit the model.
+    """
+    if not isinstance(model, LessenForCausalLM):
+        raise InputError("language exits are for models that generate; this one does not")
+    config = model.config
+    shape = parse(
+        Shape,
+        config.form().model_dump() | {"language_exits": [exit.model_dump() for exit in exits]},
+        "exits",
+    )
+    fresh_model = LessenForCausalLM(
+        LessenConfig(architecture=config.architecture, shape=shape.model_dump(mode="json"))
+    ).to(model.dtype)
+    state = {name: value for name, value in model.state_dict().items() if ".language_exits." not in name}
+    fresh_model.load_state_dict({name: value.clone() for name, value in state.items()}, strict=False)
+    inner = fresh_model.transformer
+    assert inner.final_norm is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for exit in exits:
+            head = inner.language_exits[str(exit.layer)]
+            assert isinstance(head, LanguageHead)
+            start(head, inner.final_norm, inner.vocabulary_matrix, fresh=fresh)
+            if exit.words is not None:
+                if len(words) < exit.words:
+                    raise InputError(
+                        f"the text has {len(words)} different tokens, the exits list {exit.words}"
+                    )
+                head.words.copy_(torch.tensor(sorted(words[: exit.words])))
+    fresh_model.tokenizer, fresh_model.generation_config = model.tokenizer, model.generation_config
+    return fresh_model.eval()
 
 
 def with_shape(model: Model, shape: Shape, state: Mapping[str, Tensor]) -> Model:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
+from safetensors.torch import save_file
 
-from lessen.artefact import CONFIG, DESCRIBING, PRIVATE, replacing_folder, write_json
+from lessen.artefact import CONFIG, DESCRIBING, EXITS, PRIVATE, replacing_folder, write_json
 from lessen.card import write_card
 from lessen.certificate import FILE as CERTIFICATE
 from lessen.certificate import check_promises, digests_of, without_certificate
 from lessen.errors import LessenError
-from lessen.plan import FULL
+from lessen.model.digests import base_digest
+from lessen.plan import FULL, Base
 
 NOT_OF_A_TOKENIZER = ("is_local", "local_files_only", "name_or_path")
 """Fields in which transformers notes how a tokenizer was loaded: they would change with the place."""
@@ -44,6 +46,34 @@ def save(model: Any, target: Path, write: Callable[[Path], None]) -> None:
             plain = [without_certificate(p) for p in model.config.choices().values() if p != FULL]
             points = [p.model_dump(mode="json", exclude_none=True) for p in plain]
             write_json(fresh / CONFIG, model.config.to_diff_dict() | {"points": points})
+        write_card(fresh, target.name)
+
+
+def save_exits(model: Any, target: Path, base: str) -> None:
+    """Write the language exits of a generator and its Points, uncertified, without the model they belong to.
+
+    Args:
+        model: A generator with language exits, its backbone in the precision `base` is loaded in.
+        target: Where to; an old folder is replaced when all is written.
+        base: Name of the model; `lessen.load(target)` looks for it there, and knows it by its weights.
+
+    Raises:
+        ArtefactError: When the folder cannot be written; what was there before stays.
+    """
+    place = Path(base).expanduser()
+    name = str(place.resolve()) if place.is_dir() else base
+    of = Base(model=name, weights=base_digest(model.transformer))
+    state = {
+        key: value.contiguous() for key, value in model.state_dict().items() if ".language_exits." in key
+    }
+    plain = [without_certificate(p) for p in model.config.choices().values() if p != FULL]
+    points = [p.model_dump(mode="json", exclude_none=True) for p in plain]
+    with replacing_folder(target) as fresh:
+        save_file(state, fresh / EXITS)
+        content = {"base": of.model_dump(), "architectures": [type(model).__name__], "points": points}
+        write_json(fresh / CONFIG, model.config.to_diff_dict() | content)
+        if model.tokenizer is not None:
+            _save_tokenizer(model.tokenizer, fresh)
         write_card(fresh, target.name)
 
 

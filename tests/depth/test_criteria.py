@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lessen.depth.criteria import (
     CRITERIA,
+    LANGUAGE,
     criteria_for,
     criterion_of,
     entropy,
@@ -255,4 +256,18 @@ def test_every_task_has_criteria() -> None:
     kinds = ("regression", "multi_label_classification", "single_label_classification")
     found = [criteria_for(kind) for kind in kinds]
     assert all(found)
-    assert len({name for names in found for name in names}) == len(CRITERIA)
+    assert {name for names in found for name in names} | set(LANGUAGE) == set(CRITERIA)
+
+
+def test_language_criteria_are_exact_near_certainty_and_strict() -> None:
+    """1 - p of a token of p = 1 - 1e-9, which float32 rounds to 1; and equality does not leave."""
+    logits = torch.tensor([[0.0, -20.723266, -60.0]])
+    rule = ExitRule(criterion="entropy", threshold=0.0)
+    scores = {name: CRITERIA[name].step(logits, None, rule)[0] for name in LANGUAGE}
+    assert float(scores["improbability"]) == pytest.approx(1e-9, rel=1e-3)
+    assert float(scores["closeness"]) == pytest.approx(2e-9, rel=1e-3)
+    assert float(scores["logit_closeness"]) == pytest.approx(-20.723266)
+    for name, score in scores.items():
+        assert CRITERIA[name].leaves == "below"
+        assert not CRITERIA[name].passes(score, float(score)).any(), name
+        assert CRITERIA[name].passes(score, float(score) + 1e-6).all(), name

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lessen.cli.output import (
+    Block,
     Confidence,
     Json,
     LabelColumn,
@@ -16,6 +17,7 @@ from lessen.cli.output import (
     PairColumn,
     Precision,
     RuleName,
+    TargetAgreement,
     Task,
     TextColumn,
     asked_of,
@@ -35,6 +37,8 @@ def command(
         str | None, typer.Option(help="Rows to calibrate on; else those kept aside when it was made.")
     ] = None,
     max_drop: MaxDrop = None,
+    target_agreement: TargetAgreement = None,
+    block: Block = 32,
     confidence: Confidence = "90%",
     loss: LossName = "drop",
     rule: RuleName = "certified",
@@ -71,6 +75,7 @@ def command(
     if audit:
         given = {
             "--max-drop": max_drop,
+            "--target-agreement": target_agreement,
             "--resplits": resplits,
             "--rule": rule != "certified" or None,
             "--loss": loss != "drop" or None,
@@ -84,12 +89,30 @@ def command(
         return
     from lessen.card import write_card
     from lessen.certificate import one_digest
+    from lessen.cli.compress_generator import bounds_of, language_asked
     from lessen.data.reading import read
+    from lessen.loading import generates
     from lessen.promise.folder import calibrate_folder
     from lessen.promise.outputs import task_of
     from lessen.promise.resplits import resplit
     from lessen.promise.rows import rows_for
 
+    if model.is_dir() and generates(model):
+        given = {
+            "--reference": reference,
+            "--resplits": resplits,
+            "--pair-column": pair_column,
+            "--label-column": label_column,
+            "--task": task,
+        }
+        if extra := next((name for name, value in given.items() if value is not None), None):
+            raise InputError(f"{extra} does not apply to a model that generates")
+        bounds = bounds_of(max_drop, target_agreement)
+        language = language_asked(bounds, confidence, loss, rule, block)
+        _calibrate_generator(model, data, text_column, language, precision_of(precision), as_json)
+        return
+    if target_agreement is not None:
+        raise InputError("--target-agreement is for models that generate; use --loss disagreement --max-drop")
     asked = asked_of(max_drop, confidence, loss, rule)
     rows = None
     if data is not None:
@@ -144,6 +167,40 @@ def command(
             f"(allowed: {percent(asked.delta / len(asked.bounds))}%); by the plug-in rule "
             f"{percent(facts['violations_plug_in'])}%."
         )
+
+
+def _calibrate_generator(
+    folder: Path, data: str | None, text: str | None, asked: Any, precision: Any, as_json: bool
+) -> None:
+    from lessen.card import write_card
+    from lessen.data.documents import documents
+    from lessen.promise.generators import calibrate_generator, traces_for
+
+    table_of = None if data is None else documents(data, text=text)
+    loaded, kept, dropped = traces_for(folder, table_of, precision)
+    if dropped:
+        say(f"{dropped:,} documents were left out: repeated, or seen by training or the making of exit rules")
+    outcome = calibrate_generator(folder, loaded, kept, asked, dropped=dropped)
+    write_card(folder)
+    facts = outcome.as_dict()
+    if as_json:
+        emit(facts)
+        return
+    table(
+        ["point", "loss", "p-value", "mean layers", "leave early"],
+        [
+            [
+                point["name"],
+                f"{percent(point['risk'])}%",
+                "" if point["pvalue"] is None else f"{point['pvalue']:.2g}",
+                f"{point['mean_layers']:.2f}",
+                f"{percent(point['early'])}%",
+            ]
+            for point in facts["points"]
+        ],
+        f"{facts['n']:,} calibration prompts, loss: {facts['loss']}, against {facts['reference']}",
+    )
+    show_promises(outcome)
 
 
 def _audit(

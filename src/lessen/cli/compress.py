@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lessen.cli.output import (
+    Block,
     Confidence,
     Json,
     LabelColumn,
@@ -16,6 +17,7 @@ from lessen.cli.output import (
     MaxDrop,
     PairColumn,
     RuleName,
+    TargetAgreement,
     Task,
     TextColumn,
     asked_of,
@@ -167,6 +169,40 @@ def command(
     exit_hidden: Annotated[
         int | None, typer.Option(min=1, help="Width of a dense layer in each new exit.")
     ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="Generators: full, tied, gate or shortlist; what names a token at an exit. [tied]"),
+    ] = None,
+    head_rank: Annotated[
+        int | None, typer.Option(min=1, help="Generators: of an exit's correction of hidden states. [64]")
+    ] = None,
+    words: Annotated[
+        int | None, typer.Option(min=2, help="Generators: tokens that a shortlist head judges by. [4096]")
+    ] = None,
+    fresh_heads: Annotated[
+        bool, typer.Option("--fresh-heads", help="Generators: exits start from drawn weights.")
+    ] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Generators: steps of training. [1000]")] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Generators: training ends within this time, such as 15m.")
+    ] = None,
+    penalty: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=0.99, help="Generators: entropy's weight in --objective penalized. [0.5]"),
+    ] = None,
+    target_agreement: TargetAgreement = None,
+    block: Block = 32,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=1, help="Generators: beginning of a document that is continued.")
+    ] = 64,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Generators: length of a continuation.")] = 64,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=20, help="Generators: most prompts to tune, calibrate and test on. [300, 500, 500]"),
+    ] = None,
+    exits_only: Annotated[
+        bool, typer.Option("--exits-only", help="Generators: save exits without the model they belong to.")
+    ] = False,
     criterion: Annotated[
         list[str] | None, typer.Option(help="Exit criteria to choose from; repeatable.")
     ] = None,
@@ -198,10 +234,16 @@ def command(
 ) -> None:
     """Train exits into a model and choose how early inputs may leave it.
 
+    A model that generates (--system self-exit) learns from plain text: a .txt file, a folder of them, or the
+    texts of a table.
+
     A part of the data is kept aside to certify Points on, and another for the figures printed, which are
     measured on rows that nothing else saw.
     """
+    from lessen.cli.compress_generator import bounds_of, carry_out, language_asked, language_plan
+    from lessen.loading import generates
     from lessen.systems import system_of
+    from lessen.systems.generator import LanguagePlan
     from lessen.systems.pipeline import compress
     from lessen.systems.planning import Columns, CompressionPlan, plan_for
     from lessen.systems.pretraining import Pretraining
@@ -209,6 +251,9 @@ def command(
 
     if plan is not None:
         chosen = _read_plan(plan)
+        if isinstance(chosen, LanguagePlan):
+            carry_out(chosen, out, as_json)
+            return
     else:
         if model is None or data is None:
             raise InputError("compress needs MODEL and --data (or --plan)")
@@ -233,6 +278,48 @@ def command(
             "gradual": gradual,
             "word_dropout": word_dropout,
         }
+        of_generators = {
+            "head": head,
+            "head-rank": head_rank,
+            "words": words,
+            "fresh-heads": fresh_heads or None,
+            "steps": steps,
+            "time-limit": time_limit,
+            "penalty": penalty,
+            "target-agreement": target_agreement,
+            "exits-only": exits_only or None,
+        }
+        if generates(model):
+            bounds = bounds_of(max_drop, target_agreement)
+            language = language_plan(
+                model=model,
+                data=data,
+                system=system,
+                layers=exits,
+                kind=head or "tied",
+                rank=head_rank,
+                words=words,
+                fresh=fresh_heads,
+                steps=steps,
+                time_limit=time_limit,
+                penalty=penalty,
+                prompt_tokens=prompt_tokens,
+                new_tokens=new_tokens,
+                prompts=prompts,
+                alone=exits_only,
+                criterion=criterion,
+                recipe=recipe,
+                promise=language_asked(bounds, confidence, loss, rule, block),
+                seed=seed,
+                tune_data=tune_data,
+                calibration_data=calibration_data,
+                test_data=test_data,
+                text_column=text_column,
+            )
+            carry_out(language, out, as_json)
+            return
+        if other := next((name for name, value in of_generators.items() if value is not None), None):
+            raise InputError(f"--{other} is for models that generate; {model} does not")
         choices: dict[str, Any] = {"criteria": tuple(criterion)} if criterion else {}
         if tokens := _tokens(retention, token_score):
             choices["tokens"] = tokens
@@ -378,10 +465,12 @@ def _task(task: str | None) -> Any:
 
 def _read_plan(path: Path) -> Any:
     from lessen.plan import parse
+    from lessen.systems.generator import LanguagePlan
     from lessen.systems.planning import CompressionPlan
 
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"--plan {path}: {error}") from None
-    return parse(CompressionPlan, raw, str(path))
+    language = isinstance(raw, dict) and raw.get("kind") == "language"
+    return parse(LanguagePlan if language else CompressionPlan, raw, str(path))

@@ -36,6 +36,12 @@ def command(
     if generates:
         macs = facts["macs_per_token"] / 1e6
         print(f"  it generates: {macs:.0f}M MACs for one more token; up to {facts['max_tokens']:,} in a row")
+    for row in facts.get("language_exits", []):
+        sizes = "".join(f", {name} {row[name]:,}" for name in ("rank", "words") if name in row)
+        print(
+            f"  exit after layer {row['layer']}: {row['kind']}{sizes}; {row['parameters'] / 1e6:.3f}M "
+            f"parameters; asking it costs {row['layers_per_token']:.2f} layers"
+        )
     print("  " + ", ".join(f"{part} {size / 1e6:.3f} MB" for part, size in facts["bytes_by_part"].items()))
     if facts["embedding_bits"] != 32:
         print(f"  the token table has {facts['embedding_bits']} bit for each weight")
@@ -70,20 +76,20 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     those of one token more.
     """
     from lessen.artefact import WEIGHTS
-    from lessen.hf import LessenForSequenceClassification
+    from lessen.hf import LessenModel
     from lessen.measure.size import bytes_by_part
     from lessen.model.macs import matrix_macs, row_macs, token_macs
     from lessen.model.transformer import parameter_counts
 
     facts = model.config.facts()
     shape = model.config.form()
-    points = list(model.points.values()) if isinstance(model, LessenForSequenceClassification) else []
+    points = [] if isinstance(model, LessenModel) else list(model.points.values())
     retention = model.point.retention if points else None
     macs = row_macs(facts, shape, model.config.num_labels, tokens)
-    generating: dict[str, int] = {}
+    generating: dict[str, Any] = {}
     if facts.language_head is not None:
         macs += matrix_macs(facts.hidden_size, facts.vocab_size)
-        generating = {"macs_per_token": token_macs(facts, shape, tokens)}
+        generating = {"macs_per_token": token_macs(facts, shape, tokens), "language_exits": _early(model)}
     file, parts = Path(name) / WEIGHTS, bytes_by_part(model, model.folder)
     return {
         "family": facts.family,
@@ -114,6 +120,23 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     }
 
 
+def _early(model: Any) -> list[dict[str, Any]]:
+    """Each language exit, and what asking it costs in layers at the most."""
+    from lessen.model.macs import language_head_macs, layer_macs
+    from lessen.model.matrices import weights_of
+
+    facts, shape = model.config.facts(), model.config.form()
+    mean = sum(layer_macs(facts, layer, 1) for layer in shape.layers) / len(shape.layers)
+    return [
+        {
+            **exit.model_dump(exclude_none=True),
+            "parameters": weights_of(model.transformer.language_exits[str(exit.layer)]),
+            "layers_per_token": round(sum(language_head_macs(facts, exit)[:2]) / mean, 3),
+        }
+        for exit in shape.language_exits
+    ]
+
+
 def _named(ranks: dict[str, int]) -> str:
     return ", ".join(f"{name} {rank}" for name, rank in ranks.items())
 
@@ -127,5 +150,6 @@ def _rule(point: Any) -> str:
         if rule.threshold is not None
         else ", ".join(f"{layer}: {value:.4g}" for layer, value in rule.thresholds.items())
     )
-    promise = f" ({point.promise.kind}, max drop {point.promise.epsilon:g})" if point.promise else ""
+    given = point.promise
+    promise = f" ({given.kind}, max {given.loss or 'drop'} {given.epsilon:g})" if given else ""
     return f"{rule.criterion} {how}{promise}"

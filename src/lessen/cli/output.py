@@ -29,12 +29,20 @@ Precision = Annotated[str, typer.Option(help="Computed in float32, bfloat16 or i
 MaxDrop = Annotated[
     list[str] | None, typer.Option(help="Loss allowed; repeat for several Points certified together. [1%]")
 ]
+TargetAgreement = Annotated[
+    list[str] | None,
+    typer.Option(help="Generators: agreement with the full model, 95% for --max-drop 5%. [95%]"),
+]
+Block = Annotated[
+    int, typer.Option(min=1, help="Generators: tokens that --loss block wants to be the full model's.")
+]
 Confidence = Annotated[str, typer.Option(help="That what is promised is true, over the calibration draw.")]
 LossName = Annotated[
     str,
     typer.Option(
         help="What is bounded: drop (of quality), disagreement (with the reference), or selective "
-        "(disagreement among early answers)."
+        "(disagreement among early answers). Generators: disagreement [their default], selective, or block "
+        "(any of the next tokens differs)."
     ),
 ]
 RuleName = Annotated[

@@ -46,14 +46,15 @@ class Criterion:
         step: Computes the scores of one exit.
         leaves: `below`: a row leaves where score < threshold. `at_least`: where score >= threshold.
         remembers: Whether every exit must be evaluated because later scores depend on earlier answers.
-        task: What answers it understands: one class of several, one number, or any number of labels.
+        task: What answers it understands: one class of several, one number, any number of labels, or the
+            next token of a text.
     """
 
     name: str
     step: Step
     leaves: Literal["below", "at_least"]
     remembers: bool = False
-    task: Literal["classification", "regression", "multi-label"] = "classification"
+    task: Literal["classification", "regression", "multi-label", "language"] = "classification"
 
     def passes(self, scores: Tensor, threshold: float) -> Tensor:
         """Which rows may leave, `[rows]` bool."""
@@ -75,6 +76,31 @@ def _max_probability(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Te
 def _margin(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
     best = logits.softmax(-1).topk(min(2, logits.shape[-1]), -1).values
     return best[:, 0] - best[:, -1], None
+
+
+def _rest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Mass of all other answers and of the second, as shares of the first one's, `[rows]` each.
+
+    Summed without the first, whose 1 would swallow what is below float32's resolution.
+    """
+    best = logits.topk(2, -1)
+    shares = (logits - best.values[:, :1]).exp().scatter(1, best.indices[:, :1], 0.0)
+    return shares.sum(-1), (best.values[:, 1] - best.values[:, 0]).exp()
+
+
+def _improbability(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    rest, _ = _rest(logits)
+    return rest / (1 + rest), None
+
+
+def _closeness(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    rest, second = _rest(logits)
+    return (rest + second) / (1 + rest), None
+
+
+def _logit_closeness(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+    best = logits.topk(2, -1).values
+    return best[:, 1] - best[:, 0], None
 
 
 def _patience(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
@@ -144,11 +170,19 @@ CRITERIA: dict[str, Criterion] = {
         Criterion("regression_patience", _regression_patience, "at_least", remembers=True, task="regression"),
         Criterion("label_probability", _label_probability, "at_least", task="multi-label"),
         Criterion("label_patience", _label_patience, "at_least", remembers=True, task="multi-label"),
+        Criterion("improbability", _improbability, "below", task="language"),
+        Criterion("closeness", _closeness, "below", task="language"),
+        Criterion("logit_closeness", _logit_closeness, "below", task="language"),
     )
 }
 """`entropy_plateau` leaves when an exit no longer reduces the entropy by the given fraction (the default
 reading of BEExformer's rule), `entropy_drop` when it does (the alternative); see the spec page, 1.8. The
-`label_` criteria judge multi-label answers: all labels must be decided."""
+`label_` criteria judge multi-label answers: all labels must be decided. The last three are for tokens, with
+`entropy`: 1 - max p, 1 - (p1 - p2) and z2 - z1, the smaller the surer, and a token leaves strictly below its
+threshold. Written like this they tell sure tokens apart where p itself has rounded to 1 (page, 1.7 `off`)."""
+
+LANGUAGE = ("entropy", "improbability", "closeness", "logit_closeness")
+"""The criteria a generator's exits may use (self-supervised exits page, 1.1)."""
 
 
 def criteria_for(problem_type: str) -> list[str]:

@@ -52,7 +52,7 @@ def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: f
         agree = ((logits[:-1] > 0) == (logits[-1] > 0)).all(-1)
     else:
         agree = logits[:-1].argmax(-1) == logits[-1].argmax(-1)
-    return _matched_path(kind, scores[:-1], agree, layers)
+    return matched_path(kind, scores[:-1], agree, layers)
 
 
 def _global_path(kind: Criterion, scores: Array) -> list[ExitRule]:
@@ -64,13 +64,22 @@ def _global_path(kind: Criterion, scores: Array) -> list[ExitRule]:
     return [ExitRule(criterion=kind.name, threshold=float(level)) for level in careful_first]
 
 
-def _matched_path(
+def matched_path(
     kind: Criterion, scores: Array, agree: NDArray[np.bool_], layers: Sequence[int]
 ) -> list[ExitRule]:
+    """Rules with a threshold for each exit, matched by target agreement, each letting more rows leave.
+
+    Args:
+        kind: The criterion.
+        scores: Of every exit but the last, `[exits, rows]`; infinite where a row may never leave there.
+        agree: Whether the exit says what the last one does, the same shape.
+        layers: Depth of each exit (1-based).
+    """
     sign = 1.0 if kind.leaves == "below" else -1.0
     surest_first = np.argsort(sign * scores, axis=1, kind="stable")
     ordered = np.take_along_axis(sign * scores, surest_first, 1)
     running = np.take_along_axis(agree, surest_first, 1).cumsum(1) / np.arange(1, agree.shape[1] + 1)
+    running[~np.isfinite(ordered)] = -1.0
     rules: list[ExitRule] = []
     for leaving in _coverages(running):
         thresholds = {
@@ -104,7 +113,7 @@ def _just_past(ordered: Array, index: int) -> float:
     """A threshold that lets the rows up to `index` leave and no others: halfway to the next row's score."""
     here = ordered[index]
     beyond = ordered[index + 1 :]
-    beyond = beyond[beyond > here]
+    beyond = beyond[(beyond > here) & np.isfinite(beyond)]
     if len(beyond) == 0:
         return float(here + 1e-6)
     return float((here + beyond[0]) / 2)

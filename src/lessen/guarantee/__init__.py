@@ -6,7 +6,14 @@ on calibration rows.
 """
 
 from lessen.guarantee.choose import Chosen, certify, expectation, plug_in
-from lessen.guarantee.losses import Losses, disagreement, marginal_drop, selective_disagreement
+from lessen.guarantee.losses import (
+    Losses,
+    disagreement,
+    marginal_drop,
+    selective_disagreement,
+    selective_token_disagreement,
+    token_disagreement,
+)
 from lessen.guarantee.power import rows_like_these, rows_needed
 
 __all__ = [
@@ -20,4 +27,6 @@ __all__ = [
     "rows_like_these",
     "rows_needed",
     "selective_disagreement",
+    "selective_token_disagreement",
+    "token_disagreement",
 ]

@@ -21,7 +21,8 @@ class Losses:
         values: `[rows, steps]`, steps from the most careful to the boldest.
         low: No loss can be smaller.
         high: No loss can be larger.
-        kind: `drop`, `disagreement` or `selective`.
+        kind: `drop`, `disagreement` or `selective`; of texts, which have many tokens each, `tokens` or
+            `selective-tokens`.
         counted: Selective losses: which rows count at each step, `[rows, steps]`, bool; None: all.
         paired: Whether losses can only be -1, 0 and 1: answers are right or wrong.
     """
@@ -100,3 +101,27 @@ def selective_disagreement(agrees: ArrayLike, early: ArrayLike, epsilon: float) 
     wrong = 1.0 - np.asarray(agrees, bool)
     leaves = np.asarray(early, bool)
     return Losses(epsilon + leaves * (wrong - epsilon), 0.0, 1.0, "selective", leaves)
+
+
+def token_disagreement(wrong: ArrayLike) -> Losses:
+    """Share of a text's tokens that left early and differ (C2 of the page, 6.2). A text is one draw.
+
+    Args:
+        wrong: `[texts, steps]`, shares.
+    """
+    return Losses(np.asarray(wrong, float), 0.0, 1.0, "tokens")
+
+
+def selective_token_disagreement(wrong: ArrayLike, early: ArrayLike, epsilon: float) -> Losses:
+    """The same among the tokens that left early, in linear form (C3): epsilon + wrong - epsilon early.
+
+    Its mean is at most epsilon exactly when the expected number of wrong early tokens is at most epsilon
+    times that of early tokens.
+
+    Args:
+        wrong: Early tokens that differ, over the length of the longest text, `[texts, steps]`.
+        early: Early tokens over the same length.
+        epsilon: The bound it will be tested against.
+    """
+    lost = epsilon + np.asarray(wrong, float) - epsilon * np.asarray(early, float)
+    return Losses(np.clip(lost, 0.0, 1.0), 0.0, 1.0, "selective-tokens")

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from lessen.certificate import without_certificate
 from lessen.config import LessenConfig
 from lessen.data.table import Text
 from lessen.depth.exits import every_exit
 from lessen.depth.losses import Objective, imitation, task_loss, weighted
 from lessen.errors import PlanError
-from lessen.hf.shell import LessenPreTrainedModel, tokenizer_of
+from lessen.hf.pointed import LessenPointedModel
+from lessen.hf.shell import tokenizer_of
 from lessen.model.rows import Rows
-from lessen.plan import Point, check_point
+from lessen.plan import Point
 from lessen.runtime.dial import bounded, by_layers, by_time, usual_tokens
 from lessen.runtime.engine import elimination_of, run
 from lessen.runtime.latency_model import LatencyModel, ms_cost, read_latency
@@ -31,7 +31,7 @@ Teaching = Callable[[Tensor, Rows, Tensor | None, list[Tensor], list[Tensor], Te
 """`teaching(ids, rows, segments, answers, states, labels)`: a loss, from what a teacher says of the batch."""
 
 
-class LessenForSequenceClassification(LessenPreTrainedModel):
+class LessenForSequenceClassification(LessenPointedModel):
     """Single and pair classification, multi-label classification and regression, with exits.
 
     Attributes:
@@ -47,8 +47,6 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
             raise PlanError(
                 "config.json: shape.exits is empty; this model embeds sentences and has no classifier"
             )
-        self._certified_for: str | None = None
-        self.point = self._named(config.point)
         self.objective: Objective = partial(weighted, loss=task_loss(self.problem_type), how="linear")
         self.equilibrium = False
         self.passes: Passes = all_stay
@@ -65,61 +63,6 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
     def label_names(self) -> list[str]:
         """Names of the outputs, in order."""
         return [self.config.id2label[i] for i in range(self.config.num_labels)]
-
-    @property
-    def points(self) -> dict[str, Point]:
-        """The Points saved with the model, by name; certified only where the certificate holds."""
-        return {name: self._honest(point) for name, point in self.config.choices().items()}
-
-    @property
-    def point(self) -> Point:
-        """How much of the model an input uses."""
-        return self._honest(self._point)
-
-    @point.setter
-    def point(self, point: Point) -> None:
-        self._point = point
-
-    def honour_certificate(self) -> None:
-        """Let Points carry their certificate: called by what has checked it against these very weights.
-
-        It holds until the model is trained, gets other weights, or is changed to another precision; on
-        another device it rests.
-        """
-        self._certified_for = self.precision
-
-    def _apply(self, fn: Any, recurse: bool = True) -> LessenForSequenceClassification:
-        """What moves and converts a module goes through here; a changed precision ends the certificate."""
-        super()._apply(fn, recurse)
-        if self._certified_for != self.precision:
-            self._certified_for = None
-        return self
-
-    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
-        """Other weights end the certificate."""
-        self._certified_for = None
-        return super().load_state_dict(*arguments, **options)
-
-    def _honest(self, point: Point) -> Point:
-        holds = self._certified_for == self.precision and self.device.type == "cpu"
-        return point if holds else without_certificate(point)
-
-    def train(self, mode: bool = True) -> LessenForSequenceClassification:
-        """Switch the mode; in training the certificate ends."""
-        if mode:
-            self._certified_for = None
-        return super().train(mode)
-
-    def use(self, point: str | Point) -> LessenForSequenceClassification:
-        """Choose the Point inputs are answered at from now on; returns the model.
-
-        Raises:
-            PlanError: When no Point of this name was saved, or the model cannot keep it.
-        """
-        chosen = self._named(point) if isinstance(point, str) else point
-        check_point(chosen, self.config.form())
-        self.point = chosen
-        return self
 
     def dial(
         self,
@@ -183,12 +126,6 @@ class LessenForSequenceClassification(LessenPreTrainedModel):
         if fits is None:
             raise PlanError("no latencies were fitted for this model; run lessen bench --fit on its folder")
         return ms_cost(self.transformer, fits.fit_for(torch.get_num_threads(), self.precision, 1))
-
-    def _named(self, name: str) -> Point:
-        points = self.config.choices()
-        if name not in points:
-            raise PlanError(f"no point named {name!r}; this model has {', '.join(points)}")
-        return points[name]
 
     def forward(
         self,

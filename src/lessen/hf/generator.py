@@ -14,14 +14,15 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from lessen.config import LessenConfig
 from lessen.errors import InputError, PlanError
 from lessen.hf.padded import PaddedMemory, Padding
-from lessen.hf.shell import LessenPreTrainedModel, tokenizer_of
+from lessen.hf.pointed import LessenPointedModel
+from lessen.hf.shell import tokenizer_of
 from lessen.model.causal import Memory
 from lessen.model.rows import Rows, following, rows_of_mask, scatter
 from lessen.runtime.completion import Completion, Prompt, complete, stream
 from lessen.runtime.sampling import Sampling
 
 
-class LessenForCausalLM(LessenPreTrainedModel, GenerationMixin):
+class LessenForCausalLM(LessenPointedModel, GenerationMixin):
     """A generator: logits of the next token, the loss of language modelling, and `generate`.
 
     `generate` and what else transformers does with its cache keep keys and values padded. Our own loop, which

@@ -44,7 +44,7 @@ def bytes_by_part(model: Any, folder: Path | None = None) -> dict[str, int]:
 
 def _part_of(name: str) -> str:
     place, _, kind = name.rpartition(".")
-    if name.startswith("exits."):
+    if name.startswith(("exits.", "language_exits.")):
         return "exits"
     if kind in ("scales", "seal"):
         return "scales"

@@ -7,9 +7,10 @@ evaluated is. `docs/measuring.md` has the definition in words.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lessen.model.architecture import Architecture
-from lessen.plan import ExitShape, LayerShape, Shape
+from lessen.plan import ExitShape, LanguageExitShape, LayerShape, Shape
 
 BRANCHES = {"ffn": (1, 1), "slfn": (2, 2), "slfn_lstm": (3, 1), "gated": (2, 1)}
 """How often the inner width of each feed-forward form is made, and read."""
@@ -65,6 +66,69 @@ def token_macs(architecture: Architecture, shape: Shape, before: int) -> int:
     return widened + layers + matrix_macs(architecture.hidden_size, architecture.vocab_size)
 
 
+class LanguageHeadMacs(NamedTuple):
+    """MACs of one language exit on one token: always, where a probe lets it pass, and where it leaves."""
+
+    always: int
+    passing: int
+    leaving: int
+
+
+def language_head_macs(architecture: Architecture, exit: LanguageExitShape) -> LanguageHeadMacs:
+    """What a language exit costs a token (self-supervised exits page, 1.3)."""
+    width = architecture.hidden_size
+    whole = matrix_macs(width, architecture.vocab_size)
+    correction = 0 if exit.rank is None else matrix_macs(width, width, exit.rank)
+    if exit.kind == "gate":
+        return LanguageHeadMacs(width, correction + whole, 0)
+    if exit.words is not None:
+        return LanguageHeadMacs(correction + matrix_macs(width, exit.words), 0, whole)
+    return LanguageHeadMacs(correction + whole, 0, 0)
+
+
+def early_token_macs(
+    architecture: Architecture,
+    shape: Shape,
+    leaving: Sequence[float],
+    passing: Sequence[float] | None = None,
+    before: int = 0,
+) -> float:
+    """One token on average, where some leave early and nothing of the layers they skip is computed.
+
+    That is what skipping costs without a cache, or without the later layers' keys and values; with a cache in
+    which those are filled in afterwards, layers run for all tokens, in fewer passes.
+
+    Args:
+        architecture: Family facts.
+        shape: What exists.
+        leaving: Share of all tokens that leave at each language exit, shallowest first.
+        passing: Share of the tokens that reach an exit and pass its probe; 1 each if None.
+        before: Tokens that stand before it.
+    """
+    layers = [layer_macs(architecture, layer, 1, before=before) for layer in shape.layers]
+    total, reaching, place = (shape.embedding_rank or 0) * float(architecture.embedding_size), 1.0, 0
+    for index, (exit, share) in enumerate(zip(shape.language_exits, leaving, strict=True)):
+        head = language_head_macs(architecture, exit)
+        total += reaching * (sum(layers[place : exit.layer]) + head.always) + share * head.leaving
+        total += reaching * head.passing * (1.0 if passing is None else passing[index])
+        reaching, place = reaching - share, exit.layer
+    whole = matrix_macs(architecture.hidden_size, architecture.vocab_size)
+    return total + reaching * (sum(layers[place:]) + whole)
+
+
+def block_equivalents(
+    architecture: Architecture,
+    shape: Shape,
+    leaving: Sequence[float],
+    passing: Sequence[float] | None = None,
+    before: int = 0,
+) -> float:
+    """The same in layers: how many of the mean layer a token costs, the matrix to the vocabulary included."""
+    layers = [layer_macs(architecture, layer, 1, before=before) for layer in shape.layers]
+    total = early_token_macs(architecture, shape, leaving, passing, before)
+    return total * len(layers) / sum(layers)
+
+
 def row_macs(
     architecture: Architecture,
     shape: Shape,
@@ -97,6 +161,6 @@ def row_macs(
         layer_macs(architecture, layer, before, after)
         for layer, before, after in zip(shape.layers[:depth], entering, leaving, strict=False)
     )
-    places = shape.exit_layers[-1:] if heads is None else heads
+    places = [exit.layer for exit in shape.exits[-1:]] if heads is None else heads
     by_place = {exit.layer: exit for exit in shape.exits}
     return total + sum(head_macs(architecture, by_place[place], outputs) for place in places)

@@ -20,6 +20,7 @@ from lessen.model.block import Block, Keep
 from lessen.model.causal import Memory
 from lessen.model.dropout import Dropout
 from lessen.model.heads import Head
+from lessen.model.language_heads import LanguageHead
 from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
 from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import table, weights_of
@@ -118,6 +119,9 @@ class Transformer(nn.Module):
         self.exits = nn.ModuleDict(
             {str(exit.layer): Head(hidden, outputs, exit, architecture.dropout) for exit in shape.exits}
         )
+        self.language_exits = nn.ModuleDict(
+            {str(exit.layer): LanguageHead(architecture, exit) for exit in shape.language_exits}
+        )
 
     @property
     def depth(self) -> int:
@@ -201,21 +205,31 @@ class Transformer(nn.Module):
         """
         if self.language_head is not None:
             logits = self.language_head(hidden)
-        elif self.architecture.language_head == "tied":
-            logits = transposed(self.embeddings, hidden)
         else:
-            raise PlanError("the model has no language head, so it cannot name a next token")
+            logits = multiply(hidden, self.vocabulary_matrix)
         return logits.float() if logits.dtype.itemsize < 4 else logits
 
+    @property
+    def vocabulary_matrix(self) -> Tensor:
+        """What `next_token` multiplies by, `[vocabulary, hidden]`: the language head's, or the token table.
 
-def transposed(embeddings: Embeddings, hidden: Tensor) -> Tensor:
-    """The product of hidden states with the token table, `[tokens, vocabulary]`."""
+        Raises:
+            PlanError: When the model has no language head.
+        """
+        if self.language_head is not None:
+            return self.language_head.weight
+        if self.architecture.language_head == "tied":
+            return _table_as_head(self.embeddings)
+        raise PlanError("the model has no language head, so it cannot name a next token")
+
+
+def _table_as_head(embeddings: Embeddings) -> Tensor:
     table = embeddings.token
     if not isinstance(table, nn.Embedding):
         raise PlanError("a token table of one bit cannot be the language head too")
     if embeddings.project is not None or embeddings.widen is not None:
         raise PlanError("a token table of another width than the layers cannot be the language head too")
-    return multiply(hidden, table.weight)
+    return table.weight
 
 
 def _refuse_what_is_not_built(shape: Shape) -> None:
@@ -249,6 +263,16 @@ def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:
             raise PlanError(
                 f"shape.layers[{place}].heads: {layer.heads[-1]}, but the architecture has "
                 f"{architecture.num_attention_heads} heads, numbered from 0"
+            )
+    if shape.language_exits and architecture.language_head is None:
+        raise PlanError("shape.language_exits: the architecture has no language head, so it names no tokens")
+    if shape.language_exits and architecture.norm_place != "pre":
+        raise PlanError("shape.language_exits: they copy the norm after the last layer, and there is none")
+    for place, exit in enumerate(shape.language_exits):
+        if exit.words is not None and exit.words > architecture.vocab_size:
+            raise PlanError(
+                f"shape.language_exits[{place}].words: {exit.words}, but the vocabulary has "
+                f"{architecture.vocab_size}"
             )
 
 
@@ -286,5 +310,5 @@ def parameter_counts(model: Transformer) -> dict[str, int]:
         "total": weights_of(model),
         "encoder": weights_of(model.layers),
         "embeddings": weights_of(model.embeddings) + head,
-        "exits": weights_of(model.exits),
+        "exits": weights_of(model.exits) + weights_of(model.language_exits),
     }

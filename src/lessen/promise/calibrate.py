@@ -29,7 +29,9 @@ from lessen.guarantee.pvalues import binomial
 from lessen.plan import Point
 from lessen.promise.outputs import Outputs, Task
 
-Loss = Literal["drop", "disagreement", "selective"]
+Loss = Literal["drop", "disagreement", "selective", "block"]
+"""`block` is of generators only; see `promise/language.py`."""
+
 Rule = Literal["certified", "expectation", "plug-in"]
 
 Scored = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -38,7 +40,7 @@ Scored = tuple[NDArray[np.float64], NDArray[np.float64]]
 EVIDENT = 0.01
 """A p-value on tuning rows from which on a step should pass on as many new ones."""
 
-LOSSES: tuple[Loss, ...] = get_args(Loss)
+LOSSES: tuple[Loss, ...] = ("drop", "disagreement", "selective")
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 
@@ -80,6 +82,8 @@ def losses_of(
     Raises:
         InputError: For a loss that does not fit the task or the rows.
     """
+    if kind == "block":
+        raise InputError("--loss block: is about tokens that follow each other; use disagreement")
     if kind != "drop" and task.problem_type == "regression":
         raise InputError(f"--loss {kind}: answers of a regression cannot agree exactly; use drop")
     reference, scores = scored or scores_for(kind, outputs, task)

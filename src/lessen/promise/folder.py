@@ -100,7 +100,8 @@ class Calibration:
                     "pvalue": verdict.chosen.pvalues[verdict.chosen.step] if verdict.chosen.pvalues else None,
                     "mean_layers": verdict.mean_layers,
                     "early": verdict.early,
-                    "macs_ratio": verdict.saving,
+                    # A generator's saving is of layers never computed, which an exact cache does later.
+                    "macs_ratio" if self.basis.generation is None else "no_cache_ratio": verdict.saving,
                 }
                 for verdict in self.verdicts
                 if verdict.chosen.step is not None
@@ -175,30 +176,30 @@ def calibrate_folder(
     standing = [] if certifies(basis, verdicts) else standing_points(folder, model)
     if not standing:
         model.config.points, model.config.path, model.config.point = [], [], FULL.name
-        _write_choices(folder, model.config)
+        write_choices(folder, model.config)
     certificate = None if standing else write_certificate(folder, basis, verdicts)
     points = [
         point.model_copy(update={"expected": expected(kept.calibration, point, task, "calibration")})
         for point in points_of(basis, verdicts, certificate)
     ]
-    model.config.points = _plain([*standing, *points])
+    model.config.points = plain([*standing, *points])
     if not standing:
         steps = [
             step.model_copy(update={"expected": expected(kept.tune, step, task, "tuning")}) for step in path
         ]
-        model.config.path = _plain(_thinned(steps))
+        model.config.path = plain(thinned(steps))
         first_kept = bool(points) and verdicts[0].chosen.step is not None
         model.config.point = points[0].name if first_kept else FULL.name
     if model.config.point not in model.config.choices():
         model.config.point = FULL.name
-    _write_choices(folder, model.config)
+    write_choices(folder, model.config)
     if certificate is not None:
         model.honour_certificate()
     model.use(model.config.point)
     return Calibration(asked, basis, verdicts, points, certificate, reasons, earlier=bool(standing))
 
 
-def _write_choices(folder: Path, config: Any) -> None:
+def write_choices(folder: Path, config: Any) -> None:
     """Points and path into the folder's config; what it says of the weights stays, whatever they run in."""
     choices = {field: getattr(config, field) for field in ("points", "path", "point")}
     write_json(folder / CONFIG, read_config(folder) | choices)
@@ -214,11 +215,12 @@ def standing_points(folder: Path, model: Any) -> list[Point]:
     return points
 
 
-def _plain(points: Sequence[Point]) -> list[dict[str, Any]]:
+def plain(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Points as `config.json` has them."""
     return [point.model_dump(mode="json", exclude_none=True) for point in points]
 
 
-def _thinned(steps: Sequence[Point]) -> list[Point]:
+def thinned(steps: Sequence[Point]) -> list[Point]:
     """The steps that take noticeably less work than the one before."""
     kept: list[Point] = []
     for step in steps:

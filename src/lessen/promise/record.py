@@ -14,6 +14,7 @@ from lessen.certificate import (
     FILE,
     Certificate,
     CertifiedPoint,
+    Generation,
     digests_of,
     keys_of,
     path_digest,
@@ -23,6 +24,7 @@ from lessen.machine import versions
 from lessen.plan import Point, Precision, Promise
 from lessen.promise.calibrate import Loss, Rule, Verdict
 from lessen.promise.outputs import Outputs
+from lessen.promise.traces import Traces
 
 CALIBRATIONS = "calibrations.json"
 
@@ -41,7 +43,7 @@ class Basis:
     """What a set of verdicts rests on.
 
     Attributes:
-        outputs: On the calibration rows.
+        outputs: On the calibration rows, or traces of the calibration prompts.
         dropped: Rows left out because they had been seen.
         path: Frozen before.
         loss: What was bounded.
@@ -53,9 +55,10 @@ class Basis:
         precision: Of the weights.
         label_range: Regression: spread of the training labels.
         attempt: 1 for the first calibration of this model on these rows.
+        generation: Of a generator: what is counted, and how it decodes.
     """
 
-    outputs: Outputs
+    outputs: Outputs | Traces
     dropped: int
     path: tuple[Point, ...]
     loss: Loss
@@ -67,6 +70,7 @@ class Basis:
     precision: Precision
     label_range: float = 1.0
     attempt: int = 1
+    generation: Generation | None = None
 
 
 def point_name(verdict: Verdict, loss: Loss, rule: Rule) -> str:
@@ -100,7 +104,7 @@ def points_of(basis: Basis, verdicts: Sequence[Verdict], certificate: Certificat
     return points
 
 
-def count_attempt(folder: Path, outputs: Outputs, asked: dict[str, Any]) -> int:
+def count_attempt(folder: Path, outputs: Outputs | Traces, asked: dict[str, Any]) -> int:
     """Note a calibration in `calibrations.json`; how many there have been on some of these rows, with it.
 
     Of the rows those with the smallest hashes are noted: sets that share many rows share some of these.
@@ -141,6 +145,7 @@ def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -
             pvalue=verdict.chosen.pvalues[verdict.chosen.step],
             mean_layers=verdict.mean_layers,
             early=verdict.early,
+            pvalues=() if basis.generation is None else verdict.chosen.pvalues,
         )
         for verdict in verdicts
         if basis.rule == "certified" and verdict.chosen.step is not None
@@ -171,6 +176,7 @@ def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -
         precision=basis.precision,
         backend="torch cpu",
         versions=versions(),
+        generation=basis.generation,
     )
     write_text(folder / FILE, certificate.model_dump_json(indent=1, exclude_none=True) + "\n")
     return certificate

@@ -90,6 +90,12 @@ def batches(encoded: Sequence[Encoded], size: int) -> Iterator[list[int]]:
         yield order[start : start + size]
 
 
+def stretches(texts: Sequence[Sequence[int]], longest: int) -> list[Tensor]:
+    """Documents cut into stretches of at most `longest` tokens; those of a single one teach nothing."""
+    cut = (list(text[start : start + longest]) for text in texts for start in range(0, len(text), longest))
+    return [torch.tensor(part) for part in cut if len(part) > 1]
+
+
 def collate(encoded: Sequence[Encoded], device: torch.device) -> tuple[Tensor, Rows, Tensor | None]:
     """One ragged batch: ids `[tokens]`, layout, segments `[tokens]` or None."""
     ids, rows = pack([torch.tensor(e.ids, device=device) for e in encoded])

@@ -41,8 +41,12 @@ class Milestone:
         """How it was trained."""
         return json.loads((self.folder / RECORD).read_text())["training"]
 
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that were left."""
+        return load_file(self.folder / WEIGHTS)
+
     def model(self, like: Any) -> Any:
         """The model that was left, of the task and the tokenizer of another."""
         place = self.folder / RECORD
         shape = parse(Shape, json.loads(place.read_text())["shape"], str(place))
-        return with_shape(like, shape, load_file(self.folder / WEIGHTS))
+        return with_shape(like, shape, self.state())

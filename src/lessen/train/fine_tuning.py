@@ -186,7 +186,7 @@ def steps_of(
         for layer in transformer.layers:
             layer.attention.dropout = recipe.attention_dropout
     transformer.embeddings.word_dropout = recipe.word_dropout
-    half = _bfloat16_pays()
+    half = bfloat16_pays()
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=passes_over(len(rows), recipe),
@@ -353,10 +353,10 @@ def _frozen_without_dropout(model: Any) -> Iterator[None]:
 
 def in_training_precision(device: torch.device) -> torch.autocast:
     """The context a training step computes in on a device: bfloat16 where that pays, else nothing changes."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=_bfloat16_pays())
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_pays())
 
 
-def _bfloat16_pays() -> bool:
+def bfloat16_pays() -> bool:
     """Whether products in bfloat16 are faster than in float32 here: a GPU, or a CPU with the instructions."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()

@@ -1,0 +1,175 @@
+"""Language exits at run time: how unsure a head is of the next token, and which tokens leave.
+
+Decoding asks `decide` after each layer that has a head; calibration asks `unsure`, by the same code, what it
+would have said at every threshold. (Self-supervised exits page, 1.1 and 1.7.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lessen.depth.criteria import CRITERIA, LANGUAGE, Criterion
+from lessen.errors import PlanError
+from lessen.model.language_heads import LanguageHead
+from lessen.model.rows import Rows
+from lessen.model.transformer import Transformer
+from lessen.plan import ExitRule
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a head decided of some tokens.
+
+    Attributes:
+        leaves: Which of them leave here, `[tokens]`, bool.
+        logits: Of those that leave, over the whole vocabulary, `[leaving, vocabulary]`, float32 or wider.
+        unsure: How unsure the head was of each, `[tokens]`; infinite where it was not asked.
+    """
+
+    leaves: Tensor
+    logits: Tensor
+    unsure: Tensor
+
+
+def language_criterion(name: str) -> Criterion:
+    """The criterion of this name, if it can judge a next token.
+
+    Raises:
+        PlanError: Naming those that can.
+    """
+    if name not in LANGUAGE:
+        raise PlanError(f"exit criterion {name!r} cannot judge a next token; use {', '.join(LANGUAGE)}")
+    return CRITERIA[name]
+
+
+@torch.no_grad()
+def decide(
+    model: Transformer, layer: int, hidden: Tensor, rule: ExitRule | None, never: Collection[int] = ()
+) -> Decision | None:
+    """Which tokens leave after a layer, and what they say.
+
+    A token leaves where its head is less unsure than the threshold, strictly. Without a threshold the head is
+    not even asked. What is decided of a token depends on that token alone.
+
+    Args:
+        model: With a language exit there, in evaluation mode.
+        layer: Layers run so far (1-based).
+        hidden: What the layer put out, `[tokens, hidden]`.
+        rule: Of a Point; None: no token leaves.
+        never: Tokens that are not named early: a text that ended wrongly cannot be mended (page, 5.14).
+
+    Returns:
+        None where no token may leave.
+    """
+    threshold = None if rule is None else rule.at(layer)
+    if rule is None or threshold is None or str(layer) not in model.language_exits:
+        return None
+    head, kind = head_after(model, layer), language_criterion(rule.criterion)
+    judged = _judged(model, head, hidden, [kind])
+    unsure = judged.scores[0]
+    leaves = kind.passes(unsure, threshold)
+    chosen = leaves[judged.asked]
+    named = judged.logits[chosen]
+    if head.kind == "shortlist":
+        named = head.named(judged.corrected[chosen], model.next_token)
+    if len(never) and len(named):
+        allowed = ~_is_any(named.argmax(-1), never)
+        leaves = leaves.index_fill(0, leaves.nonzero()[:, 0][~allowed], False)
+        named = named[allowed]
+    return Decision(leaves, named, unsure)
+
+
+@torch.no_grad()
+def unsure(
+    model: Transformer, layer: int, hidden: Tensor, criteria: Sequence[str], never: Collection[int] = ()
+) -> tuple[Tensor, Tensor]:
+    """What `decide` would compare with a threshold, and what it would say, of every token.
+
+    Args:
+        model: As in `decide`, and so are the next two and `never`.
+        layer: As in `decide`.
+        hidden: As in `decide`.
+        criteria: Names.
+        never: As in `decide`.
+
+    Returns:
+        Scores `[criteria, tokens]`, infinite where the token never leaves; and the tokens named, `[tokens]`.
+    """
+    head = head_after(model, layer)
+    kinds = [language_criterion(name) for name in criteria]
+    judged = _judged(model, head, hidden, kinds)
+    logits = judged.logits
+    if head.kind == "shortlist":
+        logits = head.named(judged.corrected, model.next_token)
+    named = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+    named[judged.asked] = logits.argmax(-1)
+    scores = judged.scores
+    if len(never):
+        scores = scores.masked_fill(_is_any(named, never), math.inf)
+    return scores, named
+
+
+def states_at_exits(model: Transformer, ids: Tensor, rows: Rows) -> tuple[list[Tensor], Tensor]:
+    """What every exit reads, and what the language head reads: all layers run once, for all tokens.
+
+    Args:
+        model: With language exits.
+        ids: Token ids `[tokens]`.
+        rows: Layout of the batch.
+
+    Returns:
+        `[tokens, hidden]` for each exit, shallowest first, and of the last layer, normed.
+    """
+    found: list[Tensor] = []
+
+    def after_layer(layer: int, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+        if layer in model.shape.exit_layers:
+            found.append(hidden)
+        return hidden, rows
+
+    last, _ = model(ids, rows, after_layer=after_layer)
+    return found, last
+
+
+def after_the_first(rows: Rows) -> Tensor:
+    """Index of all tokens but the first of each row."""
+    first = torch.zeros(rows.tokens, dtype=torch.bool, device=rows.device)
+    first[rows.first] = True
+    return (~first).nonzero()[:, 0]
+
+
+class _Judged(NamedTuple):
+    """Which tokens a head was asked about; their corrected states and logits; scores of all tokens."""
+
+    asked: Tensor
+    corrected: Tensor
+    logits: Tensor
+    scores: Tensor
+
+
+def _judged(model: Transformer, head: LanguageHead, hidden: Tensor, kinds: Sequence[Criterion]) -> _Judged:
+    asked = head.asked(hidden)
+    corrected = head.corrected(hidden[asked])
+    logits = head.judged(corrected, model.next_token, model.vocabulary_matrix)
+    rule = ExitRule(criterion="entropy", threshold=0.0)
+    found = torch.stack([kind.step(logits, None, rule)[0] for kind in kinds])
+    scores = found.new_full((len(kinds), len(hidden)), math.inf)
+    scores[:, asked] = found
+    return _Judged(asked, corrected, logits, scores)
+
+
+def head_after(model: Transformer, layer: int) -> LanguageHead:
+    """The language exit after so many layers (1-based)."""
+    head = model.language_exits[str(layer)]
+    assert isinstance(head, LanguageHead)
+    return head
+
+
+def _is_any(tokens: Tensor, of: Collection[int]) -> Tensor:
+    return torch.isin(tokens, torch.tensor(sorted(of), device=tokens.device))

@@ -1,0 +1,141 @@
+"""How good the exits of a generator are on text: agreement with the whole model, and how well they know it.
+
+Source: self-supervised exits page, 1.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
+
+from lessen.depth.language import after_the_first, head_after, states_at_exits, unsure
+from lessen.depth.language_losses import imitation, positions_at_once
+from lessen.model.rows import pack
+from lessen.model.transformer import Transformer
+
+AT_ONCE = 4
+"""Stretches of text in a pass."""
+
+PASSED = 0.95
+"""Share of the tokens an exit is right about that its probe is to let pass."""
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class ExitQuality:
+    """One exit, on the tokens of some text.
+
+    Attributes:
+        layer: Its depth (1-based).
+        tokens: How many were asked about.
+        agreement: Share of them on which it names the whole model's likeliest token.
+        top5_agreement: Share on which that token is among its five likeliest.
+        kl: KL(whole model || exit), nats per token.
+        auroc: By criterion: how often a token it is right about scores as surer than one it is wrong about;
+            None where it is always right or always wrong. Tokens a probe stops count as least sure.
+        asked: Share of the tokens that its probe lets pass; 1 without one.
+    """
+
+    layer: int
+    tokens: int
+    agreement: float
+    top5_agreement: float
+    kl: float
+    auroc: dict[str, float | None]
+    asked: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self))
+
+
+@torch.no_grad()
+def exit_quality(model: Transformer, texts: Sequence[Tensor], criteria: Sequence[str]) -> list[ExitQuality]:
+    """Each exit of `model` on stretches of text it did not learn from; their first tokens do not count.
+
+    Args:
+        model: With language exits, in evaluation mode.
+        texts: Token ids of each stretch.
+        criteria: Names.
+    """
+    layers = model.shape.exit_layers
+    right: list[list[Tensor]] = [[] for _ in layers]
+    scores: list[list[Tensor]] = [[] for _ in layers]
+    near, far = np.zeros((2, len(layers)))
+    for start in range(0, len(texts), AT_ONCE):
+        for last, states in _parts(model, texts[start : start + AT_ONCE]):
+            teacher = model.next_token(last)
+            best = teacher.argmax(-1)
+            for exit, (layer, state) in enumerate(zip(layers, states, strict=True)):
+                logits = head_after(model, layer)(state, model.next_token)
+                right[exit].append(logits.argmax(-1) == best)
+                near[exit] += float((logits.topk(TOP, -1).indices == best[:, None]).any(1).sum())
+                far[exit] += float(imitation(logits, teacher))
+                scores[exit].append(unsure(model, layer, state, criteria)[0])
+    found = []
+    for exit, layer in enumerate(layers):
+        agrees, score = torch.cat(right[exit]).cpu().numpy(), torch.cat(scores[exit], 1).cpu().numpy()
+        count = len(agrees)
+        found.append(
+            ExitQuality(
+                layer=layer,
+                tokens=count,
+                agreement=float(agrees.mean()),
+                top5_agreement=near[exit] / count,
+                kl=far[exit] / count,
+                auroc={name: auroc(row, agrees) for name, row in zip(criteria, score, strict=True)},
+                asked=float(np.isfinite(score[0]).mean()),
+            )
+        )
+    return found
+
+
+@torch.no_grad()
+def set_cuts(model: Transformer, texts: Sequence[Tensor]) -> None:
+    """Let each probe pass as many tokens as it takes for `PASSED` of those its exit is right about.
+
+    Args:
+        model: Whose exits are trained; those without a probe stay as they are.
+        texts: Stretches of tuning text.
+    """
+    gates = {layer: head_after(model, layer) for layer in model.shape.exit_layers}
+    gates = {layer: head for layer, head in gates.items() if head.probe is not None}
+    foreseen: dict[int, list[Tensor]] = {layer: [] for layer in gates}
+    for start in range(0, len(texts) if gates else 0, AT_ONCE):
+        for last, states in _parts(model, texts[start : start + AT_ONCE]):
+            best = model.next_token(last).argmax(-1)
+            for layer, state in zip(model.shape.exit_layers, states, strict=True):
+                if (head := gates.get(layer)) is not None:
+                    agrees = head(state, model.next_token).argmax(-1) == best
+                    foreseen[layer].append(head.probed(state)[agrees])
+    for layer, head in gates.items():
+        right = torch.cat(foreseen[layer]) if foreseen[layer] else torch.empty(0)
+        if len(right):
+            head.cut.fill_(float(right.double().quantile(1 - PASSED)))
+
+
+def auroc(scores: NDArray[np.floating], right: NDArray[np.bool_]) -> float | None:
+    """How often a right one scores lower than a wrong one, ties counting half; None if there is no pair."""
+    good = int(right.sum())
+    if good in (0, len(right)):
+        return None
+    ranks = rankdata(-np.nan_to_num(scores.astype(float), posinf=np.finfo(float).max))
+    return float((ranks[right].sum() - good * (good + 1) / 2) / (good * (len(right) - good)))
+
+
+def _parts(model: Transformer, texts: Sequence[Tensor]) -> list[tuple[Tensor, list[Tensor]]]:
+    """Last states and those at every exit, for as many tokens at a time as logits may be made for."""
+    device = model.vocabulary_matrix.device
+    ids, rows = pack([text.to(device) for text in texts])
+    states, last = states_at_exits(model, ids, rows)
+    counted = after_the_first(rows)
+    parts = counted.split(positions_at_once(model.architecture.vocab_size))
+    return [(last[part], [state[part] for state in states]) for part in parts]

@@ -1,0 +1,300 @@
+"""Calibrate a generator with the traces kept in its folder, or on new text (self-supervised exits, 6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, cast
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lessen.certificate import Generation, one_digest
+from lessen.data.splits import without_repeats
+from lessen.data.table import Table, row_key
+from lessen.errors import ArtefactError, InputError
+from lessen.hf import LessenForCausalLM
+from lessen.loading import load
+from lessen.model.digests import base_digest, heads_digest
+from lessen.plan import FULL, Expectation, Point, Precision, Size, Strict
+from lessen.promise.calibrate import Loss
+from lessen.promise.folder import (
+    FEWEST_ROWS,
+    Asked,
+    Calibration,
+    plain,
+    standing_points,
+    thinned,
+    write_choices,
+)
+from lessen.promise.language import Decoder, LanguageLoss, freeze_path, judge, measured, why_not
+from lessen.promise.outputs import KEPT, pack_keys, unpack_keys
+from lessen.promise.record import Basis, certifies, count_attempt, points_of, write_certificate
+from lessen.promise.traces import Traces, trace
+from lessen.runtime.text import encode
+
+
+class LanguageAsked(Asked):
+    """What is to be promised of a generator.
+
+    Attributes:
+        bounds: Shares allowed; 0.05 is a target agreement of 95 %.
+        loss: `disagreement`, `selective` or `block`; see `promise.language.losses_of`.
+        block: Tokens that must all be right, for the loss `block`.
+    """
+
+    bounds: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.05,)
+    loss: Loss = "disagreement"
+    block: Size = 32
+
+    @model_validator(mode="after")
+    def _is_of_tokens(self) -> LanguageAsked:
+        if self.loss == "drop":
+            raise ValueError("loss: text has no labels to lose; use disagreement, selective or block")
+        return self
+
+
+class Prompting(Strict):
+    """How documents become prompts and continuations.
+
+    Attributes:
+        prompt_tokens: The beginning of each document, at most so long.
+        new_tokens: What the model adds, at most (T of the page).
+    """
+
+    prompt_tokens: Size = 64
+    new_tokens: Size = 64
+
+
+@dataclass(frozen=True)
+class KeptTraces:
+    """`calibration.safetensors` of a generator: traces, so that it can be calibrated without its text.
+
+    Attributes:
+        tune: On the prompts paths are made from.
+        calibration: On the prompts promises are tested on.
+        seen: Hashes of the documents training saw.
+        prompting: How prompts were made.
+        precision: Of the weights.
+        subject: SHA-256 of weights, tokenizer and form of the model.
+    """
+
+    tune: Traces
+    calibration: Traces
+    seen: frozenset[str]
+    prompting: Prompting
+    precision: Precision
+    subject: str
+
+    def save(self, path: Path) -> None:
+        """Write everything as one safetensors file."""
+        tensors = {"seen": pack_keys(sorted(self.seen))}
+        for name, part in (("tune", self.tune), ("calibration", self.calibration)):
+            tensors |= {
+                f"{name}.scores": torch.from_numpy(np.ascontiguousarray(part.scores)),
+                f"{name}.right": torch.from_numpy(np.ascontiguousarray(part.right)),
+                f"{name}.lengths": torch.from_numpy(part.lengths),
+                f"{name}.keys": pack_keys(part.keys),
+            }
+        about = {
+            "criteria": ",".join(self.tune.criteria),
+            "prompting": self.prompting.model_dump_json(),
+            "precision": self.precision,
+            "subject": self.subject,
+        }
+        save_file(tensors, path, metadata=about)
+
+    @classmethod
+    def load(cls, path: Path) -> KeptTraces:
+        """The inverse of `save`.
+
+        Raises:
+            ArtefactError: When the file is missing or damaged.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            criteria = tuple(about["criteria"].split(","))
+
+            def part(name: str) -> Traces:
+                scores, right, lengths = (
+                    tensors[f"{name}.{field}"].numpy() for field in ("scores", "right", "lengths")
+                )
+                return Traces(criteria, scores, right, lengths, unpack_keys(tensors[f"{name}.keys"]))
+
+            return cls(
+                tune=part("tune"),
+                calibration=part("calibration"),
+                seen=frozenset(unpack_keys(tensors["seen"])),
+                prompting=Prompting(**json.loads(about["prompting"])),
+                precision=cast(Precision, about["precision"]),
+                subject=about["subject"],
+            )
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise ArtefactError(f"{path}: cannot be read ({error}); compress again") from None
+
+
+def traces_of(
+    model: LessenForCausalLM, table: Table, prompting: Prompting, criteria: Sequence[str]
+) -> Traces:
+    """Traces of the beginnings of documents, a prompt from each.
+
+    Raises:
+        InputError: When prompt and continuation are longer than the model.
+    """
+    most = model.config.facts().max_tokens
+    wanted = prompting.prompt_tokens + prompting.new_tokens - 1
+    if wanted > most:
+        raise InputError(f"prompts and what is added come to {wanted} tokens, the model takes {most}")
+    encoded = encode(model.tokenizer, table.texts, prompting.prompt_tokens)
+    ends = model.stop_tokens
+    prompts = [[token for token in row.ids if token not in ends] or row.ids for row in encoded]
+    keys = [row_key(text) for text in table.texts]
+    return trace(
+        model.eval().transformer, prompts, keys, criteria=criteria, new_tokens=prompting.new_tokens, stop=ends
+    )
+
+
+def keep_traces(
+    model: LessenForCausalLM, tables: dict[str, Table], prompting: Prompting, criteria: Sequence[str]
+) -> KeptTraces:
+    """Traces on the `tune` and `calibration` tables, and the keys of the `train` table."""
+    return KeptTraces(
+        tune=traces_of(model, tables["tune"], prompting, criteria),
+        calibration=traces_of(model, without_repeats(tables["calibration"]), prompting, criteria),
+        seen=frozenset(row_key(text) for text in tables["train"].texts),
+        prompting=prompting,
+        precision=cast(Precision, model.precision),
+        subject="",
+    )
+
+
+def traces_for(
+    folder: Path, data: Table | None, precision: Precision = "float32"
+) -> tuple[LessenForCausalLM, KeptTraces, int]:
+    """A generator, the traces to calibrate it with, and how many documents were left out as seen.
+
+    Args:
+        folder: Written by `lessen compress`.
+        data: New documents; None for the traces kept with the model.
+        precision: Of the weights.
+
+    Raises:
+        InputError: When there are no kept traces, or they are another precision's or another model's.
+    """
+    model = load(folder, precision=precision, promises=False)
+    if not isinstance(model, LessenForCausalLM) or not model.config.form().language_exits:
+        raise InputError(f"{folder} has no language exits to calibrate")
+    if not (folder / KEPT).exists():
+        raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
+    kept = KeptTraces.load(folder / KEPT)
+    if one_digest(folder) != kept.subject:
+        raise InputError(
+            f"{folder / KEPT}: it belongs to other weights, or another tokenizer or form; compress again"
+        )
+    if data is None:
+        if precision != kept.precision:
+            raise InputError(
+                f"the kept traces are those of {kept.precision}; give --data to calibrate in {precision}"
+            )
+        return model, kept, 0
+    seen = kept.seen | set(kept.tune.keys)
+    fresh = without_repeats(data.take([i for i, text in enumerate(data.texts) if row_key(text) not in seen]))
+    if not len(fresh):
+        raise InputError(f"{data.name}: training or the making of exit rules saw every document of it")
+    traces = traces_of(model, fresh, kept.prompting, kept.tune.criteria)
+    return model, replace(kept, calibration=traces, precision=precision), len(data) - len(fresh)
+
+
+def calibrate_generator(
+    folder: Path, model: LessenForCausalLM, kept: KeptTraces, asked: LanguageAsked, *, dropped: int = 0
+) -> Calibration:
+    """Choose and record the Points of a generator whose weights lie in `folder`; as `calibrate_folder`.
+
+    Args:
+        folder: Holds weights and `config.json`.
+        model: Loaded from there, or saved there.
+        kept: Traces to calibrate with.
+        asked: What is to be promised.
+        dropped: Documents left out because they had been seen.
+
+    Raises:
+        InputError: When too few prompts are left.
+    """
+    prompts = len(kept.calibration)
+    if prompts < FEWEST_ROWS:
+        raise InputError(
+            f"{prompts} calibration prompts are left ({dropped} had been seen); give at least {FEWEST_ROWS}"
+        )
+    loss = cast(LanguageLoss, asked.loss)
+    decoder = Decoder(model.config.facts(), model.config.form(), asked.block)
+    path = freeze_path(kept.tune, decoder, asked.bounds[0], loss)
+    verdicts = judge(kept.calibration, path, decoder, asked.bounds, asked.delta, loss=loss, rule=asked.rule)
+    reasons = {
+        verdict.epsilon: why_not(kept.calibration, path, decoder, verdict, loss)
+        for verdict in verdicts
+        if verdict.chosen.step is None
+    }
+    basis = Basis(
+        outputs=kept.calibration,
+        dropped=dropped,
+        path=path,
+        loss=asked.loss,
+        rule=asked.rule,
+        delta=asked.delta,
+        reference="full depth",
+        reference_weights=None,
+        score="agreement",
+        precision=kept.precision,
+        attempt=count_attempt(folder, kept.calibration, asked.model_dump(mode="json")),
+        generation=Generation(
+            prompt_tokens=kept.prompting.prompt_tokens,
+            new_tokens=kept.prompting.new_tokens,
+            block=asked.block,
+            never_early=tuple(sorted(model.stop_tokens)),
+            heads=heads_digest(model.transformer),
+            base=base_digest(model.transformer),
+        ),
+    )
+    standing = [] if certifies(basis, verdicts) else standing_points(folder, model)
+    if not standing:
+        model.config.points, model.config.path, model.config.point = [], [], FULL.name
+        write_choices(folder, model.config)
+    certificate = None if standing else write_certificate(folder, basis, verdicts)
+    points = [
+        point.model_copy(update={"expected": expected(kept.calibration, point, decoder, "calibration")})
+        for point in points_of(basis, verdicts, certificate)
+    ]
+    model.config.points = plain([*standing, *points])
+    if not standing:
+        tuned = {step.name: expected(kept.tune, step, decoder, "tuning") for step in path}
+        steps = [step.model_copy(update={"expected": tuned[step.name]}) for step in path]
+        model.config.path = plain(thinned(steps))
+        first_kept = bool(points) and verdicts[0].chosen.step is not None
+        model.config.point = points[0].name if first_kept else FULL.name
+    if model.config.point not in model.config.choices():
+        model.config.point = FULL.name
+    write_choices(folder, model.config)
+    if certificate is not None:
+        model.honour_certificate()
+    model.use(model.config.point)
+    return Calibration(asked, basis, verdicts, points, certificate, reasons, earlier=bool(standing))
+
+
+def expected(traces: Traces, point: Point, decoder: Decoder, split: str) -> Expectation:
+    """What a Point did on some prompts: agreement of all tokens, and layers before a token was named."""
+    did = measured(traces, point.exits, decoder)
+    return Expectation(
+        split=split,
+        rows=len(traces),
+        metric="agreement",
+        value=did["agreement"],
+        full_value=1.0,
+        mean_layers=did["mean_layers"],
+    )

@@ -1,0 +1,165 @@
+"""What every exit would have said along the model's own greedy continuations of prompts, token by token.
+
+One pass over each continuation, all of it known in advance, says for every threshold which tokens would have
+left where and whether they would have been the model's own. As long as none was wrong, that is exactly what
+early decoding with an exact cache does (self-supervised exits page, 6.2 and P11). No text is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lessen.depth.language import states_at_exits, unsure
+from lessen.depth.language_losses import positions_at_once
+from lessen.errors import InputError
+from lessen.model.rows import pack
+from lessen.model.transformer import Transformer
+from lessen.plan import ExitRule
+from lessen.runtime.generation import generate
+
+AT_ONCE = 16
+"""Prompts continued together."""
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Scores and agreement of every exit on continuations of prompts, each of which is one draw.
+
+    Attributes:
+        criteria: Names, in the order of `scores`.
+        scores: `[criteria, exits, prompts, tokens]`; infinite where a token cannot leave, or none is there.
+        right: Whether the exit names the continuation's own token, `[exits, prompts, tokens]`.
+        lengths: Tokens of each continuation, `[prompts]`; at least one.
+        keys: Hash of each document, as 16 hex digits.
+    """
+
+    criteria: tuple[str, ...]
+    scores: Floats
+    right: Bools
+    lengths: Ints
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def there(self) -> Bools:
+        """Which places hold a token, `[prompts, tokens]`."""
+        return np.arange(self.right.shape[2])[None] < self.lengths[:, None]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        content = hashlib.sha256(" ".join((*self.criteria, *self.keys)).encode())
+        for array in (self.scores, self.right, self.lengths):
+            content.update(np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
+
+    def take(self, prompts: Sequence[int] | Ints) -> Traces:
+        """Some prompts, in the order given."""
+        chosen = np.asarray(prompts, dtype=np.int64)
+        return replace(
+            self,
+            scores=self.scores[:, :, chosen],
+            right=self.right[:, chosen],
+            lengths=self.lengths[chosen],
+            keys=tuple(self.keys[i] for i in chosen),
+        )
+
+    def left_at(self, rule: ExitRule | None, layers: Sequence[int]) -> Ints:
+        """Index of the exit each token leaves at, `[prompts, tokens]`; the number of exits where it stays.
+
+        Args:
+            rule: Of a Point; None: no token leaves.
+            layers: Depth of each exit (1-based).
+
+        Raises:
+            InputError: When the rule's criterion was not asked here.
+        """
+        exits = len(layers)
+        left = np.full(self.right.shape[1:], exits, dtype=np.int64)
+        if rule is None:
+            return left
+        if rule.criterion not in self.criteria:
+            raise InputError(
+                f"criterion {rule.criterion!r} is none of those kept: {', '.join(self.criteria)}"
+            )
+        scores = self.scores[self.criteria.index(rule.criterion)]
+        for index in reversed(range(exits)):
+            threshold = rule.at(layers[index])
+            if threshold is not None:
+                left[scores[index] < threshold] = index
+        return left
+
+    def wrong_at(self, left: Ints) -> Bools:
+        """Which tokens left early and are not the continuation's own, `[prompts, tokens]`."""
+        exits = len(self.right)
+        taken = np.take_along_axis(self.right, np.minimum(left, exits - 1)[None], 0)[0]
+        return (left < exits) & ~taken
+
+
+@torch.no_grad()
+def trace(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    *,
+    criteria: Sequence[str],
+    new_tokens: int,
+    stop: Collection[int] = (),
+) -> Traces:
+    """Continue prompts greedily at full depth, then ask every exit about every token.
+
+    The first token asked about is the one after the prompt: a prompt itself is read at full depth.
+
+    Args:
+        model: With language exits, in evaluation mode.
+        prompts: Token ids.
+        keys: Hash of each document a prompt is the beginning of.
+        criteria: Names of those to score by.
+        new_tokens: Of each continuation at most.
+        stop: Tokens that end a continuation; none of them is named early.
+    """
+    layers = model.shape.exit_layers
+    shape = len(layers), len(prompts), new_tokens
+    scores = np.full((len(criteria), *shape), np.inf, dtype=np.float32)
+    right = np.zeros(shape, dtype=bool)
+    lengths = np.zeros(len(prompts), dtype=np.int64)
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    for start in range(0, len(order), AT_ONCE):
+        batch = order[start : start + AT_ONCE]
+        texts = continued(model, [prompts[row] for row in batch], new_tokens, stop)
+        ids, rows = pack([torch.tensor([*prompts[r], *t][:-1]) for r, t in zip(batch, texts, strict=True)])
+        states, _ = states_at_exits(model, ids.to(model.vocabulary_matrix.device), rows)
+        ends = np.cumsum(rows.lengths)
+        for place, end in zip(rows.original, ends, strict=True):
+            row, tokens = batch[place], torch.tensor(texts[place])
+            lengths[row] = length = len(tokens)
+            for exit, (layer, state) in enumerate(zip(layers, states, strict=True)):
+                asked = state[end - length : end].split(positions_at_once(model.architecture.vocab_size))
+                found = [unsure(model, layer, part, criteria, stop) for part in asked]
+                scores[:, exit, row, :length] = torch.cat([each[0] for each in found], 1).float().cpu()
+                named = torch.cat([each[1] for each in found]).cpu()
+                right[exit, row, :length] = (named == tokens).numpy()
+    return Traces(tuple(criteria), scores, right, lengths, tuple(keys))
+
+
+def continued(
+    model: Transformer, prompts: Sequence[Sequence[int]], new_tokens: int, stop: Collection[int]
+) -> list[list[int]]:
+    """The model's own greedy continuation of each prompt, at full depth."""
+    found: list[list[int]] = [[] for _ in prompts]
+    for step in generate(model, prompts, max_new_tokens=new_tokens, stop=stop):
+        for row, token in step.items():
+            found[row].append(token)
+    return found

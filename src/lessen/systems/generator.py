@@ -1,0 +1,307 @@
+"""From a generator and plain text to a model folder with exits: read, split, train, calibrate, test, save.
+
+What `pipeline.py` is for rows and labels. Everything a run decides is in its `LanguagePlan`, which is saved
+with the result and can be replayed. A run that was stopped continues from its working folder, `OUT.work`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from lessen.artefact import replacing_folder, write_json
+from lessen.card import does_of, write_card
+from lessen.certificate import one_digest
+from lessen.data.documents import documents
+from lessen.data.splits import split, without
+from lessen.data.table import Table
+from lessen.depth.criteria import LANGUAGE
+from lessen.depth.placement import places
+from lessen.errors import InputError, PlanError
+from lessen.hf import LessenForCausalLM
+from lessen.loading import load
+from lessen.measure.exit_quality import exit_quality, set_cuts
+from lessen.plan import LanguageExitShape, LanguageHeadKind, Size, Strict, parse
+from lessen.promise.folder import FEWEST_ROWS, Calibration
+from lessen.promise.generators import LanguageAsked, Prompting, calibrate_generator, keep_traces, traces_of
+from lessen.promise.language import Decoder, measured
+from lessen.promise.outputs import KEPT
+from lessen.reshaping import with_language_exits
+from lessen.runtime.text import encode, stretches
+from lessen.saving import save_exits
+from lessen.systems.milestone import Milestone
+from lessen.systems.planning import Share
+from lessen.systems.rounds import Say
+from lessen.train.language_exits import LanguageRecipe, train_exits
+
+EXITS = 3
+"""Exits of a generator, where the user names no places."""
+
+RANK, WORDS = 64, 4096
+"""Of corrections, and of short lists, where the user names none."""
+
+LEARNING_RATES: dict[LanguageHeadKind, float] = {"full": 1e-4, "tied": 1e-3, "gate": 1e-3, "shortlist": 1e-3}
+"""A matrix that starts as the model's own is changed with care; a correction starts from nothing."""
+
+STRETCHES = 128
+"""Of tuning text that figures about exits are measured on."""
+
+LONGEST = 1 << 15
+"""Tokens of a document that are read."""
+
+
+class LanguagePlan(Strict):
+    """Everything a run on a generator decides.
+
+    `shares` of the documents are kept aside where no files are named: to make exit rules from (`tune`), to
+    test promises on (`calibration`), and for the final figures (`test`); of each at most so many `_prompts`
+    are continued.
+    """
+
+    version: Literal[1] = 1
+    kind: Literal["language"] = "language"
+    model: str
+    data: str
+    tune_data: str | None = None
+    calibration_data: str | None = None
+    test_data: str | None = None
+    text_column: str | None = None
+    system: Literal["self-exit"] = "self-exit"
+    recipe: LanguageRecipe = LanguageRecipe()
+    exits: Annotated[tuple[LanguageExitShape, ...], Field(min_length=1)]
+    criteria: Annotated[tuple[str, ...], Field(min_length=1)] = LANGUAGE
+    promise: LanguageAsked = LanguageAsked()
+    prompting: Prompting = Prompting()
+    tune_share: Share = 0.1
+    calibration_share: Share = 0.15
+    test_share: Share = 0.15
+    tune_prompts: Size = 300
+    calibration_prompts: Size = 500
+    test_prompts: Size = 500
+    with_model: bool = True
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class GeneratorOutcome:
+    """What a run made.
+
+    Attributes:
+        folder: Where it is.
+        model: With its exits.
+        calibration: Points and certificate.
+        quality: Of each exit on tuning text, as JSON.
+        results: Of each Point on the test prompts, as JSON: `name`, and the fields of `measured`.
+        rows: Documents of each part.
+        training: Its record.
+    """
+
+    folder: Path
+    model: LessenForCausalLM
+    calibration: Calibration
+    quality: list[dict[str, Any]]
+    results: list[dict[str, Any]]
+    rows: dict[str, int]
+    training: dict[str, Any]
+
+
+def language_exits(
+    depth: int,
+    layers: Sequence[int] | None = None,
+    kind: LanguageHeadKind = "tied",
+    rank: int | None = None,
+    words: int | None = None,
+) -> tuple[LanguageExitShape, ...]:
+    """Exits of one kind.
+
+    Args:
+        depth: Layers of the model.
+        layers: After how many of them exits sit (1-based); spread evenly if None.
+        kind: Of all.
+        rank: Of their corrections, where the kind has one.
+        words: Of their short lists, where the kind has one.
+
+    Raises:
+        PlanError: When the kind has no rank or no list, or a place does not fit.
+    """
+    fields: dict[str, Any] = {"kind": kind, "rank": rank, "words": words}
+    if kind != "full":
+        fields["rank"] = rank or RANK
+    if kind == "shortlist":
+        fields["words"] = words or WORDS
+    chosen = sorted({*layers}) if layers else places(depth, EXITS)
+    return tuple(parse(LanguageExitShape, {"layer": layer, **fields}, "exits") for layer in chosen)
+
+
+def compress_generator(
+    plan: LanguagePlan, out: Path, say: Say = print, *, quiet: bool = False
+) -> GeneratorOutcome:
+    """Carry out a plan and save the result in `out`.
+
+    Raises:
+        InputError: When model and text do not fit, or `out` holds the work of another plan.
+        Interrupted: When stopped; the same call continues.
+    """
+    for criterion in plan.criteria:
+        if criterion not in LANGUAGE:
+            raise InputError(f"criterion {criterion!r} cannot judge a next token; use {', '.join(LANGUAGE)}")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder")
+    out = out.resolve()
+    work = _working_folder(plan, out)
+    tables = read_documents(plan)
+    say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " documents")
+    base = load(plan.model)
+    if not isinstance(base, LessenForCausalLM):
+        raise InputError(f"{plan.model} does not generate; it needs text with labels, or other exits")
+    write_json(work / "plan.json", plan.model_dump(mode="json"))
+    texts = _tokens(base, tables["train"])
+    model = with_language_exits(
+        base, plan.exits, words=_frequent(texts), fresh=plan.recipe.fresh, seed=plan.recipe.seed
+    )
+    layers = ", ".join(str(exit.layer) for exit in plan.exits)
+    say(f"plan: {plan.exits[0].kind} exits after layers {layers}; {plan.recipe.objective}; saved in {work}")
+    tuning = stretches(_tokens(base, tables["tune"]), plan.recipe.max_tokens)[:STRETCHES]
+    model, training = _trained(plan, model, texts, tuning, work, quiet=quiet)
+    quality = [each.as_dict() for each in exit_quality(model.transformer, tuning, plan.criteria)]
+    say("exits are trained; continuing prompts to calibrate on")
+    outcome = _saved(plan, model, tables, training, quality, out)
+    shutil.rmtree(work, ignore_errors=True)
+    return outcome
+
+
+def read_documents(plan: LanguagePlan) -> dict[str, Table]:
+    """Training, tuning, calibration and test documents, none of them in two parts.
+
+    Raises:
+        InputError: When too few are left for a part.
+    """
+    data = documents(plan.data, text=plan.text_column)
+    shares = {"train": 1.0}
+    parts: dict[str, Table] = {}
+    for name, source, share in (
+        ("tune", plan.tune_data, plan.tune_share),
+        ("calibration", plan.calibration_data, plan.calibration_share),
+        ("test", plan.test_data, plan.test_share),
+    ):
+        if source is not None:
+            parts[name] = documents(source, text=plan.text_column)
+        else:
+            shares |= {name: share, "train": shares["train"] - share}
+    data, _ = without(data, parts.values())
+    parts |= split(data, shares, plan.seed)
+    parts["calibration"], _ = without(parts["calibration"], [parts["test"]])
+    parts["tune"], _ = without(parts["tune"], [parts["test"], parts["calibration"]])
+    for name, most in (
+        ("tune", plan.tune_prompts),
+        ("calibration", plan.calibration_prompts),
+        ("test", plan.test_prompts),
+    ):
+        if len(parts[name]) < FEWEST_ROWS:
+            raise InputError(
+                f"{plan.data}: {len(parts[name])} documents are left for {name}, at least {FEWEST_ROWS} are "
+                f"needed; give more text or name a file with --{name}-data"
+            )
+        if len(parts[name]) > most:  # by hash, so that which ones does not depend on their order
+            parts[name] = split(parts[name], {name: most / len(parts[name])}, plan.seed)[name]
+    return {name: parts[name] for name in ("train", "tune", "calibration", "test")}
+
+
+def _tokens(model: LessenForCausalLM, table: Table) -> list[list[int]]:
+    return [row.ids for row in encode(model.tokenizer, table.texts, LONGEST)]
+
+
+def _frequent(texts: Sequence[Sequence[int]]) -> list[int]:
+    """Token ids, the most frequent first; of equally frequent ones the smaller id."""
+    counts = Counter(token for text in texts for token in text)
+    return sorted(counts, key=lambda token: (-counts[token], token))
+
+
+def _trained(
+    plan: LanguagePlan,
+    model: LessenForCausalLM,
+    texts: list[list[int]],
+    tuning: list[Tensor],
+    work: Path,
+    *,
+    quiet: bool,
+) -> tuple[LessenForCausalLM, dict[str, Any]]:
+    """The model with its exits trained and their probes set; from the working folder if that is done."""
+    place, inner = Milestone(work / "exits"), model.transformer
+    if place.reached():
+        inner.language_exits.load_state_dict(place.state())
+    else:
+        training = train_exits(inner, texts, plan.recipe, work / "training", quiet=quiet)
+        set_cuts(inner, tuning)
+        place.leave(inner.language_exits.state_dict(), model.config.form(), training)
+    return model, place.training()
+
+
+def _saved(
+    plan: LanguagePlan,
+    model: LessenForCausalLM,
+    tables: dict[str, Table],
+    training: dict[str, Any],
+    quality: list[dict[str, Any]],
+    out: Path,
+) -> GeneratorOutcome:
+    """Certify a trained model, save it in `out`, and test it on documents nothing was chosen on."""
+    kept = keep_traces(model, tables, plan.prompting, plan.criteria)
+    rows = {name: len(table) for name, table in tables.items()}
+    with replacing_folder(out) as fresh:
+        if plan.with_model:
+            model.save_pretrained(fresh)
+        else:
+            save_exits(model, fresh, plan.model)
+        kept = replace(kept, subject=one_digest(fresh))
+        kept.save(fresh / KEPT)
+        calibration = calibrate_generator(fresh, model, kept, plan.promise)
+        results = _tested(plan, model, tables["test"])
+        write_json(fresh / "plan.json", plan.model_dump(mode="json"))
+        record = {
+            "rows": rows,
+            "training": [training],
+            "exits": quality,
+            "test": results,
+            "rules": {point["name"]: does_of(point) for point in model.config.points},
+        }
+        write_json(fresh / "training.json", record)
+        write_card(fresh, out.name)
+    return GeneratorOutcome(out, model, calibration, quality, results, rows, training)
+
+
+def _tested(plan: LanguagePlan, model: LessenForCausalLM, table: Table) -> list[dict[str, Any]]:
+    """What every Point does along the model's own continuations of the test prompts."""
+    traces = traces_of(model, table, plan.prompting, plan.criteria)
+    decoder = Decoder(model.config.facts(), model.config.form(), plan.promise.block)
+    return [
+        {"name": name, "metric": "agreement", "value": did.pop("agreement"), **did}
+        for name, point in model.points.items()
+        for did in [measured(traces, point.exits, decoder)]
+    ]
+
+
+def _working_folder(plan: LanguagePlan, out: Path) -> Path:
+    """The folder of the unfinished work, which must not be another plan's."""
+    work = out.with_name(out.name + ".work")
+    place = work / "plan.json"
+    if place.exists() and not _says(place, plan):
+        raise InputError(
+            f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete it"
+        )
+    return work
+
+
+def _says(place: Path, plan: LanguagePlan) -> bool:
+    try:
+        return parse(LanguagePlan, json.loads(place.read_text(encoding="utf-8")), str(place)) == plan
+    except (PlanError, ValueError):
+        return False

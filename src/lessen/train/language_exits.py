@@ -1,0 +1,261 @@
+"""Train the language exits of a frozen generator on plain text, from its own answers.
+
+The backbone runs in evaluation mode and gets no gradient; logits are made for a few hundred tokens at a time.
+A run may be stopped, and goes on where it was; it may be given a time, and then ends within it, its learning
+rate at zero. (Self-supervised exits page, 1.4 and 1.5.)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lessen.depth.language import after_the_first, head_after, states_at_exits
+from lessen.depth.language_losses import (
+    LanguageObjective,
+    foresight,
+    imitation,
+    penalized,
+    positions_at_once,
+)
+from lessen.errors import InputError
+from lessen.memory import keep_freed_memory
+from lessen.model.rows import pack
+from lessen.model.transformer import Transformer
+from lessen.plan import Size, Strict
+from lessen.runtime.text import stretches
+from lessen.train.fine_tuning import Interrupted, StopAtStepEnd, bfloat16_pays
+from lessen.train.progress import Progress
+from lessen.train.sampler import LengthGrouped
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+"""What a run that is killed outright can lose; a signal that can be caught loses nothing."""
+
+CHECKPOINT = "heads.pt"
+
+THOUSANDTHS = 1000
+"""What the progress bar counts, since either steps or seconds may end a run."""
+
+
+class LanguageRecipe(Strict):
+    """How to train language exits; recorded in the artefact.
+
+    Attributes:
+        objective: `imitation` (KL, the paper's second version) or `penalized` (its first).
+        penalty: Of `penalized`: how much an exit's entropy is rewarded.
+        steps: Of the optimizer.
+        time_limit: Seconds after which training ends, whatever steps are left; None: no limit.
+        batch_size: Stretches of text in a step.
+        max_tokens: Documents are cut into stretches of this length; all are used.
+        learning_rate: Peak, at the first step; falls to zero along a cosine, by steps or seconds, whichever
+            are further.
+        clip: Largest norm of a step's gradient.
+        fresh: Start heads from drawn weights, not from the model's own head.
+        seed: Of the order of the text and of new heads.
+    """
+
+    objective: LanguageObjective = "imitation"
+    penalty: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    steps: Size = 1000
+    time_limit: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Size = 4
+    max_tokens: Annotated[int, Field(ge=2)] = 512
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    fresh: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def train_exits(
+    model: Transformer,
+    texts: Sequence[Sequence[int]],
+    recipe: LanguageRecipe,
+    folder: Path,
+    *,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train the language exits of `model` in place, going on from the checkpoint in `folder` if there is one.
+
+    Args:
+        model: In float32, with language exits; nothing else of it changes.
+        texts: Token ids of each document.
+        recipe: How to train.
+        folder: Where the checkpoint goes.
+        quiet: No progress bar.
+
+    Returns:
+        `steps`, `seconds`, `tokens` learned from, the mean `loss` of the last tenth of the steps, the
+        `precision` of the backbone, whether the run was `resumed`, and whether `steps` or `time` ended it.
+
+    Raises:
+        InputError: When there is no text.
+        Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
+    """
+    keep_freed_memory()
+    model.eval()
+    rows = stretches(texts, recipe.max_tokens)
+    if not rows:
+        raise InputError("there is no text of two tokens or more to train on")
+    trained = _only_exits_learn(model)
+    run = _Run(torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.0))
+    place = folder / CHECKPOINT
+    resumed = run.restore(model, place)
+    stop, progress = StopAtStepEnd(), Progress(quiet=quiet, title="training exits")
+    state = SimpleNamespace(max_steps=THOUSANDTHS, global_step=int(THOUSANDTHS * run.share(recipe)))
+    progress.on_train_begin(None, state, None)
+    saved = time.monotonic()
+    with stop.on_signals():
+        for batch in _batches(rows, recipe, run.step):
+            if run.share(recipe) >= 1 or stop.asked:
+                break
+            began = time.monotonic()
+            for group in run.optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * (1 + math.cos(math.pi * run.share(recipe))) / 2
+            run.learned(*learn(model, [rows[row] for row in batch], recipe))
+            nn.utils.clip_grad_norm_(trained, recipe.clip)
+            run.optimizer.step()
+            run.optimizer.zero_grad(set_to_none=True)
+            run.seconds += time.monotonic() - began
+            state.global_step = int(THOUSANDTHS * min(1.0, run.share(recipe)))
+            progress.on_log(None, state, None, {"loss": run.losses[-1]})
+            progress.on_step_end(None, state, None)
+            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                run.save(model, place)
+                saved = time.monotonic()
+    progress.on_train_end(None, state, None)
+    if stop.asked and run.share(recipe) < 1:
+        run.save(model, place)
+        raise Interrupted(f"stopped after step {run.step}; run the same command to continue")
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    last = run.losses[-max(1, len(run.losses) // 10) :]
+    return {
+        "steps": run.step,
+        "seconds": round(run.seconds, 1),
+        "tokens": run.tokens,
+        "loss": round(sum(last) / len(last), 4),
+        "precision": "bfloat16 autocast" if _half(model) else "float32",
+        "resumed": resumed,
+        "ended_by": "steps" if run.step >= recipe.steps else "time",
+    }
+
+
+def learn(model: Transformer, batch: Sequence[Tensor], recipe: LanguageRecipe) -> tuple[float, int]:
+    """Add the gradient of one step to the exits.
+
+    Every token counts once, but for the first of each stretch, which has nothing before it to go by.
+
+    Args:
+        model: With language exits.
+        batch: Token ids of each stretch.
+        recipe: Says what is minimised.
+
+    Returns:
+        The mean loss over tokens and exits, and the number of tokens.
+    """
+    device = model.vocabulary_matrix.device
+    ids, rows = pack([part.to(device) for part in batch])
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=_half(model)):
+        states, last = states_at_exits(model, ids, rows)
+    counted = after_the_first(rows)
+    wide = model.vocabulary_matrix.dtype
+    states, last = [state[counted].to(wide) for state in states], last[counted].to(wide)
+    objective = imitation if recipe.objective == "imitation" else partial(penalized, penalty=recipe.penalty)
+    total, whole = 0.0, len(last) * len(states)
+    at_once = positions_at_once(model.architecture.vocab_size)
+    for part in torch.arange(len(last), device=device).split(at_once):
+        with torch.no_grad():
+            teacher = model.next_token(last[part])
+        for layer, state in zip(model.shape.exit_layers, states, strict=True):
+            head = head_after(model, layer)
+            logits = head(state[part], model.next_token)
+            loss = objective(logits, teacher) / whole
+            total += loss.item()
+            if head.probe is not None:
+                loss = loss + foresight(head.probed(state[part]), logits.detach(), teacher) / whole
+            loss.backward()
+    return total, len(last)
+
+
+class _Run:
+    """How far a training is; what of it a checkpoint keeps."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.step = self.tokens = 0
+        self.seconds = 0.0
+        self.losses: list[float] = []
+
+    def share(self, recipe: LanguageRecipe) -> float:
+        """How much of it is done, from 0 to 1 or more."""
+        limit = recipe.time_limit
+        return max(self.step / recipe.steps, self.seconds / limit if limit else 0.0)
+
+    def learned(self, loss: float, tokens: int) -> None:
+        """Count a step."""
+        self.step += 1
+        self.tokens += tokens
+        self.losses.append(loss)
+
+    def save(self, model: Transformer, place: Path) -> None:
+        """Write a checkpoint beside its place and rename it there."""
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_name(f".{place.name}.{os.getpid()}")
+        counts = {name: getattr(self, name) for name in ("step", "tokens", "seconds", "losses")}
+        heads = model.language_exits.state_dict()
+        torch.save({"heads": heads, "optimizer": self.optimizer.state_dict(), "counts": counts}, beside)
+        os.replace(beside, place)
+
+    def restore(self, model: Transformer, place: Path) -> bool:
+        """Go on from a checkpoint; whether there is one."""
+        if not place.exists():
+            return False
+        found = torch.load(place, weights_only=True)
+        model.language_exits.load_state_dict(found["heads"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        for name, value in found["counts"].items():
+            setattr(self, name, value)
+        return True
+
+
+def _only_exits_learn(model: Transformer) -> list[nn.Parameter]:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    learning = [p for p in model.language_exits.parameters() if p.is_floating_point()]
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    return learning
+
+
+def _batches(rows: Sequence[Tensor], recipe: LanguageRecipe, done: int) -> Iterator[list[int]]:
+    """Indices of `rows` for each step from `done` on; the same whenever it is asked."""
+    sampler = LengthGrouped([len(row) for row in rows], recipe.batch_size, recipe.seed)
+    each = -(-len(rows) // recipe.batch_size)
+    epoch = done // each
+    while True:
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        for step in range(done - epoch * each, each):
+            yield order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+        epoch += 1
+        done = epoch * each
+
+
+@cache
+def _pays() -> bool:
+    return bfloat16_pays()
+
+
+def _half(model: Transformer) -> bool:
+    """Whether the frozen backbone runs in bfloat16: float32 ones, where that is faster."""
+    return model.embeddings.token.weight.dtype == torch.float32 and _pays()

@@ -1,0 +1,219 @@
+"""Exits of a generator from the command line: compress, resume, calibrate, inspect, saved alone, refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run, tiny_generator
+from transformers import AutoTokenizer
+
+import lessen
+from lessen.artefact import EXITS, WEIGHTS
+from lessen.builtin import model_folder
+from lessen.errors import ArtefactError, InputError
+from lessen.model.digests import base_digest
+
+WORDS = (
+    "a",
+    "the",
+    "film",
+    "story",
+    "scene",
+    "actor",
+    "plot",
+    "song",
+    "love",
+    "house",
+    "very",
+    "good",
+    "bad",
+)
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with a real vocabulary whose layers change little, so that early states say much."""
+    folder = tmp_path_factory.mktemp("talker")
+    tokenizer = AutoTokenizer.from_pretrained(model_folder("minilm-l6"))
+    tokenizer.save_pretrained(folder)
+    model = tiny_generator("llama-grouped", vocab_size=len(tokenizer), eos_token_id=None)
+    for layer in model.model.layers:
+        layer.mlp.down_proj.weight.data.mul_(0.1)
+        layer.self_attn.o_proj.weight.data.mul_(0.1)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three hundred documents, an empty line after each."""
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(WORDS), (300, 12), generator=generator).tolist()
+    place = tmp_path_factory.mktemp("text") / "text.txt"
+    place.write_text("".join(" ".join(WORDS[i] for i in row) + "\n\n" for row in picks))
+    return place
+
+
+OPTIONS = (
+    "--system", "self-exit", "--exits", "1,2", "--head", "gate", "--head-rank", 4, "--steps", 5,
+    "--batch-size", 2, "--prompts", 40, "--prompt-tokens", 8, "--new-tokens", 6, "--target-agreement", "70%",
+    "--confidence", "80%", "--json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(talker: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("out") / "small"
+    code, said, err = run("compress", talker, "--data", text, "--out", out, *OPTIONS)
+    assert code == 0, err
+    return out, json.loads(said)
+
+
+def test_a_run_trains_certifies_and_tests_on_documents_of_their_own(made) -> None:
+    out, facts = made
+    assert facts["rows"] == {"train": 180, "tune": 30, "calibration": 40, "test": 40}
+    assert [row["layer"] for row in facts["exits"]] == [1, 2]
+    assert all(0 < row["agreement"] <= row["top5_agreement"] <= 1 for row in facts["exits"])
+    assert all(row["asked"] < 1 and row["kl"] > 0 for row in facts["exits"])
+    assert facts["training"][0]["steps"] == 5
+    assert facts["calibration"]["certified"]
+    (point,) = facts["calibration"]["points"]
+    assert point["name"] == "disagreement-30%"
+    assert point["early"] > 0
+    assert point["risk"] < 0.3
+    assert "macs_ratio" not in point
+    full, early = facts["points"]
+    assert (full["name"], full["early"], full["value"], full["mean_layers"]) == ("full", 0, 1, 3)
+    assert early["mean_layers"] < 3
+    assert not (out.parent / "small.work").exists()
+    assert "text-generation" in (out / "README.md").read_text()
+
+
+def test_the_certificate_says_what_it_is_about(made) -> None:
+    out, _ = made
+    found = json.loads((out / "certificate.json").read_text())
+    how = found["generation"]
+    model = lessen.load(out)
+    assert (how["unit"], how["new_tokens"], how["prompt_tokens"]) == ("prompt", 6, 8)
+    assert how["cache"] == "exact"
+    assert how["base"] == base_digest(model.transformer)
+    assert how["heads"] != how["base"]
+    assert len(found["keys"]) == found["rows"] == 40
+    (point,) = found["points"]
+    assert point["pvalues"][point["step"]] == point["pvalue"] <= found["delta"]
+    assert model.point.name == "disagreement-30%"
+    assert model.point.promise.kind == "certified"
+    card = " ".join((out / "README.md").read_text().split())
+    assert (
+        "with probability >= 80% over the calibration draw of 40 prompts, the expected share of tokens"
+        in card
+    )
+    assert "on prompts exchangeable with the calibration set is <= 30%." in card
+
+
+def test_it_is_no_certificate_of_other_weights(made, tmp_path: Path) -> None:
+    out, _ = made
+    model = lessen.load(out)
+    model.transformer.language_exits["1"].up.weight.data.add_(1.0)
+    model.save_pretrained(tmp_path / "changed")
+    for file in ("certificate.json", "config.json"):
+        (tmp_path / "changed" / file).write_bytes((out / file).read_bytes())
+    with pytest.raises(ArtefactError, match="made for another weights"):
+        lessen.load(tmp_path / "changed")
+
+
+def test_inspect_counts_the_exits(made) -> None:
+    out, _ = made
+    code, said, _ = run("inspect", out, "--json")
+    assert code == 0
+    facts = json.loads(said)
+    first, _ = facts["language_exits"]
+    assert first["kind"] == "gate"
+    assert first["parameters"] == 36 + 2 * 4 * 36 + 36 + 1
+    assert facts["parameters"]["exits"] == 2 * first["parameters"]
+    assert facts["bytes_by_part"]["exits"] == 8 * first["parameters"] + 2 * 4
+    assert first["layers_per_token"] > 50
+    code, said, _ = run("inspect", out)
+    assert "exit after layer 2: gate, rank 4" in said
+
+
+def test_calibrating_again_with_kept_traces_and_on_new_text(made, text: Path, tmp_path: Path) -> None:
+    source, _ = made
+    out = tmp_path / "copy"
+    out.mkdir()
+    for file in source.iterdir():
+        (out / file.name).write_bytes(file.read_bytes())
+    options = ("--loss", "selective", "--max-drop", "40%", "--confidence", "80%", "--json")
+    code, said, err = run("calibrate", out, *options)
+    assert code == 0, err
+    facts = json.loads(said)
+    assert (facts["loss"], facts["attempt"], facts["n"]) == ("selective", 2, 40)
+    more = tmp_path / "more.txt"
+    more.write_text(text.read_text() + "".join(f"a new film number {i} of love\n\n" for i in range(30)))
+    options = ("--loss", "block", "--block", 3, "--target-agreement", "50%", "--json")
+    code, said, err = run("calibrate", out, "--data", more, *options)
+    assert code == 0, err
+    facts = json.loads(said)
+    assert facts["n"] == 330 - facts["dropped"]
+    assert facts["dropped"] == 180 + 30
+
+
+def test_exits_saved_alone_find_their_model_and_refuse_another(
+    talker: Path, text: Path, tmp_path: Path, made
+) -> None:
+    code, _, err = run(
+        "compress", talker, "--data", text, "--out", tmp_path / "exits", *OPTIONS, "--exits-only"
+    )
+    assert code == 0, err
+    assert not (tmp_path / "exits" / WEIGHTS).exists()
+    assert (tmp_path / "exits" / EXITS).stat().st_size < 20_000
+    alone, whole = lessen.load(tmp_path / "exits"), lessen.load(made[0])
+    states = whole.transformer.state_dict()
+    for name, value in alone.transformer.state_dict().items():
+        assert torch.equal(value, states[name]), name
+    assert alone.point.promise.kind == "certified"
+    assert alone.point.exits == whole.point.exits
+    other = tmp_path / "other"
+    tiny_generator("llama-grouped", seed=1, vocab_size=30522, eos_token_id=None).save_pretrained(other)
+    with pytest.raises(ArtefactError, match=rf"exits belong to {talker}; the weights of {other} are others"):
+        lessen.load(tmp_path / "exits", base=other)
+    tiny_generator("llama", vocab_size=30522).save_pretrained(other)
+    with pytest.raises(ArtefactError, match="hidden_size 36, not 40"):
+        lessen.load(tmp_path / "exits", base=other)
+    with pytest.raises(InputError, match="is a whole model"):
+        lessen.load(talker, base=other)
+    code, said, err = run("calibrate", tmp_path / "exits", "--target-agreement", "60%", "--json")
+    assert code == 0, err
+    assert json.loads(said)["points"][0]["name"] == "disagreement-40%"
+
+
+REFUSED = [
+    (("--system", "pabee"), "use --system self-exit"),
+    (("--system", "self-exit", "--epochs", 2), "--epochs does not apply"),
+    (("--system", "self-exit", "--head", "wide"), "--head"),
+    (("--system", "self-exit", "--exits", "1,3"), "before the last layer"),
+    (("--system", "self-exit", "--exits", "one"), "expected layer numbers"),
+    (("--system", "self-exit", "--time-limit", "soon"), "such as 15m"),
+    (("--system", "self-exit", "--criterion", "patience", "--exits", "1"), "cannot judge a next token"),
+    (("--system", "self-exit", "--max-drop", "1%", "--target-agreement", "99%"), "give one of them"),
+    (("--system", "self-exit", "--exits", "1", "--prompt-tokens", 64), "the model takes 66"),
+]
+
+
+@pytest.mark.parametrize(("options", "why"), REFUSED, ids=[why for _, why in REFUSED])
+def test_what_does_not_fit_is_one_line(talker: Path, text: Path, tmp_path: Path, options, why: str) -> None:
+    steps = ("--steps", 1) if "--prompt-tokens" in options else ()
+    code, out, err = run("compress", talker, "--data", text, "--out", tmp_path / "o", *options, *steps)
+    assert (code, out) == (2, "")
+    assert why in err
+    assert err.strip().splitlines()[-1].startswith("lessen: ")
+
+
+def test_options_of_generators_are_not_for_classifiers(small: Path, data: Path) -> None:
+    code, _, err = run("compress", small, "--data", data, "--head", "tied")
+    assert code == 2
+    assert "--head is for models that generate" in err
+    code, _, err = run("calibrate", small, "--target-agreement", "95%")
+    assert code == 2
+    assert "is for models that generate" in err

@@ -1,0 +1,180 @@
+"""Heads that name the next token early: start, kinds, depth, cost (page 1.2, 1.3; P5, P7, P15)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ragged_ids, tiny_generator
+
+import lessen
+from lessen.depth.placement import places
+from lessen.errors import InputError, PlanError
+from lessen.model.language_heads import LanguageHead, start
+from lessen.model.macs import block_equivalents, early_token_macs, layer_macs, token_macs
+from lessen.model.rows import pack
+from lessen.plan import LanguageExitShape
+from lessen.reshaping import with_language_exits
+
+KINDS = {
+    "full": LanguageExitShape(layer=1, kind="full"),
+    "tied": LanguageExitShape(layer=1, kind="tied", rank=8),
+    "gate": LanguageExitShape(layer=1, kind="gate", rank=8),
+    "shortlist": LanguageExitShape(layer=1, kind="shortlist", rank=8, words=20),
+}
+FAMILIES = ["gpt2-untied", "llama-grouped", "llama", "gpt_neox"]
+
+
+def loaded(family: str, folder: Path):
+    tiny_generator(family).save_pretrained(folder)
+    return lessen.load(folder)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_new_head_after_the_last_layer_answers_as_the_model_does(
+    family: str, kind: str, tmp_path: Path
+) -> None:
+    """P7: same norm, same matrix, no correction. One product in another order of columns: 1e-5."""
+    model = loaded(family, tmp_path).transformer
+    states: list[torch.Tensor] = []
+    model.layers[-1].register_forward_hook(lambda *call: states.append(call[2][0]))
+    head = LanguageHead(model.architecture, KINDS[kind])
+    start(head, model.final_norm, model.vocabulary_matrix)
+    with torch.no_grad():
+        hidden, _ = model(*pack(ragged_ids([30, 5])))
+        expected = model.next_token(hidden)
+        found = head(states[0], model.next_token)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert torch.equal(found.argmax(-1), expected.argmax(-1))
+    teacher, student = expected.log_softmax(-1), found.log_softmax(-1)
+    assert (teacher.exp() * (teacher - student)).sum(-1).abs().max() <= 1e-5
+
+
+def test_a_fresh_head_does_not(tmp_path: Path) -> None:
+    model = loaded("llama-grouped", tmp_path)
+    exits = [KINDS["full"].model_copy(update={"layer": 2})]
+    own, drawn = (with_language_exits(model, exits, fresh=fresh) for fresh in (False, True))
+    matrix = model.transformer.vocabulary_matrix
+    assert torch.equal(own.transformer.language_exits["2"].output.weight, matrix)
+    assert not torch.equal(drawn.transformer.language_exits["2"].output.weight, matrix)
+    norms = [m.transformer.language_exits["2"].norm.weight for m in (own, drawn)]
+    assert torch.equal(norms[0], model.transformer.final_norm.weight)
+    assert torch.equal(norms[1], torch.ones_like(norms[1]))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_exits_do_not_change_the_model_and_travel_with_it(kind: str, tmp_path: Path) -> None:
+    model = loaded("llama-grouped", tmp_path / "base")
+    words = list(range(50, 101))
+    made = with_language_exits(model, [KINDS[kind]], words=words, seed=1)
+    for parameter in made.transformer.language_exits.parameters():
+        parameter.data.normal_()
+    ids = torch.stack(ragged_ids([20, 20]))
+    with torch.no_grad():
+        assert torch.equal(made(ids).logits, model(ids).logits)
+    made.save_pretrained(tmp_path / "with")
+    again = lessen.load(tmp_path / "with")
+    states = again.transformer.language_exits.state_dict()
+    for name, value in made.transformer.language_exits.state_dict().items():
+        assert torch.equal(value, states[name]), name
+    if kind == "shortlist":
+        assert states["1.words"].tolist() == words[:20]
+
+
+def test_a_head_reads_what_its_layer_put_out_and_is_the_only_one_with_its_norm(tmp_path: Path) -> None:
+    """P5: layer `n` of an exit means n blocks run, not normed before; each head norms with its own copy."""
+    model = loaded("llama", tmp_path)
+    exits = [KINDS["tied"], KINDS["tied"].model_copy(update={"layer": 2})]
+    inner = with_language_exits(model, exits).transformer
+    put_out: list[torch.Tensor] = []
+    for layer in inner.layers:
+        layer.register_forward_hook(lambda *call: put_out.append(call[2][0]))
+    seen: dict[int, torch.Tensor] = {}
+    calls: dict[int, int] = {}
+
+    def after(layer, hidden, rows):
+        if str(layer) in inner.language_exits:
+            seen[layer], calls[layer] = hidden, len(put_out)
+        return hidden, rows
+
+    with torch.no_grad():
+        inner(*pack(ragged_ids([9])), after_layer=after)
+    assert calls == {1: 1, 2: 2}
+    assert all(torch.equal(seen[n], put_out[n - 1]) for n in seen)
+    norms = [inner.final_norm, *(head.norm for head in inner.language_exits.values())]
+    assert len({norm.weight.data_ptr() for norm in norms}) == 3
+
+
+def test_the_short_list_judges_as_the_whole_matrix_does_on_its_words(tmp_path: Path) -> None:
+    model = loaded("llama", tmp_path)
+    inner = with_language_exits(model, [KINDS["shortlist"]], words=range(101)).transformer
+    head = inner.language_exits["1"]
+    hidden = torch.randn(7, inner.architecture.hidden_size)
+    with torch.no_grad():
+        corrected = head.corrected(hidden)
+        short = head.judged(corrected, inner.next_token, inner.vocabulary_matrix)
+        assert torch.allclose(short, inner.next_token(corrected)[:, head.words], atol=1e-5)
+        inner.vocabulary_matrix.mul_(2.0)
+        twice = head.judged(corrected, inner.next_token, inner.vocabulary_matrix)
+    assert torch.allclose(twice, 2 * short, atol=1e-5)
+
+
+def test_places_of_both_versions() -> None:
+    """Page 1.2, in layers run: one more than the blocks' numbers from 0."""
+    assert places(32, 3) == (9, 17, 25)
+    assert places(28, 4) == (6, 12, 17, 23)
+    assert places(32, 4, "steps") == (7, 13, 19, 25)
+    with pytest.raises(PlanError, match="5 exits do not fit"):
+        places(4, 5)
+
+
+def test_costs_equal_the_closed_form(tmp_path: Path) -> None:
+    """P15: C = sum pi_k (e_k + 1 + k rho) + pi_full (L + (K + 1) rho), heads being plain matrices."""
+    model = loaded("llama", tmp_path)
+    exits = [KINDS["full"], KINDS["full"].model_copy(update={"layer": 2})]
+    shape = with_language_exits(model, exits).config.form()
+    facts, leaving = model.config.facts(), (0.3, 0.5)
+    block = layer_macs(facts, shape.layers[0], 1)
+    rho = facts.vocab_size * facts.hidden_size / block
+    expected = 0.3 * (1 + rho) + 0.5 * (2 + 2 * rho) + 0.2 * (3 + 3 * rho)
+    assert block_equivalents(facts, shape, leaving) == pytest.approx(expected)
+    none = early_token_macs(facts, model.config.form(), ())
+    assert none == token_macs(facts, model.config.form(), 0)
+
+
+def test_a_probe_spares_the_matrix_and_a_short_list_defers_it(tmp_path: Path) -> None:
+    model = loaded("llama", tmp_path)
+    facts = model.config.facts()
+    width, whole = facts.hidden_size, facts.hidden_size * facts.vocab_size
+
+    def extra(kind: str, leaving: float, passing: float) -> float:
+        exits = [KINDS[kind]]
+        shape = with_language_exits(model, exits, words=range(101)).config.form()
+        layers = layer_macs(facts, shape.layers[0], 1) * (1 + 2 * (1 - leaving))
+        return early_token_macs(facts, shape, [leaving], [passing]) - layers - whole * (1 - leaving)
+
+    correction = 2 * 8 * width
+    assert extra("tied", 0.25, 1.0) == pytest.approx(correction + whole)
+    assert extra("gate", 0.25, 0.5) == pytest.approx(width + 0.5 * (correction + whole))
+    assert extra("shortlist", 0.25, 1.0) == pytest.approx(correction + 20 * width + 0.25 * whole)
+
+
+REFUSED = [
+    ({"layer": 3, "kind": "full"}, "before the last layer"),
+    ({"layer": 1, "kind": "full", "rank": 4}, "rank: a head of kind 'full' has none"),
+    ({"layer": 1, "kind": "tied"}, "rank: a head of kind 'tied' has one"),
+    ({"layer": 1, "kind": "shortlist", "rank": 4}, "words: a head of kind 'shortlist' has one"),
+    ({"layer": 1, "kind": "shortlist", "rank": 4, "words": 500}, "the vocabulary has 101"),
+]
+
+
+@pytest.mark.parametrize(("fields", "why"), REFUSED, ids=[why for _, why in REFUSED])
+def test_what_does_not_fit_is_refused(fields: dict, why: str, tmp_path: Path) -> None:
+    model = loaded("llama", tmp_path)
+    with pytest.raises((PlanError, ValueError), match=why):
+        with_language_exits(model, [LanguageExitShape(**fields)])
+
+
+def test_encoders_have_none(tiny_classifier) -> None:
+    with pytest.raises(InputError, match="models that generate"):
+        with_language_exits(tiny_classifier, [KINDS["tied"]])
