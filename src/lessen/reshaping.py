@@ -229,6 +229,8 @@ def with_shape(model: Model, shape: Shape, state: Mapping[str, Tensor]) -> Model
     named = {f"transformer.{name}": value.detach().clone() for name, value in state.items()}
     fresh.load_state_dict(named, strict=True, assign=True)
     fresh.tokenizer = model.tokenizer
+    if isinstance(model, LessenForCausalLM):
+        fresh.generation_config = model.generation_config
     return fresh.train(model.training)
 
 

@@ -98,14 +98,14 @@ def command(
     from lessen.promise.rows import rows_for
 
     if model.is_dir() and generates(model):
-        given = {
+        unfit = {
             "--reference": reference,
             "--resplits": resplits,
             "--pair-column": pair_column,
             "--label-column": label_column,
             "--task": task,
         }
-        if extra := next((name for name, value in given.items() if value is not None), None):
+        if extra := next((name for name, value in unfit.items() if value is not None), None):
             raise InputError(f"{extra} does not apply to a model that generates")
         bounds = bounds_of(max_drop, target_agreement)
         language = language_asked(bounds, confidence, loss, rule, block)
@@ -134,7 +134,7 @@ def command(
     facts = outcome.as_dict()
     if resplits is not None:
         facts |= resplit(
-            outcome.basis.outputs,
+            kept.calibration,
             outcome.basis.path,
             task_of(loaded, kept.label_range),
             outcome.asked.bounds[0],

@@ -25,7 +25,7 @@ def bytes_by_part(model: Any, folder: Path | None = None) -> dict[str, int]:
         else is in the file) and `tokenizer`.
     """
     found = dict.fromkeys(("weights", "scales", "norms", "embeddings", "exits"), 0)
-    if folder is None:
+    if folder is None or not (folder / WEIGHTS).exists():  # exits saved alone: their model lies elsewhere
         for name, tensor in model.transformer.state_dict().items():
             found[_part_of(name)] += tensor.numel() * tensor.element_size()
         return found

@@ -140,6 +140,17 @@ class KeptTraces:
             raise ArtefactError(f"{path}: cannot be read ({error}); compress again") from None
 
 
+def check_room(model: LessenForCausalLM, prompting: Prompting) -> None:
+    """Refuse prompts that with their continuation are longer than the model.
+
+    Raises:
+        InputError: With both lengths.
+    """
+    most, wanted = model.config.facts().max_tokens, prompting.prompt_tokens + prompting.new_tokens - 1
+    if wanted > most:
+        raise InputError(f"prompts and what is added come to {wanted} tokens, the model takes {most}")
+
+
 def traces_of(
     model: LessenForCausalLM, table: Table, prompting: Prompting, criteria: Sequence[str]
 ) -> Traces:
@@ -148,10 +159,7 @@ def traces_of(
     Raises:
         InputError: When prompt and continuation are longer than the model.
     """
-    most = model.config.facts().max_tokens
-    wanted = prompting.prompt_tokens + prompting.new_tokens - 1
-    if wanted > most:
-        raise InputError(f"prompts and what is added come to {wanted} tokens, the model takes {most}")
+    check_room(model, prompting)
     encoded = encode(model.tokenizer, table.texts, prompting.prompt_tokens)
     ends = model.stop_tokens
     prompts = [[token for token in row.ids if token not in ends] or row.ids for row in encoded]

@@ -31,7 +31,14 @@ from lessen.loading import load
 from lessen.measure.exit_quality import exit_quality, set_cuts
 from lessen.plan import LanguageExitShape, LanguageHeadKind, Size, Strict, parse
 from lessen.promise.folder import FEWEST_ROWS, Calibration
-from lessen.promise.generators import LanguageAsked, Prompting, calibrate_generator, keep_traces, traces_of
+from lessen.promise.generators import (
+    LanguageAsked,
+    Prompting,
+    calibrate_generator,
+    check_room,
+    keep_traces,
+    traces_of,
+)
 from lessen.promise.language import Decoder, measured
 from lessen.promise.outputs import KEPT
 from lessen.reshaping import with_language_exits
@@ -162,6 +169,7 @@ def compress_generator(
     base = load(plan.model)
     if not isinstance(base, LessenForCausalLM):
         raise InputError(f"{plan.model} does not generate; it needs text with labels, or other exits")
+    check_room(base, plan.prompting)
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     texts = _tokens(base, tables["train"])
     model = with_language_exits(
@@ -169,7 +177,8 @@ def compress_generator(
     )
     layers = ", ".join(str(exit.layer) for exit in plan.exits)
     say(f"plan: {plan.exits[0].kind} exits after layers {layers}; {plan.recipe.objective}; saved in {work}")
-    tuning = stretches(_tokens(base, tables["tune"]), plan.recipe.max_tokens)[:STRETCHES]
+    longest = min(plan.recipe.max_tokens, base.config.facts().max_tokens)
+    tuning = stretches(_tokens(base, tables["tune"]), longest)[:STRETCHES]
     model, training = _trained(plan, model, texts, tuning, work, quiet=quiet)
     quality = [each.as_dict() for each in exit_quality(model.transformer, tuning, plan.criteria)]
     say("exits are trained; continuing prompts to calibrate on")

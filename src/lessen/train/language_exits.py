@@ -56,7 +56,7 @@ class LanguageRecipe(Strict):
         steps: Of the optimizer.
         time_limit: Seconds after which training ends, whatever steps are left; None: no limit.
         batch_size: Stretches of text in a step.
-        max_tokens: Documents are cut into stretches of this length; all are used.
+        max_tokens: Documents are cut into stretches of this length, or what the model takes; all are used.
         learning_rate: Peak, at the first step; falls to zero along a cosine, by steps or seconds, whichever
             are further.
         clip: Largest norm of a step's gradient.
@@ -103,7 +103,7 @@ def train_exits(
     """
     keep_freed_memory()
     model.eval()
-    rows = stretches(texts, recipe.max_tokens)
+    rows = stretches(texts, min(recipe.max_tokens, model.architecture.max_tokens))
     if not rows:
         raise InputError("there is no text of two tokens or more to train on")
     trained = _only_exits_learn(model)
