@@ -15,7 +15,9 @@ struct Neon {
     static constexpr bool squares = false;
     static Register zero() { return vdupq_n_f32(0.0f); }
     static Register load(const float *from) { return vld1q_f32(from); }
-    static Register load(const Brain *from) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(from), 16)); }
+    static Register load(const Brain *from) {
+        return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(from)), 16));
+    }
     static Register broadcast(float value) { return vdupq_n_f32(value); }
     static void store(float *to, Register value) { vst1q_f32(to, value); }
     static Register add(Register a, Register b) { return vaddq_f32(a, b); }
