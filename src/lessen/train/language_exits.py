@@ -34,7 +34,8 @@ from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
 from lessen.plan import Size, Strict
 from lessen.runtime.text import stretches
-from lessen.train.fine_tuning import Interrupted, StopAtStepEnd, bfloat16_pays
+from lessen.train.callbacks import StopAtStepEnd
+from lessen.train.fine_tuning import Interrupted, bfloat16_pays
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
 
