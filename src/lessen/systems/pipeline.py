@@ -35,6 +35,7 @@ from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
 from lessen.systems.chopping import Chopping, chop
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task, working_folder
+from lessen.systems.pretraining import Pretraining
 from lessen.systems.rounds import Rounds, Say, describe
 from lessen.systems.slimming import Slimming, slim
 from lessen.systems.system import System
@@ -76,6 +77,8 @@ def compress(
         Interrupted: When stopped; the same call continues.
     """
     check_names(plan)
+    if any(isinstance(stage, Pretraining) for stage in plan.stages):
+        raise InputError(f"{plan.system} has no task; systems.pretraining carries it out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
     out = out.resolve()
