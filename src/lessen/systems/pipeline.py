@@ -33,6 +33,7 @@ from lessen.runtime.text import encode
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task, working_folder
+from lessen.systems.pretraining import Pretraining
 from lessen.systems.removing import remove
 from lessen.systems.rounds import Rounds, Say, describe
 from lessen.systems.slimming import Slimming
@@ -69,6 +70,8 @@ def compress(
         Interrupted: When stopped; the same call continues.
     """
     check_names(plan)
+    if any(isinstance(stage, Pretraining) for stage in plan.stages):
+        raise InputError(f"{plan.system} has no task; systems.pretraining carries it out")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
     out = out.resolve()
