@@ -197,7 +197,7 @@ REFUSED = [
     (("--system", "pabee"), "use --system self-exit"),
     (("--system", "self-exit", "--epochs", 2), "--epochs does not apply"),
     (("--system", "self-exit", "--head", "wide"), "--head"),
-    (("--system", "self-exit", "--exits", "1,3"), "before the last layer"),
+    (("--system", "self-exit", "--exits", "1,3", "--prompt-tokens", 8, "--new-tokens", 6), "before the last"),
     (("--system", "self-exit", "--exits", "one"), "expected layer numbers"),
     (("--system", "self-exit", "--time-limit", "soon"), "such as 15m"),
     (("--system", "self-exit", "--criterion", "patience", "--exits", "1"), "cannot judge a next token"),
@@ -212,6 +212,7 @@ def test_what_does_not_fit_is_one_line(talker: Path, text: Path, tmp_path: Path,
     code, out, err = run("compress", talker, "--data", text, "--out", tmp_path / "o", *options, *steps)
     assert (code, out) == (2, "")
     assert why in err
+    assert not (tmp_path / "o.work").exists()
     assert err.strip().splitlines()[-1].startswith("lessen: ")
 
 

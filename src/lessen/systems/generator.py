@@ -170,11 +170,11 @@ def compress_generator(
     if not isinstance(base, LessenForCausalLM):
         raise InputError(f"{plan.model} does not generate; it needs text with labels, or other exits")
     check_room(base, plan.prompting)
-    write_json(work / "plan.json", plan.model_dump(mode="json"))
     texts = _tokens(base, tables["train"])
     model = with_language_exits(
         base, plan.exits, words=_frequent(texts), fresh=plan.recipe.fresh, seed=plan.recipe.seed
     )
+    write_json(work / "plan.json", plan.model_dump(mode="json"))
     layers = ", ".join(str(exit.layer) for exit in plan.exits)
     say(f"plan: {plan.exits[0].kind} exits after layers {layers}; {plan.recipe.objective}; saved in {work}")
     longest = min(plan.recipe.max_tokens, base.config.facts().max_tokens)
