@@ -35,7 +35,7 @@ def card_of(folder: Path, name: str | None = None) -> str:
     certificate = read_certificate(folder)
     if "masked_words" in record:
         return _start(name or folder.name, plan, record)
-    if (config.get("architecture") or {}).get("language_head"):
+    if (config.get("architecture") or {}).get("language_head") and not plan:
         return _of_generator(config, name or folder.name)
     parts = [
         _front(plan),
@@ -68,6 +68,7 @@ def _start(name: str, plan: dict[str, Any], record: dict[str, Any]) -> str:
 
 
 def _of_generator(config: dict[str, Any], name: str) -> str:
+    """The card of a generator that nothing was done to."""
     family = config["architecture"].get("family", "?")
     return (
         "---\nlibrary_name: lessen\ntags: [text-generation]\npipeline_tag: text-generation\n---\n\n"

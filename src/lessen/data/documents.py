@@ -49,7 +49,7 @@ def documents(source: str, *, text: str | None = None) -> Table:
 
 def _is_table(folder: Path) -> bool:
     """Whether a folder holds data in another form, beside a note or a licence in .txt."""
-    return any(file.suffix.lower() in FORMATS for file in folder.iterdir())
+    return any(file.suffix.lower() in FORMATS and file.suffix.lower() != ".txt" for file in folder.iterdir())
 
 
 def _parts(content: str) -> list[str]:
