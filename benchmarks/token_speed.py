@@ -147,7 +147,7 @@ def main() -> None:
         with threads(count):
             found[f"{count} threads"] = {
                 "shapes": shapes(model, count, options.seconds),
-                "dial": dial(count, options.seconds),
+                "dial": dial(count, 4 * options.seconds),
             }
     write_results("token_speed", {"results": found})
 

@@ -13,7 +13,13 @@ SYSTEM = System(
     summary="tokens leave by the attention they get, at any speed-up dialled (Kachuee and Sharifkhani 2022)",
     stages=(
         Recipe(objective="depth_weighted"),
-        Recipe(objective="depth_weighted", head_learning_rate=1e-4, speedup=4.8, rates="drawn"),
+        Recipe(
+            objective="depth_weighted",
+            head_learning_rate=1e-4,
+            speedup=4.8,
+            as_far_as_rows_allow=True,
+            rates="drawn",
+        ),
     ),
     criteria=("max_probability", "entropy", "margin", "patience"),
 )

@@ -13,7 +13,7 @@ from lessen.artefact import write_json
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.plan import Fraction, RetentionProfile, Strict, TokenScore, parse
-from lessen.runtime.retention import MASS, alpha_for, measured_profile, typical
+from lessen.runtime.retention import MASS, alpha_for, measured_profile, most_reached, typical
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import WAYS, Passes
 from lessen.train.fine_tuning import Recipe
@@ -22,6 +22,9 @@ ROWS = 1000
 """Training rows a profile is measured on."""
 
 PROFILE = "profile.json"
+
+NEARLY = 0.9
+"""Of the most that short rows can reach: to train as far as that, and no further."""
 
 
 class TokenPlan(Strict):
@@ -60,7 +63,14 @@ def check_tokens(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> N
     lengths = typical([len(row.ids) for row in _sample(model, train, recipe)])
     base = plan.base or (0.5,) * layers
     profile = parse(RetentionProfile, {"family": "explicit", "base": base, "lengths": lengths}, "--retention")
-    alpha_for(model.transformer, profile, recipe.speedup)
+    alpha_for(model.transformer, profile, speedup_for(model, profile, recipe))
+
+
+def speedup_for(model: Any, profile: RetentionProfile, recipe: Recipe) -> float:
+    """The speed-up a stage trains for: what its recipe says, or nearly what rows allow if that is less."""
+    if not recipe.as_far_as_rows_allow:
+        return recipe.speedup
+    return min(recipe.speedup, max(1.0, NEARLY * most_reached(model.transformer, profile)))
 
 
 def give_profile(model: Any, train: Table, recipe: Recipe, plan: TokenPlan, folder: Path) -> None:
@@ -90,7 +100,7 @@ def passes_of(model: Any, recipe: Recipe) -> Passes:
         PlanError: When the speed-up cannot be reached.
     """
     profile = model.config.retention_profile()
-    alpha = alpha_for(model.transformer, profile, recipe.speedup)
+    alpha = alpha_for(model.transformer, profile, speedup_for(model, profile, recipe))
     return WAYS[recipe.rates](profile, alpha, model.transformer.shape)
 
 
@@ -107,7 +117,8 @@ def _made(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> Retentio
         model.transformer.eval(), encoded, score=plan.score, mass=plan.mass, envelope=envelope
     )
     family = "acc" if plan.family == "envelope" else plan.family
-    changes: dict[str, Any] = {"family": family, "trained_at": recipe.speedup}
+    changes: dict[str, Any] = {"family": family}
     if plan.base is not None:
         changes["base"] = plan.base
-    return parse(RetentionProfile, measured.model_dump() | changes, "--retention")
+    made = parse(RetentionProfile, measured.model_dump() | changes, "--retention")
+    return made.model_copy(update={"trained_at": speedup_for(model, made, recipe)})

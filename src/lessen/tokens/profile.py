@@ -74,7 +74,7 @@ def solve(
     while speedup_of(profile, high, lengths, cost, fewest) < speedup:
         high *= 2
         if high > LARGEST:
-            cap = speedup_of(profile, LARGEST, lengths, cost, fewest)
+            cap = most(profile, lengths, cost, fewest)
             raise PlanError(
                 f"taking tokens away reaches a speed-up of {cap:.2f} at most on such rows, not {speedup:g}"
             )
@@ -86,6 +86,11 @@ def solve(
         else:
             high = middle
     return high
+
+
+def most(profile: RetentionProfile, lengths: Sequence[int], cost: Cost, fewest: int = 1) -> float:
+    """The speed-up when every token leaves that may; arguments as in `solve`."""
+    return speedup_of(profile, LARGEST, lengths, cost, fewest)
 
 
 def shares_of_scores(scores: Sequence[ArrayLike], mass: float, *, envelope: bool = False) -> Array:

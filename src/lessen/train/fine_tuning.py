@@ -53,6 +53,8 @@ class Recipe(Strict):
         from_checkpoint: Whether to start from the checkpoint's weights instead of the stage before.
         train_backbone: Off: only exit heads before the last are trained, everything else is frozen.
         speedup: Tokens leave while training, at most as many as make for this ratio of MACs; 1: none.
+        as_far_as_rows_allow: Whether a speed-up that rows are too short for is lowered, where it is refused
+            otherwise.
         rates: Whether so many leave in every step, or fewer in some.
         word_dropout: Share of the tokens whose embedding is left out in a step, their position is not.
         attention_dropout: Overrides the checkpoint's; 0 spares the random numbers, most of an attention's
@@ -75,6 +77,7 @@ class Recipe(Strict):
     from_checkpoint: bool = False
     train_backbone: bool = True
     speedup: Annotated[float, Field(ge=1)] = 1.0
+    as_far_as_rows_allow: bool = False
     rates: Rates = "one"
     word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention_dropout: float | None = 0.0
