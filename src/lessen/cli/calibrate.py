@@ -146,21 +146,7 @@ def command(
     if as_json:
         emit(facts)
         return
-    table(
-        ["point", "loss", "p-value", "mean layers", "leave early"],
-        [
-            [
-                point["name"],
-                f"{percent(point['risk'])}%",
-                "" if point["pvalue"] is None else f"{point['pvalue']:.2g}",
-                f"{point['mean_layers']:.2f}",
-                f"{percent(point['early'])}%",
-            ]
-            for point in facts["points"]
-        ],
-        f"{facts['n']:,} calibration rows, loss: {facts['loss']}, against {facts['reference']}",
-    )
-    show_promises(outcome)
+    _show(outcome, facts, "rows")
     if resplits is not None:
         print(
             f"Of {resplits:,} random draws, {percent(facts['violations'])}% led to a point over the bound "
@@ -186,21 +172,7 @@ def _calibrate_generator(
     if as_json:
         emit(facts)
         return
-    table(
-        ["point", "loss", "p-value", "mean layers", "leave early"],
-        [
-            [
-                point["name"],
-                f"{percent(point['risk'])}%",
-                "" if point["pvalue"] is None else f"{point['pvalue']:.2g}",
-                f"{point['mean_layers']:.2f}",
-                f"{percent(point['early'])}%",
-            ]
-            for point in facts["points"]
-        ],
-        f"{facts['n']:,} calibration prompts, loss: {facts['loss']}, against {facts['reference']}",
-    )
-    show_promises(outcome)
+    _show(outcome, facts, "prompts")
 
 
 def _audit(
@@ -221,3 +193,22 @@ def _audit(
     print(f"{outcome.rows:,} newer rows audited so far, {outcome.labelled:,} with exact losses")
     for finding in outcome.findings:
         print(sentence_of(finding, outcome.certificate))
+
+
+def _show(outcome: Any, facts: dict[str, Any], unit: str) -> None:
+    """The Points, and what is promised of them."""
+    table(
+        ["point", "loss", "p-value", "mean layers", "leave early"],
+        [
+            [
+                point["name"],
+                f"{percent(point['risk'])}%",
+                "" if point["pvalue"] is None else f"{point['pvalue']:.2g}",
+                f"{point['mean_layers']:.2f}",
+                f"{percent(point['early'])}%",
+            ]
+            for point in facts["points"]
+        ],
+        f"{facts['n']:,} calibration {unit}, loss: {facts['loss']}, against {facts['reference']}",
+    )
+    show_promises(outcome)

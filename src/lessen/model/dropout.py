@@ -1,6 +1,6 @@
 """Dropout whose masks are cheap on a CPU.
 
-torch draws the numbers of a mask there one by one, in one thread: a sixth of a training step on long texts.
+torch draws the numbers of a mask there one by one, in one thread, and a training step waits for it.
 Here one number from torch's generator, which seeds and checkpoints know, starts one of NumPy's, and sixteen
 of its bits decide about each value.
 """

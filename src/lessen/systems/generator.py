@@ -6,7 +6,6 @@ with the result and can be replayed. A run that was stopped continues from its w
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from lessen.data.splits import split, without
 from lessen.data.table import Table
 from lessen.depth.criteria import LANGUAGE
 from lessen.depth.placement import places
-from lessen.errors import InputError, PlanError
+from lessen.errors import InputError
 from lessen.hf import LessenForCausalLM
 from lessen.loading import load
 from lessen.measure.exit_quality import exit_quality, set_cuts
@@ -45,7 +44,7 @@ from lessen.reshaping import with_language_exits
 from lessen.runtime.text import encode, stretches
 from lessen.saving import save_exits
 from lessen.systems.milestone import Milestone
-from lessen.systems.planning import Share
+from lessen.systems.planning import Share, working_folder
 from lessen.systems.rounds import Say
 from lessen.train.language_exits import LanguageRecipe, train_exits
 
@@ -163,7 +162,7 @@ def compress_generator(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
     out = out.resolve()
-    work = _working_folder(plan, out)
+    work = working_folder(plan, out)
     tables = read_documents(plan)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " documents")
     base = load(plan.model)
@@ -296,21 +295,3 @@ def _tested(plan: LanguagePlan, model: LessenForCausalLM, table: Table) -> list[
         for name, point in model.points.items()
         for did in [measured(traces, point.exits, decoder)]
     ]
-
-
-def _working_folder(plan: LanguagePlan, out: Path) -> Path:
-    """The folder of the unfinished work, which must not be another plan's."""
-    work = out.with_name(out.name + ".work")
-    place = work / "plan.json"
-    if place.exists() and not _says(place, plan):
-        raise InputError(
-            f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete it"
-        )
-    return work
-
-
-def _says(place: Path, plan: LanguagePlan) -> bool:
-    try:
-        return parse(LanguagePlan, json.loads(place.read_text(encoding="utf-8")), str(place)) == plan
-    except (PlanError, ValueError):
-        return False

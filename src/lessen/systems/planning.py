@@ -192,7 +192,7 @@ def check_task(plan: CompressionPlan, system: System, kind: str | None) -> None:
         raise InputError(f"{plan.system} trains exits before the last layer; name at least one with --exits")
 
 
-def working_folder(plan: CompressionPlan, out: Path) -> Path:
+def working_folder(plan: Strict, out: Path) -> Path:
     """The folder of a run's unfinished work, `OUT.work`.
 
     Raises:
@@ -207,9 +207,9 @@ def working_folder(plan: CompressionPlan, out: Path) -> Path:
     return work
 
 
-def _says(place: Path, plan: CompressionPlan) -> bool:
+def _says(place: Path, plan: Strict) -> bool:
     """Whether a file holds this plan, perhaps written before some fields with defaults were known."""
     try:
-        return parse(CompressionPlan, json.loads(place.read_text(encoding="utf-8")), str(place)) == plan
+        return parse(type(plan), json.loads(place.read_text(encoding="utf-8")), str(place)) == plan
     except (PlanError, ValueError):
         return False
