@@ -27,8 +27,8 @@ from lessen.guarantee import certify, plug_in
 from lessen.loading import depth_of, load
 from lessen.plan import FULL
 from lessen.promise.generators import KeptTraces, LanguageAsked, traces_of
+from lessen.promise.kept import KEPT
 from lessen.promise.language import Decoder, LanguageLoss, freeze_path, judge, losses_of, measured
-from lessen.promise.outputs import KEPT
 from lessen.promise.traces import Traces
 from lessen.systems.generator import (
     LEARNING_RATES,

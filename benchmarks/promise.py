@@ -23,7 +23,8 @@ from results import CACHE, data_folder, write_results
 from lessen.data.reading import read
 from lessen.loading import load
 from lessen.promise.calibrate import LOSSES, freeze_path, judge
-from lessen.promise.outputs import KEPT, Kept, Outputs, Task, outputs_of, task_of
+from lessen.promise.kept import KEPT
+from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, task_of
 from lessen.promise.resplits import resplit
 from lessen.systems import system_of
 from lessen.systems.pipeline import compress, read_splits

@@ -33,9 +33,11 @@ from lessen.measure.evaluation import answers_of_every_exit, evaluate
 from lessen.measure.metrics import quality
 from lessen.plan import FULL, Point
 from lessen.promise.calibrate import judge, path_of
-from lessen.promise.folder import Asked, calibrate_folder
-from lessen.promise.outputs import KEPT, Kept, Outputs, task_of
+from lessen.promise.classifiers import calibrate_classifier
+from lessen.promise.kept import KEPT
+from lessen.promise.outputs import Kept, Outputs, task_of
 from lessen.promise.rows import keep
+from lessen.promise.settle import Asked
 from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.pipeline import compress
@@ -113,7 +115,7 @@ def choose_points(model: Any, tables: dict[str, Table], criteria: tuple[str, ...
     """
     kept = keep(model, tables, criteria, 1.0)
     replace(kept, subject=one_digest(out)).save(out / KEPT)
-    certified = calibrate_folder(out, model, kept, Asked(bounds=(0.01,))).points
+    certified = calibrate_classifier(out, model, kept, Asked(bounds=(0.01,))).points
     both = together(kept)
     task = task_of(model)
     chosen = []

@@ -73,7 +73,7 @@ def narrow(model: Any, size: int) -> Any:
         drawn(old, len(layer.heads), layer.intermediate_size)
         for old, layer in zip(form.layers, target.layers, strict=True)
     ]
-    fewer, shape = narrowed(state, form, kept, head_dim)
+    fewer, shape = narrowed(model.config.facts(), state, form, kept)
     small = with_shape(model, shape, fewer).eval()
     must_be_removal(small, with_shape(model, form, silenced(state, form, kept, head_dim)).eval())
     return small

@@ -66,7 +66,8 @@ def test_it_is_saved_and_loaded_in_8_bits(model, tmp_path: Path):
 
 def test_slim_layers_and_products_too(model):
     state, form = with_ranks(model.transformer.state_dict(), model.config.form(), [Rank(up=8)] * 3)
-    state, form = narrowed(state, form, [Kept((), (0, 5)), Kept((1,), ()), Kept((0, 2), (1, 2, 3))], 8)
+    kept = [Kept((), (0, 5)), Kept((1,), ()), Kept((0, 2), (1, 2, 3))]
+    state, form = narrowed(model.config.facts(), state, form, kept)
     slim = with_shape(model, form, state)
     exact, found = answers(slim, [2, 7]), answers(in_int8(slim), [2, 7])
     assert (found - exact).norm() < 0.1 * exact.norm()

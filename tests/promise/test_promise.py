@@ -20,10 +20,12 @@ from lessen.data.table import Table, row_key
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.plan import Point
 from lessen.promise.calibrate import LOSSES, Loss, freeze_path, judge, losses_of, path_of
-from lessen.promise.folder import Asked, calibrate_folder
-from lessen.promise.outputs import KEPT, Kept, Outputs, Task
+from lessen.promise.classifiers import calibrate_classifier
+from lessen.promise.kept import KEPT
+from lessen.promise.outputs import Kept, Outputs, Task
 from lessen.promise.resplits import resplit
 from lessen.promise.rows import rows_for
+from lessen.promise.settle import Asked
 
 TASK = Task("single_label_classification", (1, 2, 3, 4))
 NAMES = ["LABEL_0", "LABEL_1", "LABEL_2"]
@@ -134,7 +136,7 @@ def folder(tiny_classifier, tmp_path: Path) -> Path:
 def calibrated(folder: Path, **asked: object) -> object:
     model, kept, dropped = rows_for(folder, None)
     assert dropped == 0
-    return calibrate_folder(folder, model, kept, Asked(**asked))
+    return calibrate_classifier(folder, model, kept, Asked(**asked))
 
 
 def test_a_certificate_round_trips_and_says_what_it_is_about(folder: Path) -> None:
@@ -279,20 +281,22 @@ def renew(folder: Path) -> None:
 
 def test_too_few_rows_leave_full_depth_and_say_how_many_would_do(folder: Path) -> None:
     model, kept, _ = rows_for(folder, None)
-    calibrate_folder(folder, model, kept, Asked(bounds=(0.05,)))
+    calibrate_classifier(folder, model, kept, Asked(bounds=(0.05,)))
     kept = replace(kept, calibration=kept.calibration.take(range(30)))
-    outcome = calibrate_folder(folder, model, kept, Asked(bounds=(0.01,)))
+    outcome = calibrate_classifier(folder, model, kept, Asked(bounds=(0.01,)))
     assert outcome.certificate is None
     assert outcome.points == []
     assert "would do" in outcome.reasons[0.01]
     assert outcome.earlier, "what was certified before still holds"
     assert lessen.load(folder).point.name == "drop-5%"
     (folder / "certificate.json").unlink()
-    outcome = calibrate_folder(folder, model, kept, Asked(bounds=(0.01,)))
+    outcome = calibrate_classifier(folder, model, kept, Asked(bounds=(0.01,)))
     assert not (folder / "certificate.json").exists()
     assert lessen.load(folder).point.name == "full"
     with pytest.raises(InputError, match="give at least 20"):
-        calibrate_folder(folder, model, replace(kept, calibration=kept.calibration.take(range(9))), Asked())
+        calibrate_classifier(
+            folder, model, replace(kept, calibration=kept.calibration.take(range(9))), Asked()
+        )
 
 
 def test_rules_that_promise_less_are_labelled(folder: Path) -> None:
@@ -306,7 +310,7 @@ def test_rules_that_promise_less_are_labelled(folder: Path) -> None:
 def test_unlabelled_rows_bound_disagreement(folder: Path) -> None:
     model, kept, _ = rows_for(folder, None)
     kept = replace(kept, calibration=replace(kept.calibration, labels=None))
-    outcome = calibrate_folder(folder, model, kept, Asked(bounds=(0.05,)))
+    outcome = calibrate_classifier(folder, model, kept, Asked(bounds=(0.05,)))
     assert outcome.basis.loss == "disagreement"
     assert isinstance(outcome.certificate, Certificate)
     assert outcome.certificate.test == "binomial"

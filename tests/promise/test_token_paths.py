@@ -17,8 +17,10 @@ from lessen.measure.evaluation import answers_at
 from lessen.plan import FULL
 from lessen.promise.audit import audit_folder
 from lessen.promise.calibrate import freeze_path, judge, losses_of, path_of
-from lessen.promise.folder import Asked, calibrate_folder
-from lessen.promise.outputs import KEPT, Kept, Outputs, Task, outputs_of, settings_of, task_of
+from lessen.promise.classifiers import calibrate_classifier
+from lessen.promise.kept import KEPT
+from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, settings_of, task_of
+from lessen.promise.settle import Asked
 from lessen.runtime.text import encode
 
 TASK = Task("single_label_classification", (1, 2, 3))
@@ -142,7 +144,7 @@ def test_a_certificate_about_both(adjustable: Path, tmp_path: Path) -> None:
     model = lessen.load(folder, promises=False)
     kept = Kept.load(folder / KEPT)
     kept = replace(kept, tune=harmless(kept.tune), calibration=harmless(kept.calibration))
-    found = calibrate_folder(folder, model, kept, Asked(bounds=(0.1,)))
+    found = calibrate_classifier(folder, model, kept, Asked(bounds=(0.1,)))
     assert found.certificate is not None
     point = lessen.load(folder).point
     assert point.promise.kind == "certified"

@@ -62,9 +62,8 @@ def test_a_batch_agrees_with_its_rows_one_by_one(lengths: list[int], seed: int) 
 def test_11_rows_leave_a_slim_model_alone_as_in_a_batch(tiny_classifier) -> None:
     """COST-EFF page, 1.12: 11, at entropies below, among and above those there are."""
     kept = [Kept((1, 3), tuple(range(0, 64, 3))), Kept((2,), (4, 5)), Kept((), tuple(range(9)))]
-    state, shape = narrowed(
-        tiny_classifier.double().transformer.state_dict(), tiny_classifier.config.form(), kept, 8
-    )
+    facts, form = tiny_classifier.config.facts(), tiny_classifier.config.form()
+    state, shape = narrowed(facts, tiny_classifier.double().transformer.state_dict(), form, kept)
     model = with_shape(tiny_classifier, shape, state).transformer
     sequences = ragged_ids([9, 3, 30, 3, 1, 17])
     with torch.no_grad():

@@ -13,7 +13,7 @@ from lessen.model.few_bits import BinaryEmbedding, BinaryLinear
 from lessen.model.latent import latents_of
 from lessen.model.rows import pack
 from lessen.plan import ExitShape
-from lessen.promise.folder import Asked
+from lessen.promise.settle import Asked
 from lessen.reshaping import in_signs
 from lessen.runtime.text import encode
 from lessen.systems import system_of

@@ -8,7 +8,7 @@ import torch
 import lessen
 from lessen.data.table import row_key
 from lessen.errors import InputError, PlanError
-from lessen.promise.folder import Asked
+from lessen.promise.settle import Asked
 from lessen.systems import SYSTEMS, pipeline, rounds, system_of
 from lessen.systems.pipeline import compress, read_splits
 from lessen.systems.planning import plan_for

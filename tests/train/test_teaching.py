@@ -115,7 +115,9 @@ def test_a_slim_pupil_gets_nearer_and_the_teacher_stays(model, tmp_path: Path, n
     teacher.tokenizer = CharacterTokenizer()
     fine_tune(teacher, task(), Recipe(epochs=4, batch_size=8, learning_rate=1e-3), tmp_path / "t", quiet=True)
     kept = [Kept((0, 2), tuple(range(0, 64, 2)))] * 3
-    state, shape = narrowed(teacher.transformer.state_dict(), teacher.config.form(), kept, 8)
+    state, shape = narrowed(
+        teacher.config.facts(), teacher.transformer.state_dict(), teacher.config.form(), kept
+    )
     pupil = with_shape(teacher, shape, state)
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
     ids, rows, _ = collate(encode(teacher.tokenizer, task().texts, 64), torch.device("cpu"))

@@ -43,6 +43,12 @@ def test_layers_compete_and_each_keeps_one():
         uneven(worth(([1], [1]), ([1], [1])), 1, 2)
 
 
+def test_heads_that_share_keys_stay_in_groups_that_are_worth_most_together():
+    there = worth(([9, 0, 0, 5, 5, 0], [1]), ([1, 1, 1, 0, 0, 0], [1]))
+    assert [k.heads for k in even(there, 4, 1, shared=3)] == [(3, 4, 5), (0, 1, 2)]
+    assert [k.heads for k in uneven(there, 9, 2, shared=3)] == [(0, 1, 2, 3, 4, 5), (0, 1, 2)]
+
+
 def test_equilibrium_is_undone_before_layers_are_compared():
     plain = worth(([4, 6], [4, 6]), ([5, 3], [5, 3]))
     divided = worth(([2, 3], [2, 3]), ([5, 3], [5, 3]))
@@ -55,7 +61,7 @@ def test_sizes_are_those_of_the_model_that_is_made(model, tmp_path):
     assert shape.layers[0].heads == (0, 1)
     assert shape.layers[0].intermediate_size == 32
     kept = even([Worth(torch.rand(4), torch.rand(64)) for _ in range(3)], 2, 32)
-    state, form = narrowed(model.transformer.state_dict(), model.config.form(), kept, facts.head_dim)
+    state, form = narrowed(facts, model.transformer.state_dict(), model.config.form(), kept)
     slim = with_shape(model, *reversed(with_embedding_rank(state, form, shape.embedding_rank)))
     assert sum(p.numel() for p in slim.parameters()) == parameters_of(facts, shape, 3)
     slim.save_pretrained(tmp_path / "slim")
@@ -67,6 +73,17 @@ def test_a_product_that_would_be_larger_is_not_made(model):
     facts = model.config.facts()
     assert scaled(facts, model.config.form(), 0.95).embedding_rank is None
     assert scaled(facts, model.config.form(), 0.5).embedding_rank == 16
+
+
+def test_many_neurons_come_in_whole_vectors(model):
+    facts, form = model.config.facts(), model.config.form()
+    wide = form.model_copy(
+        update={
+            "layers": tuple(layer.model_copy(update={"intermediate_size": 1000}) for layer in form.layers)
+        }
+    )
+    found = [scaled(facts, wide, share).layers[0].intermediate_size for share in (1.0, 0.5, 0.25, 0.06)]
+    assert found == [1000, 496, 240, 60]
 
 
 @pytest.mark.parametrize("measure", [parameters_of, encoder_of, bytes_of])

@@ -186,9 +186,9 @@ def test_controls_know_nothing_of_the_data(model):
 
 
 def test_slim_and_low_rank_layers_are_scored_too(model):
-    form, head_dim = model.config.form(), model.config.facts().head_dim
+    form = model.config.form()
     kept = [Kept((), (1, 2)), everything(form.layers[1]), Kept((1,), ())]
-    state, shape = narrowed(model.transformer.state_dict(), form, kept, head_dim)
+    state, shape = narrowed(model.config.facts(), model.transformer.state_dict(), form, kept)
     ranks = [Rank(up=1, down=1), Rank(qkv=3, attention_output=2, up=4, down=4), Rank(attention_output=2)]
     odd = with_shape(model, *reversed(with_ranks(state, shape, ranks)))
     for scorer in (AbsWeight, SignedGroup):

@@ -64,7 +64,7 @@ def test_products_and_layers_without_heads_are_measured_too(model):
     state, form = model.transformer.state_dict(), model.config.form()
     state, form = with_ranks(state, form, [Rank(up=8, down=8)] * 3)
     kept = [Kept((), tuple(range(64))), *[Kept((0, 1), tuple(range(64)))] * 2]
-    state, form = narrowed(state, form, kept, 8)
+    state, form = narrowed(model.config.facts(), state, form, kept)
     found = second_moments(with_shape(model, form, state).transformer, batches())
     assert "layers.0.attention.qkv" not in found
     assert found["layers.0.feed_forward.up"].shape == (32, 32)

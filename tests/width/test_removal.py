@@ -5,7 +5,7 @@ Numbers are those of the property tests of the COST-EFF page, 1.12.
 
 import pytest
 import torch
-from conftest import TINY, lively, ragged_ids, tiny_hugging_face
+from conftest import TINY, lively, ragged_ids, tiny_generator, tiny_hugging_face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,14 +49,15 @@ def answers(model):
         return torch.stack(every_exit(model.transformer, ids, rows))
 
 
-def silenced(model, kept):
-    """Every exit's answers with the others multiplied by zero where they would be read."""
+def silenced(model, kept, answers=answers):
+    """What a model answers with the others multiplied by zero where they would be read."""
     hooks = []
-    for block, stay in zip(model.transformer.layers, kept, strict=True):
+    layers = zip(model.transformer.layers, model.config.form().layers, kept, strict=True)
+    for block, shape, stay in layers:
         heads = torch.zeros(block.attention.heads, dtype=torch.float64)
         heads[list(stay.heads)] = 1
         columns = heads.repeat_interleave(block.attention.head_dim)
-        neurons = torch.zeros(NEURONS, dtype=torch.float64)
+        neurons = torch.zeros(shape.intermediate_size, dtype=torch.float64)
         neurons[list(stay.neurons)] = 1
         for module, mask in ((block.attention.output, columns), (block.feed_forward.down, neurons)):
             hooks.append(module.register_forward_pre_hook(lambda _, given, mask=mask: (given[0] * mask,)))
@@ -68,9 +69,7 @@ def silenced(model, kept):
 
 
 def slim(model, kept):
-    state, shape = narrowed(
-        model.transformer.state_dict(), model.config.form(), kept, model.config.facts().head_dim
-    )
+    state, shape = narrowed(model.config.facts(), model.transformer.state_dict(), model.config.form(), kept)
     return with_shape(model, shape, state)
 
 
@@ -117,7 +116,7 @@ def test_10_ids_of_the_page():
     shape = dense_shape(1, 6, 4, (ExitShape(layer=1),))
     state = Transformer(facts, shape, 2).state_dict()
     for heads in ((0, 1, 2, 3, 5), (0, 2, 3, 4)):
-        state, shape = narrowed(state, shape, [Kept(heads, (0, 1, 2, 3))], 1)
+        state, shape = narrowed(facts, state, shape, [Kept(heads, (0, 1, 2, 3))])
     assert shape.layers[0].heads == (0, 2, 3, 5)
 
 
@@ -264,3 +263,37 @@ def test_odd_shapes_survive_saving_through_the_auto_classes(model, tmp_path):
     ):
         assert loaded.config.form() == shape
         torch.testing.assert_close(answers(loaded.double()), answers(odd), rtol=1e-9, atol=1e-9)
+
+
+@pytest.fixture(scope="module", params=["gpt2", "gpt_neox", "llama-grouped", "llama-biases", "qwen3"])
+def decoder(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    tiny_generator(request.param).save_pretrained(folder)
+    return load(folder).double()
+
+
+def next_tokens(model):
+    ids, rows = pack(ragged_ids(LENGTHS))
+    with torch.no_grad():
+        return model.transformer.next_token(model.transformer(ids, rows)[0])
+
+
+def test_1_decoders_lose_whole_groups_of_heads_and_neurons_with_their_gates(decoder):
+    facts, form = decoder.config.facts(), decoder.config.form()
+    shared = facts.shared_heads
+    groups = range(0, len(form.layers[0].heads) // shared, 2)
+    heads = tuple(group * shared + member for group in groups for member in range(shared))
+    kept = [Kept(heads, tuple(range(0, layer.intermediate_size, 3))) for layer in form.layers]
+    state, shape = narrowed(facts, decoder.transformer.state_dict(), form, kept)
+    small = with_shape(decoder, shape, state)
+    assert small.num_parameters() < decoder.num_parameters()
+    wanted = silenced(decoder, kept, next_tokens)
+    torch.testing.assert_close(next_tokens(small), wanted, rtol=0, atol=1e-9 * float(wanted.abs().max()))
+
+
+def test_heads_that_share_keys_do_not_part(decoder):
+    facts, form = decoder.config.facts(), decoder.config.form()
+    kept = [Kept((0,), (0, 1)) for _ in form.layers]
+    if facts.shared_heads > 1:
+        with pytest.raises(PlanError, match="layer 0: heads: 3 each share their keys"):
+            narrowed(facts, decoder.transformer.state_dict(), form, kept)

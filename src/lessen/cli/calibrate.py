@@ -92,7 +92,7 @@ def command(
     from lessen.cli.compress_generator import bounds_of, language_asked
     from lessen.data.reading import read
     from lessen.loading import generates
-    from lessen.promise.folder import calibrate_folder
+    from lessen.promise.classifiers import calibrate_classifier
     from lessen.promise.outputs import task_of
     from lessen.promise.resplits import resplit
     from lessen.promise.rows import rows_for
@@ -121,7 +121,7 @@ def command(
     if dropped:
         say(f"{dropped:,} rows were left out: repeated, or seen by training or the making of exit rules")
     hashed = reference is not None and Path(reference, "config.json").exists()
-    outcome = calibrate_folder(
+    outcome = calibrate_classifier(
         model,
         loaded,
         kept,

@@ -105,7 +105,7 @@ def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str) 
     """
     from lessen.plan import parse
     from lessen.promise.calibrate import LOSSES, RULES
-    from lessen.promise.folder import Asked
+    from lessen.promise.settle import Asked
 
     if loss not in LOSSES:
         raise InputError(f"--loss {loss}: choose {', '.join(LOSSES)}")

@@ -26,15 +26,8 @@ from lessen.errors import ArtefactError, InputError
 from lessen.guarantee.monitor import Verdict, alarm, bounds
 from lessen.loading import load
 from lessen.promise.calibrate import losses_of
-from lessen.promise.outputs import (
-    Outputs,
-    Task,
-    outputs_of,
-    pack_keys,
-    settings_of,
-    task_of,
-    unpack_keys,
-)
+from lessen.promise.kept import pack_keys, unpack_keys
+from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
 from lessen.promise.rows import classifier_of, fitting, kept_in, reference_of
 
 FILE = "audit.safetensors"

@@ -236,17 +236,19 @@ def _judge(
     loss: Loss,
     rule: Rule,
 ) -> Verdict:
-    losses = losses_of(loss, outputs, taken, task, bound)
-    if rule == "certified":
-        # In the order of their hashes: not one that anybody could choose.
-        chosen = certify(losses.take(np.argsort(outputs.keys)), bound, delta)
-    else:
-        chosen = expectation(losses, bound) if rule == "expectation" else plug_in(losses, bound)
+    chosen = choose(losses_of(loss, outputs, taken, task, bound), outputs.keys, bound, delta, rule)
     if chosen.step is None:
         return Verdict(bound, delta, chosen, float(task.layers[-1]), 0.0, 1.0)
     depths = task.depths(taken[:, [chosen.step]])
     early, cost = float((depths < task.layers[-1]).mean()), outputs.cost_of(taken[:, [chosen.step]], task)
     return Verdict(bound, delta, chosen, float(depths.mean()), early, 1 / float(cost[0]))
+
+
+def choose(losses: Losses, keys: Sequence[str], bound: float, delta: float, rule: Rule) -> Chosen:
+    """The step a rule takes; tests meet rows in the order of their hashes, which nobody could choose."""
+    if rule == "certified":
+        return certify(losses.take(np.argsort(keys)), bound, delta)
+    return expectation(losses, bound) if rule == "expectation" else plug_in(losses, bound)
 
 
 def why_not(outputs: Outputs, path: Sequence[Point], task: Task, verdict: Verdict, loss: Loss) -> str:

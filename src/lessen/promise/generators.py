@@ -11,30 +11,21 @@ from typing import Annotated, cast
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lessen.certificate import Generation, one_digest
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table, row_key
-from lessen.errors import ArtefactError, InputError
+from lessen.errors import InputError
 from lessen.hf import LessenForCausalLM
 from lessen.loading import load
 from lessen.model.digests import base_digest, heads_digest
-from lessen.plan import FULL, Expectation, Point, Precision, Size, Strict
+from lessen.plan import Expectation, Point, Precision, Size, Strict
 from lessen.promise.calibrate import Loss
-from lessen.promise.folder import (
-    FEWEST_ROWS,
-    Asked,
-    Calibration,
-    plain,
-    standing_points,
-    thinned,
-    write_choices,
-)
+from lessen.promise.kept import KEPT, content_of, pack_keys, unpack_keys
 from lessen.promise.language import Decoder, LanguageLoss, freeze_path, judge, measured, why_not
-from lessen.promise.outputs import KEPT, pack_keys, unpack_keys
-from lessen.promise.record import Basis, certifies, count_attempt, points_of, write_certificate
+from lessen.promise.record import Basis, count_attempt
+from lessen.promise.settle import Asked, Calibration, check_enough, settle
 from lessen.promise.traces import Traces, trace
 from lessen.runtime.text import encode
 
@@ -116,10 +107,7 @@ class KeptTraces:
         Raises:
             ArtefactError: When the file is missing or damaged.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with content_of(path, "compress again") as (about, tensors):
             criteria = tuple(about["criteria"].split(","))
 
             def part(name: str) -> Traces:
@@ -136,8 +124,6 @@ class KeptTraces:
                 precision=cast(Precision, about["precision"]),
                 subject=about["subject"],
             )
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise ArtefactError(f"{path}: cannot be read ({error}); compress again") from None
 
 
 def check_room(model: LessenForCausalLM, prompting: Prompting) -> None:
@@ -223,7 +209,7 @@ def traces_for(
 def calibrate_generator(
     folder: Path, model: LessenForCausalLM, kept: KeptTraces, asked: LanguageAsked, *, dropped: int = 0
 ) -> Calibration:
-    """Choose and record the Points of a generator whose weights lie in `folder`; as `calibrate_folder`.
+    """Choose and record the Points of a generator whose weights lie in `folder`; see `settle`.
 
     Args:
         folder: Holds weights and `config.json`.
@@ -235,11 +221,7 @@ def calibrate_generator(
     Raises:
         InputError: When too few prompts are left.
     """
-    prompts = len(kept.calibration)
-    if prompts < FEWEST_ROWS:
-        raise InputError(
-            f"{prompts} calibration prompts are left ({dropped} had been seen); give at least {FEWEST_ROWS}"
-        )
+    check_enough(len(kept.calibration), dropped, "prompts")
     loss = cast(LanguageLoss, asked.loss)
     decoder = Decoder(model.config.facts(), model.config.form(), asked.block)
     path = freeze_path(kept.tune, decoder, asked.bounds[0], loss)
@@ -270,32 +252,15 @@ def calibrate_generator(
             base=base_digest(model.transformer),
         ),
     )
-    standing = [] if certifies(basis, verdicts) else standing_points(folder, model)
-    if not standing:
-        model.config.points, model.config.path, model.config.point = [], [], FULL.name
-        write_choices(folder, model.config)
-    certificate = None if standing else write_certificate(folder, basis, verdicts)
-    points = [
-        point.model_copy(update={"expected": expected(kept.calibration, point, decoder, "calibration")})
-        for point in points_of(basis, verdicts, certificate)
-    ]
-    model.config.points = plain([*standing, *points])
-    if not standing:
-        tuned = {step.name: expected(kept.tune, step, decoder, "tuning") for step in path}
-        steps = [step.model_copy(update={"expected": tuned[step.name]}) for step in path]
-        model.config.path = plain(thinned(steps))
-        first_kept = bool(points) and verdicts[0].chosen.step is not None
-        model.config.point = points[0].name if first_kept else FULL.name
-    if model.config.point not in model.config.choices():
-        model.config.point = FULL.name
-    write_choices(folder, model.config)
-    if certificate is not None:
-        model.honour_certificate()
-    model.use(model.config.point)
-    return Calibration(asked, basis, verdicts, points, certificate, reasons, earlier=bool(standing))
+
+    def expected(point: Point, tuning: bool) -> Expectation:
+        traces, split = (kept.tune, "tuning") if tuning else (kept.calibration, "calibration")
+        return expectation_of(traces, point, decoder, split)
+
+    return settle(folder, model, asked, basis, verdicts, reasons, expected)
 
 
-def expected(traces: Traces, point: Point, decoder: Decoder, split: str) -> Expectation:
+def expectation_of(traces: Traces, point: Point, decoder: Decoder, split: str) -> Expectation:
     """What a Point did on some prompts: agreement of all tokens, and layers before a token was named."""
     did = measured(traces, point.exits, decoder)
     return Expectation(

@@ -16,10 +16,7 @@ from lessen.depth.criteria import CRITERIA
 from lessen.depth.thresholds import matched_path
 from lessen.guarantee import (
     Losses,
-    certify,
     disagreement,
-    expectation,
-    plug_in,
     rows_like_these,
     selective_token_disagreement,
     token_disagreement,
@@ -29,7 +26,7 @@ from lessen.guarantee.pvalues import betting
 from lessen.model.architecture import Architecture
 from lessen.model.macs import block_equivalents
 from lessen.plan import FULL, ExitRule, Point, Shape
-from lessen.promise.calibrate import EVIDENT, Rule, Verdict
+from lessen.promise.calibrate import EVIDENT, Rule, Verdict, choose
 from lessen.promise.traces import Traces
 
 LanguageLoss = Literal["disagreement", "selective", "block"]
@@ -162,11 +159,7 @@ def _judge(
     loss: LanguageLoss,
     rule: Rule,
 ) -> Verdict:
-    losses = losses_of(loss, traces, path, decoder, bound)
-    if rule == "certified":
-        chosen = certify(losses.take(np.argsort(traces.keys)), bound, delta)
-    else:
-        chosen = expectation(losses, bound) if rule == "expectation" else plug_in(losses, bound)
+    chosen = choose(losses_of(loss, traces, path, decoder, bound), traces.keys, bound, delta, rule)
     taken = FULL if chosen.step is None else path[chosen.step]
     did = measured(traces, taken.exits, decoder)
     saving = decoder.whole_cost / did["block_equivalents"] if chosen.step is not None else 1.0

@@ -15,21 +15,19 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lessen.data.table import Table, row_key
 from lessen.depth.criteria import exits_of_every_row
-from lessen.errors import ArtefactError, PlanError
+from lessen.errors import PlanError
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
 from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point, Precision, parse
+from lessen.promise.kept import content_of, pack_keys, unpack_keys
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.elimination import fewest_left, left_after_layers
-
-KEPT = "calibration.safetensors"
 
 Array = NDArray[np.float64]
 
@@ -268,10 +266,7 @@ class Kept:
         Raises:
             ArtefactError: When the file is missing or damaged.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with content_of(path, "calibrate with --data") as (about, tensors):
             raw = json.loads(about.get("settings", "null")) or [FULL.model_dump(mode="json")]
             settings = tuple(parse(Point, each, f"{path}: settings") for each in raw)
             return cls(
@@ -284,8 +279,6 @@ class Kept:
                 subject=about["subject"],
                 pairs=None if "pairs" not in about else about["pairs"] == "1",
             )
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise ArtefactError(f"{path}: cannot be read ({error}); calibrate with --data") from None
 
 
 def _tensors(name: str, part: Outputs) -> dict[str, torch.Tensor]:
@@ -313,14 +306,3 @@ def _outputs(name: str, tensors: dict[str, torch.Tensor], settings: tuple[Point,
         settings=settings,
         macs=array("macs"),
     )
-
-
-def pack_keys(keys: Sequence[str]) -> torch.Tensor:
-    """Hashes of 16 hex digits as bytes, `[rows, 8]`."""
-    raw = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8)
-    return torch.from_numpy(raw.reshape(len(keys), 8).copy())
-
-
-def unpack_keys(packed: torch.Tensor) -> tuple[str, ...]:
-    """The inverse."""
-    return tuple(row.tobytes().hex() for row in packed.numpy())

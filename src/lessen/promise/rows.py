@@ -14,7 +14,8 @@ from lessen.errors import InputError
 from lessen.hf import LessenForSequenceClassification
 from lessen.loading import load
 from lessen.plan import Precision
-from lessen.promise.outputs import KEPT, Kept, outputs_of, settings_of
+from lessen.promise.kept import KEPT
+from lessen.promise.outputs import Kept, outputs_of, settings_of
 
 
 def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_range: float) -> Kept:

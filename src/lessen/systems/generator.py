@@ -29,7 +29,6 @@ from lessen.hf import LessenForCausalLM
 from lessen.loading import load
 from lessen.measure.exit_quality import exit_quality, set_cuts
 from lessen.plan import LanguageExitShape, LanguageHeadKind, Size, Strict, parse
-from lessen.promise.folder import FEWEST_ROWS, Calibration
 from lessen.promise.generators import (
     LanguageAsked,
     Prompting,
@@ -38,8 +37,9 @@ from lessen.promise.generators import (
     keep_traces,
     traces_of,
 )
+from lessen.promise.kept import KEPT
 from lessen.promise.language import Decoder, measured
-from lessen.promise.outputs import KEPT
+from lessen.promise.settle import FEWEST_ROWS, Calibration
 from lessen.reshaping import with_language_exits
 from lessen.runtime.text import encode, stretches
 from lessen.saving import save_exits

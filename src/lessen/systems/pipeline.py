@@ -25,9 +25,10 @@ from lessen.loading import load
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
 from lessen.plan import Shape
-from lessen.promise.folder import FEWEST_ROWS, Calibration, calibrate_folder
-from lessen.promise.outputs import KEPT
+from lessen.promise.classifiers import calibrate_classifier
+from lessen.promise.kept import KEPT
 from lessen.promise.rows import keep
+from lessen.promise.settle import FEWEST_ROWS, Calibration
 from lessen.reshaping import in_signs, with_exits, with_shape
 from lessen.runtime.text import encode
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
@@ -162,7 +163,7 @@ def _saved(
         model.save_pretrained(fresh)
         kept = replace(kept, subject=one_digest(fresh))
         kept.save(fresh / KEPT)
-        calibration = calibrate_folder(fresh, model, kept, plan.promise)
+        calibration = calibrate_classifier(fresh, model, kept, plan.promise)
         results = _test(model, tables["test"])
         write_json(fresh / "plan.json", plan.model_dump(mode="json"))
         record = {

@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from lessen.depth.criteria import CRITERIA, criteria_for
 from lessen.errors import InputError, PlanError
 from lessen.plan import ExitShape, Strict, parse
-from lessen.promise.folder import Asked
+from lessen.promise.settle import Asked
 from lessen.systems import SYSTEMS
 from lessen.systems.binarizing import Binarizing
 from lessen.systems.chopping import Chopping

@@ -70,9 +70,7 @@ def narrowings(
 
 def _narrowed(teacher: Any, train: Table, recipe: Slimming, shape: Shape, model: Any) -> tuple[State, Shape]:
     kept = chosen(worth_of(model, teacher, train, recipe), recipe, shape)
-    state, form = narrowed(
-        model.transformer.state_dict(), model.config.form(), kept, model.config.facts().head_dim
-    )
+    state, form = narrowed(model.config.facts(), model.transformer.state_dict(), model.config.form(), kept)
     if shape.embedding_rank is not None and shape.embedding_rank != form.embedding_rank:
         state, form = with_embedding_rank(state, form, shape.embedding_rank)
     return state, form

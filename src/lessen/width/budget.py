@@ -18,17 +18,35 @@ from lessen.width.removal import Kept
 
 BYTES_PER_WEIGHT = 4
 
+LANES = 16
+"""Of a vector of 512 bits: neurons and ranks come in as many, so that rows of matrices begin where lines of
+the cache do."""
 
-def even(worth: Sequence[Worth], heads: int, neurons: int) -> list[Kept]:
+MANY = 128
+"""From how many on; among fewer the step would be coarse."""
+
+
+def even(worth: Sequence[Worth], heads: int, neurons: int, shared: int = 1) -> list[Kept]:
     """The best heads and neurons of each layer, as many in every layer (COST-EFF page, 1.5).
 
-    Ties go to the lower place. A layer that has fewer keeps what it has.
+    Ties go to the lower place. A layer that has fewer keeps what it has. Of heads of which `shared` each
+    share keys and values, whole groups stay, as many as there is room for.
     """
-    return [Kept(_best(layer.heads, heads), _best(layer.neurons, neurons)) for layer in worth]
+    return [
+        Kept(
+            _apart(_best(_together(layer.heads, shared), heads // shared), shared),
+            _best(layer.neurons, neurons),
+        )
+        for layer in worth
+    ]
 
 
 def uneven(
-    worth: Sequence[Worth], heads: int, neurons: int, exits_above: Sequence[int] | None = None
+    worth: Sequence[Worth],
+    heads: int,
+    neurons: int,
+    exits_above: Sequence[int] | None = None,
+    shared: int = 1,
 ) -> list[Kept]:
     """The best heads and neurons of all layers together; each layer keeps at least one of both.
 
@@ -38,16 +56,30 @@ def uneven(
         neurons: To keep in all.
         exits_above: For scores taken with gradient equilibrium: exits at or above each layer. Equilibrium
             divides a layer's gradient by that number, which is undone before layers are compared.
+        shared: As in `even`.
 
     Raises:
         PlanError: When fewer are to stay than there are layers.
     """
-    if min(heads, neurons) < len(worth):
-        raise PlanError(f"{min(heads, neurons)} parts cannot be shared among {len(worth)} layers")
+    groups = heads // shared
+    if min(groups, neurons) < len(worth):
+        raise PlanError(f"{min(groups, neurons)} parts cannot be shared among {len(worth)} layers")
     factors = [1] * len(worth) if exits_above is None else list(exits_above)
-    kept_heads = _shared([w.heads * f for w, f in zip(worth, factors, strict=True)], heads)
-    kept_neurons = _shared([w.neurons * f for w, f in zip(worth, factors, strict=True)], neurons)
-    return [Kept(a, b) for a, b in zip(kept_heads, kept_neurons, strict=True)]
+    kept_groups = _divided(
+        [_together(w.heads, shared) * f for w, f in zip(worth, factors, strict=True)], groups
+    )
+    kept_neurons = _divided([w.neurons * f for w, f in zip(worth, factors, strict=True)], neurons)
+    return [Kept(_apart(a, shared), b) for a, b in zip(kept_groups, kept_neurons, strict=True)]
+
+
+def _together(heads: Tensor, shared: int) -> Tensor:
+    """What groups of heads are worth."""
+    return heads.unflatten(0, (-1, shared)).sum(1) if len(heads) else heads
+
+
+def _apart(groups: Sequence[int], shared: int) -> tuple[int, ...]:
+    """The heads of groups."""
+    return tuple(group * shared + member for group in groups for member in range(shared))
 
 
 def _best(scores: Tensor, count: int) -> tuple[int, ...]:
@@ -55,7 +87,7 @@ def _best(scores: Tensor, count: int) -> tuple[int, ...]:
     return tuple(sorted(order.tolist()))
 
 
-def _shared(scores: Sequence[Tensor], count: int) -> list[tuple[int, ...]]:
+def _divided(scores: Sequence[Tensor], count: int) -> list[tuple[int, ...]]:
     first = [_best(layer, 1) for layer in scores]
     rest = [
         (-float(score), number, place)
@@ -73,14 +105,15 @@ def scaled(architecture: Architecture, shape: Shape, share: float, rank: float |
     """The shape with a share of the heads, neurons and embedding rank of each layer, the first ones of each.
 
     It says how large a model is; which heads stay is for importance to say. Heads are rounded up: the
-    paper's smallest models also keep more of them than of the neurons. The token table is stored as a product
+    paper's smallest models also keep more of them than of the neurons. Neurons and ranks are rounded to what
+    vectors hold. The token table is stored as a product
     only where that has fewer weights (COST-EFF page, 1.7), and so are matrices of the layers, of a share
     `rank` of the rank they can have.
     """
     layers = tuple(
         layer.model_copy(
             update={
-                "heads": layer.heads[: math.ceil(len(layer.heads) * share - 1e-9)],
+                "heads": layer.heads[: _whole_groups(len(layer.heads) * share, architecture.shared_heads)],
                 "intermediate_size": _part(layer.intermediate_size, share),
             }
         )
@@ -125,8 +158,13 @@ def shallow(shape: Shape, layers: int) -> Shape:
     return shape.model_copy(update={"layers": shape.layers[:layers], "exits": (*exits, *last)})
 
 
+def _whole_groups(heads: float, shared: int) -> int:
+    return math.ceil(heads / shared - 1e-9) * shared
+
+
 def _part(count: int, share: float) -> int:
-    return min(count, max(1, math.floor(count * share + 0.5))) if count else 0
+    part = min(count, max(1, math.floor(count * share + 0.5))) if count else 0
+    return part if part < MANY or part == count else part // LANES * LANES
 
 
 def parameters_of(architecture: Architecture, shape: Shape, outputs: int) -> int:

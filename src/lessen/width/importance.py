@@ -20,7 +20,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from lessen.model.block import Block, FeedForward
+from lessen.model.block import Block, FeedForward, GatedFeedForward
 from lessen.model.matrices import LowRank
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
@@ -203,13 +203,15 @@ def _read_by(block: Block) -> tuple[Tensor, Tensor, Tensor]:
 def _sums(block: Block, values: list[Tensor]) -> Worth:
     """Absolute values summed over the weights of each head and neuron."""
     output, up, down = (value.abs() for value in values)
+    if isinstance(block.feed_forward, GatedFeedForward):  # a neuron's gate belongs to it
+        up = torch.cat(up.chunk(2), 1)
     heads = output.sum(0).unflatten(0, (block.attention.heads, -1)) if block.attention.heads else output
     return Worth(heads.sum(-1) if block.attention.heads else output.new_zeros(0), up.sum(1) + down.sum(0))
 
 
-def _ffn(block: Block) -> FeedForward:
-    """The plain feed-forward half, the only one that neurons are removed from."""
-    return cast(FeedForward, block.feed_forward)
+def _ffn(block: Block) -> FeedForward | GatedFeedForward:
+    """The feed-forward half, of one of the kinds that neurons are removed from."""
+    return cast(FeedForward | GatedFeedForward, block.feed_forward)
 
 
 def _reads(module: nn.Module) -> nn.Linear:

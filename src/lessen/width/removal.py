@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lessen.errors import PlanError
+from lessen.model.architecture import Architecture
 from lessen.plan import Rank, Shape
 
 State = dict[str, Tensor]
@@ -37,33 +38,38 @@ class Kept:
 
 
 def narrowed(
-    state: Mapping[str, Tensor], shape: Shape, kept: Sequence[Kept], head_dim: int
+    architecture: Architecture, state: Mapping[str, Tensor], shape: Shape, kept: Sequence[Kept]
 ) -> tuple[State, Shape]:
-    """Take heads and neurons out of every layer.
+    """Take heads and neurons out of every layer; a neuron's gate goes with it.
 
     Args:
+        architecture: Family facts.
         state: Tensors of the transformer.
         shape: What exists of it.
         kept: What stays of each layer.
-        head_dim: Width of a head.
 
     Raises:
-        PlanError: When `kept` names what is not there.
+        PlanError: When `kept` names what is not there, or parts heads that share their keys and values.
     """
     if len(kept) != len(shape.layers):
         raise PlanError(f"kept speaks of {len(kept)} layers, the model has {len(shape.layers)}")
-    state, layers = dict(state), []
+    state, layers, head_dim = dict(state), [], architecture.head_dim
     for number, (layer, stay) in enumerate(zip(shape.layers, kept, strict=True)):
         _check(stay.heads, len(layer.heads), f"layer {number}: heads")
         _check(stay.neurons, layer.intermediate_size, f"layer {number}: neurons")
-        columns = _columns_of(stay.heads, head_dim)
-        third = len(layer.heads) * head_dim
-        rows = torch.cat([columns, columns + third, columns + 2 * third])
+        groups = _groups(stay.heads, architecture.shared_heads, f"layer {number}: heads")
+        queries = len(layer.heads) * head_dim
+        keys = queries // architecture.shared_heads
+        columns, shared = _columns_of(stay.heads, head_dim), _columns_of(groups, head_dim)
         neurons = torch.tensor(stay.neurons, dtype=torch.long)
+        gated = architecture.feed_forward == "gated"
         name = f"layers.{number}."
-        _take_rows(state, name + MATRICES["qkv"], rows)
+        _take_rows(
+            state, name + MATRICES["qkv"], torch.cat([columns, shared + queries, shared + queries + keys])
+        )
         _take_columns(state, name + MATRICES["attention_output"], columns)
-        _take_rows(state, name + MATRICES["up"], neurons)
+        both = torch.cat([neurons, neurons + layer.intermediate_size]) if gated else neurons
+        _take_rows(state, name + MATRICES["up"], both)
         _take_columns(state, name + MATRICES["down"], neurons)
         ids = tuple(layer.heads[place] for place in stay.heads)
         layers.append(
@@ -208,13 +214,22 @@ def _factorize(state: State, name: str, rank: int, moment: Tensor | None) -> Non
 
 def _take_rows(state: State, name: str, index: Tensor) -> None:
     name = f"{name}.outer" if f"{name}.outer.weight" in state else name
-    for part in ("weight", "bias"):
-        state[f"{name}.{part}"] = state[f"{name}.{part}"].index_select(0, index)
+    for part in (f"{name}.weight", f"{name}.bias"):
+        if part in state:
+            state[part] = state[part].index_select(0, index)
 
 
 def _take_columns(state: State, name: str, index: Tensor) -> None:
     name = f"{name}.inner" if f"{name}.inner.weight" in state else name
     state[f"{name}.weight"] = state[f"{name}.weight"].index_select(1, index)
+
+
+def _groups(heads: Sequence[int], shared: int, what: str) -> list[int]:
+    """Heads of keys and values that belong to heads of queries, of which `shared` each have one."""
+    groups = sorted({head // shared for head in heads})
+    if len(groups) * shared != len(heads):
+        raise PlanError(f"{what}: {shared} each share their keys and values, and stay or leave together")
+    return groups
 
 
 def _columns_of(heads: Sequence[int], head_dim: int) -> Tensor:

@@ -1,24 +1,20 @@
-"""Calibrate a model: with the answers kept in its folder, or on new rows."""
+"""Write down what a calibration found: Points, path and certificate, whoever's answers were tested."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from lessen.artefact import CONFIG, read_config, write_json
-from lessen.certificate import SCORES, Certificate, check_promises, is_certified
+from lessen.certificate import Certificate, check_promises, is_certified
 from lessen.errors import InputError, LessenError
-from lessen.measure.metrics import METRIC_OF, as_labels, quality
 from lessen.plan import FULL, Expectation, Point, Strict
-from lessen.promise.calibrate import Loss, Rule, Verdict, freeze_path, judge, why_not
-from lessen.promise.outputs import Kept, Outputs, Task, task_of
-from lessen.promise.record import Basis, certifies, count_attempt, point_name, points_of, write_certificate
+from lessen.promise.calibrate import Loss, Rule, Verdict
+from lessen.promise.record import Basis, certifies, point_name, points_of, write_certificate
 from lessen.runtime.dial import work_of
 
 FEWEST_ROWS = 20
@@ -75,7 +71,7 @@ class Calibration:
     verdicts: list[Verdict]
     points: list[Point]
     certificate: Certificate | None
-    reasons: dict[float, str] = field(default_factory=dict)
+    reasons: dict[float, str]
     earlier: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,17 +107,33 @@ class Calibration:
         }
 
 
-def calibrate_folder(
+def check_enough(found: int, dropped: int, unit: str) -> None:
+    """Refuse to calibrate on fewer rows or prompts than can tell anything.
+
+    Args:
+        found: How many there are.
+        dropped: How many were left out because they had been seen.
+        unit: What they are called.
+
+    Raises:
+        InputError: With both numbers.
+    """
+    if found < FEWEST_ROWS:
+        raise InputError(
+            f"{found} calibration {unit} are left ({dropped} had been seen); give at least {FEWEST_ROWS}"
+        )
+
+
+def settle(
     folder: Path,
     model: Any,
-    kept: Kept,
     asked: Asked,
-    *,
-    reference: str = "full depth",
-    reference_weights: str | None = None,
-    dropped: int = 0,
+    basis: Basis,
+    verdicts: list[Verdict],
+    reasons: dict[float, str],
+    expected: Callable[[Point, bool], Expectation],
 ) -> Calibration:
-    """Choose and record the Points of a model whose weights lie in `folder`.
+    """Record the Points that verdicts allow with a model whose weights lie in `folder`.
 
     Writes `certificate.json` and the Points into `config.json`. Killed in between, the model answers at full
     depth, as it does where the first bound cannot be kept. Where nothing can be certified, a certificate of
@@ -130,63 +142,24 @@ def calibrate_folder(
     Args:
         folder: Holds `model.safetensors` and `config.json`.
         model: Loaded from there, or saved there.
-        kept: Answers to calibrate with.
-        asked: What is to be promised.
-        reference: Name of the model whose answers are the reference.
-        reference_weights: Hash of its contents.
-        dropped: Calibration rows left out because they had been seen.
+        asked: What was to be promised.
+        basis: What the verdicts rest on.
+        verdicts: One for each bound.
+        reasons: By bound that could not be kept: why.
+        expected: What a Point did, on the tuning rows if told so, else on the calibration rows.
     """
-    rows = len(kept.calibration)
-    if rows < FEWEST_ROWS:
-        raise InputError(
-            f"{rows} calibration rows are left ({dropped} had been seen); give at least {FEWEST_ROWS}"
-        )
-    task = task_of(model, kept.label_range)
-    if kept.calibration.labels is None and asked.loss == "drop" and task.problem_type != "regression":
-        asked = asked.model_copy(update={"loss": "disagreement"})
-    path = freeze_path(kept.tune, task, kept.criteria, asked.bounds[0], asked.loss)
-    verdicts = judge(
-        kept.calibration,
-        path,
-        task,
-        asked.bounds,
-        asked.delta,
-        loss=asked.loss,
-        rule=asked.rule,
-    )
-    reasons = {
-        verdict.epsilon: why_not(kept.calibration, path, task, verdict, asked.loss)
-        for verdict in verdicts
-        if verdict.chosen.step is None
-    }
-    basis = Basis(
-        outputs=kept.calibration,
-        dropped=dropped,
-        path=path,
-        loss=asked.loss,
-        rule=asked.rule,
-        delta=asked.delta,
-        reference=reference,
-        reference_weights=reference_weights,
-        score=SCORES[task.problem_type] if kept.calibration.labels is not None else "agreement",
-        precision=kept.precision,
-        label_range=kept.label_range,
-        attempt=count_attempt(folder, kept.calibration, asked.model_dump(mode="json")),
-    )
     standing = [] if certifies(basis, verdicts) else standing_points(folder, model)
     if not standing:
         model.config.points, model.config.path, model.config.point = [], [], FULL.name
         write_choices(folder, model.config)
     certificate = None if standing else write_certificate(folder, basis, verdicts)
     points = [
-        point.model_copy(update={"expected": expected(kept.calibration, point, task, "calibration")})
+        point.model_copy(update={"expected": expected(point, False)})
         for point in points_of(basis, verdicts, certificate)
     ]
     model.config.points = plain([*standing, *points])
     if not standing:
-        steps = [
-            step.model_copy(update={"expected": expected(kept.tune, step, task, "tuning")}) for step in path
-        ]
+        steps = [step.model_copy(update={"expected": expected(step, True)}) for step in basis.path]
         model.config.path = plain(thinned(steps))
         first_kept = bool(points) and verdicts[0].chosen.step is not None
         model.config.point = points[0].name if first_kept else FULL.name
@@ -227,26 +200,3 @@ def thinned(steps: Sequence[Point]) -> list[Point]:
         if not kept or work_of(step) < STRIDE * work_of(kept[-1]):
             kept.append(step)
     return kept
-
-
-def expected(outputs: Outputs, point: Point, task: Task, split: str) -> Expectation:
-    """What a Point did on some rows; agreement with the reference where they have no labels."""
-    taken = outputs.answers_taken([point], task)[:, 0]
-    reached = outputs.logits[taken, np.arange(len(outputs))]
-    labels = outputs.labels
-    if labels is None:
-        labels = as_labels(outputs.reference_answers(), task.problem_type)
-    return Expectation(
-        split=split,
-        rows=len(outputs),
-        tokens=None if outputs.tokens is None else float(outputs.tokens.mean()),
-        metric=METRIC_OF[task.problem_type],
-        value=_finite(quality(reached, list(labels), task.problem_type)),
-        full_value=_finite(quality(outputs.logits[-1], list(labels), task.problem_type)),
-        mean_layers=float(task.depths(taken).mean()),
-        macs_ratio=1 / float(outputs.cost_of(taken[:, None], task)[0]),
-    )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

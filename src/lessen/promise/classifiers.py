@@ -1,0 +1,105 @@
+"""Calibrate a classifier: with the answers kept in its folder, or on new rows."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lessen.certificate import SCORES
+from lessen.measure.metrics import METRIC_OF, as_labels, quality
+from lessen.plan import Expectation, Point
+from lessen.promise.calibrate import freeze_path, judge, why_not
+from lessen.promise.outputs import Kept, Outputs, Task, task_of
+from lessen.promise.record import Basis, count_attempt
+from lessen.promise.settle import Asked, Calibration, check_enough, settle
+
+
+def calibrate_classifier(
+    folder: Path,
+    model: Any,
+    kept: Kept,
+    asked: Asked,
+    *,
+    reference: str = "full depth",
+    reference_weights: str | None = None,
+    dropped: int = 0,
+) -> Calibration:
+    """Choose and record the Points of a model whose weights lie in `folder`; see `settle`.
+
+    Args:
+        folder: Holds `model.safetensors` and `config.json`.
+        model: Loaded from there, or saved there.
+        kept: Answers to calibrate with.
+        asked: What is to be promised.
+        reference: Name of the model whose answers are the reference.
+        reference_weights: Hash of its contents.
+        dropped: Calibration rows left out because they had been seen.
+
+    Raises:
+        InputError: When too few rows are left.
+    """
+    check_enough(len(kept.calibration), dropped, "rows")
+    task = task_of(model, kept.label_range)
+    if kept.calibration.labels is None and asked.loss == "drop" and task.problem_type != "regression":
+        asked = asked.model_copy(update={"loss": "disagreement"})
+    path = freeze_path(kept.tune, task, kept.criteria, asked.bounds[0], asked.loss)
+    verdicts = judge(
+        kept.calibration,
+        path,
+        task,
+        asked.bounds,
+        asked.delta,
+        loss=asked.loss,
+        rule=asked.rule,
+    )
+    reasons = {
+        verdict.epsilon: why_not(kept.calibration, path, task, verdict, asked.loss)
+        for verdict in verdicts
+        if verdict.chosen.step is None
+    }
+    basis = Basis(
+        outputs=kept.calibration,
+        dropped=dropped,
+        path=path,
+        loss=asked.loss,
+        rule=asked.rule,
+        delta=asked.delta,
+        reference=reference,
+        reference_weights=reference_weights,
+        score=SCORES[task.problem_type] if kept.calibration.labels is not None else "agreement",
+        precision=kept.precision,
+        label_range=kept.label_range,
+        attempt=count_attempt(folder, kept.calibration, asked.model_dump(mode="json")),
+    )
+
+    def expected(point: Point, tuning: bool) -> Expectation:
+        rows, split = (kept.tune, "tuning") if tuning else (kept.calibration, "calibration")
+        return expectation_of(rows, point, task, split)
+
+    return settle(folder, model, asked, basis, verdicts, reasons, expected)
+
+
+def expectation_of(outputs: Outputs, point: Point, task: Task, split: str) -> Expectation:
+    """What a Point did on some rows; agreement with the reference where they have no labels."""
+    taken = outputs.answers_taken([point], task)[:, 0]
+    reached = outputs.logits[taken, np.arange(len(outputs))]
+    labels = outputs.labels
+    if labels is None:
+        labels = as_labels(outputs.reference_answers(), task.problem_type)
+    return Expectation(
+        split=split,
+        rows=len(outputs),
+        tokens=None if outputs.tokens is None else float(outputs.tokens.mean()),
+        metric=METRIC_OF[task.problem_type],
+        value=_finite(quality(reached, list(labels), task.problem_type)),
+        full_value=_finite(quality(outputs.logits[-1], list(labels), task.problem_type)),
+        mean_layers=float(task.depths(taken).mean()),
+        macs_ratio=1 / float(outputs.cost_of(taken[:, None], task)[0]),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
