@@ -9,6 +9,7 @@ from importlib.metadata import version
 import typer
 
 from lessen.cli import bench, calibrate, compress, demo, evaluate, generate, inspect, predict, report
+from lessen.cli.panels import InPanels
 from lessen.memory import keep_freed_memory
 
 app = typer.Typer(
@@ -34,7 +35,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 for name, module in COMMANDS.items():
-    app.command(name=name)(module.command)
+    app.command(name=name, cls=InPanels)(module.command)
 
 
 def main(arguments: list[str] | None = None) -> None:

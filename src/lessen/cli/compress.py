@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from lessen.cli import compress_options as options
+from lessen.cli.compress_results import facts_of, pretrain_and_say, show_results
 from lessen.cli.output import (
     Block,
     Confidence,
@@ -22,215 +22,73 @@ from lessen.cli.output import (
     TextColumn,
     asked_of,
     emit,
-    percent,
     say,
     show_promises,
-    table,
 )
 from lessen.errors import InputError
-from lessen.plan import Rates
 
 
 def command(
-    model: Annotated[str | None, typer.Argument(help="Hub name, local folder, or builtin:NAME.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="CSV, TSV, JSONL or Parquet file, builtin:NAME, hub dataset.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the result.")] = Path("small"),
+    model: options.Model = None,
+    data: options.Data = None,
+    out: options.Out = Path("small"),
     max_drop: MaxDrop = None,
     confidence: Confidence = "90%",
     loss: LossName = "drop",
     rule: RuleName = "certified",
-    system: Annotated[
-        str,
-        typer.Option(
-            help="early-exit, pabee, deebert, self-exit, latency-adjustable, cost-eff, layer-chop, "
-            "beexformer, binarize or masked-words."
-        ),
-    ] = "early-exit",
-    params: Annotated[
-        str | None,
-        typer.Option(
-            help="cost-eff, layer-chop: weights to keep in all, such as 3M, or 1/8 of those there are; "
-            "1/2,1/4,1/8 makes a model of each size, in OUT/1of2 and so on."
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="cost-eff, layer-chop: size of model.safetensors in 32 bits, such as 12MB, or several."
-        ),
-    ] = None,
-    layers: Annotated[
-        str | None, typer.Option(help="layer-chop: layers to keep, such as 3, or several.")
-    ] = None,
-    importance: Annotated[
-        str | None,
-        typer.Option(
-            help="What the parts to remove are chosen by. cost-eff: abs_weight, signed_group, magnitude or "
-            "random [abs_weight]; layer-chop: loss, deepest or random [loss]."
-        ),
-    ] = None,
-    rank: Annotated[
-        float | None,
-        typer.Option(
-            help="cost-eff: matrices become products of this share of their rank, such as 0.5, where that is "
-            "smaller."
-        ),
-    ] = None,
-    last_exit_only: Annotated[
-        bool, typer.Option("--last-exit-only", help="cost-eff: score by the last exit, not by all.")
-    ] = False,
-    uneven: Annotated[
-        bool, typer.Option("--uneven", help="cost-eff: layers may keep different widths.")
-    ] = False,
-    speedup: Annotated[
-        float | None, typer.Option(help="latency-adjustable: ratio of MACs trained for. [4.8]")
-    ] = None,
-    rates: Annotated[
-        Rates | None,
-        typer.Option(
-            help="latency-adjustable: train at that ratio only (one), at one drawn below it in each step "
-            "(drawn), or at several in each step, which takes four times as long (sandwich). [drawn]"
-        ),
-    ] = None,
-    retention: Annotated[
-        str | None,
-        typer.Option(
-            help="latency-adjustable: how retention falls with depth: acc or envelope (measured), geometric, "
-            "tilt, or a share for each layer, such as 0.9,0.7,0.4. [acc]"
-        ),
-    ] = None,
-    token_score: Annotated[
-        str, typer.Option(help="latency-adjustable: what tokens that stay are chosen by; mean is ACC.")
-    ] = "mean",
-    weight_bits: Annotated[
-        int | None,
-        typer.Option(
-            help="beexformer, binarize, masked-words: 1, or 32 to train the same model as it is. [1]"
-        ),
-    ] = None,
-    activation_bits: Annotated[
-        int | None,
-        typer.Option(
-            help="beexformer, binarize, masked-words: bits of what binary weights multiply: 32, 8 or 1. [32]"
-        ),
-    ] = None,
-    binary_layers: Annotated[
-        str | None,
-        typer.Option(
-            help="beexformer, binarize: layers whose matrices become binary, such as 1,2,4; else all."
-        ),
-    ] = None,
-    float_embedding: Annotated[
-        bool,
-        typer.Option("--float-embedding", help="beexformer, binarize: the token table stays in 32 bits."),
-    ] = False,
-    scale: Annotated[
-        str | None,
-        typer.Option(
-            help="beexformer, binarize: what signs are multiplied by: row_mean, tensor_mean, learned or "
-            "none. [row_mean]"
-        ),
-    ] = None,
-    gradient: Annotated[
-        str | None,
-        typer.Option(
-            help="beexformer, binarize: the surrogate signs learn by: poly, poly_unscaled, ste or ste_clip. "
-            "[poly]"
-        ),
-    ] = None,
-    gradual: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=0.99,
-            help="beexformer, binarize, masked-words: share of the steps in which weights turn from real to "
-            "binary. [0]",
-        ),
-    ] = None,
-    alone: Annotated[
-        bool, typer.Option("--alone", help="binarize: binary weights learn from labels, without a teacher.")
-    ] = False,
-    word_dropout: Annotated[
-        float | None, typer.Option(min=0.0, max=0.99, help="Share of the tokens left out in a training step.")
-    ] = None,
-    tune_data: Annotated[
-        str | None, typer.Option(help="Rows to make exit rules from; else a part of --data.")
-    ] = None,
-    calibration_data: Annotated[
-        str | None, typer.Option(help="Rows to test promises on; else a part of --data.")
-    ] = None,
-    test_data: Annotated[
-        str | None, typer.Option(help="Rows for the final figures; else a part of --data.")
-    ] = None,
-    exits: Annotated[str | None, typer.Option(help="Layers with an exit, such as 2,4,6; else all.")] = None,
-    pool: Annotated[str | None, typer.Option(help="What a new exit reads: cls or mean. [mean]")] = None,
-    exit_hidden: Annotated[
-        int | None, typer.Option(min=1, help="Width of a dense layer in each new exit.")
-    ] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(help="Generators: full, tied, gate or shortlist; what names a token at an exit. [tied]"),
-    ] = None,
-    head_rank: Annotated[
-        int | None, typer.Option(min=1, help="Generators: of an exit's correction of hidden states. [64]")
-    ] = None,
-    words: Annotated[
-        int | None, typer.Option(min=2, help="Generators: tokens that a shortlist head judges by. [4096]")
-    ] = None,
-    fresh_heads: Annotated[
-        bool, typer.Option("--fresh-heads", help="Generators: exits start from drawn weights.")
-    ] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Generators: steps of training. [1000]")] = None,
-    time_limit: Annotated[
-        str | None, typer.Option(help="Generators: training ends within this time, such as 15m.")
-    ] = None,
-    penalty: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=0.99, help="Generators: entropy's weight in --objective penalized. [0.5]"),
-    ] = None,
-    target_agreement: TargetAgreement = None,
-    block: Block = 32,
-    prompt_tokens: Annotated[
-        int, typer.Option(min=1, help="Generators: beginning of a document that is continued.")
-    ] = 64,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Generators: length of a continuation.")] = 64,
-    prompts: Annotated[
-        int | None,
-        typer.Option(min=20, help="Generators: most prompts to tune, calibrate and test on. [300, 500, 500]"),
-    ] = None,
-    exits_only: Annotated[
-        bool, typer.Option("--exits-only", help="Generators: save exits without the model they belong to.")
-    ] = False,
-    criterion: Annotated[
-        list[str] | None, typer.Option(help="Exit criteria to choose from; repeatable.")
-    ] = None,
-    objective: Annotated[
-        str | None, typer.Option(help="Training objective; the system's own if not given.")
-    ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0, help="Passes over the training rows; of the first stage, others in proportion."
-        ),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows per training step.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate; of the first stage, others in proportion.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=2, help="Texts are cut to this for training. [128]")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the order of rows and new weights.")] = 0,
-    plan: Annotated[
-        Path | None, typer.Option(help="Replay a saved plan.json; no other option applies.")
-    ] = None,
+    system: options.System = "early-exit",
+    plan: options.Plan = None,
+    as_json: Json = False,
+    tune_data: options.TuneData = None,
+    calibration_data: options.CalibrationData = None,
+    test_data: options.TestData = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
     task: Task = None,
-    as_json: Json = False,
+    objective: options.Objective = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    max_tokens: options.MaxTokens = None,
+    word_dropout: options.WordDropout = None,
+    seed: options.Seed = 0,
+    exits: options.Exits = None,
+    pool: options.Pool = None,
+    exit_hidden: options.ExitHidden = None,
+    criterion: options.Criterion = None,
+    params: options.Params = None,
+    size: options.Size = None,
+    layers: options.Layers = None,
+    importance: options.Importance = None,
+    rank: options.Rank = None,
+    last_exit_only: options.LastExitOnly = False,
+    uneven: options.Uneven = False,
+    speedup: options.Speedup = None,
+    rates: options.RatesName = None,
+    retention: options.Retention = None,
+    token_score: options.TokenScore = "mean",
+    weight_bits: options.WeightBits = None,
+    activation_bits: options.ActivationBits = None,
+    binary_layers: options.BinaryLayers = None,
+    float_embedding: options.FloatEmbedding = False,
+    scale: options.Scale = None,
+    gradient: options.Gradient = None,
+    gradual: options.Gradual = None,
+    alone: options.Alone = False,
+    head: options.Head = None,
+    head_rank: options.HeadRank = None,
+    words: options.Words = None,
+    fresh_heads: options.FreshHeads = False,
+    steps: options.Steps = None,
+    time_limit: options.TimeLimit = None,
+    penalty: options.Penalty = None,
+    target_agreement: TargetAgreement = None,
+    block: Block = 32,
+    prompt_tokens: options.PromptTokens = 64,
+    new_tokens: options.NewTokens = 64,
+    prompts: options.Prompts = None,
+    exits_only: options.ExitsOnly = False,
 ) -> None:
     """Train exits into a model and choose how early inputs may leave it.
 
@@ -342,12 +200,12 @@ def command(
         )
     assert isinstance(chosen, CompressionPlan)
     if any(isinstance(stage, Pretraining) for stage in chosen.stages):
-        _pretrain(chosen, out, as_json)
+        pretrain_and_say(chosen, out, as_json)
         return
     outcomes = compress(chosen, system_of(chosen.system), out, say)
     plan_made = chosen.model_dump(mode="json")
     places = [out] if len(outcomes) == 1 else [out / outcome.folder.name for outcome in outcomes]
-    facts = [_facts(outcome, place) for outcome, place in zip(outcomes, places, strict=True)]
+    facts = [facts_of(outcome, place) for outcome, place in zip(outcomes, places, strict=True)]
     if as_json:
         emit((facts[0] if len(facts) == 1 else {"sizes": facts}) | {"plan": plan_made})
         return
@@ -355,66 +213,6 @@ def command(
         show_results(outcome.results, f"on {outcome.rows['test']:,} rows never seen")
         show_promises(outcome.calibration)
         say(f"saved {place}; it answers at point {outcome.model.config.point!r}")
-
-
-def _pretrain(plan: Any, out: Path, as_json: bool) -> None:
-    """Carry out a plan without a task, and say how words are guessed."""
-    from lessen.systems.planning import working_folder
-    from lessen.systems.pretraining import pretrain
-
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder")
-    made = pretrain(plan, working_folder(plan, out.resolve()), out.resolve(), say)
-    if as_json:
-        facts = {"before": made.before, "after": made.after, "rows": made.rows, "training": made.training}
-        emit({"out": str(out), **facts, "plan": plan.model_dump(mode="json")})
-        return
-    table(
-        ["", "loss, nats a word", "guessed"],
-        [
-            [name, f"{found['loss']:.3f}", percent(found["accuracy"])]
-            for name, found in (("before", made.before), ("after", made.after))
-        ],
-        f"on {made.after['words']:,} masked words of {made.rows['test']:,} texts never seen",
-    )
-    say(f"saved {out}; train on with: lessen compress {out} --system beexformer --data ...")
-
-
-def _facts(outcome: Any, place: Path) -> dict[str, Any]:
-    """What a run made, as `--json` prints it."""
-    return {
-        "out": str(place),
-        "parameters": sum(weights.numel() for weights in outcome.model.parameters()),
-        "points": [result.as_dict() for result in outcome.results],
-        "calibration": outcome.calibration.as_dict(),
-        "rows": outcome.rows,
-        "training": outcome.training,
-    }
-
-
-def show_results(results: Any, title: str) -> None:
-    """Points side by side."""
-    deepest = max(max(result.layers) for result in results)
-    table(
-        [
-            "point",
-            results[0].metric,
-            "mean layers",
-            "MACs ratio",
-            *(f"exit {i}" for i in range(1, deepest + 1)),
-        ],
-        [
-            [
-                result.name,
-                percent(result.value) if result.metric != "pearson" else f"{result.value:.3f}",
-                f"{result.mean_layers:.2f}",
-                f"{result.macs_ratio:.2f}x",
-                *(f"{result.layers.get(i, 0)}" for i in range(1, deepest + 1)),
-            ]
-            for result in results
-        ],
-        title,
-    )
 
 
 def _exits(model: str, layers: str | None, pool: str | None, hidden: int | None) -> Any:

@@ -37,7 +37,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Measure quality, mean depth and MACs of each Point on labelled rows."""
-    from lessen.cli.compress import show_results
+    from lessen.cli.compress_results import show_results
     from lessen.data.reading import read
     from lessen.hf import LessenForSequenceClassification
     from lessen.loading import load

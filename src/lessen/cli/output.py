@@ -14,16 +14,25 @@ from rich.table import Table
 
 from lessen.errors import InputError
 
+DATA = "Data"
+GENERATORS = "Generators"
+"""Headings of options in a command's help."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Data = Annotated[
     str, typer.Option("--data", help="A CSV, TSV, JSONL or Parquet file, builtin:NAME, or a hub dataset.")
 ]
-TextColumn = Annotated[str | None, typer.Option(help="Column with the text.")]
-PairColumn = Annotated[str | None, typer.Option(help="Column with the second text of a pair.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column with the label.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column with the text.", rich_help_panel=DATA)]
+PairColumn = Annotated[
+    str | None, typer.Option(help="Column with the second text of a pair.", rich_help_panel=DATA)
+]
+LabelColumn = Annotated[str | None, typer.Option(help="Column with the label.", rich_help_panel=DATA)]
 Task = Annotated[
     str | None,
-    typer.Option(help="classification, multi-label or regression; found from the labels if not given."),
+    typer.Option(
+        help="classification, multi-label or regression; found from the labels if not given.",
+        rich_help_panel=DATA,
+    ),
 ]
 Precision = Annotated[str, typer.Option(help="Computed in float32, bfloat16 or int8.")]
 MaxDrop = Annotated[
@@ -31,10 +40,15 @@ MaxDrop = Annotated[
 ]
 TargetAgreement = Annotated[
     list[str] | None,
-    typer.Option(help="Generators: agreement with the full model, 95% for --max-drop 5%. [95%]"),
+    typer.Option(
+        help="Agreement with the full model, 95% for --max-drop 5%. [95%]", rich_help_panel=GENERATORS
+    ),
 ]
 Block = Annotated[
-    int, typer.Option(min=1, help="Generators: tokens that --loss block wants to be the full model's.")
+    int,
+    typer.Option(
+        min=1, help="Tokens that --loss block wants to be the full model's.", rich_help_panel=GENERATORS
+    ),
 ]
 Confidence = Annotated[str, typer.Option(help="That what is promised is true, over the calibration draw.")]
 LossName = Annotated[
