@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lessen.errors import InputError
-from lessen.plan import ExitRule
+from lessen.errors import InputError, PlanError
+from lessen.plan import ExitRule, Shape
 
 Mode = Literal["off", "direct", "spec"]
 
@@ -61,3 +61,16 @@ class Decoding:
 
 
 OFF = Decoding()
+
+
+def check_exits(shape: Shape, mode: str) -> None:
+    """Refuse a mode in which tokens leave early of a model that has no place for it.
+
+    Raises:
+        PlanError: When the model has no language exits.
+    """
+    if mode != "off" and not shape.language_exits:
+        raise PlanError(
+            f"mode {mode}: the model has no exits that name tokens; give it some with "
+            "`lessen compress MODEL --data TEXT --system self-exit`, or use mode off"
+        )

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lessen.errors import InputError, PlanError
+from lessen.errors import InputError
 from lessen.model.transformer import Transformer
 from lessen.runtime.cache import KeyValueCache
-from lessen.runtime.decoding import OFF, Decoding
+from lessen.runtime.decoding import OFF, Decoding, check_exits
 from lessen.runtime.drafts import Draft, drafted, verified
 from lessen.runtime.sampling import GREEDY, Sampling
 from lessen.runtime.tally import Tally, TextTally
@@ -190,13 +190,7 @@ class _Text:
 
 
 def _check_decoding(model: Transformer, decoding: Decoding, sampling: Sampling) -> None:
-    if decoding.mode == "off":
-        return
-    if not model.shape.language_exits:
-        raise PlanError(
-            f"mode {decoding.mode}: the model has no exits that name tokens; give it some with "
-            "`lessen compress MODEL --data TEXT --system self-exit`, or use mode off"
-        )
+    check_exits(model.shape, decoding.mode)
     if decoding.mode == "direct" and sampling.temperature > 0:
         raise InputError(
             "mode direct takes the likeliest token; use mode spec to draw tokens, or temperature 0"
