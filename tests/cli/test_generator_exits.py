@@ -193,6 +193,94 @@ def test_exits_saved_alone_find_their_model_and_refuse_another(
     assert json.loads(said)["points"][0]["name"] == "disagreement-40%"
 
 
+def said_by(folder: Path, *options: object) -> tuple[dict, str]:
+    code, out, err = run("generate", folder, "a film", "--max-new-tokens", 12, *options, "--json")
+    assert code == 0, err
+    return json.loads(out), err
+
+
+def test_modes_of_generating(made) -> None:
+    """Drafts change nothing of the text; early tokens say where they left, and what is promised of them."""
+    folder, _ = made
+    off, _ = said_by(folder)
+    spec, err = said_by(folder, "--mode", "spec")
+    assert (spec["tokens"], spec["text"]) == (off["tokens"], off["text"])
+    assert spec["point"] == "disagreement-30%"
+    assert err == ""
+    assert (off["layers"], off["weight_passes"], off["point"]) == ([3] * 12, 1.0, None)
+    direct, err = said_by(folder, "--mode", "direct")
+    assert err == ""
+    assert (direct["kv"], direct["certified"]) == ("exact", True)
+    assert len(direct["layers"]) == len(direct["tokens"]) == 12
+    assert direct["mean_layers"] < 3
+    assert direct["weight_passes"] < 1
+    loose, err = said_by(folder, "--mode", "direct", "--kv", "propagate")
+    assert (loose["kv"], loose["certified"]) == ("propagate", False)
+    assert "certified for exact keys and values; of propagate nothing is promised" in err
+
+
+def test_thresholds_in_place_of_a_point(made) -> None:
+    folder, _ = made
+    found, err = said_by(folder, "--mode", "direct", "--point", "-1,99")
+    assert set(found["layers"]) == {2, 3}, "the gate lets some tokens pass, and no other exit is asked"
+    assert found["certified"] is False
+    assert "point 'entropy -1,99' is uncertified" in err
+    found, _ = said_by(folder, "--mode", "direct", "--point", "-1", "--criterion", "closeness")
+    assert set(found["layers"]) == {3}
+
+
+def test_tokens_are_coloured_by_the_layer_they_left_at(made) -> None:
+    folder, _ = made
+    options = ("--max-new-tokens", 4, "--mode", "direct", "--point", "-1,99", "--explain")
+    code, out, _ = run("generate", folder, "a film", *options)
+    assert code == 0
+    shown, text = out.splitlines()
+    assert shown.split(": ")[1].split() == ["1", "2", "3"]
+    assert text.count("₂") + text.count("₃") == 4
+    assert "₂" in text
+
+
+def test_the_same_words_in_python(made) -> None:
+    model = lessen.load(made[0])
+    off, spec = (model.generate_text(["a film"], max_new_tokens=8, mode=mode)[0] for mode in ("off", "spec"))
+    assert off.tokens == spec.tokens
+    assert off.layers == [3] * 8
+    point = model.points["disagreement-30%"]
+    (direct,) = model.generate_text(["a film"], max_new_tokens=8, mode="direct", point=point)
+    assert min(direct.layers) < 3
+    pieces = model.stream_text("a film", max_new_tokens=8, mode="direct", point="disagreement-30%")
+    assert "".join(pieces) == direct.text
+
+
+GENERATE_REFUSED = [
+    (("--mode", "fast"), "mode 'fast': choose off, direct, spec"),
+    (("--mode", "direct", "--kv", "copy"), "kv 'copy': choose exact, propagate"),
+    (("--mode", "direct", "--point", "slow"), "no point named 'slow'; this model has full, disagreement-30%"),
+    (("--mode", "direct", "--point", "full"), "no token leaves early at point 'full'; this model has disag"),
+    (("--mode", "direct", "--point", "1,2,3"), "3 thresholds, but there are exits after 1, 2"),
+    (("--mode", "direct", "--point", "nan"), "--point: thresholds"),
+    (("--mode", "direct", "--point", "1", "--criterion", "patience"), "cannot judge a next token"),
+    (("--mode", "direct", "--temperature", 1), "use mode spec to draw tokens"),
+    (("--mode", "spec", "--kv", "propagate"), "'propagate' is for mode direct"),
+    (("--point", "full"), "mode off asks no exit"),
+]
+
+
+@pytest.mark.parametrize(("options", "why"), GENERATE_REFUSED, ids=[why[:40] for _, why in GENERATE_REFUSED])
+def test_modes_that_do_not_fit_are_one_line(made, options, why: str) -> None:
+    code, out, err = run("generate", made[0], "a film", *options)
+    assert (code, out) == (2, "")
+    assert why in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_model_without_exits_has_one_mode(talker: Path) -> None:
+    for mode in ("direct", "spec"):
+        code, _, err = run("generate", talker, "a film", "--mode", mode)
+        assert code == 2
+        assert f"mode {mode}: the model has no exits that name tokens" in err
+
+
 REFUSED = [
     (("--system", "pabee"), "use --system self-exit"),
     (("--system", "self-exit", "--epochs", 2), "--epochs does not apply"),

@@ -117,7 +117,7 @@ def test_prompt_tokens_that_left_are_in_no_later_layer(tmp_path) -> None:
     assert [layer.seen(0) for layer in cache.layers] == [20, 20, 20]
     after = [20, 9]
     token = torch.tensor([7, 8])
-    step = cache.step([0, 1])
+    step = cache.layout({0: 1, 1: 1})
     assert step.positions.tolist() == after
     hidden, _ = model(token, step, memory=cache.memory)
     for row in range(2):

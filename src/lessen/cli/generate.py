@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.output import Json, Precision, Threads, emit, precision_of, say
+from lessen.cli.output import (
+    Json,
+    Precision,
+    Threads,
+    coloured,
+    emit,
+    legend,
+    percent,
+    precision_of,
+    say,
+)
 from lessen.errors import InputError
 
 
@@ -24,6 +34,31 @@ def command(
         float | None, typer.Option(help="Draw from the likeliest that together have this probability only.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of drawing tokens.")] = 0,
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="off: all layers for every token. direct: a token is what the first sure exit names. "
+            "spec: exits draft, the other layers verify; the text is that of off."
+        ),
+    ] = "off",
+    point: Annotated[
+        str | None,
+        typer.Option(
+            help="When tokens leave: a Point's name, or thresholds of --criterion, one for all exits or one "
+            "for each, such as 0.2,0.4; the model's default Point if not given."
+        ),
+    ] = None,
+    criterion: Annotated[str, typer.Option(help="What thresholds are thresholds of.")] = "entropy",
+    kv: Annotated[
+        str,
+        typer.Option(
+            help="Mode direct: exact keys and values of layers a token skips, made later; or propagate, made "
+            "at once of the state it left with: fewer MACs, another text, nothing promised."
+        ),
+    ] = "exact",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Colour each token by the layer it left at.")
+    ] = False,
     chat: Annotated[
         bool, typer.Option("--chat", help="Put the prompt into the tokenizer's chat template, as the user's.")
     ] = False,
@@ -31,11 +66,13 @@ def command(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Continue a prompt at full depth."""
+    """Continue a prompt: at full depth, with tokens that leave early, or with drafts that are verified."""
     import torch
 
+    from lessen.certificate import is_certified
     from lessen.runtime.completion import prompt_ids, stream
     from lessen.runtime.sampling import Sampling
+    from lessen.runtime.tally import Tally
 
     sampling = Sampling(temperature, top_k, top_p, seed)
     text = _read(prompt)
@@ -45,8 +82,16 @@ def command(
     ids = prompt_ids(
         loaded.tokenizer, _in_chat(loaded, text) if chat else text, loaded.config.facts().max_tokens
     )
+    used = point_of(loaded, point, criterion)
+    decoding = loaded.decoding(mode, used, kv)
+    used = None if mode == "off" else used or loaded.point
+    promised = mode == "direct" and kv == "exact" and used is not None and is_certified(used)
+    if mode == "direct" and not promised and used is not None:
+        say(_nothing_promised(used, kv))
+    show = _shown(loaded.transformer, explain=explain and not as_json)
     tokens: list[int] = []
     said: list[str] = []
+    tally = Tally()
     began = perf_counter()
     times = []
     pieces = stream(
@@ -56,6 +101,8 @@ def command(
         max_new_tokens=max_new_tokens,
         stop=loaded.stop_tokens,
         sampling=sampling,
+        decoding=decoding,
+        tally=tally,
     )
     try:
         for token, piece in pieces:
@@ -64,7 +111,7 @@ def command(
                 times.append(perf_counter())
             said.append(piece)
             if not as_json:
-                print(piece, end="", flush=True)
+                show(piece, tally.of(0).layers[len(tokens) - 1] if explain and token is not None else None)
     finally:
         if not as_json:
             print(flush=True)
@@ -80,13 +127,79 @@ def command(
                 "ended": "stop" if tokens[-1] in loaded.stop_tokens else "length",
                 "first_token_ms": round(first_ms, 3),
                 "tokens_per_s": None if rate is None else round(rate, 3),
+                "mode": mode,
+                "point": None if used is None else used.name,
+                "kv": kv if mode == "direct" else None,
+                "certified": promised if mode == "direct" else None,
+                "layers": tally.of(0).layers,
+                "mean_layers": round(tally.mean_layers, 4),
+                "weight_passes": round(tally.weight_passes, 4),
+                "macs_per_token": round(tally.macs_per_token),
+                "acceptance": tally.acceptance,
+                "draft_length": tally.draft_length,
                 "precision": loaded.precision,
                 "threads": torch.get_num_threads(),
             }
         )
     elif sys.stderr.isatty():
         speed = "" if rate is None else f", then {rate:.1f} tokens/s"
-        say(f"{len(tokens)} tokens, the first after {first_ms:.0f} ms{speed}")
+        drafts = "" if tally.acceptance is None else f", {percent(tally.acceptance)} % of drafts kept"
+        say(
+            f"{len(tokens)} tokens, the first after {first_ms:.0f} ms{speed}; "
+            f"{tally.mean_layers:.1f} layers and {tally.weight_passes:.2f} weight passes a token{drafts}"
+        )
+
+
+def point_of(loaded: Any, text: str | None, criterion: str = "entropy") -> Any:
+    """A Point by its name, or made of thresholds; None if nothing is said.
+
+    Raises:
+        InputError: When there are as many thresholds as the model has no exits.
+        PlanError: For a name no Point has.
+    """
+    from lessen.plan import ExitRule, Point, parse
+
+    if text is None or text in loaded.points:
+        return None if text is None else loaded.points[text]
+    try:
+        thresholds = [float(part) for part in text.split(",")]
+    except ValueError:
+        return loaded.use(text).point
+    layers = loaded.config.form().exit_layers
+    if len(thresholds) not in (1, len(layers)):
+        places = ", ".join(map(str, layers)) or "no layer"
+        raise InputError(f"--point {text}: {len(thresholds)} thresholds, but there are exits after {places}")
+    each = thresholds * len(layers) if len(thresholds) == 1 else thresholds
+    by_layer = dict(zip(layers, each, strict=True))
+    rule = parse(ExitRule, {"criterion": criterion, "thresholds": by_layer}, "--point")
+    return Point(name=f"{criterion} {text}", exits=rule)
+
+
+def _nothing_promised(point: Any, kv: str) -> str:
+    from lessen.certificate import is_certified
+
+    if kv == "propagate" and is_certified(point):
+        return (
+            f"point {point.name!r} is certified for exact keys and values; of propagate nothing is promised"
+        )
+    return f"point {point.name!r} is uncertified: how often early tokens are the model's own is not promised"
+
+
+def _shown(model: Any, *, explain: bool) -> Any:
+    """What prints a piece of text, with `explain` in the colour of the layers before it was named."""
+    if not explain:
+        return lambda piece, _: print(piece, end="", flush=True)
+    from rich.console import Console
+
+    console, depth = Console(highlight=False, soft_wrap=True), model.depth
+    console.print(legend("layers before it was named", [*model.shape.exit_layers, depth], depth))
+
+    def show(piece: str, layers: int | None) -> None:
+        text = piece if layers is None else coloured(piece, layers, depth)
+        console.print(text, end="", markup=False)
+        sys.stdout.flush()
+
+    return show
 
 
 def loaded_generator(name: str, precision: Any = None) -> Any:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lessen.errors import InputError
 
@@ -170,6 +171,29 @@ def parse_share(text: str, option: str) -> float:
             f"{option} {text}: must be at least 0 and below 100%; 1% means one point in a hundred"
         )
     return value
+
+
+STYLES = ("bright_black", "blue", "cyan", "green", "yellow", "bold red")
+"""Of tokens that few layers read, up to those that all did."""
+
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def coloured(piece: str, layers: int, depth: int) -> Text:
+    """A token's text in the colour of the layers that read it, followed by their number."""
+    return Text(piece, _style(layers, depth)).append(str(layers).translate(SUBSCRIPTS), "dim")
+
+
+def legend(title: str, layers: Sequence[int], depth: int) -> Text:
+    """What the colours mean."""
+    line = Text(f"{title}: ")
+    for each in layers:
+        line.append(f" {each} ", _style(each, depth))
+    return line
+
+
+def _style(layers: int, depth: int) -> str:
+    return STYLES[round((layers - 1) / max(depth - 1, 1) * (len(STYLES) - 1))]
 
 
 KINDS = {"float32": "lessen", "bfloat16": "lessen-bf16", "int8": "lessen-int8"}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.output import Json, Precision, emit, precision_of, table
+from lessen.cli.output import Json, Precision, coloured, emit, legend, precision_of, table
 from lessen.errors import InputError
 
 
@@ -72,10 +72,6 @@ def _other_use(loaded: Any) -> str:
     return "embed texts with lessen.load(...).embed in Python"
 
 
-STYLES = ("bright_black", "blue", "cyan", "green", "yellow", "bold red")
-"""Of tokens that few layers read, up to those that all did."""
-
-
 def _show_tokens(predictions: list[Any], depth: int) -> None:
     """Every text once more, each word coloured by the layers that read it and followed by their number."""
     from rich.console import Console
@@ -85,23 +81,13 @@ def _show_tokens(predictions: list[Any], depth: int) -> None:
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
-    def style(layers: int) -> str:
-        return STYLES[round((layers - 1) / max(depth - 1, 1) * (len(STYLES) - 1))]
-
-    legend = Text("layers that read it: ")
-    for layers in range(1, depth + 1):
-        legend.append(f" {layers} ", style(layers))
-    console.print(legend)
+    console.print(legend("layers that read it", range(1, depth + 1), depth))
     for prediction in predictions:
         line = Text()
         tokens, depths = zip(*prediction.read, strict=True)
         for piece, layers in zip(joined_pieces(tokens), depths, strict=True):
-            line.append(piece, style(layers))
-            line.append(str(layers).translate(SUBSCRIPTS), "dim")
+            line.append_text(coloured(piece, layers, depth))
         console.print(line)
-
-
-SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def _inputs(texts: list[str] | None, file: Path | None, pair: list[str] | None) -> list[Any]:

@@ -12,13 +12,16 @@ from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lessen.config import LessenConfig
+from lessen.depth.language import language_criterion
 from lessen.errors import InputError, PlanError
 from lessen.hf.padded import PaddedMemory, Padding
 from lessen.hf.pointed import LessenPointedModel
 from lessen.hf.shell import tokenizer_of
 from lessen.model.causal import Memory
 from lessen.model.rows import Rows, following, rows_of_mask, scatter
+from lessen.plan import Point, check_point
 from lessen.runtime.completion import Completion, Prompt, complete, stream
+from lessen.runtime.decoding import Decoding, KeyValues, Mode, check_exits
 from lessen.runtime.sampling import Sampling
 
 
@@ -97,6 +100,9 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
+        mode: Mode = "off",
+        point: str | Point | None = None,
+        kv: KeyValues = "exact",
     ) -> list[Completion]:
         """Continue prompts in our own loop, in one ragged batch.
 
@@ -107,10 +113,13 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
             top_k: Draw from so many of the likeliest tokens only.
             top_p: Draw from the likeliest tokens that together have this probability only.
             seed: Row i draws by `seed + i`.
+            mode: As in `decoding`, and so are the next two.
+            point: As there.
+            kv: As there.
 
         Raises:
-            InputError: For a prompt that is empty or too long, or an option that makes no sense.
-            PlanError: When there is no tokenizer.
+            InputError: For a prompt that is empty or too long, or options that make no sense together.
+            PlanError: When there is no tokenizer, no exit for the mode, or no such Point.
         """
         sampling = Sampling(temperature, top_k, top_p, seed)
         return complete(
@@ -120,6 +129,7 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
             max_new_tokens=max_new_tokens,
             stop=self.stop_tokens,
             sampling=sampling,
+            decoding=self.decoding(mode, point, kv),
         )
 
     def stream_text(
@@ -131,6 +141,9 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
+        mode: Mode = "off",
+        point: str | Point | None = None,
+        kv: KeyValues = "exact",
     ) -> Iterator[str]:
         """Continue one prompt and give out its text piece by piece; arguments as in `generate_text`."""
         sampling = Sampling(temperature, top_k, top_p, seed)
@@ -141,8 +154,41 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
             max_new_tokens=max_new_tokens,
             stop=self.stop_tokens,
             sampling=sampling,
+            decoding=self.decoding(mode, point, kv),
         )
         return (text for _, text in pieces if text)
+
+    def decoding(
+        self, mode: Mode = "off", point: str | Point | None = None, kv: KeyValues = "exact"
+    ) -> Decoding:
+        """How to decode, as `runtime.generation.generate` takes it.
+
+        Args:
+            mode: `off`: all layers for every token. `direct`: a token is what the first sure exit names,
+                which is not always the model's own; the Point says how far it may be trusted. `spec`: exits
+                draft, the layers left over verify, and the text is that of `off`.
+            point: A Point, or the name of one; the current one if None. Only its exits matter.
+            kv: In mode `direct`, what skipped layers remember: `exact`, which Points are certified for, or
+                `propagate`, which costs fewer MACs and of which nothing is promised.
+
+        Raises:
+            InputError: When these do not go together, or no token leaves at the Point.
+            PlanError: When there are no exits, no such Point, or its criterion cannot judge a next token.
+        """
+        check_exits(self.config.form(), mode)
+        if mode == "off" and point is not None:
+            raise InputError("mode off asks no exit; leave the Point away, or use mode direct or spec")
+        chosen = self._point if point is None else self._named(point) if isinstance(point, str) else point
+        check_point(chosen, self.config.form())
+        if mode in ("direct", "spec") and chosen.exits is None:
+            others = [name for name, each in self.config.choices().items() if each.exits is not None]
+            has = (
+                f"this model has {', '.join(others)}" if others else "calibrate the model, or give thresholds"
+            )
+            raise InputError(f"mode {mode}: no token leaves early at point {chosen.name!r}; {has}")
+        if chosen.exits is not None:
+            language_criterion(chosen.exits.criterion)
+        return Decoding(mode, None if mode == "off" else chosen.exits, kv)
 
     @property
     def stop_tokens(self) -> frozenset[int]:

@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lessen.model.architecture import Architecture
 from lessen.model.attention import Score, attend, attend_scored
+from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import Numbers, linear
 from lessen.model.rotary import Rotation, turn
 from lessen.model.rows import Rows
@@ -165,6 +166,31 @@ class CausalAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         context, scores = attend_scored(qkv, rows, score, bias, dropout=dropout)
         return context.flatten(1), scores
+
+    def remember(self, hidden: Tensor, rows: Rows, rotation: Rotation | None, memory: Memory) -> None:
+        """Keep keys and values of tokens that go through no more of the layer than this.
+
+        Args:
+            hidden: `[tokens, hidden]`, normed.
+            rows: Layout of the tokens.
+            rotation: As in `context`.
+            memory: Where they are kept.
+        """
+        if self.heads == 0:
+            return
+        inner = self.heads * self.head_dim
+        if type(self.qkv) is Linear:
+            found = multiply(hidden, self.qkv.weight[inner:]).to(hidden.dtype)
+            if self.qkv.bias is not None:
+                found = found + self.qkv.bias[inner:]
+        else:
+            found = self.qkv(hidden)[:, inner:]
+        key, value = found.unflatten(-1, (2 * self.key_heads, self.head_dim)).chunk(2, 1)
+        if self.key_norm is not None:
+            key = self.key_norm(key)
+        if rotation is not None:
+            key = turn(key.contiguous(), rotation)
+        memory.remember(key, value, rows)
 
     def _projected(self, hidden: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, `[tokens, their heads, head_dim]`, normed and turned."""

@@ -66,6 +66,17 @@ def token_macs(architecture: Architecture, shape: Shape, before: int) -> int:
     return widened + layers + matrix_macs(architecture.hidden_size, architecture.vocab_size)
 
 
+def skipped_layer_macs(architecture: Architecture, layer: LayerShape) -> int:
+    """Keys and values alone, of one token that left before a layer (`CausalAttention.remember`).
+
+    Where the matrix is stored as two, or in few bits, it is multiplied by as a whole.
+    """
+    inner = len(layer.heads) * architecture.head_dim
+    keys = 2 * inner // architecture.shared_heads
+    in_part = layer.rank.qkv is None and layer.bits == 32
+    return matrix_macs(architecture.hidden_size, keys if in_part else inner + keys, layer.rank.qkv)
+
+
 class LanguageHeadMacs(NamedTuple):
     """MACs of one language exit on one token: always, where a probe lets it pass, and where it leaves."""
 

@@ -6,6 +6,8 @@ the cache of the next, and a layer that has not run for a token yet does not hol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -148,9 +150,17 @@ class KeyValueCache:
         for layer in self.layers:
             layer.truncate(row, position)
 
-    def step(self, rows: list[int]) -> Rows:
-        """The layout of one more token for each of these rows."""
-        device = self.layers[0].keys.device
-        places = [self.next_position(row) for row in rows]
-        full = tuple(place + 1 for place in places)
-        return Rows((1,) * len(rows), tuple(rows), device, full, torch.tensor(places, device=device))
+    def layout(self, counts: Mapping[int, int], layer: int = 0) -> Rows:
+        """The layout of so many more tokens of each of these rows, shortest first.
+
+        Args:
+            counts: By row.
+            layer: Where they go on (0-based): positions follow those it has come to.
+        """
+        device, cache = self.layers[0].keys.device, self.layers[layer]
+        order = sorted(counts, key=counts.__getitem__)
+        places = [cache.seen(row) for row in order]
+        lengths = tuple(counts[row] for row in order)
+        full = tuple(place + length for place, length in zip(places, lengths, strict=True))
+        positions = [position for ends in zip(places, full, strict=True) for position in range(*ends)]
+        return Rows(lengths, tuple(order), device, full, torch.tensor(positions, device=device))

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from lessen.errors import InputError
 from lessen.model.transformer import Transformer
+from lessen.runtime.decoding import OFF, Decoding
 from lessen.runtime.generation import check_prompt, generate
 from lessen.runtime.sampling import GREEDY, Sampling
+from lessen.runtime.tally import Tally
 
 Prompt = str | Sequence[int]
 """A text, or its token ids."""
@@ -27,12 +29,14 @@ class Completion:
         tokens: Ids, the stop token included.
         prompt_tokens: Tokens of the prompt.
         ended: By a stop token, or because no more tokens were wanted or possible.
+        layers: For each token, how many layers it went through before it was named, or drafted.
     """
 
     text: str
     tokens: list[int]
     prompt_tokens: int
     ended: Literal["stop", "length"]
+    layers: list[int]
 
 
 class Pieces:
@@ -98,11 +102,15 @@ def complete(
     max_new_tokens: int,
     stop: Collection[int] = (),
     sampling: Sampling = GREEDY,
+    decoding: Decoding = OFF,
+    tally: Tally | None = None,
 ) -> list[Completion]:
     """Continue prompts, all in one batch; arguments as in `generate`."""
     ids = [prompt_ids(tokenizer, prompt, model.architecture.max_tokens) for prompt in prompts]
     tokens: list[list[int]] = [[] for _ in prompts]
-    for step in generate(model, ids, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling):
+    tally = tally or Tally()
+    options: dict[str, Any] = {"sampling": sampling, "decoding": decoding, "tally": tally}
+    for step in generate(model, ids, max_new_tokens=max_new_tokens, stop=stop, **options):
         for row, token in step.items():
             tokens[row].append(token)
     return [
@@ -111,8 +119,9 @@ def complete(
             tokens=found,
             prompt_tokens=len(given),
             ended="stop" if found[-1] in stop else "length",
+            layers=tally.of(row).layers,
         )
-        for given, found in zip(ids, tokens, strict=True)
+        for row, (given, found) in enumerate(zip(ids, tokens, strict=True))
     ]
 
 
@@ -124,6 +133,8 @@ def stream(
     max_new_tokens: int,
     stop: Collection[int] = (),
     sampling: Sampling = GREEDY,
+    decoding: Decoding = OFF,
+    tally: Tally | None = None,
 ) -> Iterator[tuple[int | None, str]]:
     """Continue one prompt; arguments as in `generate`.
 
@@ -133,7 +144,8 @@ def stream(
     """
     ids = prompt_ids(tokenizer, prompt, model.architecture.max_tokens)
     pieces = Pieces(tokenizer)
-    for step in generate(model, [ids], max_new_tokens=max_new_tokens, stop=stop, sampling=sampling):
+    options: dict[str, Any] = {"sampling": sampling, "decoding": decoding, "tally": tally}
+    for step in generate(model, [ids], max_new_tokens=max_new_tokens, stop=stop, **options):
         yield step[0], pieces.add(step[0])
     if rest := pieces.rest():
         yield None, rest

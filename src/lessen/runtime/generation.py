@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from lessen.errors import InputError
-from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
 from lessen.runtime.cache import KeyValueCache
-from lessen.runtime.sampling import GREEDY, Sampling, choose
+from lessen.runtime.decoding import OFF, Decoding, check_exits
+from lessen.runtime.drafts import Draft, drafted, verified
+from lessen.runtime.sampling import GREEDY, Sampling
+from lessen.runtime.tally import Tally, TextTally
+from lessen.runtime.waterfall import Waterfall
 
 
 def check_prompt(ids: Sequence[int], most: int) -> None:
@@ -37,47 +41,157 @@ def generate(
     max_new_tokens: int,
     stop: Collection[int] = (),
     sampling: Sampling = GREEDY,
+    decoding: Decoding = OFF,
+    tally: Tally | None = None,
 ) -> Iterator[dict[int, int]]:
-    """Continue prompts at full depth.
+    """Continue prompts.
 
     A row's tokens do not depend on the other rows: in float32 up to ties within rounding. A row ends after a
     stop token, after `max_new_tokens`, or when the model's positions are used up.
+
+    With `spec` the likeliest tokens are those of `off`, up to the same ties: the layers that verify compute
+    several tokens at once. Drawn tokens follow the law of `off`, but are not the same for the same seed.
 
     Args:
         model: A causal model, in evaluation mode.
         prompts: Token ids of each row.
         max_new_tokens: For each row at most.
-        stop: Tokens that end a row; they are given out as its last.
+        stop: Tokens that end a row; they are given out as its last, and never named early.
         sampling: How tokens are chosen.
+        decoding: At full depth, with tokens that leave early, or with drafts.
+        tally: Counts what it takes.
 
     Yields:
-        For each step the new token of each row (by its place in `prompts`) that had not ended.
+        The next token of each row (by its place in `prompts`) that has one: at full depth of all that had not
+        ended; with drafts, what was verified at once comes one by one.
 
     Raises:
-        InputError: For a prompt that is empty or too long, or no tokens wanted.
+        InputError: For a prompt that is empty or too long, no tokens wanted, or tokens to be drawn early.
+        PlanError: For a mode with exits and a model without them.
     """
     most = model.architecture.max_tokens
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens {max_new_tokens}: must be 1 or more")
     for prompt in prompts:
         check_prompt(prompt, most)
+    _check_decoding(model, decoding, sampling)
     if not prompts:
         return
-    device = model.embeddings.token.weight.device
+    tally = tally or Tally()
+    tally.begin(model, prompts)
     capacity = min(max(map(len, prompts)) + max_new_tokens - 1, most)
     cache = KeyValueCache(model, len(prompts), capacity)
-    left = [min(max_new_tokens, most - len(prompt) + 1) for prompt in prompts]
-    draws = sampling.draws(len(prompts))
-    ids, rows = pack([torch.tensor(prompt, device=device) for prompt in prompts])
-    while True:
-        hidden, rows = model(ids, rows, memory=cache.memory)
-        hidden = hidden if rows.tokens == len(rows) else hidden.index_select(0, rows.last)
-        tokens = choose(model.next_token(hidden), sampling, [draws[row] for row in rows.original])
-        found = dict(zip(rows.original, tokens, strict=True))
-        yield found
-        for row in found:
-            left[row] -= 1
-        going = [row for row, token in found.items() if left[row] > 0 and token not in stop]
-        if not going:
-            return
-        ids, rows = torch.tensor([found[row] for row in going], device=device), cache.step(going)
+    layers = Waterfall(model, cache, decoding, stop, tally)
+    texts = [
+        _Text(decoding, sampling, draw, stop, min(max_new_tokens, most - len(prompt) + 1), tally.of(row))
+        for row, (prompt, draw) in enumerate(zip(prompts, sampling.draws(len(prompts)), strict=True))
+    ]
+    given: dict[int, Sequence[int]] = dict(enumerate(prompts))
+    if decoding.kv == "propagate":
+        layers.read({row: prompt[:-1] for row, prompt in given.items() if len(prompt) > 1})
+        given = {row: prompt[-1:] for row, prompt in given.items()}
+    while given:
+        whole = {row for row in given if texts[row].must_be_whole}
+        answers = layers.step(given, whole, {row: texts[row].wanted for row in given})
+        found, given = {}, {}
+        for answer in answers:
+            for row, logits in answer.by_row():
+                text = texts[row]
+                if answer.layer < model.depth:
+                    found[row] = text.hear_early(logits[0], answer.layer)
+                else:
+                    found[row], rejected = text.hear(logits, model.depth)
+                    if rejected:
+                        cache.truncate(row, cache.next_position(row) - rejected)
+                if not text.ended:
+                    given[row] = [text.last]
+        for place in range(max(map(len, found.values()))):
+            yield {row: tokens[place] for row, tokens in found.items() if place < len(tokens)}
+
+
+class _Text:
+    """One row: what of it may still come, and what is named early and not yet given out.
+
+    Attributes:
+        left: Tokens it may still have.
+        last: The last token named, given out or drafted.
+        ended: Whether nothing comes any more.
+    """
+
+    def __init__(
+        self,
+        decoding: Decoding,
+        sampling: Sampling,
+        draw: torch.Generator,
+        stop: Collection[int],
+        left: int,
+        tally: TextTally,
+    ) -> None:
+        self.decoding, self.sampling, self.draw, self.stop = decoding, sampling, draw, stop
+        self.left, self.tally = left, tally
+        self.last, self.ended = -1, False
+        self._early = 0
+        self._drafts: list[Draft] = []
+
+    @property
+    def must_be_whole(self) -> bool:
+        """Whether its next token has to go through all layers.
+
+        A full queue has to be emptied; a draft is verified when it is long enough, fills the text, or ends
+        it.
+        """
+        if self.decoding.mode == "spec" and (len(self._drafts) + 1 >= self.left or self.last in self.stop):
+            return True
+        return self.decoding.kv == "exact" and self._early >= self.decoding.most
+
+    @property
+    def wanted(self) -> int:
+        """For how many tokens full depth is asked, if the next one gets there."""
+        return len(self._drafts) + 1
+
+    def hear_early(self, logits: Tensor, layer: int) -> list[int]:
+        """An exit names the next token: what of it is given out."""
+        self._early += 1
+        draft = drafted(logits, layer, self.sampling, self.draw)
+        self.last = draft.token
+        if self.decoding.mode == "spec":
+            self._drafts.append(draft)
+            return []
+        return self._given([draft.token], [layer])
+
+    def hear(self, logits: Tensor, depth: int) -> tuple[list[int], int]:
+        """Full depth names the next token, and verifies what was drafted.
+
+        Args:
+            logits: `[wanted, vocabulary]`.
+            depth: Layers of the model.
+
+        Returns:
+            What is given out; and how many tokens were run for nothing, because those before them were not
+            what had been drafted.
+        """
+        tokens = verified(logits, self._drafts, self.sampling, self.draw)
+        stood = len(tokens) - 1
+        rejected = len(self._drafts) - stood
+        layers = [*(draft.layer for draft in self._drafts[:stood]), depth]
+        if self._drafts:
+            self.tally.drafts.append((len(self._drafts), stood))
+        self._drafts, self._early, self.last = [], 0, tokens[-1]
+        return self._given(tokens, layers), rejected
+
+    def _given(self, tokens: list[int], layers: list[int]) -> list[int]:
+        """Tokens up to the first that ends the text."""
+        ends = [place for place, token in enumerate(tokens) if token in self.stop]
+        tokens = tokens[: ends[0] + 1] if ends else tokens
+        self.left -= len(tokens)
+        self.tally.layers += layers[: len(tokens)]
+        self.ended = bool(ends) or self.left == 0
+        return tokens
+
+
+def _check_decoding(model: Transformer, decoding: Decoding, sampling: Sampling) -> None:
+    check_exits(model.shape, decoding.mode)
+    if decoding.mode == "direct" and sampling.temperature > 0:
+        raise InputError(
+            "mode direct takes the likeliest token; use mode spec to draw tokens, or temperature 0"
+        )
