@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lessen.errors import InputError
 from lessen.model.transformer import Transformer
+from lessen.plan import FULL, Point
 from lessen.runtime.generation import check_prompt, generate
 from lessen.runtime.sampling import GREEDY, Sampling
 
@@ -98,11 +99,13 @@ def complete(
     max_new_tokens: int,
     stop: Collection[int] = (),
     sampling: Sampling = GREEDY,
+    point: Point = FULL,
 ) -> list[Completion]:
     """Continue prompts, all in one batch; arguments as in `generate`."""
     ids = [prompt_ids(tokenizer, prompt, model.architecture.max_tokens) for prompt in prompts]
     tokens: list[list[int]] = [[] for _ in prompts]
-    for step in generate(model, ids, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling):
+    steps = generate(model, ids, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling, point=point)
+    for step in steps:
         for row, token in step.items():
             tokens[row].append(token)
     return [
@@ -124,6 +127,7 @@ def stream(
     max_new_tokens: int,
     stop: Collection[int] = (),
     sampling: Sampling = GREEDY,
+    point: Point = FULL,
 ) -> Iterator[tuple[int | None, str]]:
     """Continue one prompt; arguments as in `generate`.
 
@@ -133,7 +137,8 @@ def stream(
     """
     ids = prompt_ids(tokenizer, prompt, model.architecture.max_tokens)
     pieces = Pieces(tokenizer)
-    for step in generate(model, [ids], max_new_tokens=max_new_tokens, stop=stop, sampling=sampling):
+    steps = generate(model, [ids], max_new_tokens=max_new_tokens, stop=stop, sampling=sampling, point=point)
+    for step in steps:
         yield step[0], pieces.add(step[0])
     if rest := pieces.rest():
         yield None, rest

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 
 from lessen.errors import InputError
-from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
-from lessen.runtime.cache import KeyValueCache
+from lessen.plan import FULL, Point
+from lessen.runtime.prefill import begin
 from lessen.runtime.sampling import GREEDY, Sampling, choose
 
 
@@ -37,6 +37,7 @@ def generate(
     max_new_tokens: int,
     stop: Collection[int] = (),
     sampling: Sampling = GREEDY,
+    point: Point = FULL,
 ) -> Iterator[dict[int, int]]:
     """Continue prompts at full depth.
 
@@ -44,11 +45,12 @@ def generate(
     stop token, after `max_new_tokens`, or when the model's positions are used up.
 
     Args:
-        model: A causal model, in evaluation mode.
+        model: A causal model, or one whose decoder answers what its encoder read, in evaluation mode.
         prompts: Token ids of each row.
         max_new_tokens: For each row at most.
         stop: Tokens that end a row; they are given out as its last.
         sampling: How tokens are chosen.
+        point: How many tokens of the prompts leave on the way.
 
     Yields:
         For each step the new token of each row (by its place in `prompts`) that had not ended.
@@ -63,14 +65,12 @@ def generate(
         check_prompt(prompt, most)
     if not prompts:
         return
-    device = model.embeddings.token.weight.device
-    capacity = min(max(map(len, prompts)) + max_new_tokens - 1, most)
-    cache = KeyValueCache(model, len(prompts), capacity)
-    left = [min(max_new_tokens, most - len(prompt) + 1) for prompt in prompts]
+    start = begin(model, prompts, max_new_tokens, point)
+    cache, ids, rows, in_layer, left = start.cache, start.ids, start.rows, start.in_layer, start.left
     draws = sampling.draws(len(prompts))
-    ids, rows = pack([torch.tensor(prompt, device=device) for prompt in prompts])
     while True:
-        hidden, rows = model(ids, rows, memory=cache.memory)
+        hidden, rows = model.write(ids, rows, in_layer, cache.memory)
+        in_layer = None
         hidden = hidden if rows.tokens == len(rows) else hidden.index_select(0, rows.last)
         tokens = choose(model.next_token(hidden), sampling, [draws[row] for row in rows.original])
         found = dict(zip(rows.original, tokens, strict=True))
@@ -80,4 +80,4 @@ def generate(
         going = [row for row, token in found.items() if left[row] > 0 and token not in stop]
         if not going:
             return
-        ids, rows = torch.tensor([found[row] for row in going], device=device), cache.step(going)
+        ids, rows = torch.tensor([found[row] for row in going], device=ids.device), cache.step(going)
