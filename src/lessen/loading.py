@@ -107,7 +107,7 @@ def load(
     if certificate is not None and certificate.precision == model.precision:
         model.honour_certificate()
     if point is not None:
-        if not model.config.form().exit_layers:
+        if not model.config.form().exit_layers and len(model.config.choices()) == 1:
             raise PlanError(f"{name} generates at full depth; it has no points")
         model.use(point)
     return model

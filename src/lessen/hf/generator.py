@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from lessen.hf.shell import tokenizer_of
 from lessen.model.causal import Memory
 from lessen.model.rows import Rows, following, rows_of_mask, scatter
 from lessen.runtime.completion import Completion, Prompt, complete, stream
+from lessen.runtime.retention import point_for
 from lessen.runtime.sampling import Sampling
 
 
@@ -37,6 +38,25 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
     def get_output_embeddings(self) -> torch.nn.Module:
         """The matrix to the vocabulary; the token table if they are one."""
         return self.transformer.language_head or self.transformer.embeddings.token
+
+    def dial(self, *, speedup: float) -> Self:
+        """Let tokens of the prompt leave on the way; returns the model.
+
+        It needs a retention profile (`measure_profile`), and is for our own loop (`generate_text`,
+        `stream_text`); of an encoder-decoder model, whose encoder reads the prompt, for all that reads it.
+
+        Args:
+            speedup: MACs of reading a prompt with all its tokens over those with as many as are left, on
+                prompts of the lengths the profile was measured on. Tokens that are written stay; what they
+                read gets less in the layers above.
+
+        Raises:
+            PlanError: When it cannot be reached, or no retention profile was measured.
+        """
+        profile = self.config.retention_profile()
+        if profile is None:
+            raise PlanError("the model has no retention profile; call measure_profile(texts) first")
+        return self.use(point_for(self.transformer, profile, speedup))
 
     def generate_text(
         self,
