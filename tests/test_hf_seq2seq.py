@@ -194,4 +194,28 @@ def test_the_commands_know_it(tmp_path: Path) -> None:
     assert '"tokens"' in out
     code, out, _ = run("inspect", tmp_path)
     assert code == 0
-    assert "decoder" in out
+    assert "decoder of 3 layers" in out
+    for command in (("predict", tmp_path, "a film"), ("bench", tmp_path), ("evaluate", tmp_path)):
+        data = () if command[0] == "predict" else ("--data", "builtin:trec")
+        code, _, err = run(*command, *data)
+        assert code == 2
+        assert "generates" in err or "cannot time" in err
+
+
+def test_bfloat16_is_near(tmp_path: Path) -> None:
+    """Float32's logits within a tenth of the largest; and the loop runs in it."""
+    both("t5-v1.1", tmp_path)
+    ids = ragged_ids([30])[0][None]
+    model = lessen.load(tmp_path, precision="bfloat16")
+    with torch.no_grad():
+        expected = lessen.load(tmp_path)(ids, decoder_input_ids=ids).logits
+        assert (model(ids, decoder_input_ids=ids).logits - expected).abs().max() <= 0.1 * expected.abs().max()
+    model.tokenizer = Numbers()
+    assert model.generate_text([ids[0].tolist()], max_new_tokens=3)[0].tokens
+
+
+def test_the_card_says_what_it_is(tmp_path: Path) -> None:
+    both("t5", tmp_path / "theirs")[1].save_pretrained(tmp_path / "ours")
+    card = (tmp_path / "ours" / "README.md").read_text()
+    assert "A `t5` encoder-decoder model" in card
+    assert "dial" not in card

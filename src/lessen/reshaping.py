@@ -181,6 +181,8 @@ def with_language_exits(
         InputError: When the model does not generate, or there are fewer words than an exit has room for.
         PlanError: When an exit does not fit the model.
     """
+    if isinstance(model, LessenForSeq2SeqLM):
+        raise InputError("language exits in a decoder that reads an encoder cannot be built yet")
     if not isinstance(model, LessenForCausalLM):
         raise InputError("language exits are for models that generate; this one does not")
     config = model.config

@@ -142,14 +142,17 @@ def test_counts_are_exact_and_both_ends_stay(score: str, tmp_path: Path) -> None
 
 @torch.no_grad()
 def test_scores_choose_and_controls_do_not_read_attention(tmp_path: Path) -> None:
-    """Each score of the page keeps its own tokens; `first_k` keeps the first, and the last ones protected."""
+    """Each score of the page keeps its own tokens; `first_k` the first, and the last that are protected.
+
+    Under `mean` earlier tokens get more of even attention (page, 1.2), so a first layer may keep the same.
+    """
     model, found = loaded("llama-grouped", tmp_path).transformer, {}
     for score in ("mean", "causal_norm", "last_query", "window", "random", "first_k"):
         eliminate = elimination_of(at(SHARES, score), model)
         model(*pack(ragged_ids([40])), None, None, eliminate)
-        found[score] = tuple(survivors_of(eliminate.kept, 0)[1])
-    assert found["first_k"] == (*range(28 - RECENT), *range(40 - RECENT, 40))
-    assert len(set(found.values())) == len(found)
+        found[score] = [survivors_of(eliminate.kept, 0)[layer] for layer in (1, 2, 3)]
+    assert found["first_k"][0] == [*range(28 - RECENT), *range(40 - RECENT, 40)]
+    assert len({str(kept) for kept in found.values()}) == len(found)
 
 
 def texts_of(model, prompts, point, count: int = 8):
