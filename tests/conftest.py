@@ -76,6 +76,45 @@ GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
 """Decoders; a new family, or a variant of one, is added to the test matrix here."""
 
 
+T5: dict[str, Any] = {
+    "vocab_size": 101,
+    "d_model": 36,
+    "d_kv": 8,
+    "d_ff": 50,
+    "num_layers": 2,
+    "num_decoder_layers": 3,
+    "num_heads": 3,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 20,
+    "decoder_start_token_id": 0,
+    "eos_token_id": 1,
+}
+
+SEQ2SEQ: dict[str, dict[str, Any]] = {
+    "t5": T5,
+    "t5-v1.1": {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "t5-shallow-decoder": {**T5, "num_layers": 3, "num_decoder_layers": 1, "tie_word_embeddings": False},
+}
+"""Encoder-decoder models; with heads of their own where they are not tied."""
+
+
+def tiny_seq2seq(family: str, *, seed: int = 0, **changes: Any) -> Any:
+    """A small random Hugging Face encoder-decoder model, in evaluation mode."""
+    config = transformers.T5Config(**{**SEQ2SEQ[family], **changes})
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForSeq2SeqLM.from_config(config)
+    if not config.scale_decoder_outputs:
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.3)
+    return model.eval()
+
+
+@pytest.fixture(params=sorted(SEQ2SEQ))
+def seq2seq(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 def tiny_generator(family: str, *, seed: int = 0, **changes: Any) -> Any:
     """A small random Hugging Face generator, in evaluation mode."""
     name, sizes = GENERATORS[family]

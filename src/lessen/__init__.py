@@ -4,7 +4,13 @@ from importlib.metadata import version
 
 from lessen.config import LessenConfig
 from lessen.errors import LessenError
-from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenModel, register
+from lessen.hf import (
+    LessenForCausalLM,
+    LessenForSeq2SeqLM,
+    LessenForSequenceClassification,
+    LessenModel,
+    register,
+)
 from lessen.loading import load
 from lessen.plan import ExitRule, ExitShape, Point, Shape
 from lessen.reshaping import with_exits
@@ -17,6 +23,7 @@ __all__ = [
     "LessenConfig",
     "LessenError",
     "LessenForCausalLM",
+    "LessenForSeq2SeqLM",
     "LessenForSequenceClassification",
     "LessenModel",
     "Point",

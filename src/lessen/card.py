@@ -70,6 +70,15 @@ def _start(name: str, plan: dict[str, Any], record: dict[str, Any]) -> str:
 def _of_generator(config: dict[str, Any], name: str) -> str:
     """The card of a generator that nothing was done to."""
     family = config["architecture"].get("family", "?")
+    if config["architecture"].get("num_decoder_layers"):
+        return (
+            "---\nlibrary_name: lessen\ntags: [text2text-generation]\n---\n\n"
+            f"# {name}\n\nA `{family}` encoder-decoder model in the form of lessen. Nothing is "
+            "certified for it.\n\n"
+            '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n'
+            + ("model.dial(speedup=2)  # as many input tokens leave\n" if config.get("profile") else "")
+            + 'model.generate_text(["a text to answer"])\n```\n'
+        )
     return (
         "---\nlibrary_name: lessen\ntags: [text-generation]\npipeline_tag: text-generation\n---\n\n"
         f"# {name}\n\nA generator of the `{family}` family in the form of lessen. It runs at full depth, and "

@@ -53,6 +53,7 @@ class LessenConfig(PreTrainedConfig):
             self.steps()
             self.retention_profile()
             self.base_model()
+            self.is_encoder_decoder = self.facts().decoder is not None
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What is written: the known fields only, whatever a trainer has set on the config."""

@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -29,7 +30,12 @@ from lessen.errors import ArtefactError, InputError, LessenError, PlanError, Uns
 from lessen.families import family_of
 from lessen.families.beexformer import CHARACTERS, PRESETS, SPECIAL, characters
 from lessen.families.parts import Part, from_hugging_face
-from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenModel
+from lessen.hf import (
+    LessenForCausalLM,
+    LessenForSeq2SeqLM,
+    LessenForSequenceClassification,
+    LessenModel,
+)
 from lessen.model.digests import base_digest
 from lessen.model.transformer import initialise
 from lessen.plan import FORMAT_VERSION, Precision, dense_shape
@@ -63,8 +69,8 @@ def load(
 
     Returns:
         A transformers model with its tokenizer attached, in evaluation mode: a generator if the architecture
-        is a decoder, a classifier (or regressor) if the checkpoint has a head for that, else an encoder that
-        embeds sentences.
+        is or has a decoder, a classifier (or regressor) if the checkpoint has a head for that, else an
+        encoder that embeds sentences.
 
     Raises:
         InputError: When nothing can be found under the name.
@@ -101,7 +107,7 @@ def load(
     if certificate is not None and certificate.precision == model.precision:
         model.honour_certificate()
     if point is not None:
-        if not model.config.form().exit_layers:
+        if not model.config.form().exit_layers and len(model.config.choices()) == 1:
             raise PlanError(f"{name} generates at full depth; it has no points")
         model.use(point)
     return model
@@ -246,7 +252,7 @@ def _check_task(raw: dict[str, Any], where: str) -> None:
 def _load_own(folder: Path, config: LessenConfig) -> Model:
     kind: type[Model] = LessenForSequenceClassification if config.form().exits else LessenModel
     if config.facts().language_head is not None:
-        kind = LessenForCausalLM
+        kind = LessenForSeq2SeqLM if config.facts().decoder else LessenForCausalLM
     with torch.device("meta"):
         skeleton = kind(config)
     artefact.check_weights(folder, {name: tuple(t.shape) for name, t in skeleton.state_dict().items()})
@@ -298,6 +304,8 @@ def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
         if has_head:
             raise UnsupportedModelError(f"{source}: a {config.model_type} that classifies is not supported")
         auto, kind = AutoModelForCausalLM, LessenForCausalLM
+        if facts.decoder is not None:
+            auto, kind = AutoModelForSeq2SeqLM, LessenForSeq2SeqLM
     elif has_head:
         auto, kind = AutoModelForSequenceClassification, LessenForSequenceClassification
     else:
@@ -306,12 +314,15 @@ def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
         foreign, found = auto.from_pretrained(source, dtype="auto", output_loading_info=True)
     except Exception as error:  # transformers raises many kinds for a damaged or missing weights file
         raise ArtefactError(f"cannot read the weights of {source}: {_first_line(error)}") from None
+    if facts.decoder is not None and _has_its_own_head(foreign):
+        facts = facts.model_copy(update={"language_head": "own"})
     head = family.head_shape(config) if has_head else None
     shape = dense_shape(
         facts.num_hidden_layers,
         facts.num_attention_heads,
         facts.intermediate_size,
         exits=(head,) if head else (),
+        decoder_layers=facts.num_decoder_layers,
     )
     own = LessenConfig(
         architecture=facts.model_dump(mode="json"),
@@ -329,6 +340,15 @@ def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
     if generates:
         model.generation_config = foreign.generation_config
     return model
+
+
+def _has_its_own_head(foreign: Any) -> bool:
+    """Whether the matrix to the vocabulary is another than the token table, whatever the config says.
+
+    transformers calls both kinds of T5 tied, and looks at the weights.
+    """
+    head, table = foreign.get_output_embeddings().weight, foreign.get_input_embeddings().weight
+    return bool(head.data_ptr() != table.data_ptr())
 
 
 def _refuse_gaps(source: str, names: Mapping[str, Part], missing: Collection[str]) -> None:

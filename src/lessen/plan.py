@@ -145,11 +145,14 @@ class Shape(Strict):
     """Which weights exist. Dropped layers are absent from `layers`; the rest keep their original number.
 
     `exits` answer for a row, `language_exits` for every token of a generator; a model has one kind or none.
-    Weights of one bit are stored packed, or with `latent` as real numbers, for training.
+    Weights of one bit are stored packed, or with `latent` as real numbers, for training. Of an
+    encoder-decoder model `layers` are the encoder's; `decoder_layers` have their attention to the encoder's
+    output with the same heads.
     """
 
     version: Literal[1] = 1
     layers: Annotated[tuple[LayerShape, ...], Field(min_length=1)]
+    decoder_layers: tuple[LayerShape, ...] = ()
     exits: tuple[ExitShape, ...] = ()
     language_exits: tuple[LanguageExitShape, ...] = ()
     embedding_rank: Size | None = None
@@ -158,9 +161,11 @@ class Shape(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Shape:
-        numbers = [layer.layer for layer in self.layers]
-        if any(a >= b for a, b in itertools.pairwise(numbers)):
-            raise ValueError("layers must be in ascending order of their original number, without repeats")
+        for field, layers in (("layers", self.layers), ("decoder_layers", self.decoder_layers)):
+            if any(a.layer >= b.layer for a, b in itertools.pairwise(layers)):
+                raise ValueError(
+                    f"{field} must be in ascending order of their original number, without repeats"
+                )
         places = [exit.layer for exit in self.exits]
         if any(a >= b for a, b in itertools.pairwise(places)):
             raise ValueError("exits must be in ascending order of layer, without repeats")
@@ -349,15 +354,22 @@ def json_schema(kind: type[BaseModel]) -> dict[str, Any]:
     return kind.model_json_schema()
 
 
-def dense_shape(layers: int, heads: int, intermediate_size: int, exits: tuple[ExitShape, ...] = ()) -> Shape:
+def dense_shape(
+    layers: int,
+    heads: int,
+    intermediate_size: int,
+    exits: tuple[ExitShape, ...] = (),
+    decoder_layers: int = 0,
+) -> Shape:
     """The Shape of an untouched checkpoint: every head and neuron of every layer, in 32 bits."""
-    return Shape(
-        layers=tuple(
+    stacks = [
+        tuple(
             LayerShape(layer=i, heads=tuple(range(heads)), intermediate_size=intermediate_size)
-            for i in range(layers)
-        ),
-        exits=exits,
-    )
+            for i in range(count)
+        )
+        for count in (layers, decoder_layers)
+    ]
+    return Shape(layers=stacks[0], exits=exits, decoder_layers=stacks[1])
 
 
 def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:

@@ -9,15 +9,20 @@ from torch import Tensor
 
 from lessen.bits.conversion import packed, with_int8, with_latents
 from lessen.config import LessenConfig
-from lessen.errors import InputError
+from lessen.errors import InputError, PlanError
 from lessen.families import family_of
 from lessen.families.parts import to_hugging_face
-from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenModel
+from lessen.hf import (
+    LessenForCausalLM,
+    LessenForSeq2SeqLM,
+    LessenForSequenceClassification,
+    LessenModel,
+)
 from lessen.model.language_heads import LanguageHead, start
 from lessen.model.transformer import initialise
 from lessen.plan import Bits, ExitShape, LanguageExitShape, Latent, Shape, parse
 
-Model = LessenForSequenceClassification | LessenForCausalLM | LessenModel
+Model = LessenForSequenceClassification | LessenForCausalLM | LessenForSeq2SeqLM | LessenModel
 
 
 def in_int8(model: Model) -> Model:
@@ -25,7 +30,12 @@ def in_int8(model: Model) -> Model:
 
     Args:
         model: In float32; unchanged.
+
+    Raises:
+        PlanError: For an encoder-decoder model.
     """
+    if model.transformer.decoder is not None:
+        raise PlanError("int8: a model with encoder and decoder runs in float32 or bfloat16")
     return _converted(model, with_int8(model.transformer.state_dict(), model.config.form()))
 
 
@@ -171,6 +181,8 @@ def with_language_exits(
         InputError: When the model does not generate, or there are fewer words than an exit has room for.
         PlanError: When an exit does not fit the model.
     """
+    if isinstance(model, LessenForSeq2SeqLM):
+        raise InputError("language exits in a decoder that reads an encoder cannot be built yet")
     if not isinstance(model, LessenForCausalLM):
         raise InputError("language exits are for models that generate; this one does not")
     config = model.config
@@ -229,7 +241,7 @@ def with_shape(model: Model, shape: Shape, state: Mapping[str, Tensor]) -> Model
     named = {f"transformer.{name}": value.detach().clone() for name, value in state.items()}
     fresh.load_state_dict(named, strict=True, assign=True)
     fresh.tokenizer = model.tokenizer
-    if isinstance(model, LessenForCausalLM):
+    if not isinstance(model, LessenModel | LessenForSequenceClassification):
         fresh.generation_config = model.generation_config
     return fresh.train(model.training)
 
@@ -239,16 +251,17 @@ def export_hugging_face(model: Model) -> dict[str, Tensor]:
 
     Use it to run the same weights elsewhere: of an encoder it is the backbone alone
     (`AutoModel.from_config(...).load_state_dict(..., strict=False)`), of a generator the whole model
-    (`AutoModelForCausalLM.from_config(...).load_state_dict(...)`).
+    (`AutoModelForCausalLM.from_config(...).load_state_dict(...)`, or `AutoModelForSeq2SeqLM`).
     """
     facts = model.config.facts()
     family, generates = family_of(facts.family), facts.language_head is not None
     names = family.names(facts, prefixed=generates, head=generates)
     state = {k.removeprefix("transformer."): v for k, v in model.state_dict().items()}
     theirs = to_hugging_face(state, names, facts)
+    table = state["embeddings.token.weight"]
     if facts.language_head == "tied":
-        theirs[f"{family.language_head}.weight"] = state["embeddings.token.weight"]
-    return theirs
+        theirs[f"{family.language_head}.weight"] = table
+    return theirs | {f"{name}.weight": table for name in family.copies_of_table}
 
 
 def problem_type_of(outputs: int) -> str:

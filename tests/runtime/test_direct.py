@@ -117,7 +117,7 @@ def test_propagate_is_the_reference_that_keeps_early_states(family: str, tmp_pat
     rule, texts = median_rule(model, 0.6), ragged_ids([30, 21])
     cache = KeyValueCache(model, 2, 30)
     layers = Waterfall(model, cache, Decoding("direct", rule, kv="propagate"), (), tally := Tally())
-    tally.begin(model, [[1], [1]])
+    tally.begin(model, [1, 1])
     layers.read({row: text[:4].tolist() for row, text in enumerate(texts)})
     expected = [propagate_reference(model, text, rule, 4) for text in texts]
     whole = [model.next_token(model(*pack([text]))[0]) for text in texts]
@@ -168,7 +168,7 @@ def test_full_depth_never_notices_who_left(tmp_path: Path) -> None:
     texts = ragged_ids([40, 31])
     cache = KeyValueCache(model, 2, 40)
     layers = Waterfall(model, cache, Decoding("direct", median_rule(model, 0.7)), (), tally := Tally())
-    tally.begin(model, [[1], [1]])
+    tally.begin(model, [1, 1])
     expected = [model.next_token(model(*pack([text]))[0]) for text in texts]
     deep = 0
     for place in range(40):

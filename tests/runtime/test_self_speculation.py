@@ -304,7 +304,7 @@ def test_bug_iv_tokens_verified_together_do_not_see_each_other_ahead(family: str
     found = []
     for last in (50, 60):
         layers = Waterfall(model, KeyValueCache(model, 1, 8), Decoding("spec", ALWAYS), (), tally := Tally())
-        tally.begin(model, [[1]])
+        tally.begin(model, [1])
         for token in (5, 6, 7):
             layers.step({0: [token]}, (), {})
         (answer,) = layers.step({0: [last]}, {0}, {0: 4})

@@ -83,7 +83,7 @@ def command(
     import torch
 
     from lessen.data.reading import read
-    from lessen.hf import LessenForCausalLM, LessenForSequenceClassification
+    from lessen.hf import LessenForCausalLM, LessenForSeq2SeqLM, LessenForSequenceClassification
     from lessen.loading import load
     from lessen.machine import machine
     from lessen.measure.side_by_side import Contestant, build_rivals, compare
@@ -92,6 +92,8 @@ def command(
     sizes = numbers(batch, "--batch")
     models = in_precisions(model, precision)
     first = models.get("lessen") or next(iter(models.values()))
+    if isinstance(first, LessenForSeq2SeqLM):
+        raise InputError(f"{model} has an encoder and a decoder; bench cannot time that yet")
     if isinstance(first, LessenForCausalLM):
         from lessen.cli.bench_generator import bench
 

@@ -46,7 +46,7 @@ def command(
 
     loaded = load(model, precision=precision_of(precision))
     if not isinstance(loaded, LessenForSequenceClassification):
-        does = "generates" if loaded.config.facts().causal else "embeds sentences"
+        does = "embeds sentences" if loaded.config.facts().language_head is None else "generates"
         raise InputError(f"{model} has no classifier to evaluate; it only {does}")
     table = read(
         data,

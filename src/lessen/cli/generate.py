@@ -208,11 +208,11 @@ def loaded_generator(name: str, precision: Any = None) -> Any:
     Raises:
         InputError: When it does not, or has no tokenizer.
     """
-    from lessen.hf import LessenForCausalLM
+    from lessen.hf import LessenGenerator
     from lessen.loading import load
 
     loaded = load(name, precision=precision)
-    if not isinstance(loaded, LessenForCausalLM):
+    if not isinstance(loaded, LessenGenerator):
         raise InputError(f"{name} is an encoder ({loaded.config.facts().family}); it does not generate")
     if loaded.tokenizer is None:
         raise InputError(f"{name} has no tokenizer: put its tokenizer.json into its folder")

@@ -26,14 +26,22 @@ def command(
     print(
         f"{model}: {facts['family']}, {len(facts['layers'])} layers, {counts['total'] / 1e6:.2f}M parameters"
     )
-    generates = "macs_per_token" in facts
+    generates, decoder = "macs_per_token" in facts, ""
+    if "decoder_layers" in facts:
+        decoder = f"decoder of {facts['decoder_layers']} layers {counts['decoder'] / 1e6:.2f}M, "
     print(
-        f"  {'layers' if generates else 'encoder'} {counts['encoder'] / 1e6:.2f}M, "
+        f"  {'layers' if generates and not decoder else 'encoder'} {counts['encoder'] / 1e6:.2f}M, {decoder}"
         f"embeddings {counts['embeddings'] / 1e6:.2f}M, "
         f"exits {counts['exits'] / 1e6:.4f}M; {facts['bytes'] / 1e6:.1f} MB; "
         f"{facts['macs'] / 1e6:.0f}M MACs for {tokens} tokens"
     )
-    if generates:
+    if decoder:
+        macs, made = facts["macs_per_token"] / 1e6, facts["macs_of_source"] / 1e6
+        print(
+            f"  it answers: {made:.1f}M MACs to make the input ready for the decoder, then {macs:.1f}M for "
+            f"each token; up to {facts['max_tokens']:,} on either side"
+        )
+    elif generates:
         macs = facts["macs_per_token"] / 1e6
         print(f"  it generates: {macs:.0f}M MACs for one more token; up to {facts['max_tokens']:,} in a row")
     for row in facts.get("language_exits", []):
@@ -73,12 +81,13 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     """The facts `inspect --json` prints; MACs are those of one row of `tokens` tokens at full depth.
 
     Of a generator these are the MACs of a prompt, logits of its next token included, and `macs_per_token`
-    those of one token more.
+    those of one token more. Of an encoder-decoder model they are the encoder's; `macs_of_source` are those
+    of the keys and values its decoder makes of it, and `macs_per_token` those of the decoder's first token.
     """
     from lessen.artefact import WEIGHTS
     from lessen.hf import LessenModel
     from lessen.measure.size import bytes_by_part
-    from lessen.model.macs import matrix_macs, row_macs, token_macs
+    from lessen.model.macs import decoder_token_macs, matrix_macs, row_macs, source_macs, token_macs
     from lessen.model.transformer import parameter_counts
 
     facts = model.config.facts()
@@ -87,7 +96,13 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     retention = model.point.retention if points else None
     macs = row_macs(facts, shape, model.config.num_labels, tokens)
     generating: dict[str, Any] = {}
-    if facts.language_head is not None:
+    if facts.decoder is not None:
+        generating = {
+            "decoder_layers": len(shape.decoder_layers),
+            "macs_of_source": source_macs(facts, shape) * tokens,
+            "macs_per_token": decoder_token_macs(facts, shape, 0, tokens),
+        }
+    elif facts.language_head is not None:
         macs += matrix_macs(facts.hidden_size, facts.vocab_size)
         generating = {"macs_per_token": token_macs(facts, shape, tokens), "language_exits": _early(model)}
     file, parts = Path(name) / WEIGHTS, bytes_by_part(model, model.folder)

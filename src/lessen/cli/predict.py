@@ -67,7 +67,7 @@ def command(
 
 
 def _other_use(loaded: Any) -> str:
-    if loaded.config.facts().causal:
+    if loaded.config.facts().language_head is not None:
         return "it generates: lessen generate"
     return "embed texts with lessen.load(...).embed in Python"
 

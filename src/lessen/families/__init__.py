@@ -14,12 +14,13 @@ from lessen.families import (
     qwen2,
     qwen3,
     roberta,
+    t5,
 )
 from lessen.families.family import Family
 
 FAMILIES: dict[str, Family] = {
     model_type: module.FAMILY
-    for module in (bert, distilbert, electra, gpt2, gpt_neox, llama, mpnet, qwen2, qwen3, roberta)
+    for module in (bert, distilbert, electra, gpt2, gpt_neox, llama, mpnet, qwen2, qwen3, roberta, t5)
     for model_type in module.FAMILY.model_types
 }
 

@@ -16,22 +16,40 @@ Names = Mapping[str, str | tuple[str, ...]]
 
 
 @dataclass(frozen=True)
+class DecoderNames:
+    """How the layers of a decoder that reads an encoder are called.
+
+    Attributes:
+        layer: Name of layer `{i}`.
+        parts: Parts of one layer.
+        gated: Those of them that are called otherwise where the feed-forward half is gated.
+    """
+
+    layer: str
+    parts: Names
+    gated: Names = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Family:
     """One Hugging Face architecture.
 
     Attributes:
         model_types: Values of `model_type` in `config.json` this describes.
-        prefix: Name of the backbone inside a model with a head.
+        prefix: Name of the backbone inside a model with a head; empty where it has none.
         sizes: Fields of `Architecture` to attributes of the Hugging Face config.
         facts: Fields of `Architecture` that are fixed for the family.
         stem: Parts outside the layers, without the prefix.
         layer: Name of layer `{i}`, without the prefix.
         parts: Parts of one layer.
+        gated: Those of them that are called otherwise where the feed-forward half is gated.
+        decoder: Of an encoder-decoder model; `layer` and `parts` are then the encoder's.
         head: The classification head's `dense` and `output`, with any prefix; decoders have none.
         head_activation: Between the two.
         only: Attributes of their config that have to be so, as nothing else can be run.
         layouts: Parts whose tensors they arrange in another way.
         language_head: A decoder's matrix to the vocabulary.
+        copies_of_table: Further names of the token table in their state dict.
         read: Facts to be worked out of their config.
         write: Fields of their config that follow from such facts; rotary angles apart.
     """
@@ -41,6 +59,8 @@ class Family:
     layer: str
     stem: Names
     parts: Names
+    gated: Names = field(default_factory=dict)
+    decoder: DecoderNames | None = None
     head: Names = field(default_factory=dict)
     head_activation: HeadActivation = "tanh"
     sizes: Mapping[str, str] = field(default_factory=dict)
@@ -48,6 +68,7 @@ class Family:
     only: Mapping[str, Any] = field(default_factory=lambda: {"is_decoder": False})
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     language_head: str | None = None
+    copies_of_table: tuple[str, ...] = ()
     read: Callable[[Any], dict[str, Any]] = lambda config: {}
     write: Callable[[Architecture], dict[str, Any]] = lambda architecture: {}
 
@@ -106,17 +127,23 @@ class Family:
             head: Whether to include the head: a decoder's language head if it has weights of its own, an
                 encoder's classification head as the exit after the last layer.
         """
-        layers = architecture.num_hidden_layers
-        prefix = f"{self.prefix}." if prefixed else ""
+        layers, gated = architecture.num_hidden_layers, architecture.feed_forward == "gated"
+        prefix = f"{self.prefix}." if prefixed and self.prefix else ""
         table: dict[str, Part] = {}
         for ours, theirs in self.stem.items():
             if ours == "embeddings.project" and architecture.embedding_size == architecture.hidden_size:
                 continue
             table[ours] = self._part(ours, theirs, prefix, architecture)
         for i in range(layers):
-            for ours, theirs in self.parts.items():
+            for ours, theirs in {**self.parts, **(self.gated if gated else {})}.items():
                 stem = f"{prefix}{self.layer.format(i=i)}."
                 table[f"layers.{i}.{ours}"] = self._part(ours, theirs, stem, architecture)
+        if self.decoder is not None:
+            parts = {**self.decoder.parts, **(self.decoder.gated if gated else {})}
+            for i in range(architecture.num_decoder_layers):
+                for ours, theirs in parts.items():
+                    stem = f"{prefix}{self.decoder.layer.format(i=i)}."
+                    table[f"decoder.layers.{i}.{ours}"] = self._part(ours, theirs, stem, architecture)
         if head and self.language_head is not None and architecture.language_head == "own":
             table["language_head"] = Part((self.language_head,))
         elif head:

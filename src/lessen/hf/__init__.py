@@ -6,14 +6,28 @@ no weights of their own: everything lives in `transformer`, whose form is given 
 and `shape`.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+)
 
 from lessen.config import LessenConfig
 from lessen.hf.classifier import LessenForSequenceClassification
 from lessen.hf.encoder import LessenModel
-from lessen.hf.generator import LessenForCausalLM
+from lessen.hf.generator import LessenForCausalLM, LessenGenerator
+from lessen.hf.seq2seq import LessenForSeq2SeqLM
 
-__all__ = ["LessenForCausalLM", "LessenForSequenceClassification", "LessenModel", "register"]
+__all__ = [
+    "LessenForCausalLM",
+    "LessenForSeq2SeqLM",
+    "LessenForSequenceClassification",
+    "LessenGenerator",
+    "LessenModel",
+    "register",
+]
 
 
 def register() -> None:
@@ -21,4 +35,5 @@ def register() -> None:
     AutoConfig.register("lessen", LessenConfig, exist_ok=True)
     AutoModel.register(LessenConfig, LessenModel, exist_ok=True)
     AutoModelForCausalLM.register(LessenConfig, LessenForCausalLM, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(LessenConfig, LessenForSeq2SeqLM, exist_ok=True)
     AutoModelForSequenceClassification.register(LessenConfig, LessenForSequenceClassification, exist_ok=True)

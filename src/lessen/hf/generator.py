@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -22,11 +22,12 @@ from lessen.model.rows import Rows, following, rows_of_mask, scatter
 from lessen.plan import Point, check_point
 from lessen.runtime.completion import Completion, Prompt, complete, stream
 from lessen.runtime.decoding import Decoding, KeyValues, Mode, check_exits
+from lessen.runtime.retention import point_for
 from lessen.runtime.sampling import Sampling
 
 
-class LessenForCausalLM(LessenPointedModel, GenerationMixin):
-    """A generator: logits of the next token, the loss of language modelling, and `generate`.
+class LessenGenerator(LessenPointedModel, GenerationMixin):
+    """What writes text in our own loop, whether it continues its prompt or answers it.
 
     `generate` and what else transformers does with its cache keep keys and values padded. Our own loop, which
     does not, is faster.
@@ -41,55 +42,24 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
         """The matrix to the vocabulary; the token table if they are one."""
         return self.transformer.language_head or self.transformer.embeddings.token
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        return_dict: bool = True,
-        **further: Any,
-    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
-        """Padded ids `[batch, length]` to logits `[batch, length, vocabulary]`, zero at padding.
+    def dial(self, *, speedup: float) -> Self:
+        """Let tokens of the prompt leave on the way; returns the model.
 
-        Padding may stand on either side; positions count from each row's first token.
+        It needs a retention profile (`measure_profile`), and is for our own loop (`generate_text`,
+        `stream_text`); of an encoder-decoder model, whose encoder reads the prompt, for all that reads it.
 
         Args:
-            input_ids: `[batch, length]`.
-            attention_mask: Nonzero at tokens, `[batch, before + length]` if a cache holds what came before.
-            past_key_values: A cache of transformers; it grows by these tokens.
-            labels: `[batch, length]`, of which each is compared with the logits before it; -100 is left out.
-            use_cache: Whether to begin a cache if none is given.
-            logits_to_keep: Compute the logits of so many last places only, or of these places; 0: of all.
-            return_dict: A tuple if not.
-            further: `num_items_in_batch` of a Trainer; other options of transformers do not apply.
+            speedup: MACs of reading a prompt with all its tokens over those with as many as are left, on
+                prompts of the lengths the profile was measured on. Tokens that are written stay; what they
+                read gets less in the layers above.
 
         Raises:
-            InputError: When a row has more tokens than the model has positions.
-            PlanError: For a mask or a cache of a fixed form, which cannot be ragged.
+            PlanError: When it cannot be reached, or no retention profile was measured.
         """
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
-        before = 0 if past_key_values is None else past_key_values.get_seq_length()
-        mask = _whole_mask(input_ids, attention_mask, before)
-        index, rows = rows_of_mask(mask[:, before:])
-        if before:
-            rows = following(rows, mask[:, :before].sum(1).tolist())
-        self._check_lengths(rows)
-        padding = Padding(mask, index, input_ids.shape[1])
-        hidden, _ = self.transformer(
-            input_ids.flatten()[index], rows, memory=self._memory(past_key_values, padding)
-        )
-        logits = self._logits(hidden, padding, logits_to_keep)
-        loss = None
-        if labels is not None:
-            count = further.get("num_items_in_batch")
-            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=count)
-        if return_dict:
-            return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
-        return tuple(part for part in (loss, logits, past_key_values) if part is not None)
+        profile = self.config.retention_profile()
+        if profile is None:
+            raise PlanError("the model has no retention profile; call measure_profile(texts) first")
+        return self.use(point_for(self.transformer, profile, speedup))
 
     def generate_text(
         self,
@@ -167,7 +137,7 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
             mode: `off`: all layers for every token. `direct`: a token is what the first sure exit names,
                 which is not always the model's own; the Point says how far it may be trusted. `spec`: exits
                 draft, the layers left over verify, and the text is that of `off`.
-            point: A Point, or the name of one; the current one if None. Only its exits matter.
+            point: A Point, or the name of one; the current one if None.
             kv: In mode `direct`, what skipped layers remember: `exact`, which Points are certified for, or
                 `propagate`, which costs fewer MACs and of which nothing is promised.
 
@@ -188,7 +158,7 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
             raise InputError(f"mode {mode}: no token leaves early at point {chosen.name!r}; {has}")
         if chosen.exits is not None:
             language_criterion(chosen.exits.criterion)
-        return Decoding(mode, None if mode == "off" else chosen.exits, kv)
+        return Decoding(mode, None if mode == "off" else chosen.exits, kv, prompts=chosen)
 
     @property
     def stop_tokens(self) -> frozenset[int]:
@@ -197,6 +167,65 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
         if ends is None and self.tokenizer is not None:
             ends = self.tokenizer.eos_token_id
         return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
+
+    def _check_lengths(self, rows: Rows) -> None:
+        longest, most = max(rows.full_lengths), self.config.facts().max_tokens
+        if longest > most:
+            raise InputError(f"a row of {longest} tokens is longer than the model's {most} positions")
+
+
+class LessenForCausalLM(LessenGenerator):
+    """A generator that continues its prompt: logits of the next token, the loss of language modelling."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        return_dict: bool = True,
+        **further: Any,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Padded ids `[batch, length]` to logits `[batch, length, vocabulary]`, zero at padding.
+
+        Padding may stand on either side; positions count from each row's first token.
+
+        Args:
+            input_ids: `[batch, length]`.
+            attention_mask: Nonzero at tokens, `[batch, before + length]` if a cache holds what came before.
+            past_key_values: A cache of transformers; it grows by these tokens.
+            labels: `[batch, length]`, of which each is compared with the logits before it; -100 is left out.
+            use_cache: Whether to begin a cache if none is given.
+            logits_to_keep: Compute the logits of so many last places only, or of these places; 0: of all.
+            return_dict: A tuple if not.
+            further: `num_items_in_batch` of a Trainer; other options of transformers do not apply.
+
+        Raises:
+            InputError: When a row has more tokens than the model has positions.
+            PlanError: For a mask or a cache of a fixed form, which cannot be ragged.
+        """
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache()
+        before = 0 if past_key_values is None else past_key_values.get_seq_length()
+        mask = whole_mask(input_ids, attention_mask, before)
+        index, rows = rows_of_mask(mask[:, before:])
+        if before:
+            rows = following(rows, mask[:, :before].sum(1).tolist())
+        self._check_lengths(rows)
+        padding = Padding(mask, index, input_ids.shape[1])
+        hidden, _ = self.transformer(
+            input_ids.flatten()[index], rows, memory=self._memory(past_key_values, padding)
+        )
+        logits = self._logits(hidden, padding, logits_to_keep)
+        loss = None
+        if labels is not None:
+            count = further.get("num_items_in_batch")
+            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=count)
+        if return_dict:
+            return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+        return tuple(part for part in (loss, logits, past_key_values) if part is not None)
 
     def _memory(self, cache: Cache | None, padding: Padding) -> list[Memory] | None:
         if cache is None:
@@ -213,13 +242,8 @@ class LessenForCausalLM(LessenPointedModel, GenerationMixin):
         kept = scatter(hidden, padding.index, shape)[:, wanted]
         return self.transformer.next_token(kept.flatten(0, 1)).unflatten(0, kept.shape[:2])
 
-    def _check_lengths(self, rows: Rows) -> None:
-        longest, most = max(rows.full_lengths), self.config.facts().max_tokens
-        if longest > most:
-            raise InputError(f"a row of {longest} tokens is longer than the model's {most} positions")
 
-
-def _whole_mask(ids: Tensor, mask: Tensor | None, before: int) -> Tensor:
+def whole_mask(ids: Tensor, mask: Tensor | None, before: int) -> Tensor:
     """Which places hold a token, those before included, `[batch, before + length]`, bool."""
     shape = (ids.shape[0], before + ids.shape[1])
     if mask is None:

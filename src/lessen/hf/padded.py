@@ -8,9 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import Cache
+from transformers import Cache, EncoderDecoderCache
 
 from lessen.model.causal import attend_causal, spread
+from lessen.model.cross import CrossAttention, Source
 from lessen.model.rows import Rows, scatter
 
 
@@ -47,6 +48,75 @@ class Padding:
         causal = torch.ones(self.length, total, dtype=torch.bool, device=self.mask.device).tril(self.before)
         return (self.mask[:, None] & causal | ~self.mask[:, self.before :, None]).unsqueeze(1)
 
+    @cached_property
+    def positions(self) -> Tensor:
+        """Of each place's token in its row, `[batch, before + length]`; at padding some number or other."""
+        return (self.mask.cumsum(1) - 1).clamp(min=0)
+
+    def biased(self, bias: Tensor) -> Tensor:
+        """A bias of positions between places, minus infinity where one does not attend to the other.
+
+        Args:
+            bias: `[heads, queries, keys]`, as `model.causal.Memory.attend` takes it.
+
+        Returns:
+            `[batch, heads, length, before + length]`.
+        """
+        first = bias.shape[2] - bias.shape[1]
+        queries = (self.positions[:, self.before :] - first).clamp(min=0)
+        between = bias[:, queries[:, :, None], self.positions[:, None, :]].transpose(0, 1)
+        return between.masked_fill(~self.sees, float("-inf"))
+
+
+@dataclass(frozen=True)
+class PaddedSource:
+    """What a decoder reads, and where its tokens are in a padded batch.
+
+    Attributes:
+        ragged: What is read.
+        index: Of its tokens in the flattened `[batch * length]`.
+        shape: Batch and length.
+    """
+
+    ragged: Source
+    index: Tensor
+    shape: tuple[int, int]
+
+    def fill(self, cache: EncoderDecoderCache, layer: int, cross: CrossAttention) -> None:
+        """Make a layer's keys and values, `[batch, heads, length, head_dim]`, if they are not there yet."""
+        if cache.is_updated.get(layer):
+            return
+        made = cross.keys_values(self.ragged.hidden)
+        keys, values = (scatter(part, self.index, self.shape).transpose(1, 2) for part in made)
+        cache.cross_attention_cache.update(keys, values, layer)
+        cache.is_updated[layer] = True
+
+    @cached_property
+    def sees(self) -> Tensor:
+        """Which places hold a token, `[batch, 1, 1, length]`, bool."""
+        places = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.bool, device=self.index.device)
+        return places.index_fill(0, self.index, True).view(self.shape[0], 1, 1, self.shape[1])
+
+    def of(self, cache: Cache, layer: int) -> PaddedRead:
+        """A layer's keys and values as they are in a cache."""
+        held = cache.layers[layer]
+        return PaddedRead(held.keys, held.values, self.sees)
+
+
+@dataclass(frozen=True)
+class PaddedRead:
+    """Keys and values of a source in one layer, `[batch, heads, length, head_dim]`.
+
+    Attributes:
+        keys: Of each place.
+        values: The same.
+        sees: As in `PaddedSource`.
+    """
+
+    keys: Tensor
+    values: Tensor
+    sees: Tensor
+
 
 class PaddedMemory:
     """One layer of a transformers `Cache`, for one call of the model.
@@ -55,10 +125,11 @@ class PaddedMemory:
         cache: Keys and values are kept in it, `[batch, key heads, length, head_dim]` for each layer.
         layer: Which of its layers (0-based).
         padding: Of the call's batch.
+        source: What the layer reads of an encoder's output; None where it reads none.
     """
 
-    def __init__(self, cache: Cache, layer: int, padding: Padding) -> None:
-        self.cache, self.layer, self.padding = cache, layer, padding
+    def __init__(self, cache: Cache, layer: int, padding: Padding, source: PaddedRead | None = None) -> None:
+        self.cache, self.layer, self.padding, self.source = cache, layer, padding, source
 
     def room(self, rows: Rows) -> None:
         """There is none: transformers keeps its tensors itself."""
@@ -67,14 +138,25 @@ class PaddedMemory:
         """As `model.causal.Memory`."""
         self._updated(key, value)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, rows: Rows, bias: Tensor | None = None
+    ) -> Tensor:
         """As `model.causal.Memory`; rows that begin here are attended to without padding."""
         keys, values = self._updated(key, value)
         if self.padding.before == 0:
-            return attend_causal(query, key, value, rows)
+            return attend_causal(query, key, value, rows, bias)
         keys, values = (spread(part, query.shape[1]) for part in (keys, values))
-        sees = self.padding.sees
-        context = scaled_dot_product_attention(self.padding.padded(query), keys, values, attn_mask=sees)
+        mask = self.padding.sees if bias is None else self.padding.biased(bias)
+        return self._found(query, keys, values, mask)
+
+    def across(self, query: Tensor, rows: Rows) -> Tensor:
+        """As `model.causal.Memory`."""
+        assert self.source is not None
+        return self._found(query, self.source.keys, self.source.values, self.source.sees)
+
+    def _found(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Context `[tokens, heads, head_dim]` from padded keys and values."""
+        context = scaled_dot_product_attention(self.padding.padded(query), keys, values, attn_mask=mask)
         return context.transpose(1, 2).flatten(0, 1).index_select(0, self.padding.index)
 
     def _updated(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

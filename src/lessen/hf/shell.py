@@ -148,7 +148,7 @@ class LessenPreTrainedModel(PreTrainedModel):
             The model; the profile is in `config.profile` and saved with it.
 
         Raises:
-            PlanError: When no text has a token beside [CLS].
+            PlanError: When no text has a token that may leave.
         """
         most = self.config.facts().max_tokens
         encoded = encode(tokenizer_of(self), texts, min(max_tokens or most, most))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from lessen.model.architecture import MATRICES, MatrixName
+from lessen.model.architecture import MATRICES, Architecture, MatrixName
 from lessen.model.matrices import REAL, Numbers, linear
 from lessen.model.rows import Group, Rows
 from lessen.native import native_for
@@ -217,6 +217,20 @@ def attend_reference(qkv: Tensor, rows: Rows, bias: Tensor | None = None) -> Ten
     return torch.cat(contexts)
 
 
+def stretch_of(architecture: Architecture) -> float:
+    """What queries are multiplied by so that, divided by sqrt(head_dim) as here, scores have their scale."""
+    scale = architecture.attention_scale
+    return 1.0 if scale is None else scale * math.sqrt(architecture.head_dim)
+
+
+def _stretched(qkv: Tensor, by: float) -> Tensor:
+    """`[tokens, 3, ...]` with longer queries; without gradients in place."""
+    if torch.is_grad_enabled():
+        return torch.cat([qkv[:, :1] * by, qkv[:, 1:]], 1)
+    qkv[:, 0] *= by
+    return qkv
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one matrix for queries, keys and values.
 
@@ -234,11 +248,13 @@ class Attention(nn.Module):
         rank: Rank | None = None,
         numbers: Numbers = REAL,
         biases: Collection[MatrixName] = MATRICES,
+        stretch: float = 1.0,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.head_dim = head_dim
         self.dropout = dropout
+        self.stretch = stretch
         rank = rank or Rank()
         self.qkv = linear(hidden_size, 3 * heads * head_dim, rank.qkv, numbers, bias="qkv" in biases)
         self.output = linear(
@@ -258,6 +274,8 @@ class Attention(nn.Module):
             nothing = None if score is None else hidden.new_zeros(len(hidden), dtype=wide)
             return hidden.new_empty(len(hidden), 0), nothing
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, self.head_dim))
+        if self.stretch != 1:
+            qkv = _stretched(qkv, self.stretch)
         dropout = self.dropout if self.training else 0.0
         if score is None:
             return attend(qkv, rows, bias, dropout=dropout).flatten(1), None
@@ -268,30 +286,37 @@ class Attention(nn.Module):
 class RelativeBias(nn.Module):
     """A learned bias for each head and bucket of signed distance, shared by all layers (MPNet, T5).
 
-    Half of the buckets are for keys after the query. Within a half, small distances have a bucket each and
-    larger ones share logarithmically growing buckets up to `max_distance` (Raffel et al. 2020, section 2.1).
+    Half of the buckets are for keys after the query; with `causal` all are for keys before it, and those
+    after it are forbidden. Within a half, small distances have a bucket each and larger ones share
+    logarithmically growing buckets up to `max_distance` (Raffel et al. 2020, section 2.1).
     """
 
-    def __init__(self, buckets: int, max_distance: int, heads: int) -> None:
+    def __init__(self, buckets: int, max_distance: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
         self.max_distance = max_distance
+        self.causal = causal
         self.weight = nn.Parameter(torch.empty(buckets, heads).normal_(std=0.02))
 
-    def forward(self, length: int) -> Tensor:
-        """Bias `[heads, length, length]` from query position (second axis) to key position (third axis)."""
+    def forward(self, length: int, first: int = 0) -> Tensor:
+        """Bias from query position (second axis, from `first` on) to key position (third axis).
+
+        Returns:
+            `[heads, length - first, length]`; with `causal` minus infinity where the key comes later.
+        """
         places = torch.arange(length, device=self.weight.device)
-        buckets = self.bucket(places[None, :] - places[:, None])
-        return self.weight[buckets].permute(2, 0, 1).contiguous()
+        distance = places[None, :] - places[first:, None]
+        bias = self.weight[self.bucket(distance)].permute(2, 0, 1).contiguous()
+        return bias.masked_fill(distance > 0, float("-inf")) if self.causal else bias
 
     def bucket(self, distance: Tensor) -> Tensor:
         """Bucket number of `distance` = key position - query position."""
-        half = self.weight.shape[0] // 2
+        half = self.weight.shape[0] // (1 if self.causal else 2)
         exact = half // 2
-        size = distance.abs()
+        size = distance.clamp(max=0).abs() if self.causal else distance.abs()
         far = exact + (
             torch.log(size.clamp(min=1).float() / exact)
             / math.log(self.max_distance / exact)
             * (half - exact)
         ).to(torch.long)
         near_or_far = torch.where(size < exact, size, far.clamp(max=half - 1))
-        return near_or_far + half * (distance > 0)
+        return near_or_far if self.causal else near_or_far + half * (distance > 0)

@@ -10,8 +10,9 @@ from transformers.activations import ACT2FN
 
 from lessen.errors import PlanError
 from lessen.model.architecture import MATRICES, Architecture, MatrixName
-from lessen.model.attention import Attention, Score
+from lessen.model.attention import Attention, Score, stretch_of
 from lessen.model.causal import CausalAttention, Memory
+from lessen.model.cross import CrossAttention, Source
 from lessen.model.dropout import Dropout
 from lessen.model.few_bits import BinaryLinear
 from lessen.model.matrices import OURS, REAL, Numbers, linear
@@ -150,10 +151,18 @@ def feed_forward(architecture: Architecture, shape: LayerShape, numbers: Numbers
 class Block(nn.Module):
     """A layer with its norms after each residual sum (post, as in BERT) or before each branch (pre).
 
-    Branches follow one another, or with `parallel` both read the layer's input.
+    Branches follow one another, or with `parallel` both read the layer's input. A layer that `reads` an
+    encoder's output does so in a branch of its own, between the other two.
     """
 
-    def __init__(self, architecture: Architecture, shape: LayerShape, latent: Latent | None = None) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        shape: LayerShape,
+        latent: Latent | None = None,
+        *,
+        reads: bool = False,
+    ) -> None:
         super().__init__()
         numbers = Numbers.of(shape, latent)
         hidden = architecture.hidden_size
@@ -171,8 +180,11 @@ class Block(nn.Module):
                 shape.rank,
                 numbers,
                 architecture.biases,
+                stretch_of(architecture),
             )
         self.attention_norm = norm(architecture)
+        self.cross = CrossAttention(architecture, shape, numbers) if reads else None
+        self.cross_norm = norm(architecture) if reads else None
         self.feed_forward = feed_forward(architecture, shape, numbers)
         self.feed_forward_norm = norm(architecture)
         self.dropout = Dropout(architecture.dropout)
@@ -190,6 +202,7 @@ class Block(nn.Module):
         keep: Keep | None = None,
         rotation: Rotation | None = None,
         memory: Memory | None = None,
+        source: Source | None = None,
     ) -> tuple[Tensor, Rows]:
         """One layer, in which tokens may leave once they have been attended to.
 
@@ -200,6 +213,7 @@ class Block(nn.Module):
             keep: Says which tokens stay; None: all.
             rotation: Of each token, where positions are rotary.
             memory: Of earlier tokens of the rows, in causal models; None: there are none.
+            source: What a layer that reads reads, where there is no memory of it.
 
         Returns:
             `[tokens left, hidden]` and their layout.
@@ -214,7 +228,7 @@ class Block(nn.Module):
         given = self.attention_norm(hidden) if self.pre else hidden
         score = None if keep is None else keep.score
         if isinstance(self.attention, CausalAttention):
-            context, scores = self.attention.context(given, rows, rotation, score, memory)
+            context, scores = self.attention.context(given, rows, rotation, score, memory, bias)
         else:
             context, scores = self.attention.context(given, rows, bias, score)
         if keep is not None:
@@ -227,6 +241,8 @@ class Block(nn.Module):
         if self.parallel:
             return hidden + found + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), rows
         hidden = hidden + found
+        if self.cross is not None and self.cross_norm is not None:
+            hidden = hidden + self.dropout(self.cross(self.cross_norm(hidden), rows, source, memory))
         if self.pre:
             return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), rows
         hidden = self.attention_norm(hidden)
@@ -247,6 +263,8 @@ class Block(nn.Module):
         """The whole layer as one call for a few tokens of a decoder, where it can be."""
         attention, half = self.attention, self.feed_forward
         if not isinstance(attention, CausalAttention) or not attention.heads or not self.pre:
+            return None
+        if self.cross is not None or self._facts.position == "relative" or attention.stretch != 1:
             return None
         if not isinstance(half, FeedForward | GatedFeedForward):
             return None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from lessen.model.architecture import Architecture
-from lessen.model.attention import Score, attend, attend_scored
+from lessen.model.attention import Score, attend, attend_scored, stretch_of
 from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import Numbers, linear
 from lessen.model.rotary import Rotation, turn
@@ -34,7 +34,9 @@ class Memory(Protocol):
         """Keep those of new tokens, `[tokens, key heads, head_dim]`, at the end of their rows."""
         ...
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, rows: Rows, bias: Tensor | None = None
+    ) -> Tensor:
         """Remember new tokens, and let each attend to all before it.
 
         Args:
@@ -42,14 +44,28 @@ class Memory(Protocol):
             key: `[tokens, key heads, head_dim]`.
             value: The same.
             rows: Layout of the new tokens; `original` says whose they are.
+            bias: Added to the scores, `[heads, queries, keys]`: from the last `queries` of `keys` positions
+                to all of them, minus infinity to later ones.
 
         Returns:
             Context `[tokens, heads, head_dim]`.
         """
         ...
 
+    def across(self, query: Tensor, rows: Rows) -> Tensor:
+        """As `model.cross.Across`, where the layer reads an encoder's output."""
+        ...
 
-def attend_causal(query: Tensor, key: Tensor, value: Tensor, rows: Rows, *, dropout: float = 0.0) -> Tensor:
+
+def attend_causal(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rows: Rows,
+    bias: Tensor | None = None,
+    *,
+    dropout: float = 0.0,
+) -> Tensor:
     """Attention of each token to itself and to those before it in its row.
 
     In a batch padded at the end no token sees padding, so it needs no mask of its own.
@@ -59,13 +75,15 @@ def attend_causal(query: Tensor, key: Tensor, value: Tensor, rows: Rows, *, drop
         key: `[tokens, key heads, head_dim]`; each is shared by as many neighbouring query heads.
         value: The same.
         rows: Layout of the batch.
+        bias: Added to the scores, `[heads, longest, longest]`, minus infinity to later tokens.
         dropout: Probability of dropping an attention weight.
 
     Returns:
         Context `[tokens, heads, head_dim]`.
     """
-    if torch.is_grad_enabled() and query.device.type == "cpu" and query.dtype == torch.bfloat16:
-        return attend(*_bidirectional(query, key, value, rows), dropout=dropout)
+    written_out = torch.is_grad_enabled() and query.device.type == "cpu" and query.dtype == torch.bfloat16
+    if bias is not None or written_out:
+        return attend(*_bidirectional(query, key, value, rows, bias), dropout=dropout)
     heads = query.shape[1]
     key, value = spread(key, heads), spread(value, heads)
     if torch.is_grad_enabled() or query.is_cuda:
@@ -80,7 +98,9 @@ def attend_causal(query: Tensor, key: Tensor, value: Tensor, rows: Rows, *, drop
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
 
-def attend_causal_reference(query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
+def attend_causal_reference(
+    query: Tensor, key: Tensor, value: Tensor, rows: Rows, bias: Tensor | None = None
+) -> Tensor:
     """The definition, token by token and head by head. The oracle of `attend_causal`."""
     context = torch.empty_like(query)
     shared = query.shape[1] // key.shape[1]
@@ -90,6 +110,8 @@ def attend_causal_reference(query: Tensor, key: Tensor, value: Tensor, rows: Row
             for head in range(query.shape[1]):
                 keys, values = (part[start : token + 1, head // shared] for part in (key, value))
                 scores = keys @ query[token, head] / math.sqrt(query.shape[-1])
+                if bias is not None:
+                    scores = scores + bias[head, token - start, : token - start + 1]
                 context[token, head] = scores.softmax(0) @ values
         start += length
     return context
@@ -100,13 +122,19 @@ def spread(heads: Tensor, count: int) -> Tensor:
     return heads if heads.shape[1] == count else heads.repeat_interleave(count // heads.shape[1], 1)
 
 
-def _bidirectional(query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> tuple[Tensor, Rows, Tensor]:
-    """The same as attention in both directions takes it, with a bias that forbids one of them."""
+def _bidirectional(
+    query: Tensor, key: Tensor, value: Tensor, rows: Rows, bias: Tensor | None = None
+) -> tuple[Tensor, Rows, Tensor]:
+    """The same as attention in both directions takes it, with a bias that forbids one of them.
+
+    What is left of a row keeps its order, so without a bias of positions those are not asked for.
+    """
     heads = query.shape[1]
     qkv = torch.stack([query, spread(key, heads), spread(value, heads)], 1)
-    longest = max(rows.full_lengths)
-    never = qkv.new_full((1, longest, longest), float("-inf"))
-    return qkv, rows, never.triu_(1)
+    if bias is not None:
+        return qkv, rows, bias
+    never = qkv.new_full((1, rows.lengths[-1], rows.lengths[-1]), float("-inf"))
+    return qkv, Rows(rows.lengths, rows.original, rows.device), never.triu_(1)
 
 
 class CausalAttention(nn.Module):
@@ -121,6 +149,7 @@ class CausalAttention(nn.Module):
         self.head_dim = dim = architecture.head_dim
         self.heads = heads = len(shape.heads)
         self.key_heads = heads // architecture.shared_heads
+        self.stretch = stretch_of(architecture)
         self.dropout = architecture.attention_dropout
         width, inner, biases = architecture.hidden_size, heads * dim, architecture.biases
         outputs = inner + 2 * self.key_heads * dim
@@ -137,6 +166,7 @@ class CausalAttention(nn.Module):
         rotation: Rotation | None = None,
         score: Score | None = None,
         memory: Memory | None = None,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """What the heads found, before `output`; and scores, if asked for.
 
@@ -146,6 +176,7 @@ class CausalAttention(nn.Module):
             rotation: Of each token, where positions are rotary.
             score: From attention to scores; the rows then have to be whole, with nothing remembered before.
             memory: Of earlier tokens; None: there are none.
+            bias: As in `Memory.attend`.
 
         Returns:
             `[tokens, heads * head_dim]`, and `[tokens]` or None.
@@ -157,12 +188,12 @@ class CausalAttention(nn.Module):
         query, key, value = self._projected(hidden, rotation)
         if score is None:
             if memory is not None:
-                return memory.attend(query, key, value, rows).flatten(1), None
+                return memory.attend(query, key, value, rows, bias).flatten(1), None
             dropout = self.dropout if self.training else 0.0
-            return attend_causal(query, key, value, rows, dropout=dropout).flatten(1), None
+            return attend_causal(query, key, value, rows, bias, dropout=dropout).flatten(1), None
         if memory is not None:
             memory.remember(key, value, rows)
-        qkv, rows, bias = _bidirectional(query, key, value, rows)
+        qkv, rows, bias = _bidirectional(query, key, value, rows, bias)
         dropout = self.dropout if self.training else 0.0
         context, scores = attend_scored(qkv, rows, score, bias, dropout=dropout)
         return context.flatten(1), scores
@@ -203,4 +234,4 @@ class CausalAttention(nn.Module):
         if rotation is not None:
             queries_keys = turn(queries_keys, rotation)
         query, key = queries_keys.split((self.heads, self.key_heads), 1)
-        return query, key, value
+        return query if self.stretch == 1 else query * self.stretch, key, value

@@ -77,6 +77,35 @@ def skipped_layer_macs(architecture: Architecture, layer: LayerShape) -> int:
     return matrix_macs(architecture.hidden_size, keys if in_part else inner + keys, layer.rank.qkv)
 
 
+def source_macs(architecture: Architecture, shape: Shape) -> int:
+    """Keys and values a decoder makes of one token of its encoder's output, in all layers, once for a text.
+
+    Args:
+        architecture: Family facts, of an encoder-decoder model.
+        shape: What exists.
+    """
+    width, dim = architecture.hidden_size, architecture.head_dim
+    return sum(matrix_macs(width, 2 * len(layer.heads) * dim) for layer in shape.decoder_layers)
+
+
+def decoder_token_macs(architecture: Architecture, shape: Shape, before: int, source: int) -> int:
+    """One token of a decoder that reads an encoder, from its id to the logits of the next.
+
+    Args:
+        architecture: Family facts, of an encoder-decoder model.
+        shape: What exists.
+        before: Tokens that stand before it in its row.
+        source: Tokens of its source that the encoder left.
+    """
+    writes = architecture.decoder
+    assert writes is not None
+    layers = sum(layer_macs(writes, layer, 1, before=before) for layer in shape.decoder_layers)
+    inner = sum(len(layer.heads) for layer in shape.decoder_layers) * architecture.head_dim
+    across = 2 * inner * (architecture.hidden_size + source)
+    widened = (shape.embedding_rank or 0) * architecture.embedding_size
+    return widened + layers + across + matrix_macs(architecture.hidden_size, architecture.vocab_size)
+
+
 class LanguageHeadMacs(NamedTuple):
     """MACs of one language exit on one token: always, where a probe lets it pass, and where it leaves."""
 

@@ -1,4 +1,4 @@
-"""The transformer: embeddings, a stack of blocks, and the heads that may answer along the way.
+"""The transformer: embeddings, a stack of blocks, the heads that may answer along the way, a second stack.
 
 The stack runs on a ragged batch and calls `after_layer` between layers. The training form passes a callable
 that records every exit's answer; the running form passes one that lets finished rows leave. Neither is known
@@ -8,16 +8,16 @@ here.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
-from lessen.model.attention import RelativeBias
-from lessen.model.block import Block, Keep
+from lessen.model.block import Block
 from lessen.model.causal import Memory
+from lessen.model.cross import Source
 from lessen.model.dropout import Dropout
 from lessen.model.heads import Head
 from lessen.model.language_heads import LanguageHead
@@ -25,16 +25,11 @@ from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
 from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import table, weights_of
 from lessen.model.norms import norm
-from lessen.model.rotary import rotation
 from lessen.model.rows import Rows
-from lessen.plan import Shape
+from lessen.model.stack import AfterLayer, Decoder, InLayer, relative_bias, run_layers
+from lessen.plan import LayerShape, Shape
 
-AfterLayer = Callable[[int, Tensor, Rows], tuple[Tensor, Rows]]
-"""`after_layer(layer, hidden, rows)`, with the number of layers run (1-based), returns what goes on."""
-
-
-InLayer = Callable[[int, Rows], Keep | None]
-"""`in_layer(layer, rows)`, with the number of the layer about to run (1-based): what decides who stays."""
+__all__ = ["AfterLayer", "Embeddings", "InLayer", "Transformer", "initialise", "parameter_counts"]
 
 
 class Embeddings(nn.Module):
@@ -56,7 +51,7 @@ class Embeddings(nn.Module):
         self.widen = None if rank is None else Linear(rank, width, bias=False)
         self.position = (
             None
-            if architecture.position == "rotary"
+            if architecture.position in ("rotary", "relative")
             else nn.Embedding(architecture.max_position_embeddings, width)
         )
         self.segment = (
@@ -84,6 +79,8 @@ class Embeddings(nn.Module):
 class Transformer(nn.Module):
     """An encoder or decoder of the given architecture with the weights its Shape says exist.
 
+    Of an encoder-decoder model it is the encoder, which `forward` runs; `decoder` reads what comes of that.
+
     Args:
         architecture: Family facts.
         shape: Which layers, heads, neurons and exits there are.
@@ -99,15 +96,7 @@ class Transformer(nn.Module):
         self.outputs = outputs
         hidden = architecture.hidden_size
         self.embeddings = Embeddings(architecture, shape)
-        self.relative_bias = (
-            RelativeBias(
-                architecture.relative_buckets,
-                architecture.relative_max_distance,
-                architecture.num_attention_heads,
-            )
-            if architecture.position == "learned+relative"
-            else None
-        )
+        self.relative_bias = relative_bias(architecture)
         blocks = shape.layers[:1] if architecture.shared_layers else shape.layers
         self.layers = nn.ModuleList(Block(architecture, layer, shape.latent) for layer in blocks)
         self.final_norm = norm(architecture) if architecture.norm_place == "pre" else None
@@ -122,6 +111,8 @@ class Transformer(nn.Module):
         self.language_exits = nn.ModuleDict(
             {str(exit.layer): LanguageHead(architecture, exit) for exit in shape.language_exits}
         )
+        writer = architecture.decoder
+        self.decoder = None if writer is None else Decoder(writer, shape.decoder_layers, shape.latent)
 
     @property
     def depth(self) -> int:
@@ -174,25 +165,36 @@ class Transformer(nn.Module):
         Returns:
             As `forward`; normed once more after the last layer, where the architecture has such a norm.
         """
-        facts, last = self.architecture, self.depth
-        bias = None
-        if self.relative_bias is not None:
-            bias = self.relative_bias(rows.lengths[-1]).to(hidden.dtype)
-        placed, turning = None, None
-        for place in range(last) if layers is None else layers:
-            if facts.rotary is not None and placed is not rows:
-                placed, turning = rows, rotation(facts.rotary, rows.positions, hidden.dtype)
-            keep = None if in_layer is None else in_layer(place + 1, rows)
-            before = None if memory is None else memory[place]
-            block = self.layers[min(place, len(self.layers) - 1)]
-            hidden, rows = block(hidden, rows, bias, keep, turning, before)
-            if place + 1 == last and self.final_norm is not None:
-                hidden = self.final_norm(hidden)
-            if after_layer is not None:
-                hidden, rows = after_layer(place + 1, hidden, rows)
-                if len(rows) == 0:
-                    break
-        return hidden, rows
+        return run_layers(self, hidden, rows, after_layer, in_layer, memory, layers)
+
+    @property
+    def writer(self) -> Transformer | Decoder:
+        """The layers whose last states name the next token: the decoder's, or all there are."""
+        return self if self.decoder is None else self.decoder
+
+    def write(
+        self,
+        ids: Tensor,
+        rows: Rows,
+        in_layer: InLayer | None = None,
+        memory: Sequence[Memory] | None = None,
+        source: Source | None = None,
+    ) -> tuple[Tensor, Rows]:
+        """Last states of the tokens of a text that is being written, for `next_token`.
+
+        Args:
+            ids: Token ids `[tokens]`; of an encoder-decoder model the decoder's.
+            rows: Their layout.
+            in_layer: As in `forward`; a decoder that reads an encoder has none.
+            memory: Of earlier tokens and the source, for each layer that writes; None: the rows begin here.
+            source: What a decoder reads, where there is no memory.
+
+        Returns:
+            `[tokens left, hidden]`, and their layout.
+        """
+        if self.decoder is None:
+            return self(ids, rows, None, None, in_layer, memory)
+        return self.decoder(self.embeddings(ids, rows), rows, memory, source)
 
     def next_token(self, hidden: Tensor) -> Tensor:
         """From last hidden states `[tokens, hidden]` to logits of the token after each.
@@ -203,6 +205,8 @@ class Transformer(nn.Module):
         Raises:
             PlanError: When the model has no language head.
         """
+        if (scale := self.architecture.language_head_scale) != 1:
+            hidden = hidden * scale
         if self.language_head is not None:
             logits = self.language_head(hidden)
         else:
@@ -234,6 +238,8 @@ def _table_as_head(embeddings: Embeddings) -> Tensor:
 
 def _refuse_what_is_not_built(shape: Shape) -> None:
     """The schema has room for all axes; refuse what this version cannot build rather than build it wrong."""
+    if any((layer.bits, layer.activation_bits) != (32, 32) for layer in shape.decoder_layers):
+        raise PlanError("shape.decoder_layers: a decoder that reads an encoder has 32 bits for each weight")
     for place, layer in enumerate(shape.layers):
         if (layer.bits, layer.activation_bits) not in ((32, 32), (8, 8), (1, 32), (1, 8), (1, 1)):
             raise PlanError(
@@ -248,22 +254,13 @@ def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:
     alike = [layer.model_copy(update={"layer": 0}) for layer in shape.layers]
     if architecture.shared_layers and any(layer != alike[0] for layer in alike):
         raise PlanError("shape.layers: one block is all layers of this architecture, so they must be alike")
-    for place, layer in enumerate(shape.layers):
-        if layer.layer >= architecture.num_hidden_layers:
-            raise PlanError(
-                f"shape.layers[{place}].layer: {layer.layer}, but the architecture has "
-                f"{architecture.num_hidden_layers} layers, numbered from 0"
-            )
-        if not _are_whole_groups(layer.heads, architecture.shared_heads):
-            raise PlanError(
-                f"shape.layers[{place}].heads: {architecture.shared_heads} neighbouring heads share keys and "
-                "values; they stay or leave together"
-            )
-        if layer.heads and layer.heads[-1] >= architecture.num_attention_heads:
-            raise PlanError(
-                f"shape.layers[{place}].heads: {layer.heads[-1]}, but the architecture has "
-                f"{architecture.num_attention_heads} heads, numbered from 0"
-            )
+    if bool(shape.decoder_layers) != bool(architecture.num_decoder_layers):
+        count = architecture.num_decoder_layers
+        raise PlanError(f"shape.decoder_layers: {len(shape.decoder_layers)}, the architecture has {count}")
+    _refuse_layers("layers", shape.layers, architecture.num_hidden_layers, architecture)
+    _refuse_layers("decoder_layers", shape.decoder_layers, architecture.num_decoder_layers, architecture)
+    if shape.language_exits and architecture.decoder is not None:
+        raise PlanError("shape.language_exits: those of a decoder that reads an encoder cannot be built yet")
     if shape.language_exits and architecture.language_head is None:
         raise PlanError("shape.language_exits: the architecture has no language head, so it names no tokens")
     if shape.language_exits and architecture.norm_place != "pre":
@@ -273,6 +270,25 @@ def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:
             raise PlanError(
                 f"shape.language_exits[{place}].words: {exit.words}, but the vocabulary has "
                 f"{architecture.vocab_size}"
+            )
+
+
+def _refuse_layers(field: str, layers: Sequence[LayerShape], count: int, architecture: Architecture) -> None:
+    for place, layer in enumerate(layers):
+        if layer.layer >= count:
+            raise PlanError(
+                f"shape.{field}[{place}].layer: {layer.layer}, but the architecture has "
+                f"{count} layers, numbered from 0"
+            )
+        if not _are_whole_groups(layer.heads, architecture.shared_heads):
+            raise PlanError(
+                f"shape.{field}[{place}].heads: {architecture.shared_heads} neighbouring heads share keys "
+                "and values; they stay or leave together"
+            )
+        if layer.heads and layer.heads[-1] >= architecture.num_attention_heads:
+            raise PlanError(
+                f"shape.{field}[{place}].heads: {layer.heads[-1]}, but the architecture has "
+                f"{architecture.num_attention_heads} heads, numbered from 0"
             )
 
 
@@ -303,12 +319,15 @@ def initialise(module: nn.Module, std: float = 0.02) -> None:
 def parameter_counts(model: Transformer) -> dict[str, int]:
     """Number of parameters: in all, in the layers alone (the encoder), in embeddings and in exit heads.
 
-    A language head of its own counts with the embeddings; a tied one is counted once.
+    A language head of its own counts with the embeddings; a tied one is counted once. Of an encoder-decoder
+    model the decoder's are counted too.
     """
     head = 0 if model.language_head is None else weights_of(model.language_head)
+    decoder = {} if model.decoder is None else {"decoder": weights_of(model.decoder.layers)}
     return {
         "total": weights_of(model),
         "encoder": weights_of(model.layers),
+        **decoder,
         "embeddings": weights_of(model.embeddings) + head,
         "exits": weights_of(model.exits) + weights_of(model.language_exits),
     }

@@ -14,9 +14,11 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lessen.errors import PlanError
 from lessen.model.causal import CausalAttention, Memory, attend_causal
+from lessen.model.cross import Source
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
 from lessen.native import Room
+from lessen.runtime.source import SourceCache
 
 
 class LayerCache:
@@ -27,7 +29,10 @@ class LayerCache:
         values: The same.
         lengths: How many tokens of each row are held.
         gone: How many earlier tokens of each row are not, because they had left before this layer.
+        source: What the layer reads of an encoder's output; None where it reads none.
     """
+
+    source: SourceCache | None = None
 
     def __init__(
         self, rows: int, heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: torch.device
@@ -82,19 +87,31 @@ class LayerCache:
             reserved.append((row, length, held))
         return reserved
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
-        """As `model.causal.Memory`."""
+    def across(self, query: Tensor, rows: Rows) -> Tensor:
+        """As `model.causal.Memory`.
+
+        Raises:
+            PlanError: When the cache was made without a source.
+        """
+        if self.source is None:
+            raise PlanError("the cache knows no encoder's output for this layer to read")
+        return self.source.attend(query, rows)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, rows: Rows, bias: Tensor | None = None
+    ) -> Tensor:
+        """As `model.causal.Memory`; a bias of positions is for rows all of whose tokens are held."""
         before = [self.lengths[row] for row in rows.original]
         self.remember(key, value, rows)
         if not any(before):
-            return attend_causal(query, key, value, rows)
+            return attend_causal(query, key, value, rows, bias)
         contexts = [
-            self._of_row(part, row, held)
+            self._of_row(part, row, held, bias)
             for part, row, held in zip(query.split(rows.lengths), rows.original, before, strict=True)
         ]
         return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
-    def _of_row(self, query: Tensor, row: int, before: int) -> Tensor:
+    def _of_row(self, query: Tensor, row: int, before: int, bias: Tensor | None) -> Tensor:
         """Context of a row's new tokens, `[tokens, heads, head_dim]`.
 
         Query heads that share keys become queries of one head, so that nothing has to be repeated.
@@ -103,18 +120,27 @@ class LayerCache:
         key_heads, stop = self.keys.shape[1], before + tokens
         keys, values = self.keys[row : row + 1, :, :stop], self.values[row : row + 1, :, :stop]
         kind, query = query.dtype, query.to(keys.dtype)
+        if bias is not None:
+            first = before - (bias.shape[2] - bias.shape[1])
+            bias = bias[:, first : first + tokens, :stop].unflatten(0, (key_heads, -1)).flatten(1, 2)
         if tokens == 1:
             query = query.reshape(1, key_heads, -1, dim)
+            if bias is not None:
+                context = scaled_dot_product_attention(query, keys, values, attn_mask=bias.to(keys.dtype))
+                return context.reshape(1, heads, dim).to(kind)
             return scaled_dot_product_attention(query, keys, values).reshape(1, heads, dim).to(kind)
         grouped = query.unflatten(1, (key_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
-        sees = torch.ones(tokens, stop, dtype=torch.bool, device=query.device).tril(before)
-        sees = sees.repeat(heads // key_heads, 1)
+        if bias is not None:
+            sees = bias.to(keys.dtype)
+        else:
+            sees = torch.ones(tokens, stop, dtype=torch.bool, device=query.device).tril(before)
+            sees = sees.repeat(heads // key_heads, 1)
         context = scaled_dot_product_attention(grouped[None], keys, values, attn_mask=sees)[0]
         return context.unflatten(1, (-1, tokens)).permute(2, 0, 1, 3).flatten(1, 2).to(kind)
 
 
 class KeyValueCache:
-    """The memory of a causal model: a `LayerCache` for each layer.
+    """The memory of what writes, a causal model or a decoder: a `LayerCache` for each layer.
 
     It is of the type of the weights, on a CPU at least float32: the kernels attend in that.
 
@@ -122,19 +148,23 @@ class KeyValueCache:
         model: Whose.
         rows: Of the batch; layouts name them by `original`.
         capacity: Tokens of a row there is room for.
+        source: What the decoder of an encoder-decoder model reads.
     """
 
-    def __init__(self, model: Transformer, rows: int, capacity: int) -> None:
+    def __init__(self, model: Transformer, rows: int, capacity: int, source: Source | None = None) -> None:
         table = model.embeddings.token.weight
         narrow = table.dtype == torch.bfloat16 and table.device.type == "cpu"
         dtype = torch.float32 if narrow or not table.is_floating_point() else table.dtype
         self.layers = [
             LayerCache(rows, attention.key_heads, capacity, attention.head_dim, dtype, table.device)
-            for attention in (block.attention for block in model.layers)
+            for attention in (block.attention for block in model.writer.layers)
             if isinstance(attention, CausalAttention)
         ]
-        if len(self.layers) < len(model.layers):
+        if len(self.layers) < len(model.writer.layers):
             raise PlanError("only causal models have a cache")
+        if source is not None and model.decoder is not None:
+            for layer, cross in zip(self.layers, model.decoder.cross_attentions, strict=True):
+                layer.source = SourceCache(cross, source, dtype)
 
     @property
     def memory(self) -> list[Memory]:

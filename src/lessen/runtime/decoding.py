@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lessen.errors import InputError, PlanError
-from lessen.plan import ExitRule, Shape
+from lessen.plan import FULL, ExitRule, Point, Shape
 
 Mode = Literal["off", "direct", "spec"]
 
@@ -38,6 +38,7 @@ class Decoding:
         kv: In mode `direct`: what skipped layers remember. Drafts are always verified exactly.
         most: Tokens of a text named early, one after the other, before one goes through all layers: what
             waits is never more than these, and the prompt. Also the longest draft.
+        prompts: How many tokens of the prompts leave on the way; exits of the Point are not looked at.
 
     Raises:
         InputError: When these do not go together.
@@ -47,6 +48,7 @@ class Decoding:
     rule: ExitRule | None = None
     kv: KeyValues = "exact"
     most: int = MOST_EARLY
+    prompts: Point = FULL
 
     def __post_init__(self) -> None:
         for name, value, known in (("mode", self.mode, Mode), ("kv", self.kv, KeyValues)):

@@ -34,7 +34,8 @@ def elimination_of(point: Point, model: Transformer) -> Elimination | None:
     """What takes tokens away in one pass at a Point; None where none is taken."""
     if point.retention is None:
         return None
-    return elimination_for(model.shape, point.retention, point.token_score or "mean")
+    score = point.token_score or "mean"
+    return elimination_for(model.shape, point.retention, score, architecture=model.architecture)
 
 
 @torch.no_grad()

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from lessen.errors import InputError
 from lessen.model.transformer import Transformer
-from lessen.runtime.cache import KeyValueCache
 from lessen.runtime.decoding import OFF, Decoding, check_exits
 from lessen.runtime.drafts import Draft, drafted, verified
+from lessen.runtime.prefill import begin
 from lessen.runtime.sampling import GREEDY, Sampling
 from lessen.runtime.tally import Tally, TextTally
 from lessen.runtime.waterfall import Waterfall
@@ -53,12 +53,13 @@ def generate(
     several tokens at once. Drawn tokens follow the law of `off`, but are not the same for the same seed.
 
     Args:
-        model: A causal model, in evaluation mode.
+        model: A causal model, or one whose decoder answers what its encoder read, in evaluation mode.
         prompts: Token ids of each row.
         max_new_tokens: For each row at most.
         stop: Tokens that end a row; they are given out as its last, and never named early.
         sampling: How tokens are chosen.
-        decoding: At full depth, with tokens that leave early, or with drafts.
+        decoding: At full depth, with tokens that leave early, or with drafts; and how many tokens of the
+            prompts leave on the way.
         tally: Counts what it takes.
 
     Yields:
@@ -77,30 +78,31 @@ def generate(
     _check_decoding(model, decoding, sampling)
     if not prompts:
         return
-    tally = tally or Tally()
-    tally.begin(model, prompts)
-    capacity = min(max(map(len, prompts)) + max_new_tokens - 1, most)
-    cache = KeyValueCache(model, len(prompts), capacity)
+    tally, depth = tally or Tally(), model.writer.depth
+    start = begin(model, prompts, max_new_tokens, decoding.prompts)
+    cache, given, in_layer = start.cache, start.given, start.in_layer
+    tally.begin(model, [len(ids) for ids in given.values()], start.sources)
     layers = Waterfall(model, cache, decoding, stop, tally)
     texts = [
-        _Text(decoding, sampling, draw, stop, min(max_new_tokens, most - len(prompt) + 1), tally.of(row))
-        for row, (prompt, draw) in enumerate(zip(prompts, sampling.draws(len(prompts)), strict=True))
+        _Text(decoding, sampling, draw, stop, left, tally.of(row))
+        for row, (left, draw) in enumerate(zip(start.left, sampling.draws(len(prompts)), strict=True))
     ]
-    given: dict[int, Sequence[int]] = dict(enumerate(prompts))
-    if decoding.kv == "propagate":
-        layers.read({row: prompt[:-1] for row, prompt in given.items() if len(prompt) > 1})
-        given = {row: prompt[-1:] for row, prompt in given.items()}
+    if decoding.kv == "propagate" and in_layer is None:
+        layers.read({row: ids[:-1] for row, ids in given.items() if len(ids) > 1})
+        given = {row: ids[-1:] for row, ids in given.items()}
     while given:
-        whole = {row for row in given if texts[row].must_be_whole}
-        answers = layers.step(given, whole, {row: texts[row].wanted for row in given})
+        # A prompt of which tokens leave is read to its end: none of what is left of it can wait.
+        whole = {row for row in given if in_layer is not None or texts[row].must_be_whole}
+        answers = layers.step(given, whole, {row: texts[row].wanted for row in given}, in_layer)
+        in_layer = None
         found, given = {}, {}
         for answer in answers:
             for row, logits in answer.by_row():
                 text = texts[row]
-                if answer.layer < model.depth:
+                if answer.layer < depth:
                     found[row] = text.hear_early(logits[0], answer.layer)
                 else:
-                    found[row], rejected = text.hear(logits, model.depth)
+                    found[row], rejected = text.hear(logits, depth)
                     if rejected:
                         cache.truncate(row, cache.next_position(row) - rejected)
                 if not text.ended:

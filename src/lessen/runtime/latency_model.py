@@ -132,7 +132,7 @@ def predicted_ms(model: Transformer, fit: Fit, lengths: Sequence[int], point: Po
 
     Exits are not looked at.
     """
-    fewest = fewest_left(model.shape)
+    fewest = fewest_left(model.shape, model.architecture)
     total = 0.0
     for start in range(0, len(lengths), fit.batch):
         some = lengths[start : start + fit.batch]

@@ -12,7 +12,7 @@ from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point, Promise, RetentionProfile, TokenScore
 from lessen.runtime.text import Encoded, batches, collate
-from lessen.tokens.elimination import Watching, fewest_left
+from lessen.tokens.elimination import Watching, fewest_left, protected
 from lessen.tokens.profile import Cost, most, retention_of, shares_of_scores, solve
 from lessen.tokens.score import SCORES
 
@@ -50,7 +50,7 @@ def measured_profile(
         batch_size: Rows per batch.
 
     Raises:
-        PlanError: When no row has a token beside [CLS].
+        PlanError: When no row has a token that may leave.
     """
     device = next(model.parameters()).device
     found = []
@@ -60,7 +60,8 @@ def measured_profile(
         model(ids, rows, segments, None, watching)
         layers = torch.stack(watching.scores).cpu()
         found += [part.numpy() for part in layers.split(list(rows.lengths), dim=1)]
-    shares = shares_of_scores(found, mass, envelope=envelope).clip(max=MOST)
+    stay = protected(model.shape, model.architecture)
+    shares = shares_of_scores(found, mass, envelope=envelope, protected=stay).clip(max=MOST)
     return RetentionProfile(
         base=tuple(float(share) for share in shares),
         score=score,
@@ -77,7 +78,11 @@ def typical(lengths: Sequence[int]) -> tuple[int, ...]:
 
 
 def macs_cost(model: Transformer) -> Cost:
-    """MACs of a row from embeddings to the last exit's answer."""
+    """MACs of a row from embeddings to the last exit's answer.
+
+    Of a causal model they are those of its layers on a prompt, of an encoder-decoder model the encoder's:
+    what naming tokens costs comes on top, and each counts for itself (`model/macs.py`).
+    """
 
     def cost(tokens: int, left: Sequence[int] | None) -> float:
         return row_macs(model.architecture, model.shape, model.outputs, tokens, left=left)
@@ -94,12 +99,16 @@ def alpha_for(
         PlanError: When it cannot be reached; the message names what can.
     """
     lengths = _lengths(model, profile)
-    return solve(profile, speedup, lengths, cost or macs_cost(model), fewest_left(model.shape))
+    return solve(profile, speedup, lengths, cost or macs_cost(model), _fewest(model))
 
 
 def most_reached(model: Transformer, profile: RetentionProfile) -> float:
     """The speed-up in MACs, on a profile's typical rows, when every token leaves that may."""
-    return most(profile, _lengths(model, profile), macs_cost(model), fewest_left(model.shape))
+    return most(profile, _lengths(model, profile), macs_cost(model), _fewest(model))
+
+
+def _fewest(model: Transformer) -> int:
+    return fewest_left(model.shape, model.architecture)
 
 
 def _lengths(model: Transformer, profile: RetentionProfile) -> list[int]:
@@ -110,6 +119,8 @@ def point_for(
     model: Transformer, profile: RetentionProfile, speedup: float, cost: Cost | None = None
 ) -> Point:
     """The Point at which tokens leave so that a speed-up is reached, all rows going through every layer.
+
+    Of a generator it is that of reading the prompt, as `macs_cost` says.
 
     Raises:
         PlanError: When it cannot be reached; the message names what can.
@@ -148,7 +159,7 @@ def point_within(
     if whole <= latency_ms:
         return FULL
     try:
-        alpha = solve(profile, whole / latency_ms, [tokens], cost, fewest_left(model.shape))
+        alpha = solve(profile, whole / latency_ms, [tokens], cost, _fewest(model))
     except PlanError as error:
         raise PlanError(
             f"{latency_ms:g} ms cannot be kept: {tokens} tokens take {whole:.2f} ms whole, and {error}"

@@ -50,25 +50,43 @@ class Tally:
         self.steps = 0
         self.layer_reads = 0
 
-    def begin(self, model: Transformer, prompts: Sequence[Sequence[int]]) -> None:
-        """Make ready for prompts of a model; rows are counted from the first of them."""
+    def begin(self, model: Transformer, prompts: Sequence[int], sources: Sequence[int] | None = None) -> None:
+        """Make ready for texts; rows are counted from the first of them.
+
+        Args:
+            model: What writes them.
+            prompts: Tokens of each that are there before the first is named.
+            sources: Tokens of an encoder's output each is written from; None: there is no encoder.
+        """
         self.costs = Costs(model)
         self.texts = [*self.texts, *(TextTally() for _ in prompts)]
         self._rows = self.texts[len(self.texts) - len(prompts) :]
-        self._first = [len(prompt) - 1 for prompt in prompts]
+        self._first = [length - 1 for length in prompts]
+        self._sources = [0] * len(prompts) if sources is None else sources
 
     def of(self, row: int) -> TextTally:
         """What a row of the last call took."""
         return self._rows[row]
 
-    def ran(self, layers: range, row: int, position: int, tokens: int) -> None:
-        """Layers ran for tokens of a row, of which the first stood at this position."""
+    def ran(self, layers: range, row: int, position: int, tokens: int, gone: Sequence[int] = ()) -> None:
+        """Layers ran for tokens of a row.
+
+        Args:
+            layers: Which (0-based).
+            row: Of the batch.
+            position: Of the first of the tokens.
+            tokens: How many.
+            gone: For each of the layers, how many earlier tokens it does not hold; all are held if empty.
+        """
         text, before = self._rows[row], max(position, self._first[row])
         new = max(0, position + tokens - before)
         each, pair = self.costs.of_layers(layers)
         text.layer_weights += each
         text.weights += each
         text.macs += new * each + pair * (new * before + new * (new + 1) // 2)
+        text.macs += new * self._sources[row] * self.costs.across_source(layers)
+        for layer, missing in zip(layers, gone, strict=False):
+            text.macs -= new * missing * self.costs.pair[layer]
 
     def skipped(self, layers: range, row: int) -> None:
         """Layers made keys and values of one token's state, and nothing else."""
@@ -138,12 +156,15 @@ class Costs:
 
     def __init__(self, model: Transformer) -> None:
         facts, shape = model.architecture, model.shape
-        self.alone = [layer_macs(facts, layer, 1) for layer in shape.layers]
-        self.pair = [
-            layer_macs(facts, layer, 1, before=1) - alone
-            for layer, alone in zip(shape.layers, self.alone, strict=True)
+        writes, layers = facts.decoder or facts, shape.decoder_layers or shape.layers
+        inner = [len(layer.heads) * writes.head_dim for layer in layers]
+        self.source = [2 * width if facts.decoder else 0 for width in inner]
+        self.alone = [
+            layer_macs(writes, layer, 1) + facts.hidden_size * source
+            for layer, source in zip(layers, self.source, strict=True)
         ]
-        self.skipped = [skipped_layer_macs(facts, layer) for layer in shape.layers]
+        self.pair = [2 * width for width in inner]
+        self.skipped = [skipped_layer_macs(writes, layer) for layer in layers]
         self.heads = {exit.layer: language_head_macs(facts, exit) for exit in shape.language_exits}
         self.vocabulary = matrix_macs(facts.hidden_size, facts.vocab_size)
         self.all_layers, _ = self.of_layers(range(len(self.alone)))
@@ -152,6 +173,10 @@ class Costs:
         """Of the matrices of some layers for a token; and for each token it attends to, itself included."""
         pair = sum(self.pair[layer] for layer in layers)
         return sum(self.alone[layer] for layer in layers) - pair, pair
+
+    def across_source(self, layers: range) -> int:
+        """Of attention to one token of an encoder's output, for each token that is written."""
+        return sum(self.source[layer] for layer in layers)
 
     def of_skipped(self, layers: range) -> int:
         """Of the keys and values of a token that left before these layers."""

@@ -24,6 +24,7 @@ from lessen.model.block import Block
 from lessen.model.causal import CausalAttention
 from lessen.model.rotary import rotation
 from lessen.model.rows import Rows
+from lessen.model.stack import InLayer, run_layers
 from lessen.model.transformer import Transformer
 from lessen.runtime.cache import KeyValueCache
 from lessen.runtime.decoding import Decoding
@@ -70,16 +71,21 @@ class Waterfall:
         stop: Collection[int],
         tally: Tally,
     ) -> None:
-        self.model, self.cache, self.stop, self.tally = model, cache, stop, tally
+        self.model, self.writer = model, model.writer
+        self.cache, self.stop, self.tally = cache, stop, tally
         self.rule = None if decoding.mode == "off" else decoding.rule
         self.exact = decoding.kv == "exact"
         exits = [] if self.rule is None else model.shape.exit_layers
         asked = [layer for layer in exits if self.rule and self.rule.at(layer) is not None]
-        self.stretches = [range(*ends) for ends in pairwise([0, *asked, model.depth])]
+        self.stretches = [range(*ends) for ends in pairwise([0, *asked, self.writer.depth])]
         self.waiting: list[dict[int, list[Tensor]]] = [{} for _ in self.stretches]
 
     def step(
-        self, tokens: Mapping[int, Sequence[int]], whole: Collection[int], wanted: Mapping[int, int]
+        self,
+        tokens: Mapping[int, Sequence[int]],
+        whole: Collection[int],
+        wanted: Mapping[int, int],
+        in_layer: InLayer | None = None,
     ) -> list[Answer]:
         """Run more tokens of some rows, each row's last one as far as it has to go.
 
@@ -88,6 +94,7 @@ class Waterfall:
             whole: Rows that go through all layers, with no exit asked.
             wanted: For how many of a row's last tokens its logits are wanted, if it goes through all layers;
                 1 where nothing is said.
+            in_layer: What takes tokens away on the way; then all rows are to be `whole`.
 
         Returns:
             Each row once.
@@ -100,7 +107,7 @@ class Waterfall:
         for number, layers in enumerate(self.stretches):
             if number:
                 hidden, rows = self._joined(number, hidden, rows)
-            hidden, rows = self._through(layers, hidden, rows)
+            hidden, rows = self._through(layers, hidden, rows, in_layer)
             if number + 1 < len(self.stretches):
                 answer, stay = self._decided(layers.stop, hidden, rows, whole)
                 if answer is not None:
@@ -114,13 +121,18 @@ class Waterfall:
         """Run tokens of some rows through all layers and name nothing."""
         rows = self.cache.layout({row: len(ids) for row, ids in tokens.items()})
         ids = torch.tensor([id for row in rows.original for id in tokens[row]], device=rows.device)
-        self._through(range(self.model.depth), self.model.embeddings(ids, rows), rows)
+        self._through(range(self.writer.depth), self.model.embeddings(ids, rows), rows)
 
-    def _through(self, layers: range, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+    def _through(
+        self, layers: range, hidden: Tensor, rows: Rows, in_layer: InLayer | None = None
+    ) -> tuple[Tensor, Rows]:
         self.tally.layer_reads += len(layers)
-        for row, length, full in zip(rows.original, rows.lengths, rows.full_lengths, strict=True):
-            self.tally.ran(layers, row, full - length, length)
-        return self.model.stack(hidden, rows, memory=self.cache.memory, layers=layers)
+        given, memory = rows, self.cache.memory
+        hidden, rows = run_layers(self.writer, hidden, rows, None, in_layer, memory, layers)
+        for row, length, full in zip(given.original, given.lengths, given.full_lengths, strict=True):
+            gone = [self.cache.layers[layer].gone[row] for layer in layers]
+            self.tally.ran(layers, row, full - length, length, gone)
+        return hidden, rows
 
     def _decided(
         self, layer: int, hidden: Tensor, rows: Rows, whole: Collection[int]
@@ -169,7 +181,7 @@ class Waterfall:
 
     def _propagate(self, start: int, hidden: Tensor, rows: Rows) -> None:
         """Let all layers from `start` on remember states as if they were their own inputs (CALM)."""
-        layers = range(start, self.model.depth)
+        layers = range(start, self.writer.depth)
         facts, turning = self.model.architecture, None
         if facts.rotary is not None:
             turning = rotation(facts.rotary, rows.positions, hidden.dtype)
@@ -190,4 +202,4 @@ class Waterfall:
             hidden = torch.cat([states[len(states) - count :] for states, count in parts])
         for row, count in zip(rows.original, counts, strict=True):
             self.tally.named(row, count)
-        return Answer(self.model.depth, rows.original, counts, self.model.next_token(hidden))
+        return Answer(self.writer.depth, rows.original, counts, self.model.next_token(hidden))

@@ -166,6 +166,8 @@ def compress_generator(
     tables = read_documents(plan)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " documents")
     base = load(plan.model)
+    if base.transformer.decoder is not None:
+        raise InputError(f"{plan.model} reads with an encoder; its decoder cannot be given exits yet")
     if not isinstance(base, LessenForCausalLM):
         raise InputError(f"{plan.model} does not generate; it needs text with labels, or other exits")
     check_room(base, plan.prompting)

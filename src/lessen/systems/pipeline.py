@@ -214,7 +214,7 @@ def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
     """The checkpoint with the exits of the plan."""
     torch.manual_seed(plan.seed)
     base = load(plan.model)
-    if base.config.facts().causal:
+    if base.config.facts().language_head is not None:
         raise InputError(f"{plan.model} generates; system {system.name} is for models that classify")
     exits = plan.exits
     if exits is None and system.exit is not None:

@@ -1,7 +1,8 @@
 """Which tokens leave in which layer of one forward pass.
 
 Counts depend on each row's own length, so they are known before the pass and independent of the other rows.
-Survivors keep their order and their original positions. [CLS] never leaves.
+Survivors keep their order and their original positions. What a head reads never leaves, nor do the tokens at
+both ends of a prompt.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lessen.model.architecture import Architecture
 from lessen.model.attention import Score
 from lessen.model.block import Keep
 from lessen.model.rows import Rows
 from lessen.plan import Shape
 from lessen.tokens.score import SCORES
+
+SINKS = 4
+"""First tokens of a prompt that never leave: attention that is about nothing goes there (StreamingLLM)."""
+
+RECENT = 4
+"""Last tokens of a prompt that never leave; the very last names the token after it."""
 
 
 def count_left(retention: float, full: int, now: int, fewest: int = 1) -> int:
@@ -44,24 +52,47 @@ def left_after_layers(retention: Sequence[float] | None, tokens: int, fewest: in
     return left
 
 
-def fewest_left(shape: Shape) -> int:
-    """Tokens of a row that never leave: the first, and the last where an exit reads it."""
-    return 2 if any(exit.pool == "last" for exit in shape.exits) else 1
+def protected(shape: Shape, architecture: Architecture | None = None) -> tuple[int, int]:
+    """How many of a row's first and last tokens never leave.
+
+    Of a classifier it is the first ([CLS]), and the last where an exit reads it. Of a prompt that a causal
+    model continues it is a few on both sides; of the input of an encoder whose output a decoder reads, one.
+
+    Args:
+        shape: Of the model.
+        architecture: Of the model; None: of a classifier.
+    """
+    if architecture is not None and architecture.causal:
+        return SINKS, RECENT
+    reads_last = any(exit.pool == "last" for exit in shape.exits)
+    return 1, int(reads_last or (architecture is not None and architecture.decoder is not None))
+
+
+def fewest_left(shape: Shape, architecture: Architecture | None = None) -> int:
+    """Tokens of a row that never leave; arguments as in `protected`."""
+    return sum(protected(shape, architecture))
 
 
 def elimination_for(
-    shape: Shape, retention: Sequence[float], score: str = "mean", *, seed: int = 0
+    shape: Shape,
+    retention: Sequence[float],
+    score: str = "mean",
+    *,
+    seed: int = 0,
+    architecture: Architecture | None = None,
 ) -> Elimination:
-    """The elimination that suits what a model's heads read.
+    """The elimination that suits what a model's heads, or its decoder, read.
 
     Args:
         shape: Of the model.
         retention: Share of each row's tokens that leave each layer, not increasing.
         score: One of `score.NAMES`.
         seed: Of `random`.
+        architecture: As in `protected`.
     """
+    first, last = protected(shape, architecture)
     by_mean = any(exit.pool == "mean" for exit in shape.exits)
-    return Elimination(retention, score, protect_last=fewest_left(shape) > 1, sums=by_mean, seed=seed)
+    return Elimination(retention, score, protect_first=first, protect_last=last, sums=by_mean, seed=seed)
 
 
 class Elimination:
@@ -70,7 +101,8 @@ class Elimination:
     Args:
         retention: Share of each row's tokens that leave each layer, not increasing.
         score: One of `score.NAMES`.
-        protect_last: Whether a row's last token stays too (causal models, pooling by the last token).
+        protect_first: How many of a row's first tokens always stay, at least one.
+        protect_last: How many of its last ones do.
         sums: Whether the states of tokens that leave are summed up (pooling by the mean).
         seed: Of `random`.
 
@@ -83,12 +115,14 @@ class Elimination:
         retention: Sequence[float],
         score: str = "mean",
         *,
-        protect_last: bool = False,
+        protect_first: int = 1,
+        protect_last: int = 0,
         sums: bool = False,
         seed: int = 0,
     ) -> None:
         self.retention = tuple(retention)
         self.name = score
+        self.protect_first = protect_first
         self.protect_last = protect_last
         self.sums = sums
         self.seed = seed
@@ -99,7 +133,8 @@ class Elimination:
         """What decides in a layer (1-based); None where no token leaves: its attention stays fused."""
         share = self.retention[layer - 1]
         pairs = zip(rows.full_lengths, rows.lengths, strict=True)
-        counts = tuple(count_left(share, full, now, 1 + self.protect_last) for full, now in pairs)
+        fewest = self.protect_first + self.protect_last
+        counts = tuple(count_left(share, full, now, fewest) for full, now in pairs)
         if counts == rows.lengths and self.name != "cumulative":
             return None
         return _Layer(self, layer, counts)
@@ -198,7 +233,8 @@ class _Layer:
 
     def __call__(self, scores: Tensor | None, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
         judged = self.elimination.judge(scores, self.layer, rows)
-        index = survivors(judged, rows, self.counts, protect_last=self.elimination.protect_last)
+        first, last = self.elimination.protect_first, self.elimination.protect_last
+        index = survivors(judged, rows, self.counts, protect_first=first, protect_last=last)
         gone = _states_gone(hidden, rows, index) if self.elimination.sums else None
         left = rows.keep(index, self.counts, gone)
         self.elimination.kept.append((self.layer, left))
@@ -229,17 +265,24 @@ def layers_read(kept: Sequence[tuple[int, Rows]], row: int, tokens: int, layers:
     return read
 
 
-def survivors(scores: Tensor, rows: Rows, counts: Sequence[int], *, protect_last: bool = False) -> Tensor:
+def survivors(
+    scores: Tensor,
+    rows: Rows,
+    counts: Sequence[int],
+    *,
+    protect_first: int = 1,
+    protect_last: int = 0,
+) -> Tensor:
     """Index of the tokens that stay, `[tokens left]`, ascending.
 
-    The first token of each row always stays. Of equal scores the earlier one stays. Few numbers are sorted:
-    NumPy does that faster than torch.
+    Of equal scores the earlier one stays. Few numbers are sorted: NumPy does that faster than torch.
 
     Args:
         scores: `[tokens]`.
         rows: Layout of the batch.
-        counts: How many of each row's tokens stay.
-        protect_last: Whether each row's last token stays too.
+        counts: How many of each row's tokens stay; all, or as many as are protected or more.
+        protect_first: So many of each row's first tokens stay, whatever their scores.
+        protect_last: The same of its last ones.
     """
     table = scores.detach().cpu().numpy()
     parts = []
@@ -254,9 +297,8 @@ def survivors(scores: Tensor, rows: Rows, counts: Sequence[int], *, protect_last
             order = np.arange(length)[None]
         else:
             worst_last = -table[token : token + size].reshape(-1, length)
-            worst_last[:, 0] = -np.inf
-            if protect_last:
-                worst_last[:, -1] = -np.inf
+            worst_last[:, :protect_first] = -np.inf
+            worst_last[:, length - protect_last :] = -np.inf
             order = np.sort(worst_last.argsort(axis=1, kind="stable")[:, :count], axis=1)
         parts.append((start + order).ravel())
         row, token = stop, token + size

@@ -93,35 +93,45 @@ def most(profile: RetentionProfile, lengths: Sequence[int], cost: Cost, fewest: 
     return speedup_of(profile, LARGEST, lengths, cost, fewest)
 
 
-def shares_of_scores(scores: Sequence[ArrayLike], mass: float, *, envelope: bool = False) -> Array:
+def shares_of_scores(
+    scores: Sequence[ArrayLike],
+    mass: float,
+    *,
+    envelope: bool = False,
+    protected: tuple[int, int] = (1, 0),
+) -> Array:
     """For each layer, the share of the median row's tokens that together get a share of the attention.
 
     [CLS], which always stays, is left out and the rest counted as the whole: it draws a third of all
-    attention in middle layers and would hide the others. Scores are taken while all tokens are there. What
-    layers need of them compounds twice: a layer can do with the product of what it and those before it need,
-    and keeps so much of what the one before left. So few leave early, where scores know least.
+    attention in middle layers and would hide the others; so do others that never leave. Scores are taken
+    while all tokens are there. What layers need of them compounds twice: a layer can do with the product of
+    what it and those before it need, and keeps so much of what the one before left. So few leave early, where
+    scores know least.
 
     Args:
         scores: Of each layer of each row: `[layers, tokens]` for every row.
         mass: Share of the attention, between 0 and 1.
         envelope: Take what a layer needs as it is, where that is less than before (page, 1.5).
+        protected: How many of a row's first and last tokens never leave.
 
     Returns:
         `[layers]`, not increasing.
 
     Raises:
-        PlanError: When no row has a token beside [CLS].
+        PlanError: When no row has a token that may leave.
     """
-    shares = []
+    shares, (first, last) = [], protected
     for row in scores:
-        rest = np.sort(np.asarray(row, float)[:, 1:], axis=1)[:, ::-1]
+        table = np.asarray(row, float)
+        rest = np.sort(table[:, first : table.shape[1] - last], axis=1)[:, ::-1]
         if rest.shape[1] == 0:
             continue
         running = rest.cumsum(1) / np.maximum(rest.sum(1, keepdims=True), 1e-12)
         counts = (running < mass - 1e-9).sum(1) + 1
-        shares.append((1 + counts) / (1 + rest.shape[1]))
+        shares.append((first + last + counts) / table.shape[1])
     if not shares:
-        raise PlanError("a profile needs rows of more than one token")
+        more = "one token" if first + last == 1 else f"{first + last} tokens"
+        raise PlanError(f"a profile needs rows of more than {more}")
     needed = np.median(shares, 0)
     if envelope:
         return np.minimum.accumulate(needed)

@@ -1,0 +1,140 @@
+"""Run layers one after another: the loop that encoders, decoders, and decoders that read an encoder share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lessen.model.architecture import Architecture
+from lessen.model.attention import RelativeBias
+from lessen.model.block import Block, Keep
+from lessen.model.causal import Memory
+from lessen.model.cross import CrossAttention, Source
+from lessen.model.norms import norm
+from lessen.model.rotary import rotation
+from lessen.model.rows import Rows
+from lessen.plan import Latent, LayerShape
+
+AfterLayer = Callable[[int, Tensor, Rows], tuple[Tensor, Rows]]
+"""`after_layer(layer, hidden, rows)`, with the number of layers run (1-based), returns what goes on."""
+
+InLayer = Callable[[int, Rows], Keep | None]
+"""`in_layer(layer, rows)`, with the number of the layer about to run (1-based): what decides who stays."""
+
+
+def relative_bias(architecture: Architecture) -> RelativeBias | None:
+    """The bias all layers of a stack share, where the architecture has one."""
+    if "relative" not in architecture.position:
+        return None
+    return RelativeBias(
+        architecture.relative_buckets,
+        architecture.relative_max_distance,
+        architecture.num_attention_heads,
+        causal=architecture.causal,
+    )
+
+
+def run_layers(
+    stack: Any,
+    hidden: Tensor,
+    rows: Rows,
+    after_layer: AfterLayer | None = None,
+    in_layer: InLayer | None = None,
+    memory: Sequence[Memory] | None = None,
+    layers: range | None = None,
+    source: Source | None = None,
+) -> tuple[Tensor, Rows]:
+    """Run layers of a stack; arguments and result as in `Transformer.stack`.
+
+    Args:
+        stack: With `architecture`, `depth`, `layers`, `relative_bias` and `final_norm`.
+        hidden: `[tokens, hidden]`.
+        rows: Layout of the batch.
+        after_layer: As in `Transformer.forward`.
+        in_layer: As in `Transformer.forward`.
+        memory: As in `Transformer.forward`.
+        layers: Which (0-based) to run; all if None.
+        source: What the layers of a decoder read, where `memory` does not hold it.
+    """
+    facts, last = stack.architecture, stack.depth
+    bias = None
+    if stack.relative_bias is not None:
+        bias = _bias(stack.relative_bias, rows).to(hidden.dtype)
+    placed, turning = None, None
+    for place in range(last) if layers is None else layers:
+        if facts.rotary is not None and placed is not rows:
+            placed, turning = rows, rotation(facts.rotary, rows.positions, hidden.dtype)
+        keep = None if in_layer is None else in_layer(place + 1, rows)
+        before = None if memory is None else memory[place]
+        block = stack.layers[min(place, len(stack.layers) - 1)]
+        hidden, rows = block(hidden, rows, bias, keep, turning, before, source)
+        if place + 1 == last and stack.final_norm is not None:
+            hidden = stack.final_norm(hidden)
+        if after_layer is not None:
+            hidden, rows = after_layer(place + 1, hidden, rows)
+            if len(rows) == 0:
+                break
+    return hidden, rows
+
+
+def _bias(bias: RelativeBias, rows: Rows) -> Tensor:
+    """From all positions tokens of the batch have, to all before them or beside them."""
+    longest = max(rows.full_lengths)
+    if not bias.causal or rows.full is None:
+        return bias(longest)
+    starts = (full - new for full, new in zip(rows.full_lengths, rows.lengths, strict=True))
+    return bias(longest, min(starts))
+
+
+class Decoder(nn.Module):
+    """The layers of an encoder-decoder model that write: causal, and each reads the encoder's output.
+
+    Tokens are embedded, and next ones named, by the `Transformer` it is part of.
+
+    Args:
+        architecture: Of the decoder.
+        layers: Which exist.
+        latent: As in `Shape`.
+    """
+
+    def __init__(
+        self, architecture: Architecture, layers: Sequence[LayerShape], latent: Latent | None = None
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.relative_bias = relative_bias(architecture)
+        self.layers = nn.ModuleList(Block(architecture, layer, latent, reads=True) for layer in layers)
+        self.final_norm = norm(architecture)
+
+    @property
+    def depth(self) -> int:
+        """Layers a token goes through."""
+        return len(self.layers)
+
+    @property
+    def cross_attentions(self) -> list[CrossAttention]:
+        """What reads the encoder's output, of each layer."""
+        found = (block.cross for block in self.layers)
+        return [each for each in found if isinstance(each, CrossAttention)]
+
+    def forward(
+        self,
+        hidden: Tensor,
+        rows: Rows,
+        memory: Sequence[Memory] | None = None,
+        source: Source | None = None,
+    ) -> tuple[Tensor, Rows]:
+        """Embedded tokens to last states.
+
+        Args:
+            hidden: `[tokens, hidden]`.
+            rows: Their layout; rows of the same `original` as the source's read it.
+            memory: Of earlier tokens, and then of the source too; None: the rows begin here.
+            source: What they read, where there is no memory.
+
+        Returns:
+            `[tokens, hidden]`, and the layout.
+        """
+        return run_layers(self, hidden, rows, memory=memory, source=source)
