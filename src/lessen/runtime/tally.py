@@ -57,6 +57,17 @@ class Tally:
         self._rows = self.texts[len(self.texts) - len(prompts) :]
         self._first = [len(prompt) - 1 for prompt in prompts]
 
+    @classmethod
+    def together(cls, tallies: Sequence[Tally]) -> Tally:
+        """What several runs of one model took."""
+        whole = cls()
+        for tally in tallies:
+            whole.costs = tally.costs
+            whole.texts += tally.texts
+            whole.steps += tally.steps
+            whole.layer_reads += tally.layer_reads
+        return whole
+
     def of(self, row: int) -> TextTally:
         """What a row of the last call took."""
         return self._rows[row]
