@@ -302,7 +302,7 @@ def tiny(folder: Path) -> tuple[str, list[list[int]]]:
     base = load(str(folder))
     assert isinstance(base, LessenForCausalLM)
     model = with_language_exits(base, [LanguageExitShape(layer=n, kind="tied", rank=4) for n in (1, 2)])
-    rule = ExitRule(criterion="closeness", thresholds={1: 0.99995, 2: 0.9999})
+    rule = ExitRule(criterion="entropy", thresholds={2: 99.0})
     model.config.points = [Point(name="smoke", exits=rule).model_dump(mode="json")]
     model.config.point = "smoke"
     model.tokenizer = tokenizer

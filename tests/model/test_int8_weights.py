@@ -29,7 +29,7 @@ def test_the_product_is_that_of_the_weights_it_stands_for(tokens: int, bias: boo
     if bias:
         part.bias.data = torch.randn(41, generator=generator)
     values = torch.randn(tokens, 63, generator=generator).to(dtype)
-    expected = values.double() @ (whole * steps).double().T + (part.bias.double() if bias else 0)
+    expected = values.double() @ (whole.double() * steps.double()).T + (part.bias.double() if bias else 0)
     found = part(values)
     assert found.dtype == dtype
     limit = 1e-5 if dtype == torch.float32 else 1e-12
