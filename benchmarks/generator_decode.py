@@ -160,7 +160,8 @@ def boolq(model: LessenForCausalLM, count: int) -> dict[str, Any]:
             rows.append((ids, label == positive))
         if len(rows) == count:
             break
-    lines = {"most frequent": {"accuracy": max(sum(yes for _, yes in rows) / len(rows), 0.5)}}
+    share = sum(yes for _, yes in rows) / len(rows)
+    lines = {"most frequent": {"accuracy": max(share, 1 - share)}}
     for name, decoding in (("off", OFF), ("direct exact", model.decoding("direct"))):
         found, tally = continued(model, [ids for ids, _ in rows], 1, decoding)
         said = [tokenizer.decode(text).strip().lower() for text in found]

@@ -87,3 +87,17 @@ def test_drafts_are_verified_in_it_too(tmp_path: Path) -> None:
     texts = [[[step[row] for step in steps if row in step] for row in (0, 1)] for steps in found]
     assert texts[0] == texts[1]
     assert all(len(tokens) == 10 for tokens in texts[2])
+
+
+@torch.no_grad()
+def test_encoders_have_it_too(tiny_classifier) -> None:
+    """Answers within a hundredth of the real ones, and nearer than with inputs of 8 bits."""
+    from lessen.depth.exits import every_exit
+
+    ids, rows = pack(ragged_ids([1, 5, 17]))
+    exact, rounded, weights = (
+        torch.stack(every_exit(model.transformer, ids, rows))
+        for model in (tiny_classifier.eval(), in_int8(tiny_classifier), in_int8(tiny_classifier, 32))
+    )
+    assert (weights - exact).norm() < 0.02 * exact.norm()
+    assert (weights - exact).norm() < (rounded - exact).norm()

@@ -249,7 +249,7 @@ def row(
         dtype: Of the weights, where they are not the model's.
     """
     tally = Tally.together([run.tally for run in runs if run.tally is not None])
-    middle = median(len(prompt) + len(run.tokens) // 2 for prompt, run in zip(prompts, runs, strict=False))
+    macs = tally.macs_per_token if tally.texts else _whole_macs(model, runs, prompts)
     return SpeedRow(
         mode=mode,
         dtype=dtype or model.precision,
@@ -257,10 +257,19 @@ def row(
         first_token_ms=1e3 * median(run.seconds[0] for run in runs),
         tokens_per_s=median(run.rate for run in runs),
         weight_passes=tally.weight_passes if tally.texts else 1.0,
-        macs_per_token=round(tally.macs_per_token)
-        if tally.texts
-        else token_macs(model.config.facts(), model.config.form(), int(middle)),
+        macs_per_token=round(macs),
         acceptance=tally.acceptance,
         identical=identical,
         runs=len(runs),
     )
+
+
+def _whole_macs(model: LessenForCausalLM, runs: Sequence[Run], prompts: Sequence[Sequence[int]]) -> float:
+    """MACs of a token at full depth, on average: they grow evenly from the first to the last."""
+    facts, shape = model.config.facts(), model.config.form()
+    ends = [
+        token_macs(facts, shape, len(prompt) - 1 + place)
+        for prompt, run in zip(prompts, runs, strict=False)
+        for place in (0, len(run.tokens) - 1)
+    ]
+    return sum(ends) / len(ends)

@@ -61,7 +61,7 @@ class LowRank(nn.Module):
         return self.outer.activated(self.inner(values), activation)
 
 
-Matrix = Linear | FewBits | LowRank
+Matrix = Linear | FewBits | Int8Weights | LowRank
 
 OURS = (Linear, LatentLinear, Int8Linear, Int8Weights, BinaryLinear, LowRank)
 """Layers that apply an activation themselves; what somebody put in their place may not."""

@@ -149,6 +149,7 @@ class Costs:
 
     def __init__(self, model: Transformer) -> None:
         facts, shape = model.architecture, model.shape
+        self._known: dict[range, tuple[int, int]] = {}
         self.alone = [layer_macs(facts, layer, 1) for layer in shape.layers]
         self.pair = [
             layer_macs(facts, layer, 1, before=1) - alone
@@ -161,8 +162,10 @@ class Costs:
 
     def of_layers(self, layers: range) -> tuple[int, int]:
         """Of the matrices of some layers for a token; and for each token it attends to, itself included."""
-        pair = sum(self.pair[layer] for layer in layers)
-        return sum(self.alone[layer] for layer in layers) - pair, pair
+        if layers not in self._known:
+            pair = sum(self.pair[layer] for layer in layers)
+            self._known[layers] = sum(self.alone[layer] for layer in layers) - pair, pair
+        return self._known[layers]
 
     def of_skipped(self, layers: range) -> int:
         """Of the keys and values of a token that left before these layers."""
