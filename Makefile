@@ -65,6 +65,7 @@ bench: setup ## all figures of the README, in hours; LESSEN_DATA names the folde
 	$(BIN)/python benchmarks/bits_warm.py
 	$(BIN)/python benchmarks/bits_speed.py
 	$(BIN)/python benchmarks/generator_exits.py
+	$(BIN)/python benchmarks/generator_decode.py
 	$(BIN)/python benchmarks/tables.py
 
 docs: setup ## regenerate docs/cli.md and the JSON schemas

@@ -98,10 +98,15 @@ class Gguf:
         target = _target(self.folder, self.sha256)
         if target.is_dir():
             return target
+        file = self.checked()
+        return _kept(target, self.folder, lambda beside: convert(file, beside / self.folder))
+
+    def checked(self) -> Path:
+        """The file itself; raises as `path` does."""
         file = self.file.path()
         if hashlib.sha256(file.read_bytes()).hexdigest() != self.sha256:
             raise ArtefactError(f"{file} is not the file that is known; install {self.file.package} anew")
-        return _kept(target, self.folder, lambda beside: convert(file, beside / self.folder))
+        return file
 
 
 def _target(name: str, sha256: str) -> Path:
@@ -131,6 +136,17 @@ def cache_folder() -> Path:
     if place := os.environ.get("LESSEN_CACHE"):
         return Path(place)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lessen"
+
+
+def gguf_file(name: str) -> Path | None:
+    """The GGUF file `builtin:NAME` is made from; None of a model that is made from none.
+
+    Raises:
+        InputError: When its package is missing.
+        ArtefactError: When it is not the file that is known.
+    """
+    known = MODELS.get(name)
+    return known.checked() if isinstance(known, Gguf) else None
 
 
 def _mpnet() -> Iterator[Packaged]:

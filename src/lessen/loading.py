@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -47,6 +47,10 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.b
 """One of these makes a tokenizer; without any, transformers invents one that knows no words."""
 
 
+ACTIVATION_BITS: dict[str | None, Literal[8, 32]] = {"int8": 8, "int8-weights": 32}
+"""Of what matrices of 8 bits multiply, by precision."""
+
+
 def load(
     name: str | Path,
     *,
@@ -61,8 +65,9 @@ def load(
         name: A lessen folder, a Hugging Face folder or hub name, or `builtin:NAME`. `beexformer-small` and
             its like are not found but made, with weights drawn by torch's generator.
         precision: Type of the weights, or `int8`: the layers' matrices in 8 bits, whatever they multiply
-            rounded to 8 bits for each token. As stored if None (float32 unless it was saved in int8). A
-            certificate is about the one it was made in; in another, Points are uncertified.
+            rounded to 8 bits for each token; or `int8-weights`: matrices in 8 bits alone. As stored if None
+            (float32 unless it was saved in 8 bits). A certificate is about the one it was made in; in
+            another, Points are uncertified.
         point: Name of the saved Point to answer at; the artefact's own choice if None.
         promises: Check the folder's certificate and let its Points carry it. Off, they are uncertified.
         base: Of exits that were saved alone: where their model is, if not where it was.
@@ -114,12 +119,12 @@ def load(
 
 
 def _in_precision(model: Model, precision: Precision | None, name: str) -> Model:
-    if model.precision == "int8":
-        if precision in (None, "int8"):
+    if model.precision in ACTIVATION_BITS:
+        if precision in (None, model.precision):
             return model
-        raise PlanError(f"{name} was saved with weights of 8 bits; load it in int8")
-    if precision == "int8":
-        return in_int8(model.to(torch.float32))
+        raise PlanError(f"{name} was saved with weights of 8 bits; load it in {model.precision}")
+    if precision in ACTIVATION_BITS:
+        return in_int8(model.to(torch.float32), ACTIVATION_BITS[precision])
     return model.to(getattr(torch, precision or "float32"))
 
 
@@ -133,6 +138,20 @@ def depth_of(name: str | Path) -> int:
         return PRESETS[preset].num_hidden_layers
     config = _config_of(_resolve(name))
     return len(config.form().layers) if isinstance(config, LessenConfig) else config.num_hidden_layers
+
+
+def gguf_behind(name: str | Path) -> Path | None:
+    """The GGUF file a built-in model was written out from, or the one a folder was compressed from was.
+
+    Raises:
+        InputError: When its package is missing.
+        ArtefactError: When it is not the file that is known, or the folder's plan cannot be read.
+    """
+    plan = Path(name) / "plan.json"
+    source = str(
+        artefact.read_json(plan, "compress the model again").get("model") if plan.is_file() else name
+    )
+    return builtin.gguf_file(source.removeprefix("builtin:")) if source.startswith("builtin:") else None
 
 
 def generates(name: str | Path) -> bool:

@@ -32,8 +32,9 @@ Rates = Literal["one", "drawn", "sandwich"]
 """How many tokens leave in the steps of a training: as many in each, a number drawn for each, or passes at
 several numbers in each. See `tokens/passes.py`."""
 
-Precision = Literal["float32", "bfloat16", "float64", "int8"]
-"""What a model computes in: the type of its weights, or 8-bit weights and activations, float32 between."""
+Precision = Literal["float32", "bfloat16", "float64", "int8", "int8-weights"]
+"""What a model computes in: the type of its weights, or 8-bit weights and activations, float32 between; or
+8-bit weights and float32 for all else."""
 
 WeightScale = Literal["row_mean", "tensor_mean", "learned", "none"]
 """What the signs of binary weights are multiplied by: the mean |w| of each row or of the matrix, a number
@@ -259,7 +260,7 @@ class Point(Strict):
     exits: ExitRule | None = None
     retention: tuple[Fraction, ...] | None = None
     token_score: TokenScore | None = None
-    precision: Literal["float32", "bfloat16", "int8"] | None = None
+    precision: Literal["float32", "bfloat16", "int8", "int8-weights"] | None = None
     promise: Promise | None = None
     expected: Expectation | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,18 +26,20 @@ from lessen.plan import Bits, ExitShape, LanguageExitShape, Latent, Shape, parse
 Model = LessenForSequenceClassification | LessenForCausalLM | LessenForSeq2SeqLM | LessenModel
 
 
-def in_int8(model: Model) -> Model:
+def in_int8(model: Model, activation_bits: Literal[8, 32] = 8) -> Model:
     """The same model with its layers' matrices in 8 bits, and the same Points, uncertified.
 
     Args:
         model: In float32; unchanged.
+        activation_bits: Of what they multiply: rounded to 8 bits for each token, or left as it is.
 
     Raises:
         PlanError: For an encoder-decoder model.
     """
     if model.transformer.decoder is not None:
         raise PlanError("int8: a model with encoder and decoder runs in float32 or bfloat16")
-    return _converted(model, with_int8(model.transformer.state_dict(), model.config.form()))
+    state = model.transformer.state_dict()
+    return _converted(model, with_int8(state, model.config.form(), activation_bits))
 
 
 def in_latents(

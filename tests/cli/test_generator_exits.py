@@ -252,6 +252,30 @@ def test_the_same_words_in_python(made) -> None:
     assert "".join(pieces) == direct.text
 
 
+def test_every_mode_is_timed_and_compared(made, text: Path) -> None:
+    options = ("--data", text, "--prompt-tokens", 4, "--new-tokens", 6, "--rows", 2, "--precision", "float32")
+    code, out, err = run("bench", made[0], *options, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    rows = {row["mode"]: row for row in found["rows"]}
+    assert list(rows) == ["off", "direct exact", "direct propagate", "spec", "transformers"]
+    assert found["point"] == "disagreement-30%"
+    assert all(rows[mode]["identical"] for mode in ("off", "spec", "transformers"))
+    assert rows["off"]["weight_passes"] == 1
+    assert rows["direct exact"]["weight_passes"] < 1
+    assert rows["direct propagate"]["macs_per_token"] < rows["direct exact"]["macs_per_token"]
+    assert rows["off"]["macs_per_token"] == rows["transformers"]["macs_per_token"]
+    assert 0 <= rows["spec"]["acceptance"] <= 1
+    assert rows["off"]["acceptance"] is None
+    code, out, _ = run("bench", made[0], *options, "--point", "-1,-1", "--against", "none")
+    assert code == 0
+    assert "direct propagate" in out
+    assert "transformers" not in out
+    code, _, err = run("bench", made[0], *options, "--point", "full", "--point", "full")
+    assert code == 2
+    assert "timed at one Point" in err
+
+
 GENERATE_REFUSED = [
     (("--mode", "fast"), "mode 'fast': choose off, direct, spec"),
     (("--mode", "direct", "--kv", "copy"), "kv 'copy': choose exact, propagate"),

@@ -61,7 +61,7 @@ def test_a_line_says_what_was_measured(tmp_path: Path) -> None:
     line = row(model, "off", "lessen", runs, [[1] * 10, [1] * 10], identical=True).as_dict()
     assert line["first_token_ms"] == 400.0
     assert line["tokens_per_s"] == 7.5
-    assert line["macs_per_token"] == token_macs(model.config.facts(), model.config.form(), 11)
+    assert line["macs_per_token"] == token_macs(model.config.facts(), model.config.form(), 10)
     assert line["acceptance"] is None
     assert (line["runs"], line["dtype"], line["weight_passes"]) == (2, "float32", 1.0)
 

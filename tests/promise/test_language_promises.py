@@ -18,6 +18,8 @@ from lessen.plan import ExitRule, LanguageExitShape, Point, dense_shape
 from lessen.promise.language import Decoder, freeze_path, judge, losses_of, measured, path_of, why_not
 from lessen.promise.traces import Traces, trace
 from lessen.reshaping import with_language_exits
+from lessen.runtime.decoding import Decoding
+from lessen.runtime.generation import generate
 
 LAYERS = (2, 4)
 FACTS = Architecture(
@@ -211,6 +213,9 @@ def test_direct_decoding_differs_exactly_where_a_trace_says_so(noisy, criterion:
         wrong = traces.wrong_at(traces.left_at(rule, (1, 2)))
         for row, prompt in enumerate(prompts):
             early = directly(noisy, prompt, rule, 12, stop)
+            options = {"stop": stop, "decoding": Decoding("direct", rule, most=100)}
+            decoded = [step[0] for step in generate(noisy, [prompt], max_new_tokens=12, **options)]
+            assert decoded == early, "the loop with its cache says what the definition says"
             first = int(wrong[row].argmax()) if wrong[row].any() else len(own[row])
             assert early[:first] == own[row][:first]
             assert (early == own[row]) == (not wrong[row].any())

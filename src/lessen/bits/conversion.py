@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,12 +17,15 @@ from lessen.plan import Bits, Latent, LayerShape, Shape
 TOKENS = "embeddings.token.weight"
 
 
-def with_int8(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tensor], Shape]:
+def with_int8(
+    state: Mapping[str, Tensor], shape: Shape, activation_bits: Literal[8, 32] = 8
+) -> tuple[dict[str, Tensor], Shape]:
     """Matrices of all layers in 8 bits, one scale for each output; everything else as it is.
 
     Args:
         state: Tensors of a transformer, its layers in float.
         shape: What exists of it; layers that have fewer bits already are left alone.
+        activation_bits: Of what the matrices multiply.
     """
     fresh = dict(state)
     chosen = {number for number, layer in enumerate(shape.layers) if layer.bits == 32}
@@ -30,7 +33,7 @@ def with_int8(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tens
         whole, steps = quantized(state[name])
         fresh[name] = whole.to(torch.int8)
         fresh[_beside(name, "scales")] = steps.squeeze(1)
-    return fresh, _with_bits(shape, chosen, 8, 8)
+    return fresh, _with_bits(shape, chosen, 8, activation_bits)
 
 
 def with_latents(

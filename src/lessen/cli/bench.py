@@ -37,10 +37,12 @@ def command(
         str | None,
         typer.Option(
             help="Rivals, separated by commas, or none; onnxruntime and openvino need the [bench] extra. "
-            "[torch; for generators: transformers]"
+            "[torch; for generators all of transformers, llama.cpp, openvino-genai that apply]"
         ),
     ] = None,
-    point: Annotated[list[str] | None, typer.Option(help="Only these Points; all if not given.")] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(help="Only these Points; all if not given. Of a generator one.")
+    ] = None,
     speedups: Annotated[
         str | None,
         typer.Option(help="Dial these speed-ups by tokens, such as 1,1.5,2,3,4.8, in place of the Points."),
@@ -96,14 +98,19 @@ def command(
         raise InputError(f"{model} has an encoder and a decoder; bench cannot time that yet")
     if isinstance(first, LessenForCausalLM):
         from lessen.cli.bench_generator import bench
+        from lessen.cli.generate import point_of
 
-        if point or speedups or fit:
-            raise InputError(f"{model} generates at full depth: leave --point, --speedups and --fit away")
+        if speedups or fit:
+            raise InputError(f"{model} generates: leave --speedups and --fit away")
+        if len(point or []) > 1:
+            raise InputError("--point: a generator is timed at one Point; give one")
         bench(
+            model,
             models,
             data,
             text_column,
-            against=against or "transformers",
+            against=against,
+            point=point_of(first, point[0]) if point else None,
             rows=rows,
             prompt_tokens=prompt_tokens,
             new_tokens=new_tokens,

@@ -1,19 +1,23 @@
-"""`lessen bench` for generators: our loop beside transformers' on the same weights and prompts."""
+"""`lessen bench` for generators: every way our loop decodes, beside other runtimes on the same prompts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lessen.cli.output import KINDS, emit, say, table
+from lessen.cli.output import KINDS, emit, percent, say, table
 from lessen.errors import InputError
+
+RIVALS = ("transformers", "llama.cpp", "openvino-genai")
 
 
 def bench(
+    name: str,
     models: dict[str, Any],
     data: str,
     text_column: str | None,
     *,
-    against: str,
+    against: str | None,
+    point: Any,
     rows: int,
     prompt_tokens: int,
     new_tokens: int,
@@ -25,10 +29,12 @@ def bench(
     """Time generation from the beginnings of texts.
 
     Args:
+        name: Of the model.
         models: Of each precision, by what it is called in tables.
         data: As `lessen bench --data`.
         text_column: As there.
-        against: `transformers` or `none`.
+        against: Names from `RIVALS`, separated by commas, or `none`; all that apply if None.
+        point: When tokens leave early; the model's own if None.
         rows: Prompts at most.
         prompt_tokens: Of each text so many tokens are the prompt.
         new_tokens: Generated for each.
@@ -38,57 +44,77 @@ def bench(
         as_json: Print JSON.
 
     Raises:
-        InputError: For another rival, or data in which no text is long enough.
+        InputError: For an unknown rival, or data in which no text is long enough.
     """
     import torch
 
     from lessen.machine import machine
-    from lessen.measure.generation_speed import Candidate, compare, is_greedy, ours, row, theirs
+    from lessen.measure.generation_speed import LOSSY, compare, is_greedy, modes_of, ours, row, theirs
     from lessen.measure.rivals.generator import generator_twin
 
-    if against not in ("transformers", "none"):
-        raise InputError(f"--against {against}: a generator has the rival transformers, or none")
+    asked = RIVALS if against is None else tuple(each for each in against.split(",") if each != "none")
+    for rival in asked:
+        if rival not in RIVALS:
+            raise InputError(f"--against {rival}: a generator has the rivals {', '.join(RIVALS)}, or none")
     if threads is not None:
         torch.set_num_threads(threads)
     first = next(iter(models.values()))
     prompts = _prompts(first.tokenizer, data, text_column, prompt_tokens, rows, seed)
+    others = _of_gguf(name, asked, prompt_tokens + new_tokens, named=against is not None)
     lines = []
     for kind, model in models.items():
-        candidates: dict[str, Candidate] = {"off": ours(model)}
-        if against == "transformers" and model.precision != "int8":
+        candidates = {mode: ours(model, decoding) for mode, decoding in modes_of(model, point).items()}
+        own = tuple(candidates)
+        if "transformers" in asked and not model.precision.startswith("int8"):
             candidates["transformers"] = theirs(generator_twin(model))
+        candidates |= others
         runs = compare(candidates, prompts, new_tokens=new_tokens, seconds=seconds, seed=seed)
         tokens = [run.tokens for run in runs["off"]]
         for mode, found in runs.items():
+            same = [run.tokens for run in found] == tokens
             if mode == "off":
                 same = all(is_greedy(model, p, t) for p, t in zip(prompts, tokens, strict=False))
-                named = kind
-            else:
-                same = [run.tokens for run in found] == tokens
-                named = kind.replace(KINDS["float32"], "transformers")
-            lines.append(row(model, mode, named, found, prompts, identical=same))
+            named = kind.replace(KINDS["float32"], mode) if mode == "transformers" else mode
+            dtype = "gguf" if mode in others else None
+            named = kind if mode in own else named
+            lines.append(row(model, mode, named, found, prompts, identical=same, dtype=dtype))
+        others = {}
     if as_json:
         details = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
+        used = (point or first.point).name if len(own) > 1 else None
         emit(
             {
                 "rows": [line.as_dict() for line in lines],
+                "point": used,
                 **details,
                 "threads": torch.get_num_threads(),
                 "machine": machine(),
             }
         )
         return
-    if not all(line.identical for line in lines):
+    if not all(line.identical for line in lines if line.mode not in LOSSY and line.dtype != "gguf"):
         say("tokens that are not identical: two were equally likely within rounding, or it is a defect")
     table(
-        ["kind", "mode", "first token, ms", "tokens/s", "MMACs/token", "identical", "runs"],
+        [
+            "kind",
+            "mode",
+            "first token, ms",
+            "tokens/s",
+            "weight passes",
+            "MMACs/token",
+            "drafts kept",
+            "identical",
+            "runs",
+        ],
         [
             [
                 line.kind,
                 line.mode,
                 f"{line.first_token_ms:.1f}",
                 f"{line.tokens_per_s:.1f}",
+                f"{line.weight_passes:.2f}",
                 f"{line.macs_per_token / 1e6:.0f}",
+                "" if line.acceptance is None else percent(line.acceptance),
                 "yes" if line.identical else "no",
                 line.runs,
             ]
@@ -96,6 +122,32 @@ def bench(
         ],
         f"{prompt_tokens} tokens of {data} continued by {new_tokens}, {torch.get_num_threads()} threads",
     )
+
+
+def _of_gguf(name: str, asked: tuple[str, ...], positions: int, *, named: bool) -> dict[str, Any]:
+    """Rivals that run the GGUF file a model was made from; one that is not there is said in a line.
+
+    Raises:
+        InputError: When they were asked for by name, and the model was made from no such file.
+    """
+    import torch
+
+    from lessen.loading import gguf_behind
+    from lessen.measure.rivals.gguf_runtimes import GGUF_RIVALS
+
+    wanted = [rival for rival in asked if rival in GGUF_RIVALS]
+    file = gguf_behind(name) if wanted else None
+    if file is None:
+        if wanted and named:
+            raise InputError(f"--against {wanted[0]} runs a GGUF file, and {name} was made from none")
+        return {}
+    found: dict[str, Any] = {}
+    for rival in wanted:
+        try:
+            found[rival] = GGUF_RIVALS[rival](file, torch.get_num_threads(), positions)
+        except InputError as error:
+            say(f"without {rival}: {error}")
+    return found
 
 
 def _prompts(

@@ -35,7 +35,9 @@ Task = Annotated[
         rich_help_panel=DATA,
     ),
 ]
-Precision = Annotated[str, typer.Option(help="Computed in float32, bfloat16 or int8.")]
+Precision = Annotated[
+    str, typer.Option(help="Computed in float32, bfloat16, int8, or int8-weights: only weights have 8 bits.")
+]
 MaxDrop = Annotated[
     list[str] | None, typer.Option(help="Loss allowed; repeat for several Points certified together. [1%]")
 ]
@@ -196,7 +198,12 @@ def _style(layers: int, depth: int) -> str:
     return STYLES[round((layers - 1) / max(depth - 1, 1) * (len(STYLES) - 1))]
 
 
-KINDS = {"float32": "lessen", "bfloat16": "lessen-bf16", "int8": "lessen-int8"}
+KINDS = {
+    "float32": "lessen",
+    "bfloat16": "lessen-bf16",
+    "int8": "lessen-int8",
+    "int8-weights": "lessen-int8w",
+}
 """What a model is called in tables, by its precision."""
 
 

@@ -107,9 +107,10 @@ class LessenPreTrainedModel(PreTrainedModel):
 
     @property
     def precision(self) -> str:
-        """Type of the weights: `float32`, `bfloat16`, ..., or `int8` if layers have weights of 8 bits."""
-        if any(layer.bits == 8 for layer in self.transformer.shape.layers):
-            return "int8"
+        """Type of the weights: `float32`, `bfloat16`, ...; of 8 bits `int8`, or `int8-weights` alone."""
+        for layer in self.transformer.shape.layers:
+            if layer.bits == 8:
+                return "int8" if layer.activation_bits == 8 else "int8-weights"
         return str(self.dtype).removeprefix("torch.")
 
     def speeds(self) -> dict[float, Point]:

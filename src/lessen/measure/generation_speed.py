@@ -17,7 +17,10 @@ from lessen.hf import LessenForCausalLM
 from lessen.measure.latency import REST_SECONDS
 from lessen.model.macs import token_macs
 from lessen.model.rows import pack
+from lessen.plan import Point
+from lessen.runtime.decoding import OFF, Decoding
 from lessen.runtime.generation import generate
+from lessen.runtime.tally import Tally
 
 WARM_TOKENS = 2
 """Generated untimed before each timed run."""
@@ -30,15 +33,17 @@ class Run:
     Attributes:
         tokens: Ids.
         seconds: When each came, since the prompt was handed over.
+        tally: What our loop counted; None of others.
     """
 
     tokens: tuple[int, ...]
     seconds: tuple[float, ...]
+    tally: Tally | None = None
 
     @property
     def rate(self) -> float:
-        """Tokens per second after the first."""
-        return (len(self.tokens) - 1) / (self.seconds[-1] - self.seconds[0])
+        """Tokens per second after the first; verified drafts come several at once."""
+        return (len(self.tokens) - 1) / max(self.seconds[-1] - self.seconds[0], 1e-9)
 
 
 Candidate = Callable[[Sequence[int], int], Run]
@@ -50,13 +55,13 @@ class SpeedRow:
     """What `lessen bench` says of one way to generate.
 
     Attributes:
-        mode: `off` (our loop, full depth) or `transformers` (its `generate`).
+        mode: Of our loop `off`, `direct exact`, `direct propagate` or `spec`; else the rival's name.
         dtype: Of the weights.
         kind: What the model is called in tables.
         first_token_ms: Median time to the first token.
         tokens_per_s: Median over runs, of the tokens after the first.
-        weight_passes: How often all layers ran, for each token.
-        macs_per_token: Of a token in the middle of a run.
+        weight_passes: Readings of all layers' weights for each token.
+        macs_per_token: Of a token on average: where our loop ran as counted, of others at full depth.
         acceptance: Share of drafted tokens that were kept; None where none are drafted.
         identical: Whether all runs gave the tokens of one whole pass without a cache (`off`), or those of
             `off` (others).
@@ -79,15 +84,16 @@ class SpeedRow:
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in vars(self).items()}
 
 
-def ours(model: LessenForCausalLM) -> Candidate:
+def ours(model: LessenForCausalLM, decoding: Decoding = OFF) -> Candidate:
     """Our loop."""
 
     def candidate(prompt: Sequence[int], new_tokens: int) -> Run:
-        tokens, seconds, began = [], [], perf_counter()
-        for step in generate(model.transformer, [prompt], max_new_tokens=new_tokens):
+        tokens, seconds, tally, began = [], [], Tally(), perf_counter()
+        options: dict[str, Any] = {"max_new_tokens": new_tokens, "decoding": decoding, "tally": tally}
+        for step in generate(model.transformer, [prompt], **options):
             seconds.append(perf_counter() - began)
             tokens.append(step[0])
-        return Run(tuple(tokens), tuple(seconds))
+        return Run(tuple(tokens), tuple(seconds), tally)
 
     return candidate
 
@@ -178,6 +184,49 @@ def is_greedy(model: LessenForCausalLM, prompt: Sequence[int], tokens: Sequence[
     return model.transformer.next_token(hidden[len(prompt) - 1 :]).argmax(-1).tolist() == list(tokens)
 
 
+def modes_of(model: LessenForCausalLM, point: Point | None = None) -> dict[str, Decoding]:
+    """The ways our loop can decode, by name; the kinds of keys and values of `direct` are two.
+
+    Args:
+        model: With or without exits.
+        point: When tokens leave; the model's own if None. Where none do, there is `off` only.
+    """
+    chosen = point or model.point
+    if chosen.exits is None:
+        return {"off": OFF}
+    return {
+        "off": OFF,
+        "direct exact": model.decoding("direct", chosen),
+        "direct propagate": model.decoding("direct", chosen, "propagate"),
+        "spec": model.decoding("spec", chosen),
+    }
+
+
+LOSSY = ("direct exact", "direct propagate")
+"""Modes whose tokens need not be those of full depth."""
+
+
+@torch.no_grad()
+def tie_at(
+    model: LessenForCausalLM, prompt: Sequence[int], tokens: Sequence[int], other: Sequence[int]
+) -> float:
+    """How far apart the logits of two texts' first different tokens are, as a share of the largest logit.
+
+    Args:
+        model: Whose logits, by one whole pass without a cache.
+        prompt: Of both.
+        tokens: Of one.
+        other: Of the other; 0 if they are equal as far as both go.
+    """
+    differs = [place for place, (a, b) in enumerate(zip(tokens, other, strict=False)) if a != b]
+    if not differs:
+        return 0.0
+    place = differs[0]
+    hidden, _ = model.transformer(*pack([torch.tensor([*prompt, *tokens[:place]])]))
+    logits = model.transformer.next_token(hidden[-1:])[0]
+    return float((logits[tokens[place]] - logits[other[place]]).abs() / logits.abs().max())
+
+
 def row(
     model: LessenForCausalLM,
     mode: str,
@@ -186,6 +235,7 @@ def row(
     prompts: Sequence[Sequence[int]],
     *,
     identical: bool,
+    dtype: str | None = None,
 ) -> SpeedRow:
     """Runs of one candidate in one line.
 
@@ -196,17 +246,30 @@ def row(
         runs: Of it.
         prompts: They continued.
         identical: As in `SpeedRow`.
+        dtype: Of the weights, where they are not the model's.
     """
-    middle = median(len(prompt) + len(run.tokens) // 2 for prompt, run in zip(prompts, runs, strict=False))
+    tally = Tally.together([run.tally for run in runs if run.tally is not None])
+    macs = tally.macs_per_token if tally.texts else _whole_macs(model, runs, prompts)
     return SpeedRow(
         mode=mode,
-        dtype=model.precision,
+        dtype=dtype or model.precision,
         kind=kind,
         first_token_ms=1e3 * median(run.seconds[0] for run in runs),
         tokens_per_s=median(run.rate for run in runs),
-        weight_passes=1.0,
-        macs_per_token=token_macs(model.config.facts(), model.config.form(), int(middle)),
-        acceptance=None,
+        weight_passes=tally.weight_passes if tally.texts else 1.0,
+        macs_per_token=round(macs),
+        acceptance=tally.acceptance,
         identical=identical,
         runs=len(runs),
     )
+
+
+def _whole_macs(model: LessenForCausalLM, runs: Sequence[Run], prompts: Sequence[Sequence[int]]) -> float:
+    """MACs of a token at full depth, on average: they grow evenly from the first to the last."""
+    facts, shape = model.config.facts(), model.config.form()
+    ends = [
+        token_macs(facts, shape, len(prompt) - 1 + place)
+        for prompt, run in zip(prompts, runs, strict=False)
+        for place in (0, len(run.tokens) - 1)
+    ]
+    return sum(ends) / len(ends)

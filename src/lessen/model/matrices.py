@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lessen.model.few_bits import BinaryEmbedding, BinaryLinear, FewBits, Int8Linear
+from lessen.model.few_bits import BinaryEmbedding, BinaryLinear, FewBits, Int8Linear, Int8Weights
 from lessen.model.latent import LatentEmbedding, LatentLinear
 from lessen.model.linear import Linear
 from lessen.plan import Bits, Latent, LayerShape
@@ -61,9 +61,9 @@ class LowRank(nn.Module):
         return self.outer.activated(self.inner(values), activation)
 
 
-Matrix = Linear | FewBits | LowRank
+Matrix = Linear | FewBits | Int8Weights | LowRank
 
-OURS = (Linear, LatentLinear, Int8Linear, BinaryLinear, LowRank)
+OURS = (Linear, LatentLinear, Int8Linear, Int8Weights, BinaryLinear, LowRank)
 """Layers that apply an activation themselves; what somebody put in their place may not."""
 
 
@@ -116,11 +116,12 @@ def weights_of(module: nn.Module) -> int:
 
 def _whole(
     in_features: int, out_features: int, numbers: Numbers, centre: float = 0.0, *, bias: bool = True
-) -> Linear | FewBits:
+) -> Linear | FewBits | Int8Weights:
     if numbers.bits == 32:
         return Linear(in_features, out_features, bias=bias)
     if numbers.bits == 8:
-        return Int8Linear(in_features, out_features, bias=bias)
+        kind = Int8Linear if numbers.activation_bits == 8 else Int8Weights
+        return kind(in_features, out_features, bias=bias)
     if numbers.latent is None:
         return BinaryLinear(in_features, out_features, bias, numbers.activation_bits, centre)
     return LatentLinear(in_features, out_features, bias, numbers.activation_bits, centre, numbers.latent)

@@ -241,10 +241,10 @@ def _refuse_what_is_not_built(shape: Shape) -> None:
     if any((layer.bits, layer.activation_bits) != (32, 32) for layer in shape.decoder_layers):
         raise PlanError("shape.decoder_layers: a decoder that reads an encoder has 32 bits for each weight")
     for place, layer in enumerate(shape.layers):
-        if (layer.bits, layer.activation_bits) not in ((32, 32), (8, 8), (1, 32), (1, 8), (1, 1)):
+        if (layer.bits, layer.activation_bits) not in ((32, 32), (8, 8), (8, 32), (1, 32), (1, 8), (1, 1)):
             raise PlanError(
                 f"shape.layers[{place}]: weights of {layer.bits} bits times activations of "
-                f"{layer.activation_bits} cannot be computed; there is 32 x 32, 8 x 8, and 1 x 32, 8 or 1"
+                f"{layer.activation_bits} cannot be computed; there is 32 x 32, 8 x 8 or 32, 1 x 32, 8 or 1"
             )
     if shape.embedding_bits not in (32, 1):
         raise PlanError(f"shape.embedding_bits: {shape.embedding_bits}, but a table has 32 bits or 1")

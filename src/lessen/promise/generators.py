@@ -146,13 +146,22 @@ def traces_of(
         InputError: When prompt and continuation are longer than the model.
     """
     check_room(model, prompting)
+    prompts, keys = prompts_of(model, table, prompting), [row_key(text) for text in table.texts]
+    return trace(
+        model.eval().transformer,
+        prompts,
+        keys,
+        criteria=criteria,
+        new_tokens=prompting.new_tokens,
+        stop=model.stop_tokens,
+    )
+
+
+def prompts_of(model: LessenForCausalLM, table: Table, prompting: Prompting) -> list[list[int]]:
+    """The beginning of each document, without tokens that end a text."""
     encoded = encode(model.tokenizer, table.texts, prompting.prompt_tokens)
     ends = model.stop_tokens
-    prompts = [[token for token in row.ids if token not in ends] or row.ids for row in encoded]
-    keys = [row_key(text) for text in table.texts]
-    return trace(
-        model.eval().transformer, prompts, keys, criteria=criteria, new_tokens=prompting.new_tokens, stop=ends
-    )
+    return [[token for token in row.ids if token not in ends] or list(row.ids) for row in encoded]
 
 
 def keep_traces(

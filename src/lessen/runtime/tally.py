@@ -64,6 +64,17 @@ class Tally:
         self._first = [length - 1 for length in prompts]
         self._sources = [0] * len(prompts) if sources is None else sources
 
+    @classmethod
+    def together(cls, tallies: Sequence[Tally]) -> Tally:
+        """What several runs of one model took."""
+        whole = cls()
+        for tally in tallies:
+            whole.costs = tally.costs
+            whole.texts += tally.texts
+            whole.steps += tally.steps
+            whole.layer_reads += tally.layer_reads
+        return whole
+
     def of(self, row: int) -> TextTally:
         """What a row of the last call took."""
         return self._rows[row]
@@ -156,6 +167,7 @@ class Costs:
 
     def __init__(self, model: Transformer) -> None:
         facts, shape = model.architecture, model.shape
+        self._known: dict[range, tuple[int, int]] = {}
         writes, layers = facts.decoder or facts, shape.decoder_layers or shape.layers
         inner = [len(layer.heads) * writes.head_dim for layer in layers]
         self.source = [2 * width if facts.decoder else 0 for width in inner]
@@ -171,8 +183,10 @@ class Costs:
 
     def of_layers(self, layers: range) -> tuple[int, int]:
         """Of the matrices of some layers for a token; and for each token it attends to, itself included."""
-        pair = sum(self.pair[layer] for layer in layers)
-        return sum(self.alone[layer] for layer in layers) - pair, pair
+        if layers not in self._known:
+            pair = sum(self.pair[layer] for layer in layers)
+            self._known[layers] = sum(self.alone[layer] for layer in layers) - pair, pair
+        return self._known[layers]
 
     def across_source(self, layers: range) -> int:
         """Of attention to one token of an encoder's output, for each token that is written."""
