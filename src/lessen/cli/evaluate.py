@@ -53,17 +53,21 @@ def command(
     from lessen.cli.compress import show_results
     from lessen.cli.evaluate_answers import evaluate_prompts
     from lessen.data.reading import read
+    from lessen.data.table import Table
     from lessen.hf import LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
     from lessen.measure.evaluation import evaluate
     from lessen.runtime.text import encode
 
     loaded = load(model, precision=precision_of(precision))
-    columns = {"text": text_column, "pair": pair_column, "label": label_column, "split": split}
+
+    def rows_for(kind: str) -> Table:
+        return read(data, text=text_column, pair=pair_column, label=label_column, split=split, task=kind)
+
     if prompt is not None and isinstance(loaded, LessenGenerator):
         evaluate_prompts(
             loaded,
-            read(data, **columns, task=task or "classification"),
+            rows_for(task or "classification"),
             prompt=prompt,
             answers=answers,
             speedups=speedups,
@@ -77,7 +81,7 @@ def command(
         if loaded.config.facts().language_head is None:
             raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
         raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
-    table = read(data, **columns, task=task or loaded.problem_type)
+    table = rows_for(task or loaded.problem_type)
     if table.labels is None:
         raise InputError(f"{data} has no labels to evaluate against")
     if table.kind != loaded.problem_type:
