@@ -37,13 +37,13 @@ native-test: ## test the C++ kernels here, plain and under sanitizers, and those
 	else echo "ARM not tested: apt-get install g++-aarch64-linux-gnu qemu-user-static"; fi
 
 lint: setup ## check style and types
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 
 format: setup ## rewrite the code in the house style
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks examples
+	$(BIN)/ruff format src tests benchmarks examples
 
 demo: setup ## the whole story on a real model and real reviews
 	$(BIN)/lessen demo

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "measure": {
         "errors", "plan", "artefact", "machine", "native", "bits", "model", "families", "depth", "tokens",
-        "runtime", "hf", "reshaping", "loading",
+        "data", "runtime", "hf", "reshaping", "loading",
     },
     "promise": {
         "errors", "plan", "artefact", "certificate", "guarantee", "machine", "model", "depth", "tokens",

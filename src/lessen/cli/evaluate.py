@@ -30,6 +30,19 @@ def command(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     precision: Precision = "float32",
     strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model.")] = False,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="For a model that writes: how to ask. sentiment, question, yes-no, paraphrase (several ways "
+            "each), or a text with {text} and, for pairs, {pair}."
+        ),
+    ] = None,
+    answers: Annotated[
+        str | None, typer.Option(help="With a prompt of your own: an answer for each label, such as no,yes.")
+    ] = None,
+    speedups: Annotated[
+        str | None, typer.Option(help="With --prompt: let so many tokens of it leave, such as 1,1.5,2.")
+    ] = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
@@ -38,24 +51,37 @@ def command(
 ) -> None:
     """Measure quality, mean depth and MACs of each Point on labelled rows."""
     from lessen.cli.compress_results import show_results
+    from lessen.cli.evaluate_answers import evaluate_prompts
     from lessen.data.reading import read
-    from lessen.hf import LessenForSequenceClassification
+    from lessen.data.table import Table
+    from lessen.hf import LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
     from lessen.measure.evaluation import evaluate
     from lessen.runtime.text import encode
 
     loaded = load(model, precision=precision_of(precision))
+
+    def rows_for(kind: str) -> Table:
+        return read(data, text=text_column, pair=pair_column, label=label_column, split=split, task=kind)
+
+    if prompt is not None and isinstance(loaded, LessenGenerator):
+        evaluate_prompts(
+            loaded,
+            rows_for(task or "classification"),
+            prompt=prompt,
+            answers=answers,
+            speedups=speedups,
+            batch_size=batch_size,
+            as_json=as_json,
+        )
+        return
+    if prompt is not None:
+        raise InputError(f"{model} does not write; leave --prompt away")
     if not isinstance(loaded, LessenForSequenceClassification):
-        does = "embeds sentences" if loaded.config.facts().language_head is None else "generates"
-        raise InputError(f"{model} has no classifier to evaluate; it only {does}")
-    table = read(
-        data,
-        text=text_column,
-        pair=pair_column,
-        label=label_column,
-        split=split,
-        task=task or loaded.problem_type,
-    )
+        if loaded.config.facts().language_head is None:
+            raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
+        raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
+    table = rows_for(task or loaded.problem_type)
     if table.labels is None:
         raise InputError(f"{data} has no labels to evaluate against")
     if table.kind != loaded.problem_type:

@@ -168,7 +168,12 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
             ends = self.tokenizer.eos_token_id
         return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
 
-    def _check_lengths(self, rows: Rows) -> None:
+    def check_lengths(self, rows: Rows) -> None:
+        """Refuse rows that are too long.
+
+        Raises:
+            InputError: When one has more tokens than the model has positions.
+        """
         longest, most = max(rows.full_lengths), self.config.facts().max_tokens
         if longest > most:
             raise InputError(f"a row of {longest} tokens is longer than the model's {most} positions")
@@ -213,7 +218,7 @@ class LessenForCausalLM(LessenGenerator):
         index, rows = rows_of_mask(mask[:, before:])
         if before:
             rows = following(rows, mask[:, :before].sum(1).tolist())
-        self._check_lengths(rows)
+        self.check_lengths(rows)
         padding = Padding(mask, index, input_ids.shape[1])
         hidden, _ = self.transformer(
             input_ids.flatten()[index], rows, memory=self._memory(past_key_values, padding)

@@ -55,6 +55,7 @@ class PaddedEncoder:
         """Padded ids `[batch, length]` to what is left of them."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         index, rows = rows_of_mask(mask)
+        self.model.check_lengths(rows)
         hidden, left = self.model.encode(input_ids.flatten()[index], rows)
         index = _places_left(index, rows, left)
         shape = (input_ids.shape[0], input_ids.shape[1])
@@ -139,7 +140,7 @@ class LessenForSeq2SeqLM(LessenGenerator):
         index, rows = rows_of_mask(mask[:, before:])
         if before:
             rows = following(rows, mask[:, :before].sum(1).tolist())
-        self._check_lengths(rows)
+        self.check_lengths(rows)
         source, states = self._source(input_ids, attention_mask, encoder_outputs)
         padding = Padding(mask, index, decoder_input_ids.shape[1])
         hidden, _ = self.transformer.write(
@@ -175,7 +176,7 @@ class LessenForSeq2SeqLM(LessenGenerator):
                 raise PlanError("an encoder-decoder model needs input_ids or encoder_outputs")
             mask = torch.ones_like(ids) if mask is None else mask
             index, rows = rows_of_mask(mask)
-            self._check_lengths(rows)
+            self.check_lengths(rows)
             read = self.encode(ids.flatten()[index], rows)
             shape = (ids.shape[0], ids.shape[1])
             return PaddedSource(read, _places_left(index, rows, read.rows), shape), None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -24,6 +24,29 @@ InLayer = Callable[[int, Rows], Keep | None]
 """`in_layer(layer, rows)`, with the number of the layer about to run (1-based): what decides who stays."""
 
 
+class Stack(Protocol):
+    """What runs layers: an encoder, a decoder, or a decoder that reads an encoder.
+
+    Attributes:
+        architecture: Facts of its own, causal or not.
+        depth: Layers an input goes through; there are fewer blocks where they are shared.
+        layers: The blocks.
+        relative_bias: That all of them share, if there is one.
+        final_norm: After the last, if there is one.
+    """
+
+    @property
+    def architecture(self) -> Architecture: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def layers(self) -> nn.ModuleList: ...
+    @property
+    def relative_bias(self) -> RelativeBias | None: ...
+    @property
+    def final_norm(self) -> nn.Module | None: ...
+
+
 def relative_bias(architecture: Architecture) -> RelativeBias | None:
     """The bias all layers of a stack share, where the architecture has one."""
     if "relative" not in architecture.position:
@@ -37,7 +60,7 @@ def relative_bias(architecture: Architecture) -> RelativeBias | None:
 
 
 def run_layers(
-    stack: Any,
+    stack: Stack,
     hidden: Tensor,
     rows: Rows,
     after_layer: AfterLayer | None = None,
@@ -49,7 +72,7 @@ def run_layers(
     """Run layers of a stack; arguments and result as in `Transformer.stack`.
 
     Args:
-        stack: With `architecture`, `depth`, `layers`, `relative_bias` and `final_norm`.
+        stack: Whose layers.
         hidden: `[tokens, hidden]`.
         rows: Layout of the batch.
         after_layer: As in `Transformer.forward`.

@@ -1,0 +1,105 @@
+"""Which of a few answers a model finds likeliest, by the tokens of each: nothing is generated.
+
+A prompt is read once. Each answer then goes through the layers that write, after the same cache, which
+forgets it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lessen.errors import InputError
+from lessen.model.rows import following, pack
+from lessen.model.transformer import Transformer
+from lessen.plan import FULL, Point
+from lessen.runtime.generation import check_prompt
+from lessen.runtime.prefill import Beginning, begin
+
+
+def answer_ids(tokenizer: Any, answer: str, model: Transformer) -> list[int]:
+    """Tokens of an answer.
+
+    Of an encoder-decoder model they are a text's own, with what ends it. After a prompt that is continued
+    they begin with a space and end nowhere.
+
+    Raises:
+        InputError: When there are none.
+    """
+    if model.decoder is not None:
+        ids = tokenizer(answer, verbose=False)["input_ids"]
+    else:
+        ids = tokenizer(f" {answer}", add_special_tokens=False, verbose=False)["input_ids"]
+    if not ids:
+        raise InputError(f"the answer {answer!r} has no tokens")
+    return list(ids)
+
+
+@torch.no_grad()
+def score_answers(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    point: Point = FULL,
+    *,
+    batch_size: int = 16,
+    per_token: bool = False,
+) -> Tensor:
+    """Log-probability of each answer after each prompt: the sum over its tokens.
+
+    Args:
+        model: A causal or encoder-decoder model, in evaluation mode.
+        prompts: Token ids of each row.
+        answers: Token ids of each answer.
+        point: How many tokens of the prompts leave on the way.
+        batch_size: Prompts read at once.
+        per_token: The mean over an answer's tokens instead, which does not prefer short ones.
+
+    Returns:
+        `[rows, answers]`, float32 or wider, on the CPU.
+
+    Raises:
+        InputError: For a prompt that is empty, or too long for the longest answer.
+    """
+    most, longest = model.architecture.max_tokens, max(map(len, answers))
+    room = most if model.decoder is not None else most - longest + 1
+    for prompt in prompts:
+        check_prompt(prompt, room)
+    found = []
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    for start in range(0, len(order), batch_size):
+        found.append(
+            _of_batch(model, [prompts[row] for row in order[start : start + batch_size]], answers, point)
+        )
+    scores = torch.cat(found)
+    if per_token:
+        scores = scores / torch.tensor([len(answer) for answer in answers])
+    return torch.empty_like(scores).index_copy_(0, torch.tensor(order), scores)
+
+
+def _of_batch(
+    model: Transformer, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], point: Point
+) -> Tensor:
+    start = begin(model, prompts, max(map(len, answers)), point)
+    hidden, rows = model.write(start.ids, start.rows, start.in_layer, start.cache.memory)
+    first = rows.restore(model.next_token(hidden.index_select(0, rows.last))).log_softmax(-1)
+    columns = [first[:, answer[0]] + _of_rest(model, start, answer, len(prompts)) for answer in answers]
+    return torch.stack(columns, 1).cpu()
+
+
+def _of_rest(model: Transformer, start: Beginning, answer: Sequence[int], count: int) -> Tensor:
+    """Log-probability of the tokens after the first, `[rows]`; the cache is left as it was."""
+    device = start.ids.device
+    if len(answer) == 1:
+        return torch.zeros((), device=device)
+    before = [start.cache.next_position(row) for row in range(count)]
+    ids, rows = pack([torch.tensor(answer[:-1], device=device)] * count)
+    hidden, _ = model.write(ids, following(rows, before), None, start.cache.memory)
+    for row, position in enumerate(before):
+        start.cache.truncate(row, position)
+    likely = model.next_token(hidden).log_softmax(-1).unflatten(0, (count, -1))
+    wanted = torch.tensor(answer[1:], device=device)
+    return likely.gather(2, wanted.expand(count, -1)[..., None]).sum((1, 2))

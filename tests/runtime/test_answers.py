@@ -1,0 +1,93 @@
+"""Scores of answers are those of the whole text at once, for both stacks and with prompt tokens gone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ragged_ids, tiny_generator, tiny_seq2seq
+
+import lessen
+from lessen.errors import InputError
+from lessen.model.cross import Source
+from lessen.model.rows import pack
+from lessen.plan import FULL, Point
+from lessen.runtime.answers import answer_ids, score_answers
+from lessen.runtime.prefill import begin
+from lessen.runtime.source import encoded
+
+ANSWERS = [[5], [6, 7, 8, 1], [6, 9]]
+LENGTHS = [12, 1, 30, 12, 4]
+
+
+def loaded(kind: str, folder: Path):
+    (tiny_seq2seq("t5-v1.1") if kind == "t5" else tiny_generator(kind)).save_pretrained(folder)
+    return lessen.load(folder).double().transformer
+
+
+def by_hand(model, prompt: list[int], answer: list[int]) -> float:
+    """One pass over everything."""
+    if model.decoder is None:
+        hidden, _ = model(*pack([torch.tensor([*prompt, *answer[:-1]])]))
+        hidden = hidden[len(prompt) - 1 :]
+    else:
+        source = Source(*model(*pack([torch.tensor(prompt)])))
+        hidden, _ = model.write(*pack([torch.tensor([0, *answer[:-1]])]), source=source)
+    likely = model.next_token(hidden).log_softmax(-1)
+    return sum(float(likely[place, token]) for place, token in enumerate(answer))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("kind", ["t5", "gpt2", "llama-grouped"])
+def test_scores_are_those_of_one_pass(kind: str, batch_size: int, tmp_path: Path) -> None:
+    model, prompts = loaded(kind, tmp_path), [ids.tolist() for ids in ragged_ids(LENGTHS)]
+    found = score_answers(model, prompts, ANSWERS, batch_size=batch_size)
+    for row, prompt in enumerate(prompts):
+        for place, answer in enumerate(ANSWERS):
+            assert abs(float(found[row, place]) - by_hand(model, prompt, answer)) <= 1e-9
+    means = score_answers(model, prompts, ANSWERS, per_token=True)
+    assert torch.allclose(means * torch.tensor([1, 4, 2]), found, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["t5", "llama-grouped"])
+def test_tokens_that_left_are_not_read(kind: str, tmp_path: Path) -> None:
+    """Row by row, as it is in a batch; and differently from whole prompts."""
+    model, prompts = loaded(kind, tmp_path), [ids.tolist() for ids in ragged_ids(LENGTHS)]
+    point = Point(name="few", retention=(0.5,) * model.depth)
+    found = score_answers(model, prompts, ANSWERS, point)
+    alone = torch.cat([score_answers(model, [prompt], ANSWERS, point) for prompt in prompts])
+    assert torch.allclose(found, alone, atol=1e-9)
+    assert (found - score_answers(model, prompts, ANSWERS, FULL)).abs()[2].max() > 1e-3
+    if kind == "t5":
+        source = encoded(model, *pack([torch.tensor(prompts[2])]), point)
+        assert source.rows.lengths == (15,)
+        hidden, _ = model.write(*pack([torch.tensor([0])]), source=source)
+        assert abs(model.next_token(hidden).log_softmax(-1)[0, 5] - found[2, 0]) <= 1e-9
+
+
+def test_what_has_no_room_is_refused(tmp_path: Path) -> None:
+    """66 positions; the longest answer's last token needs none."""
+    model = loaded("gpt2", tmp_path)
+    fits, too_long = (ids.tolist() for ids in ragged_ids([63, 64]))
+    assert score_answers(model, [fits], ANSWERS).shape == (1, 3)
+    with pytest.raises(InputError, match="64 tokens, the model takes 63"):
+        score_answers(model, [too_long], ANSWERS)
+    with pytest.raises(InputError, match="empty"):
+        score_answers(model, [[]], ANSWERS)
+    assert begin(model, [fits], 4).left == [4]
+
+
+class Letters:
+    """A letter a token, after 1; 2 ends a text."""
+
+    def __call__(self, text, add_special_tokens=True, verbose=True):
+        ids = [ord(letter) % 90 for letter in text.strip()]
+        return {"input_ids": [*ids, 2] if add_special_tokens else ids}
+
+
+def test_answers_end_where_their_model_ends_texts(tmp_path: Path) -> None:
+    assert answer_ids(Letters(), "no", loaded("t5", tmp_path / "a"))[-1] == 2
+    assert 2 not in answer_ids(Letters(), "no", loaded("gpt2", tmp_path / "b"))
+    with pytest.raises(InputError, match="no tokens"):
+        answer_ids(Letters(), "", loaded("gpt2", tmp_path / "c"))
