@@ -69,7 +69,7 @@ def test_11_cached_decoding_equals_an_uncached_pass(family: str, dtype: torch.dt
     """Five tokens of each row of a mixed batch; float32, where kernels run whole layers, to 1e-4."""
     model, prompts = loaded(family, tmp_path, dtype).transformer, [t.tolist() for t in ragged_ids(LENGTHS)]
     start = begin(model, prompts, 5, at(SHARES))
-    (ids, rows), in_layer = pack([torch.tensor(prompt) for prompt in prompts]), start.in_layer
+    (ids, rows), in_layer = start.first_pass(), start.in_layer
     tokens = [list(prompt) for prompt in prompts]
     for _ in range(5):
         hidden, rows = model.write(ids, rows, in_layer, start.cache.memory)

@@ -84,7 +84,7 @@ def _of_batch(
     model: Transformer, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], point: Point
 ) -> Tensor:
     start = begin(model, prompts, max(map(len, answers)), point)
-    hidden, rows = model.write(start.ids, start.rows, start.in_layer, start.cache.memory)
+    hidden, rows = model.write(*start.first_pass(), start.in_layer, start.cache.memory)
     first = rows.restore(model.next_token(hidden.index_select(0, rows.last))).log_softmax(-1)
     columns = [first[:, answer[0]] + _of_rest(model, start, answer, len(prompts)) for answer in answers]
     return torch.stack(columns, 1).cpu()
@@ -92,7 +92,7 @@ def _of_batch(
 
 def _of_rest(model: Transformer, start: Beginning, answer: Sequence[int], count: int) -> Tensor:
     """Log-probability of the tokens after the first, `[rows]`; the cache is left as it was."""
-    device = start.ids.device
+    device = start.cache.layers[0].keys.device
     if len(answer) == 1:
         return torch.zeros((), device=device)
     before = [start.cache.next_position(row) for row in range(count)]

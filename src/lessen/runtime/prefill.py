@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from lessen.model.rows import pack
+from lessen.model.rows import Rows, pack
 from lessen.model.transformer import InLayer, Transformer
 from lessen.plan import FULL, Point
 from lessen.runtime.cache import KeyValueCache
@@ -32,6 +33,12 @@ class Beginning:
     in_layer: InLayer | None
     left: list[int]
     sources: list[int]
+
+    def first_pass(self) -> tuple[Tensor, Rows]:
+        """Token ids `[tokens]` of the first pass, and their layout."""
+        rows = self.cache.layout({row: len(ids) for row, ids in self.given.items()})
+        ids = [token for row in rows.original for token in self.given[row]]
+        return torch.tensor(ids, device=rows.device), rows
 
 
 def begin(
