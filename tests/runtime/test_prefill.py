@@ -165,7 +165,7 @@ def test_scores_choose_and_controls_do_not_read_attention(tmp_path: Path) -> Non
 def first_logits(model, prompts, point) -> torch.Tensor:
     """Of the first token of each row, `[rows, vocabulary]`."""
     start = begin(model, prompts, 1, point)
-    hidden, rows = model.write(start.ids, start.rows, start.in_layer, start.cache.memory)
+    hidden, rows = model.write(*start.first_pass(), start.in_layer, start.cache.memory)
     return rows.restore(model.next_token(hidden[rows.last]))
 
 

@@ -4,6 +4,7 @@ Greedy tokens are compared in float64, where no two of these models' logits tie.
 bug hold what the page saw go wrong elsewhere (self-supervised exits page, 1.7).
 """
 
+import math
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from scipy.stats import chi2
 from test_direct import LENGTHS, check_queues, prompts_of, rows_of
 
 from lessen.model.rows import pack
-from lessen.plan import ExitRule
+from lessen.plan import ExitRule, Point
 from lessen.runtime import generation
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.drafts import Draft, verified
@@ -72,6 +73,31 @@ def test_other_families_and_heads(family: str, kind: str, tmp_path: Path) -> Non
     )
     assert found == off
     assert tally.acceptance is not None
+
+
+@torch.no_grad()
+def test_prompts_of_which_tokens_leave_are_answered_alike_in_every_mode(tmp_path: Path) -> None:
+    """They are read to their end before anything may wait; drafts then change nothing."""
+    model = early_generator(tmp_path).transformer
+    prompts = prompts_of([40, 9, 1, 23])
+    some = Point(name="some", retention=(0.8, 0.6, 0.4, 0.3, 0.3))
+    off, whole = rows_of(model, prompts, max_new_tokens=15, decoding=Decoding(prompts=some))
+    assert off != rows_of(model, prompts, max_new_tokens=15)[0]
+    for most in (2, 16):
+        decoding = Decoding("spec", median_rule(model, 0.7), most=most, prompts=some)
+        found, tally = rows_of(model, prompts, max_new_tokens=15, decoding=decoding)
+        assert found == off
+        assert tally.acceptance is not None
+    never = ExitRule(criterion="entropy", threshold=-1.0)
+    for kv in ("exact", "propagate"):
+        decoding = Decoding("direct", never, kv=kv, prompts=some)
+        found, tally = rows_of(model, prompts, max_new_tokens=15, decoding=decoding)
+        assert found == off
+    longest = max(map(len, prompts))
+    plain = rows_of(model, prompts, max_new_tokens=15, decoding=Decoding())[1]
+    per_layer = sum(longest - math.ceil(share * longest) for share in (0.8, 0.6, 0.4, 0.3))
+    missing = plain.texts[0].macs - whole.texts[0].macs
+    assert missing == per_layer * len(off[0]) * whole.costs.pair[0], "tokens that left are not attended to"
 
 
 @torch.no_grad()
