@@ -229,7 +229,7 @@ def test_the_dial_counts_what_reading_a_prompt_costs(tmp_path: Path) -> None:
     model.tokenizer = Words()
     with pytest.raises(PlanError, match="measure_profile"):
         model.dial(speedup=2)
-    texts = [" ".join("word" * (1 + i % 3) for i in range(n)) for n in range(30, 66)]
+    texts = [" ".join("word" * (1 + i % 3) for i in range(n)) for n in range(30, 61)]
     ids = [model.tokenizer(texts[-1])["input_ids"]]
     plain = first_logits(model.transformer, ids, model.point)
     model.measure_profile(texts).dial(speedup=1.5)
@@ -243,7 +243,7 @@ def test_the_dial_counts_what_reading_a_prompt_costs(tmp_path: Path) -> None:
             whole += layer_macs(facts, layer, length)
             reached += layer_macs(facts, layer, before, after)
     assert 1.5 <= whole / reached <= 1.6
-    assert model.generate_text(texts[-1:], max_new_tokens=2)[0].prompt_tokens == 65
+    assert model.generate_text(texts[-1:], max_new_tokens=2)[0].prompt_tokens == 60
     few = first_logits(model.transformer, ids, model.point)
     assert (few - plain).abs().max() > 1e-4 * plain.abs().max()
     with pytest.raises(PlanError, match="at most"):
@@ -252,7 +252,8 @@ def test_the_dial_counts_what_reading_a_prompt_costs(tmp_path: Path) -> None:
     again = lessen.load(tmp_path / "ours")
     again.tokenizer = Words()
     again.dial(speedup=1.5)
-    assert torch.equal(first_logits(again.transformer, ids, again.point), few)
+    same = first_logits(again.transformer, ids, again.point)
+    assert (same - few).abs().max() <= 1e-5 * few.abs().max()
     assert again.dial(speedup=1).point == FULL
 
 
