@@ -147,6 +147,10 @@ def test_propagated_text_is_not_exact_text(tmp_path: Path) -> None:
     )
     assert exact[0] != propagated[0]
     assert propagated[1].of(1).macs < exact[1].of(1).macs
+    alone, _ = rows_of(
+        model, prompts[:1], max_new_tokens=12, decoding=Decoding("direct", rule, kv="propagate")
+    )
+    assert alone == propagated[0][:1], "a prompt of one token has nothing to be read first"
 
 
 def check_queues(layers: Waterfall, cache: KeyValueCache, rows: int) -> None:

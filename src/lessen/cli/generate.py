@@ -71,6 +71,7 @@ def command(
 
     from lessen.certificate import is_certified
     from lessen.runtime.completion import prompt_ids, stream
+    from lessen.runtime.generation import check_decoding
     from lessen.runtime.sampling import Sampling
     from lessen.runtime.tally import Tally
 
@@ -84,6 +85,7 @@ def command(
     )
     used = point_of(loaded, point, criterion)
     decoding = loaded.decoding(mode, used, kv)
+    check_decoding(loaded.transformer, decoding, sampling)
     used = None if mode == "off" else used or loaded.point
     promised = mode == "direct" and kv == "exact" and used is not None and is_certified(used)
     if mode == "direct" and not promised and used is not None:

@@ -75,7 +75,7 @@ def generate(
         raise InputError(f"max_new_tokens {max_new_tokens}: must be 1 or more")
     for prompt in prompts:
         check_prompt(prompt, most)
-    _check_decoding(model, decoding, sampling)
+    check_decoding(model, decoding, sampling)
     if not prompts:
         return
     tally, depth = tally or Tally(), model.writer.depth
@@ -191,7 +191,13 @@ class _Text:
         return tokens
 
 
-def _check_decoding(model: Transformer, decoding: Decoding, sampling: Sampling) -> None:
+def check_decoding(model: Transformer, decoding: Decoding, sampling: Sampling) -> None:
+    """Refuse a way to decode that the model, or the way tokens are chosen, does not go with.
+
+    Raises:
+        InputError: For tokens that would be drawn early.
+        PlanError: For a mode with exits and a model without them.
+    """
     check_exits(model.shape, decoding.mode)
     if decoding.mode == "direct" and sampling.temperature > 0:
         raise InputError(

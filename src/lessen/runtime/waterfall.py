@@ -100,9 +100,7 @@ class Waterfall:
             Each row once.
         """
         self.tally.steps += 1
-        rows = self.cache.layout({row: len(ids) for row, ids in tokens.items()})
-        ids = torch.tensor([id for row in rows.original for id in tokens[row]], device=rows.device)
-        hidden = self.model.embeddings(ids, rows)
+        hidden, rows = self._entered(tokens)
         answers = []
         for number, layers in enumerate(self.stretches):
             if number:
@@ -119,9 +117,13 @@ class Waterfall:
 
     def read(self, tokens: Mapping[int, Sequence[int]]) -> None:
         """Run tokens of some rows through all layers and name nothing."""
+        if tokens:
+            self._through(range(self.writer.depth), *self._entered(tokens))
+
+    def _entered(self, tokens: Mapping[int, Sequence[int]]) -> tuple[Tensor, Rows]:
         rows = self.cache.layout({row: len(ids) for row, ids in tokens.items()})
         ids = torch.tensor([id for row in rows.original for id in tokens[row]], device=rows.device)
-        self._through(range(self.writer.depth), self.model.embeddings(ids, rows), rows)
+        return self.model.embeddings(ids, rows), rows
 
     def _through(
         self, layers: range, hidden: Tensor, rows: Rows, in_layer: InLayer | None = None
