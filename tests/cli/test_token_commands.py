@@ -9,6 +9,7 @@ from conftest import run
 
 import lessen
 from lessen.artefact import read_config
+from lessen.errors import PlanError
 
 
 def test_compress_leaves_a_profile_and_one_path(adjustable: Path) -> None:
@@ -60,21 +61,59 @@ def test_bench_at_speedups_predicts_what_it_measures(adjustable: Path, data: Pat
         assert row["predicted_ms"] > 0
         assert row["macs_ratio"] >= row["speedup"] - 0.2
     assert [row["kind"] for row in found["rows"] if row["speedup"] is None] == ["torch", "torch"]
-    assert (folder / "latency.json").exists()
+    assert [fit["batch"] for fit in json.loads(run("inspect", folder, "--json")[1])["retention"]["fits"]] == [
+        1,
+        4,
+    ]
     model = lessen.load(folder)
     assert model.dial(latency_ms=1000).point.name == "full"
+    (folder / "latency.json").write_text('{"version": 1, "fits"')
     code, out, _ = run(
-        "bench", folder, "--data", data, "--speedups", "1", "--against", "none", "--batch", "1",
+        "bench", folder, "--data", data, "--speedups", "1", "--fit", "--against", "none", "--batch", "1",
         "--rows", 4, "--seconds", 0.1, "--precision", "float32",
     )  # fmt: skip
-    assert code == 0
+    assert code == 0, "a damaged fit is replaced"
     assert "predicted" in out
+
+
+def test_what_compress_and_inspect_say_of_tokens(adjustable: Path) -> None:
+    code, out, _ = run("inspect", adjustable)
+    assert code == 0
+    assert "tokens may leave by mean (profile acc, trained for up to 1.8x): dial any speed-up up to" in out
+    record = json.loads((adjustable / "training.json").read_text())
+    assert "speedup-1.8x" in [result["name"] for result in record["test"]]
+
+
+WISHES = {
+    "nothing": {},
+    "two": {"speedup": 2.0, "max_drop": 0.1},
+    "undefined": {"speedup": float("nan")},
+    "endless": {"latency_ms": float("inf")},
+    "slower": {"speedup": 0.5},
+    "negative": {"max_drop": -0.1},
+    "text": {"speedup": "2"},
+    "true": {"speedup": True},
+    "no row": {"latency_ms": 1.0, "tokens": -3},
+    "tokens for nothing": {"speedup": 2.0, "tokens": 5},
+}
+
+
+@pytest.mark.parametrize("kind", WISHES)
+def test_the_dial_refuses_what_cannot_be_meant(kind: str, adjustable: Path) -> None:
+    model = lessen.load(adjustable)
+    before = model.point
+    with pytest.raises(PlanError, match=r"dial takes one|must be a number|for latency_ms only"):
+        model.dial(**WISHES[kind])
+    assert model.point == before
 
 
 BAD = {
     "no profile": (["bench", "SMALL", "--speedups", "2"], "--system latency-adjustable"),
     "nonsense": (["bench", "FAST", "--speedups", "2,x"], "expected numbers of at least 1"),
     "below one": (["bench", "FAST", "--speedups", "0.5"], "expected numbers of at least 1"),
+    "not a number": (["bench", "FAST", "--speedups", "nan"], "expected numbers of at least 1"),
+    "undefined": (["predict", "FAST", "x", "--speedup", "nan"], "must be a number of at least 1"),
+    "slower than whole": (["predict", "FAST", "x", "--speedup", "0.3"], "must be a number of at least 1"),
     "beyond the cap": (["bench", "FAST", "--speedups", "500"], "at most on such rows, not 500"),
     "both": (["bench", "FAST", "--speedups", "2", "--point", "full"], "not both"),
     "fit nowhere": (["bench", "builtin:minilm-l6", "--fit"], "has no classifier"),
@@ -93,6 +132,14 @@ BAD = {
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "70"],
         "at most on such rows, not 70",
     ),
+    "nothing leaves": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "1"],
+        "no token would leave",
+    ),
+    "all stay": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", "1,1,1"],
+        "no token would leave",
+    ),
     "family": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", "cubic"],
         "choose acc, envelope, geometric, tilt",
@@ -107,7 +154,7 @@ BAD = {
     ),
     "score": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--token-score", "loud"],
-        "tokens.score",
+        "--token-score loud: choose mean",
     ),
 }  # fmt: skip
 

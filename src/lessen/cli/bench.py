@@ -28,6 +28,10 @@ CALIBRATION_ROWS = 300
 """For rivals that quantize activations: rows that are not timed, where there are others."""
 
 
+HONEST = 0.15
+"""A fit that misses a run by more is not to be relied on (latency-adjustable page, 1.7)."""
+
+
 def command(
     model: Annotated[str | None, typer.Argument(help="Model folder, hub name, or builtin:NAME.")] = None,
     data: Annotated[
@@ -227,7 +231,11 @@ def _fitted(name: str, models: Any, encoded: Any, sizes: list[int], count: int, 
         raise InputError(f"--fit: {name} is not a folder to keep the latencies in")
     ways: dict[str, Any] = {"batch_sizes": sizes, "thread_count": count, "seconds": seconds}
     for fit in fit_folder(folder, list(models.values()), encoded, **ways):
-        say(f"fitted {fit.precision}, batch {fit.batch}: within {percent(fit.error)} % of every run")
+        far = "; the machine was busy, or busier at times: fit again before trusting it"
+        say(
+            f"fitted {fit.precision}, batch {fit.batch}: within {percent(fit.error)} % of every run"
+            f"{far if fit.error > HONEST else ''}"
+        )
 
 
 def _predictions(name: str, count: int) -> dict[tuple[str, int], Any]:

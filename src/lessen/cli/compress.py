@@ -243,6 +243,10 @@ def _layers(given: str | None) -> tuple[int, ...] | None:
 
 def _tokens(retention: str | None, score: str) -> dict[str, Any]:
     """The options about tokens as a `TokenPlan`; empty if none was given."""
+    from lessen.tokens.score import NAMES
+
+    if score not in NAMES:
+        raise InputError(f"--token-score {score}: choose {', '.join(NAMES)}")
     tokens: dict[str, Any] = {} if score == "mean" else {"score": score}
     if retention in (None, "acc", "envelope", "geometric", "tilt"):
         return tokens if retention is None else tokens | {"family": retention}

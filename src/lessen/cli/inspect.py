@@ -73,6 +73,12 @@ def command(
             for i, row in enumerate(facts["layers"], start=1)
         ],
     )
+    if (tokens := facts["retention"]) is not None:
+        trained = "" if tokens["trained_at"] is None else f", trained for up to {tokens['trained_at']:.3g}x"
+        print(
+            f"tokens may leave by {tokens['score']} (profile {tokens['family']}{trained}): dial any speed-up "
+            f"up to {tokens['most']:.3g}x; latencies fitted for {len(tokens['fits'])} ways of running"
+        )
     for point in facts["points"]:
         print(f"point {point['name']}: {point['rule']}")
 
@@ -130,8 +136,28 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
             }
             for place, layer in enumerate(shape.layers)
         ],
+        "retention": _retention(model),
         "labels": model.label_names if shape.exits else [],
         "points": [{"name": point.name, "rule": _rule(point)} for point in points],
+    }
+
+
+def _retention(model: Any) -> dict[str, Any] | None:
+    """How tokens may leave, and speed-ups in MACs; None if no profile was measured."""
+    from lessen.runtime.latency_model import read_latency
+    from lessen.runtime.retention import most_reached
+
+    profile = model.config.retention_profile()
+    if profile is None:
+        return None
+    latencies = None if model.folder is None else read_latency(model.folder)
+    fits = () if latencies is None else latencies.fits
+    return {
+        "score": profile.score,
+        "family": profile.family,
+        "trained_at": profile.trained_at,
+        "most": round(most_reached(model.transformer, profile), 2),
+        "fits": [fit.model_dump(include={"threads", "precision", "batch", "error"}) for fit in fits],
     }
 
 

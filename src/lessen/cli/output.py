@@ -240,6 +240,6 @@ def numbers(text: str, option: str, kind: type = int, such_as: str = "1,8,32") -
         found = [kind(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if not found or min(found) < 1:
+    if not found or not all(1 <= each < math.inf for each in found):
         raise InputError(f"{option} {text}: expected numbers of at least 1, such as {such_as}")
     return found

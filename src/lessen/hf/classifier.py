@@ -19,7 +19,7 @@ from lessen.hf.pointed import LessenPointedModel
 from lessen.hf.shell import tokenizer_of
 from lessen.model.rows import Rows
 from lessen.plan import Point
-from lessen.runtime.dial import bounded, by_layers, by_time, usual_tokens
+from lessen.runtime.dial import bounded, by_layers, by_time, check_wish, usual_tokens
 from lessen.runtime.engine import elimination_of, run
 from lessen.runtime.latency_model import LatencyModel, ms_cost, read_latency
 from lessen.runtime.predict import Prediction, predict
@@ -95,8 +95,11 @@ class LessenForSequenceClassification(LessenPointedModel):
         """
         wishes = {"max_drop": max_drop, "speedup": speedup, "latency_ms": latency_ms}
         given = {name: value for name, value in wishes.items() if value is not None}
-        if len(given) != 1 or min(given.values()) < 0:
-            raise PlanError("dial takes one of max_drop, speedup and latency_ms, and it cannot be negative")
+        if len(given) != 1:
+            raise PlanError("dial takes one of max_drop, speedup and latency_ms")
+        check_wish(*next(iter(given.items())))
+        if tokens is not None and (latency_ms is None or tokens < 1):
+            raise PlanError(f"tokens {tokens}: the length of a row, 1 or more, for latency_ms only")
         if by not in ("macs", "latency"):
             raise PlanError(f"by is 'macs' or 'latency', not {by!r}")
         points, steps = list(self.points.values()), self.config.steps()

@@ -22,6 +22,7 @@ from lessen.model.rows import Rows, following, rows_of_mask, scatter
 from lessen.plan import Point, check_point
 from lessen.runtime.completion import Completion, Prompt, complete, stream
 from lessen.runtime.decoding import Decoding, KeyValues, Mode, check_exits
+from lessen.runtime.dial import check_wish
 from lessen.runtime.retention import point_for
 from lessen.runtime.sampling import Sampling
 
@@ -59,7 +60,7 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
         profile = self.config.retention_profile()
         if profile is None:
             raise PlanError("the model has no retention profile; call measure_profile(texts) first")
-        return self.use(point_for(self.transformer, profile, speedup))
+        return self.use(point_for(self.transformer, profile, check_wish("speedup", speedup)))
 
     def generate_text(
         self,

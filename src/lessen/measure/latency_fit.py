@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lessen.artefact import write_json
+from lessen.errors import LessenError
 from lessen.machine import processor
 from lessen.measure.latency import Timing, interleaved, threads
 from lessen.model.rows import Rows
@@ -97,7 +98,7 @@ def fit_folder(
     """Fit models of one folder and keep the outcome there, beside earlier fits of this machine.
 
     Args:
-        folder: Of the model; it gets a `latency.json`.
+        folder: Of the model; it gets a `latency.json`, in place of a damaged one.
         models: The model in each precision that matters.
         encoded: Rows such as it will see.
         batch_sizes: Rows given at once.
@@ -107,7 +108,10 @@ def fit_folder(
     Returns:
         The new fits.
     """
-    kept = read_latency(folder)
+    try:
+        kept = read_latency(folder)
+    except LessenError:  # damaged, and about to be replaced
+        kept = None
     fits = kept.fits if kept is not None and kept.processor == processor() else ()
     table = {(fit.threads, fit.precision, fit.batch): fit for fit in fits}
     new = [

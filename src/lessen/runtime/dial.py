@@ -7,6 +7,7 @@ answer a wish for speed, and is labelled uncertified where no certified Point fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -19,6 +20,22 @@ from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point, Promise
 
 TIMED_RUNS = 20
+
+
+def check_wish(name: str, value: object) -> float:
+    """A wish as a number.
+
+    Args:
+        name: `max_drop`, `speedup` or `latency_ms`.
+        value: What was given.
+
+    Raises:
+        PlanError: When it is none, or one that nothing can be meant by.
+    """
+    least = 1.0 if name == "speedup" else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+        raise PlanError(f"{name} {value!r}: must be a number of at least {least:g}")
+    return float(value)
 
 
 def bounded(points: Sequence[Point], max_drop: float) -> Point:

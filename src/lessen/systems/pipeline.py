@@ -40,7 +40,7 @@ from lessen.systems.rounds import Rounds, Say, describe
 from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
 from lessen.systems.target import narrow_shape, shallow_shape
-from lessen.systems.token_stages import check_tokens, give_profile, passes_of
+from lessen.systems.token_stages import check_tokens, give_profile, leaving, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
 from lessen.width.budget import parameters_of
 
@@ -235,7 +235,9 @@ def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
 def _test(model: Any, table: Table) -> list[Result]:
     """Full depth and every Point on the test rows; without labels, agreement with full depth."""
     encoded = encode(model.tokenizer, table.texts, model.config.facts().max_tokens)
-    points = model.points.values()
+    trained = getattr(model.config.retention_profile(), "trained_at", None)
+    dialled = [point for speedup, point in model.speeds().items() if speedup in (2.0, 3.0, trained)]
+    points = [*model.points.values(), *dialled]
     if table.labels is not None:
         return [evaluate(model, encoded, table.labels, point) for point in points]
     answers = as_labels(answers_of_every_exit(model, encoded)[-1], model.problem_type).tolist()
@@ -271,6 +273,7 @@ class _Stages:
             self.model = _copy(self.checkpoint)
         if recipe.speedup > 1:
             give_profile(self.model, self.train, recipe, self.plan.tokens, place.folder)
+            self.say(f"stage {number}: {leaving(self.model, recipe)}")
         if place.reached():
             self.say(f"stage {number} is done already")
         else:

@@ -112,6 +112,8 @@ def plan_for(
     if system.name == "masked-words":
         _check_there_is_no_task(choices)
     of_tokens = {key: value for key, value in recipe.items() if key in ("speedup", "rates")}
+    if of_tokens.get("speedup") == 1:
+        raise InputError("--speedup 1: no token would leave; give more than 1, or use --system early-exit")
     if "speedup" in of_tokens:
         of_tokens["as_far_as_rows_allow"] = False
     if (of_tokens or "tokens" in choices) and not any(stage.speedup > 1 for stage in system.stages):

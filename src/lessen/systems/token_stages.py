@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lessen.artefact import write_json
+from lessen.artefact import read_json, write_json
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.plan import Fraction, RetentionProfile, Strict, TokenScore, parse
@@ -63,7 +62,10 @@ def check_tokens(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> N
     lengths = typical([len(row.ids) for row in _sample(model, train, recipe)])
     base = plan.base or (0.5,) * layers
     profile = parse(RetentionProfile, {"family": "explicit", "base": base, "lengths": lengths}, "--retention")
-    alpha_for(model.transformer, profile, speedup_for(model, profile, recipe))
+    speedup = speedup_for(model, profile, recipe)
+    if speedup <= 1:
+        raise InputError("no token would leave: give shares below 1 to --retention")
+    alpha_for(model.transformer, profile, speedup)
 
 
 def speedup_for(model: Any, profile: RetentionProfile, recipe: Recipe) -> float:
@@ -85,12 +87,24 @@ def give_profile(model: Any, train: Table, recipe: Recipe, plan: TokenPlan, fold
     """
     place = folder / PROFILE
     if place.exists():
-        profile = parse(RetentionProfile, json.loads(place.read_text()), str(place))
+        raw = read_json(place, "delete it, and it is measured again")
+        profile = parse(RetentionProfile, raw, str(place))
     else:
         profile = _made(model, train, recipe, plan)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(place, profile.model_dump(mode="json"))
     model.config.profile = profile.model_dump(mode="json")
+
+
+def leaving(model: Any, recipe: Recipe) -> str:
+    """How tokens leave in a stage, in words."""
+    profile = model.config.retention_profile()
+    most = most_reached(model.transformer, profile)
+    ways = {"one": "always at", "drawn": "at a ratio drawn up to", "sandwich": "at several ratios up to"}
+    return (
+        f"tokens leave by {profile.score}, profile {profile.family}, {ways[recipe.rates]} "
+        f"{profile.trained_at:.3g}x fewer MACs (rows as long as these allow {most:.3g}x)"
+    )
 
 
 def passes_of(model: Any, recipe: Recipe) -> Passes:
