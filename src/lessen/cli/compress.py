@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lessen.cli import compress_options as options
 from lessen.cli.compress_results import facts_of, pretrain_and_say, show_results
@@ -26,6 +26,7 @@ from lessen.cli.output import (
     show_promises,
 )
 from lessen.errors import InputError
+from lessen.plan import TokenScore
 
 
 def command(
@@ -243,10 +244,8 @@ def _layers(given: str | None) -> tuple[int, ...] | None:
 
 def _tokens(retention: str | None, score: str) -> dict[str, Any]:
     """The options about tokens as a `TokenPlan`; empty if none was given."""
-    from lessen.tokens.score import NAMES
-
-    if score not in NAMES:
-        raise InputError(f"--token-score {score}: choose {', '.join(NAMES)}")
+    if score not in get_args(TokenScore):
+        raise InputError(f"--token-score {score}: choose {', '.join(get_args(TokenScore))}")
     tokens: dict[str, Any] = {} if score == "mean" else {"score": score}
     if retention in (None, "acc", "envelope", "geometric", "tilt"):
         return tokens if retention is None else tokens | {"family": retention}
