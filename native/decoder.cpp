@@ -38,8 +38,6 @@ void work_on_cached(void *data) {
     }
 }
 
-Norm norm_of(const lessen_norm &norm) { return {norm.weight, norm.bias, norm.eps}; }
-
 // Queries and keys normed and turned, in place.
 void place(const lessen_decoder &layer, const float *cosine, const float *sine, float *qkv, int64_t m) {
     const int64_t dim = layer.dim, turning = layer.heads + layer.key_heads, half = layer.turned / 2;

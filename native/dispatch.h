@@ -24,6 +24,8 @@ void run(void (*work)(void *), void *data, int threads);
 // Threads that so many multiplications are worth.
 int worth(int64_t multiplications, int threads);
 
+inline Norm norm_of(const lessen_norm &norm) { return {norm.weight, norm.bias, norm.eps}; }
+
 // out = values . matrix^T, whatever the kind of the matrix.
 void product_of(const lessen_matrix &matrix, const float *values, float *out, int64_t m, int threads);
 

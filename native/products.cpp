@@ -1,0 +1,263 @@
+// How the work of each product is shared among threads, and what becomes of activations before it.
+#include "products.h"
+
+#include <algorithm>
+#include <atomic>
+
+namespace lessen {
+namespace {
+
+// Panels a thread takes at a time: few enough that a busy core does not keep the others waiting.
+constexpr int64_t PANELS = 8;
+
+// Rows from which on tiles multiply signs, written out as whole numbers, faster than bits are counted. Tiles do 1024
+// products a cycle against 410 (count512.h), but their operands come from the second cache. The sums are the same.
+constexpr int64_t ROWS_FOR_TILES = 48;
+
+struct LinearWork {
+    Linear product;
+    void (*work)(const Linear &, int64_t first, int64_t last, int64_t after);
+    int64_t panels, step, threads;
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_linear(void *data) {
+    auto &work = *static_cast<LinearWork *>(data);
+    for (;;) {
+        const int64_t first = work.next.fetch_add(work.step);
+        if (first >= work.panels) return;
+        const int64_t last = std::min(work.panels, first + work.step);
+        // In the time this takes, each other thread takes a step too.
+        work.work(work.product, first, last, first + work.threads * work.step);
+    }
+}
+
+void in_panels(const Linear &product, bool narrow, int threads) {
+    if (product.m <= 0 || product.n <= 0 || product.k <= 0) return;
+    threads = worth(product.m * product.n * product.k, threads);
+    const int64_t panels = (product.n + kernel->columns - 1) / kernel->columns;
+    const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
+    LinearWork work{product, narrow ? kernel->panels16 : kernel->panels, panels, step, threads};
+    run(work_on_linear, &work, threads);
+}
+
+// Row `row` of a source, of k numbers.
+const float *made_row(const Source &source, int64_t row, int64_t k) {
+    const float *from = source.from + row * source.apart;
+    if (source.what == Source::plain) return from;
+    float *to = source.to + row * k;
+    if (source.what == Source::summed)
+        kernel->add_norm(from, source.added + row * k, source.factor ? source.factor + row * k : nullptr, source.norm,
+                         k, to);
+    else
+        kernel->activate(source.activation, source.centre, from, k, to);
+    return to;
+}
+
+// What rows of activations become.
+enum class Made { numbers, signs, signs_as_numbers };
+
+// Rows of activations made, and perhaps made into whole numbers or signs, a few at a time by each thread.
+struct RowsWork {
+    Source source;
+    Made made;
+    int64_t m, k, depth;
+    int8_t *numbers;  // [m][depth], or null:
+    uint64_t *words;  // then these, [m][depth / 64], or null: rows stay float32
+    float *steps;
+    int32_t *totals;
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_rows(void *data) {
+    constexpr int64_t together = 8;
+    auto &work = *static_cast<RowsWork *>(data);
+    for (;;) {
+        const int64_t first = work.next.fetch_add(together);
+        if (first >= work.m) return;
+        for (int64_t row = first; row < std::min(work.m, first + together); row++) {
+            const float *from = made_row(work.source, row, work.k);
+            if (work.numbers && work.made == Made::signs_as_numbers)
+                work.steps[row] = kernel->signs_as_numbers(from, work.k, work.depth, work.numbers + row * work.depth);
+            else if (work.numbers)
+                work.steps[row] = kernel->quantize(from, work.k, work.depth, work.numbers + row * work.depth,
+                                                   &work.totals[row]);
+            else if (work.words)
+                work.steps[row] = kernel->to_signs(from, work.k, work.words + row * (work.depth / 64));
+        }
+    }
+}
+
+// Makes the activations of a product with low-bit weights.
+void make_rows(RowsWork &work, const Source &source, int64_t m, int64_t k, Made made, int threads) {
+    thread_local Space<int8_t> numbers;
+    thread_local Space<uint64_t> words;
+    thread_local Space<float> steps;
+    thread_local Space<int32_t> totals;
+    work.source = source, work.made = made, work.m = m, work.k = k, work.depth = round_up(k, 64);
+    work.numbers = made == Made::signs ? nullptr : numbers.of(m * work.depth);
+    work.words = made == Made::signs ? words.of(m * work.depth / 64) : nullptr;
+    work.steps = steps.of(m), work.totals = totals.of(m);
+    run(work_on_rows, &work, worth(m * k, threads));
+}
+
+}  // namespace
+
+const float *plain_rows(const Source &source, int64_t m, int64_t k, int threads) {
+    if (source.what == Source::plain) return source.from;
+    RowsWork work{source, {}, m, k, k, nullptr, nullptr, nullptr, nullptr};
+    run(work_on_rows, &work, worth(m * k * 8, threads));
+    return source.to;
+}
+
+namespace {
+
+struct Int8Work {
+    Int8 product;
+    int64_t panels, step;
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_int8(void *data) {
+    auto &work = *static_cast<Int8Work *>(data);
+    thread_local Space<int8_t> space;
+    int8_t *room = space.of(kernel->columns8 * work.product.depth);
+    for (;;) {
+        const int64_t first = work.next.fetch_add(work.step);
+        if (first >= work.panels) return;
+        kernel->panels8(work.product, first, std::min(work.panels, first + work.step), room);
+    }
+}
+
+void linear8(const Source &values, const int8_t *weight, Signs signs, const float *scales, const float *bias,
+             float *out, int64_t m, int64_t n, int64_t k, int threads, Made made = Made::numbers) {
+    threads = worth(m * n * k, threads);
+    RowsWork rows;
+    make_rows(rows, values, m, k, made, threads);
+    const int8_t *numbers = rows.numbers;
+    if (kernel->arrange) {
+        thread_local Space<int8_t> space;
+        int8_t *arranged = space.of(round_up(m, 16) * rows.depth);
+        kernel->arrange(numbers, m, rows.depth, signs, arranged);
+        numbers = arranged;
+    }
+    const int64_t panels = (n + kernel->columns8 - 1) / kernel->columns8;
+    const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
+    Int8Work work{{numbers, rows.steps, rows.totals, weight, signs, scales, bias, out, m, n, rows.depth},
+                  panels, step};
+    run(work_on_int8, &work, threads);
+}
+
+struct EightsWork {
+    Binary binary;
+    Signed product;  // if its values are not null
+    int64_t eights, step;
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_eights(void *data) {
+    auto &work = *static_cast<EightsWork *>(data);
+    thread_local Space<float> space;
+    float *room = work.product.values ? space.of(8 * work.product.words * 64) : nullptr;
+    for (;;) {
+        const int64_t first = work.next.fetch_add(work.step);
+        if (first >= work.eights) return;
+        const int64_t last = std::min(work.eights, first + work.step);
+        if (work.product.values)
+            kernel->signed_eights(work.product, first, last, room);
+        else
+            kernel->eights(work.binary, first, last);
+    }
+}
+
+void in_eights(const Binary &binary, const Signed &product, int64_t n, int threads) {
+    const int64_t eights = (n + 7) / 8;
+    const int64_t step = std::max<int64_t>(1, std::min(4 * PANELS, eights / (4 * threads)) / 4 * 4);
+    EightsWork work{binary, product, eights, step};
+    run(work_on_eights, &work, threads);
+}
+
+void linear1(const Source &values, Signs signs, const float *scales, const float *bias, float *out, int64_t m,
+             int64_t n, int64_t k, int threads) {
+    if (kernel->signs_as_numbers && m >= ROWS_FOR_TILES) {
+        linear8(values, nullptr, signs, scales, bias, out, m, n, k, threads, Made::signs_as_numbers);
+        return;
+    }
+    threads = worth(m * n * k / 16, threads);
+    RowsWork rows;
+    make_rows(rows, values, m, k, Made::signs, threads);
+    const Binary product{rows.words, rows.steps, signs, scales, bias, out, m, n, k, rows.depth / 64};
+    in_eights(product, {}, n, threads);
+}
+
+}  // namespace
+
+void multiply(const lessen_matrix &matrix, const Source &values, float *out, int64_t m, int threads) {
+    const int64_t n = matrix.n, k = matrix.k;
+    const auto signs = static_cast<Signs>(matrix.weight);
+    switch (matrix.kind) {
+    case LESSEN_W8A8:
+        linear8(values, static_cast<const int8_t *>(matrix.weight), nullptr, matrix.scales, matrix.bias, out, m, n, k,
+                threads);
+        return;
+    case LESSEN_W1A8:
+        linear8(values, nullptr, signs, matrix.scales, matrix.bias, out, m, n, k, threads);
+        return;
+    case LESSEN_W1A1:
+        linear1(values, signs, matrix.scales, matrix.bias, out, m, n, k, threads);
+        return;
+    case LESSEN_W1A32:
+        lessen_linear_w1a32(plain_rows(values, m, k, threads), signs, matrix.scales, matrix.bias, out, m, n, k,
+                            threads);
+        return;
+    case LESSEN_BF16:
+        lessen_linear_bf16(plain_rows(values, m, k, threads), static_cast<const uint16_t *>(matrix.weight), matrix.bias,
+                           out, m, n, k, threads);
+        return;
+    default:
+        lessen_linear_f32(plain_rows(values, m, k, threads), static_cast<const float *>(matrix.weight), matrix.bias,
+                          out, m, n, k, threads);
+    }
+}
+
+void product_of(const lessen_matrix &matrix, const float *values, float *out, int64_t m, int threads) {
+    multiply(matrix, {Source::plain, values, matrix.k}, out, m, threads);
+}
+
+}  // namespace lessen
+
+using namespace lessen;
+
+void lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out, int64_t m,
+                       int64_t n, int64_t k, int threads) {
+    in_panels({values, weight, bias, out, m, n, k}, false, threads);
+}
+
+void lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out, int64_t m,
+                        int64_t n, int64_t k, int threads) {
+    in_panels({values, weight, bias, out, m, n, k}, true, threads);
+}
+
+void lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales, const float *bias, float *out,
+                        int64_t m, int64_t n, int64_t k, int threads) {
+    if (m <= 0 || n <= 0 || k <= 0) return;
+    linear8({Source::plain, values, k}, weight, nullptr, scales, bias, out, m, n, k, threads);
+}
+
+void lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
+                        float *out, int64_t m, int64_t n, int64_t k, int threads) {
+    if (m <= 0 || n <= 0 || k <= 0) return;
+    linear8({Source::plain, values, k}, nullptr, arranged, scales, bias, out, m, n, k, threads);
+}
+
+void lessen_linear_w1a1(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
+                        float *out, int64_t m, int64_t n, int64_t k, int threads) {
+    if (m <= 0 || n <= 0 || k <= 0) return;
+    linear1({Source::plain, values, k}, arranged, scales, bias, out, m, n, k, threads);
+}
+
+void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
+                         float *out, int64_t m, int64_t n, int64_t k, int threads) {
+    if (m <= 0 || n <= 0 || k <= 0) return;
+    in_eights({}, {values, arranged, scales, bias, out, m, n, k, round_up(k, 64) / 64}, n, worth(m * n * k, threads));
+}

@@ -1,0 +1,79 @@
+// The rest of a layer after its attention, in one call: what is between its products is small and many.
+#include <algorithm>
+#include <atomic>
+
+#include "products.h"
+
+namespace lessen {
+namespace {
+
+// Rows that go through the rest of a layer together where its weights are small: of a layer 512 wide, what they become
+// on the way takes 1 MB.
+constexpr int64_t ROWS_OF_REST = 64;
+
+// A layer after its attention, all rows of one product before the next product.
+void rest_of_layer(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
+                   int threads) {
+    const int64_t width = rest->output.n, inner = rest->up.n, read = rest->down.k;
+    thread_local Space<float> of_output, of_middle, of_inner, of_gate, of_learned, of_down, of_factor;
+    float *projected = of_output.of(m * width), *middle = of_middle.of(m * width), *made = of_inner.of(m * inner);
+    multiply(rest->output, {Source::plain, context, rest->output.k}, projected, m, threads);
+    Source summed{Source::summed, hidden, width, middle};
+    summed.added = projected, summed.norm = norm_of(rest->norms[0]);
+    multiply(rest->up, summed, made, m, threads);
+    Source activated{Source::activated, made, inner, of_gate.of(m * read)};
+    activated.activation = static_cast<Activation>(rest->activation), activated.centre = rest->centre;
+    float *down = of_down.of(m * width), *factor = nullptr;
+    multiply(rest->down, activated, down, m, threads);
+    if (rest->learned.n) {
+        Source learned{Source::activated, made + read, inner, of_learned.of(m * read)};
+        learned.activation = Activation::tanh;
+        factor = of_factor.of(m * width);
+        multiply(rest->learned, learned, factor, m, threads);
+    }
+    Source last{Source::summed, middle, width, out};
+    last.added = down, last.factor = factor, last.norm = norm_of(rest->norms[1]);
+    plain_rows(last, m, width, threads);
+}
+
+// The same for a few rows after others, each thread by itself: what a row becomes on its way stays in the caches.
+struct RestWork {
+    const lessen_rest *rest;
+    const float *context, *hidden;
+    float *out;
+    int64_t m, step;
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_rest(void *data) {
+    auto &work = *static_cast<RestWork *>(data);
+    const int64_t width = work.rest->output.n, read = work.rest->output.k;
+    for (;;) {
+        const int64_t first = work.next.fetch_add(work.step);
+        if (first >= work.m) return;
+        rest_of_layer(work.rest, work.context + first * read, work.hidden + first * width, work.out + first * width,
+                      std::min(work.step, work.m - first), 1);
+    }
+}
+
+// Whether all weights have one bit: they are small enough to be read again for every few rows.
+bool is_small(const lessen_rest &rest) {
+    for (const lessen_matrix *matrix : {&rest.output, &rest.up, &rest.down, &rest.learned})
+        if (matrix->n && matrix->kind != LESSEN_W1A1 && matrix->kind != LESSEN_W1A8 && matrix->kind != LESSEN_W1A32)
+            return false;
+    return true;
+}
+
+}  // namespace
+}  // namespace lessen
+
+using namespace lessen;
+
+void lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
+                       int threads) {
+    if (m <= 0) return;
+    if (m <= ROWS_OF_REST || !is_small(*rest)) return rest_of_layer(rest, context, hidden, out, m, threads);
+    const int64_t parts = round_up((m + ROWS_OF_REST - 1) / ROWS_OF_REST, std::max(1, threads));
+    RestWork work{rest, context, hidden, out, m, (m + parts - 1) / parts};
+    run(work_on_rest, &work, worth(m * rest->output.n * rest->output.k, threads));
+}
