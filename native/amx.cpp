@@ -53,17 +53,23 @@ void finish(const Int8 &p, const Sums &sums, int64_t row, int64_t column) {
     for (int64_t i = 0; i < count; i++) columns.write(lines[i], p.steps[row + i], p.out + (row + i) * p.n + column);
 }
 
-// 32 columns of weights, `stride` bytes apart, with 32 rows of values, or 16.
+// The tiles of sums: 0 and 1 of 16 rows, 2 and 3 of 16 more.
 template <bool TWO>
-void block(const Int8 &p, const int8_t *weight, int64_t stride, int64_t row, int64_t column) {
-    const int64_t steps = p.depth / 64;
-    const int8_t *values = p.values + row * p.depth, *lower = weight + rows * stride;
+void clear() {
     _tile_zero(0);
     _tile_zero(1);
     if (TWO) {
         _tile_zero(2);
         _tile_zero(3);
     }
+}
+
+// 32 columns of weights, `stride` bytes apart, with 32 rows of values, or 16.
+template <bool TWO>
+void block(const Int8 &p, const int8_t *weight, int64_t stride, int64_t row, int64_t column) {
+    const int64_t steps = p.depth / 64;
+    const int8_t *values = p.values + row * p.depth, *lower = weight + rows * stride;
+    clear<TWO>();
     for (int64_t step = 0; step < steps; step++) {
         _tile_loadd(4, weight + step * 64, stride);
         _tile_loadd(5, lower + step * 64, stride);
@@ -129,12 +135,7 @@ template <bool TWO>
 void signed_block(const Int8 &p, const int8_t *weight, int64_t row, int64_t column, Leaving &leaving) {
     const int64_t steps = p.depth / 64, each = (2 * rows + steps - 1) / steps;
     const int8_t *values = p.values + row * p.depth, *right = weight + steps * TILE;
-    _tile_zero(0);
-    _tile_zero(1);
-    if (TWO) {
-        _tile_zero(2);
-        _tile_zero(3);
-    }
+    clear<TWO>();
     for (int64_t step = 0; step < steps; step++) {
         _tile_loadd(6, weight + step * TILE, 64);
         _tile_loadd(7, right + step * TILE, 64);

@@ -2,7 +2,7 @@
 //
 // A kernel is written once, as a template over a `Vector`: one of the structs in avx512.cpp, avx2.cpp, neon.cpp
 // and scalar.cpp, which wrap a register and the few operations on it. Each of these files is compiled for its
-// own instruction set; which of them is called is decided when the library is loaded (lessen.cpp).
+// own instruction set; which of them is called is decided when the library is loaded (dispatch.cpp).
 #pragma once
 
 #include <cstdint>
