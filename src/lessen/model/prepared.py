@@ -58,8 +58,8 @@ class Prepared(Generic[Made]):
     def _marks(self) -> list[int] | None:
         """Where the tensors lie, and what was made of them; None if somebody watches a module.
 
-        It is asked at every call, so it asks for no more than it needs. Of bfloat16 copies may have been made,
-        so versions count too.
+        It is asked at every call, so it asks for no more than it needs. Of bfloat16 copies may have been
+        made, so versions count too.
         """
         for whole in self.wholes:
             if whole._forward_hooks or whole._forward_pre_hooks:
