@@ -18,7 +18,15 @@ from lessen.model.macs import layer_macs, row_macs
 from lessen.model.rows import pack
 from lessen.plan import ExitRule, Point
 from lessen.runtime.engine import run
-from lessen.tokens.elimination import Elimination, Watching, count_left, left_after_layers, survivors
+from lessen.tokens.elimination import (
+    Elimination,
+    Watching,
+    count_left,
+    layers_read,
+    left_after_layers,
+    seeds_of,
+    survivors,
+)
 from lessen.tokens.score import NAMES
 
 LENGTHS = [9, 1, 30, 2, 17, 9, 64, 3]
@@ -38,7 +46,7 @@ def of_family(family: str, folder: object) -> torch.nn.Module:
 def at(model: torch.nn.Module, texts: list[torch.Tensor], shares: tuple[float, ...], score: str = "mean"):
     """Logits of the last exit, and who survived where."""
     ids, rows = pack(texts)
-    elimination = Elimination(shares, score)
+    elimination = Elimination(shares, score, row_seeds=seeds_of(ids, rows))
     with torch.no_grad():
         answers = every_exit(model, ids, rows, in_layer=elimination)
     return answers, elimination
@@ -104,6 +112,55 @@ def test_5_rows_do_not_depend_on_each_other(model: torch.nn.Module, score: str) 
         whole, own = survivors_of(elimination, row), survivors_of(apart, 0)
         assert own == {layer: kept for layer, kept in whole.items() if layer in own}
         assert torch.allclose(alone[-1][0], answers[-1][row], atol=1e-5)
+
+
+def test_random_takes_other_places_in_each_row_of_one_length(model: torch.nn.Module) -> None:
+    """Drawn by a row's own tokens, in each layer anew: the same for the same text, another for another."""
+    first, second = ragged_ids([40, 40])
+    _, elimination = at(model, [first, second, first], SHARES, "random")
+    found = [survivors_of(elimination, row) for row in range(3)]
+    assert found[0] == found[2] != found[1]
+    judged = [elimination.judge(None, layer, pack([first])[1]).tolist() for layer in (1, 2)]
+    assert judged[0] != judged[1]
+    assert judged[0] != Elimination(SHARES, "random").judge(None, 1, pack([first])[1]).tolist()
+
+
+def test_random_has_as_many_draws_as_seeds() -> None:
+    """Training seeds each step anew; seeds a power of two apart must not fall together."""
+    _, rows = pack(ragged_ids([12]))
+    draws = {
+        tuple(Elimination(SHARES, "random", seed=16 * i).judge(None, 1, rows).tolist()) for i in range(9)
+    }
+    assert len(draws) == 9
+
+
+def test_cumulative_sums_the_scores_of_layers_in_which_none_left(model: torch.nn.Module) -> None:
+    """It listens until no token will leave any more; `kept` names the layers in which some did."""
+    ids, rows = pack(ragged_ids([20]))
+    watching, elimination = Watching(), Elimination((1.0, 0.5, 0.5), "cumulative")
+    with torch.no_grad():
+        model(ids, rows, None, None, watching)
+        model(ids, rows, None, None, elimination)
+    ((layer, left),) = elimination.kept
+    assert layer == 2
+    expected = survivors(watching.scores[0] + watching.scores[1], rows, (10,))
+    assert left.kept.tolist() == expected.tolist()
+    assert left.kept.tolist() != survivors(watching.scores[1], rows, (10,)).tolist()
+    assert elimination(3, left) is None, "nothing leaves after layer 2, so layer 3 stays fused"
+    assert elimination(1, rows).score is not None
+
+
+def test_layers_read_of_rows_that_leave_by_an_exit() -> None:
+    """Row 0 leaves with 2 of 4 tokens after layer 1; row 1 loses a token in layers 1 and 3 each."""
+    _, rows = pack(ragged_ids([4, 3]))
+    first = rows.keep(torch.tensor([0, 2, 3, 5]), (2, 2))
+    later = first.select([row == 1 for row in first.original])
+    second = later.keep(torch.tensor([0]), (1,))
+    kept = [(1, first), (3, second)]
+    by_row = {0: [0, 2], 1: [0, 2]}
+    assert {row: first.kept.tolist()[2 * i : 2 * i + 2] for i, row in enumerate(first.original)} == by_row
+    assert layers_read(kept, [4, 3], [1, 3]) == [[1, 1, 1, 1], [3, 1, 3]]
+    assert layers_read(kept, [4, 3], [2, 4]) == [[2, 1, 2, 1], [4, 1, 3]]
 
 
 def test_4_survivors_are_nested_ascending_and_as_many_as_the_formula_says(model: torch.nn.Module) -> None:

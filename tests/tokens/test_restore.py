@@ -37,8 +37,9 @@ def test_12_every_token_keeps_its_last_state(tiny_classifier: object) -> None:
         states[0], layouts[0] = model.embeddings(ids, rows), rows
     assert restored.shape == (rows.tokens, 32)
     start = 0
+    read = layers_read(elimination.kept, LENGTHS, [3] * len(LENGTHS))
     for row, length in zip(rows.original, rows.lengths, strict=True):
-        for token, layer in enumerate(layers_read(elimination.kept, row, length, 3)):
+        for token, layer in enumerate(read[row]):
             survived = layer == 3 and token in _positions(left, row)
             depth = 3 if survived else layer - 1
             layout = layouts[depth]
