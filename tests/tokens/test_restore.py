@@ -65,6 +65,22 @@ def test_states_carry_gradients(tiny_classifier: object) -> None:
     assert (gradient[ids].abs().sum(1) > 0).all()
 
 
+def test_rows_that_left_by_an_exit_are_refused(tiny_classifier: object) -> None:
+    """Their last states are not there; zeros in their place would be taken for embeddings."""
+    model = lively(tiny_classifier).transformer
+    ids, rows = pack(ragged_ids([12, 5, 7]))
+    restoring = Restoring(Elimination(SHARES), rows)
+
+    def leave(layer, hidden, rows):
+        stay = [layer != 2 or row != 1 for row in rows.original]
+        return rows.gather(hidden, stay), rows.select(stay)
+
+    with torch.no_grad():
+        hidden, left = model(ids, rows, None, leave, restoring)
+    with pytest.raises(PlanError, match="1 of 3 rows left by an exit"):
+        restoring.restored(hidden, left)
+
+
 @pytest.mark.parametrize("shares", [SHARES, (1.0, 0.4, 0.4), (1e-6, 1e-6, 1e-6)])
 def test_heads_that_read_the_mean_count_tokens_that_left(tiny_classifier: object, shares: tuple) -> None:
     """At every exit, in mixed batches: the mean over all tokens of the last state each had."""
