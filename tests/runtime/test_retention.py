@@ -37,6 +37,9 @@ def test_a_measured_profile_falls_and_does_not_depend_on_the_batch(tiny_classifi
     assert profile.base == pytest.approx(alone.base)
     assert profile.lengths == (1, 2, 9, 17, 30, 30, 64)
     assert sum(measured_profile(model, rows, mass=0.9).base) > sum(profile.base)
+    envelope = measured_profile(model, rows, envelope=True)
+    assert (profile.family, envelope.family) == ("acc", "envelope")
+    assert sum(envelope.base) > sum(profile.base)
     widest = measured_profile(model, rows, mass=0.999999)
     assert max(widest.base) < 1, "a share of 1 could never fall"
     assert point_for(model, widest, 3.0).retention is not None

@@ -14,7 +14,7 @@ from lessen.plan import ExitShape, RetentionProfile, dense_shape
 from lessen.tokens.elimination import left_after_layers
 from lessen.tokens.profile import most, retention_of, shares_of_scores, solve, speedup_of
 
-FAMILIES = ("acc", "explicit", "geometric", "tilt")
+FAMILIES = ("acc", "envelope", "explicit", "geometric", "tilt")
 BASE = tuple(float(share) for share in np.linspace(0.9, 0.3, 12))
 
 
