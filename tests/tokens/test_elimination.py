@@ -330,18 +330,13 @@ def test_7_macs_are_those_of_the_products_that_run(family: str, shares, tmp_path
     """
     model = of_family(family, tmp_path).double()
     monkeypatch.setattr(attention, "scaled_dot_product_attention", written_out)
-    expected = [
-        row_macs(
-            model.architecture, model.shape, model.outputs, length, left=left_after_layers(shares, length)
-        )
-        for length in LENGTHS
-    ]
+    lefts = [left_after_layers(shares, length) for length in LENGTHS]
+    expected = sum(
+        row_macs(model.architecture, model.shape, model.outputs, length, left=left)
+        for length, left in zip(LENGTHS, lefts, strict=True)
+    )
+    point = FULL if shares is None else Point(name="x", retention=shares)
     counter = FlopCounterMode(display=False)
     with counter:
-        run(
-            model,
-            *pack(ragged_ids(LENGTHS)),
-            None,
-            FULL if shares is None else Point(name="x", retention=shares),
-        )
-    assert counter.get_total_flops() == 2 * sum(expected)
+        run(model, *pack(ragged_ids(LENGTHS)), None, point)
+    assert counter.get_total_flops() == 2 * expected
