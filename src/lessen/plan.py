@@ -276,13 +276,13 @@ class Point(Strict):
 class RetentionProfile(Strict):
     """How retention falls with depth, as one scalar moves it; see `tokens/profile.py`.
 
-    `base` has a share for each layer: measured from attention (`acc`), or given (`explicit`); raised to the
-    power of the scalar. `geometric` and `tilt` use only its length. `lengths` are token counts of typical
-    rows, which speed-ups are solved for.
+    `base` has a share for each layer: measured from attention, compounding twice over layers (`acc`) or as it
+    is (`envelope`), or given (`explicit`); raised to the power of the scalar. `geometric` and `tilt` use only
+    its length. `lengths` are token counts of typical rows, which speed-ups are solved for.
     """
 
     version: Literal[1] = 1
-    family: Literal["acc", "explicit", "geometric", "tilt"] = "acc"
+    family: Literal["acc", "envelope", "explicit", "geometric", "tilt"] = "acc"
     base: Annotated[tuple[Fraction, ...], Field(min_length=1)]
     score: TokenScore = "mean"
     lengths: Annotated[tuple[Size, ...], Field(min_length=1)] = (128,)

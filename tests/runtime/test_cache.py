@@ -111,7 +111,7 @@ def test_prompt_tokens_that_left_are_in_no_later_layer(tmp_path) -> None:
     prompts, point = ragged_ids([20, 9]), Point(name="half", retention=(0.8, 0.5, 0.5))
     cache = KeyValueCache(model, 2, 21)
     ids, rows = pack(prompts)
-    eliminate = elimination_of(point, model)
+    eliminate = elimination_of(point, model, ids, rows)
     model(ids, rows, None, None, eliminate, memory=cache.memory)
     assert [layer.lengths[0] for layer in cache.layers] == [20, 16, 10]
     assert [layer.seen(0) for layer in cache.layers] == [20, 20, 20]

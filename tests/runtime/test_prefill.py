@@ -99,8 +99,9 @@ def test_11_cached_decoding_equals_an_uncached_pass(family: str, dtype: torch.dt
 def test_8_removed_equals_masked_out(family: str, tmp_path: Path) -> None:
     """Full shapes throughout, one row at a time: tokens that have left are only hidden from the others."""
     model, texts = loaded(family, tmp_path).transformer, ragged_ids(LENGTHS)
-    eliminate = elimination_of(at(SHARES), model)
-    hidden, rows = model(*pack(texts), None, None, eliminate)
+    ids, rows = pack(texts)
+    eliminate = elimination_of(at(SHARES), model, ids, rows)
+    hidden, rows = model(ids, rows, None, None, eliminate)
     found = dict(zip(rows.original, hidden.split(rows.lengths), strict=True))
     for row, text in enumerate(texts):
         kept = survivors_of(eliminate.kept, row)
@@ -132,8 +133,9 @@ def by_masking(model, text: torch.Tensor, kept: dict[int, list[int]]) -> torch.T
 @pytest.mark.parametrize("score", NAMES)
 def test_counts_are_exact_and_both_ends_stay(score: str, tmp_path: Path) -> None:
     model = loaded("llama-grouped", tmp_path).transformer
-    eliminate = elimination_of(at(SHARES, score), model)
-    model(*pack(ragged_ids(LENGTHS)), None, None, eliminate)
+    ids, rows = pack(ragged_ids(LENGTHS))
+    eliminate = elimination_of(at(SHARES, score), model, ids, rows)
+    model(ids, rows, None, None, eliminate)
     for row, length in enumerate(LENGTHS):
         before = list(range(length))
         for layer, kept in sorted(survivors_of(eliminate.kept, row).items()):
@@ -152,9 +154,10 @@ def test_scores_choose_and_controls_do_not_read_attention(tmp_path: Path) -> Non
     Under `mean` earlier tokens get more of even attention (page, 1.2): it may keep the same as `first_k`.
     """
     model, found = loaded("llama-grouped", tmp_path).transformer, {}
+    ids, rows = pack(ragged_ids([40]))
     for score in ("mean", "causal_norm", "last_query", "window", "random", "first_k"):
-        eliminate = elimination_of(at(SHARES, score), model)
-        model(*pack(ragged_ids([40])), None, None, eliminate)
+        eliminate = elimination_of(at(SHARES, score), model, ids, rows)
+        model(ids, rows, None, None, eliminate)
         found[score] = [survivors_of(eliminate.kept, 0)[layer] for layer in (1, 2, 3)]
     assert found["first_k"][0] == [*range(28 - RECENT), *range(40 - RECENT, 40)]
     del found["mean"]
@@ -196,6 +199,21 @@ def test_rows_do_not_depend_on_each_other(family: str, tmp_path: Path) -> None:
 def test_11_keeping_all_is_the_plain_model(tmp_path: Path) -> None:
     model, prompts = loaded("gpt2", tmp_path).transformer, [t.tolist() for t in ragged_ids(LENGTHS)]
     assert texts_of(model, prompts, at((1.0, 1.0, 1.0))) == texts_of(model, prompts, FULL)
+
+
+@torch.no_grad()
+def test_random_draws_by_a_prompts_own_tokens(tmp_path: Path) -> None:
+    """A prompt keeps the same places in a batch as alone; another of its length keeps others."""
+    model, prompts = loaded("gpt2", tmp_path).transformer, [t.tolist() for t in ragged_ids([30, 40, 40])]
+
+    def kept(prompts: list[list[int]]) -> list[dict[int, list[int]]]:
+        start = begin(model, prompts, 1, at(SHARES, "random"))
+        model.write(*start.first_pass(), start.in_layer, start.cache.memory)
+        return [survivors_of(start.in_layer.kept, row) for row in range(len(prompts))]
+
+    together = kept(prompts)
+    assert together == [kept([prompt])[0] for prompt in prompts]
+    assert together[1] != together[2]
 
 
 def test_prompts_at_the_limit(tmp_path: Path) -> None:

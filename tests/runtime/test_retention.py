@@ -14,7 +14,7 @@ from lessen.machine import processor
 from lessen.measure.evaluation import macs_ratio
 from lessen.model.macs import head_macs
 from lessen.model.rows import pack
-from lessen.plan import RetentionProfile
+from lessen.plan import Point, RetentionProfile
 from lessen.runtime.engine import run
 from lessen.runtime.latency_model import FILE, Fit, LatencyModel, fit, milliseconds, ms_cost, terms_of
 from lessen.runtime.retention import macs_cost, measured_profile, point_for, point_within, typical
@@ -37,6 +37,9 @@ def test_a_measured_profile_falls_and_does_not_depend_on_the_batch(tiny_classifi
     assert profile.base == pytest.approx(alone.base)
     assert profile.lengths == (1, 2, 9, 17, 30, 30, 64)
     assert sum(measured_profile(model, rows, mass=0.9).base) > sum(profile.base)
+    envelope = measured_profile(model, rows, envelope=True)
+    assert (profile.family, envelope.family) == ("acc", "envelope")
+    assert sum(envelope.base) > sum(profile.base)
     widest = measured_profile(model, rows, mass=0.999999)
     assert max(widest.base) < 1, "a share of 1 could never fall"
     assert point_for(model, widest, 3.0).retention is not None
@@ -81,9 +84,28 @@ def test_the_dial_turns_without_training_and_names_the_cap(adjustable) -> None:
         model.dial(speedup=1000)
 
 
+def test_rows_of_only_special_tokens(tiny_checkpoint) -> None:
+    """Nothing but [CLS] and [SEP], alone and beside real texts: [CLS] stays, and answers as it does alone."""
+    model = lively(lessen.with_exits(lessen.load(tiny_checkpoint), labels=["a", "b"], exits=None))
+    model.use(Point(name="x", retention=(0.5, 0.3, 0.2)))
+    for empty, text, read in (
+        ("", "a gripping film", [("[CLS]", 3), ("[SEP]", 1)]),
+        (("", ""), ("a gripping film", "about nothing"), [("[CLS]", 3), ("[SEP]", 3), ("[SEP]", 1)]),
+    ):
+        alone = model.predict([empty], explain=True)[0]
+        assert [name for name, _ in alone.read] == [name for name, _ in read]
+        assert sorted(layers for _, layers in alone.read) == sorted(layers for _, layers in read)
+        assert alone.read[0] == ("[CLS]", 3)
+        together = model.predict([empty, text, empty, text], explain=True)
+        for each in (together[0], together[2]):
+            assert each.read == alone.read
+            assert each.probability == pytest.approx(alone.probability, abs=1e-5)
+        assert together[1].probability != pytest.approx(alone.probability, abs=1e-3)
+
+
 @pytest.mark.parametrize("lengths", [[1], [2], [2, 2, 2], [512], [1, 512]])
 def test_rows_of_extreme_lengths(lengths: list[int]) -> None:
-    """A 1-token row, rows of only special tokens, and 512 tokens."""
+    """Of one token, of two, and of 512."""
     from lessen.model.architecture import Architecture
     from lessen.model.transformer import Transformer
     from lessen.plan import ExitShape, dense_shape

@@ -74,8 +74,9 @@ def test_8_and_10_removed_equals_masked_out_up_to_their_decoder(tmp_path: Path) 
     """The bias goes by original positions: full shapes have no others. Decoded by transformers."""
     theirs, ours = both(tmp_path)
     model, texts, targets = ours.transformer, ragged_ids(LENGTHS), ragged_ids([4] * len(LENGTHS), 1)
-    eliminate = elimination_of(at(SHARES), model)
-    source = Source(*model(*pack(texts), None, None, eliminate))
+    ids, rows = pack(texts)
+    eliminate = elimination_of(at(SHARES), model, ids, rows)
+    source = Source(*model(ids, rows, None, None, eliminate))
     hidden, rows = model.write(*pack(targets), source=source)
     logits = model.next_token(hidden).split(rows.lengths)
     for place, row in enumerate(rows.original):
@@ -102,8 +103,9 @@ def in_full(model):
 @pytest.mark.parametrize("score", NAMES)
 def test_counts_are_exact_and_both_ends_stay(score: str, tmp_path: Path) -> None:
     model = both(tmp_path)[1].transformer
-    eliminate = elimination_of(at(SHARES, score), model)
-    model(*pack(ragged_ids(LENGTHS)), None, None, eliminate)
+    ids, rows = pack(ragged_ids(LENGTHS))
+    eliminate = elimination_of(at(SHARES, score), model, ids, rows)
+    model(ids, rows, None, None, eliminate)
     for row, length in enumerate(LENGTHS):
         for layer, kept in survivors_of(eliminate.kept, row).items():
             assert len(kept) == min(length, max(2, math.ceil(SHARES[layer - 1] * length - 1e-9)))
@@ -179,9 +181,10 @@ def test_gradients_reach_tokens_that_left(tmp_path: Path) -> None:
     """13: through the keys and values they gave in the layer they left in."""
     ours = both(tmp_path)[1].use(at((0.1, 0.1)))
     ids = torch.arange(10, 40)[None]
-    eliminate = elimination_of(ours.point, ours.transformer)
+    packed, rows = pack([ids[0]])
+    eliminate = elimination_of(ours.point, ours.transformer, packed, rows)
     with torch.no_grad():
-        ours.transformer(*pack([ids[0]]), None, None, eliminate)
+        ours.transformer(packed, rows, None, None, eliminate)
     gone = set(range(30)) - survivors_of(eliminate.kept, 0)[1]
     loss = ours(ids, labels=torch.tensor([[50, 51]])).loss
     loss.backward()

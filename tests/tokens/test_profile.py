@@ -12,9 +12,9 @@ from lessen.model.architecture import Architecture
 from lessen.model.macs import row_macs
 from lessen.plan import ExitShape, RetentionProfile, dense_shape
 from lessen.tokens.elimination import left_after_layers
-from lessen.tokens.profile import retention_of, shares_of_scores, solve, speedup_of
+from lessen.tokens.profile import most, retention_of, shares_of_scores, solve, speedup_of
 
-FAMILIES = ("acc", "explicit", "geometric", "tilt")
+FAMILIES = ("acc", "envelope", "explicit", "geometric", "tilt")
 BASE = tuple(float(share) for share in np.linspace(0.9, 0.3, 12))
 
 
@@ -65,6 +65,61 @@ def test_solving_reaches_what_is_asked_and_not_much_more(family: str, speedup: f
     assert speedup <= found <= 1.03 * speedup
     if speedup == 1.0:
         assert alpha == 0.0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("lengths", [(7,), (128,), (3, 40, 512)])
+def test_6_speedups_rise_and_counts_fall_with_alpha(family: str, lengths: tuple[int, ...]) -> None:
+    """Over a grid from 0 to where hardly a token is left, in steps finer than the counts."""
+    profile = RetentionProfile(family=family, base=BASE)
+    grid = [0.0, *np.geomspace(1e-3, 1e4, 150).tolist()]
+    speedups = [speedup_of(profile, alpha, lengths, macs) for alpha in grid]
+    assert speedups[0] == 1.0
+    assert all(a <= b for a, b in itertools.pairwise(speedups))
+    assert speedups[-1] == most(profile, lengths, macs) > 3
+    counts = [left_after_layers(retention_of(profile, alpha), max(lengths)) for alpha in grid]
+    for more, less in itertools.pairwise(counts):
+        assert all(a >= b for a, b in zip(more, less, strict=True)), "in alpha"
+        assert all(a >= b for a, b in itertools.pairwise(less)), "in depth"
+
+
+def test_the_smallest_alpha_where_cost_falls_with_alpha() -> None:
+    profile = RetentionProfile(base=BASE)
+    for speedup in (1.01, 1.7, 4.8):
+        alpha = solve(profile, speedup, (128,), macs)
+        assert speedup_of(profile, alpha, (128,), macs) >= speedup
+        smaller = np.linspace(0, alpha * (1 - 1e-9), 300)
+        assert all(speedup_of(profile, each, (128,), macs) < speedup for each in smaller)
+
+
+def test_a_cost_that_rises_before_it_falls_is_solved_too() -> None:
+    """As in ms, where a layer that tokens leave costs as much as some tokens; whole rows are costed once."""
+    asked_whole = []
+
+    def ms(tokens: int, left: list[int] | None) -> float:
+        leaving = [tokens] * 12 if left is None else left
+        if left is None:
+            asked_whole.append(tokens)
+        steps = sum(a != b for a, b in itertools.pairwise([tokens, *leaving]))
+        return sum(leaving) + 10 * steps
+
+    profile = RetentionProfile(base=BASE)
+    assert speedup_of(profile, 0.05, (40, 80), ms) < 1, "it rises"
+    asked_whole.clear()
+    alpha = solve(profile, 2.0, (40, 80), ms)
+    assert asked_whole == [40, 80]
+    assert (
+        speedup_of(profile, alpha, (40, 80), ms) >= 2 > speedup_of(profile, alpha * (1 - 1e-9), (40, 80), ms)
+    )
+
+
+def test_the_cap_itself_is_reached() -> None:
+    """A base so near 1 that all of the range of alpha is needed."""
+    profile = RetentionProfile(family="explicit", base=(0.9995,) * 12)
+    cap = most(profile, (128,), macs)
+    assert speedup_of(profile, solve(profile, cap, (128,), macs), (128,), macs) == cap
+    with pytest.raises(PlanError, match=f"reaches a speed-up of {cap:.2f} at most"):
+        solve(profile, cap + 0.01, (128,), macs)
 
 
 def test_what_cannot_be_reached_names_what_can() -> None:

@@ -37,8 +37,9 @@ def test_12_every_token_keeps_its_last_state(tiny_classifier: object) -> None:
         states[0], layouts[0] = model.embeddings(ids, rows), rows
     assert restored.shape == (rows.tokens, 32)
     start = 0
+    read = layers_read(elimination.kept, LENGTHS, [3] * len(LENGTHS))
     for row, length in zip(rows.original, rows.lengths, strict=True):
-        for token, layer in enumerate(layers_read(elimination.kept, row, length, 3)):
+        for token, layer in enumerate(read[row]):
             survived = layer == 3 and token in _positions(left, row)
             depth = 3 if survived else layer - 1
             layout = layouts[depth]
@@ -62,6 +63,22 @@ def test_states_carry_gradients(tiny_classifier: object) -> None:
     gradient = model.embeddings.token.weight.grad
     assert gradient.isfinite().all()
     assert (gradient[ids].abs().sum(1) > 0).all()
+
+
+def test_rows_that_left_by_an_exit_are_refused(tiny_classifier: object) -> None:
+    """Their last states are not there; zeros in their place would be taken for embeddings."""
+    model = lively(tiny_classifier).transformer
+    ids, rows = pack(ragged_ids([12, 5, 7]))
+    restoring = Restoring(Elimination(SHARES), rows)
+
+    def leave(layer, hidden, rows):
+        stay = [layer != 2 or row != 1 for row in rows.original]
+        return rows.gather(hidden, stay), rows.select(stay)
+
+    with torch.no_grad():
+        hidden, left = model(ids, rows, None, leave, restoring)
+    with pytest.raises(PlanError, match="1 of 3 rows left by an exit"):
+        restoring.restored(hidden, left)
 
 
 @pytest.mark.parametrize("shares", [SHARES, (1.0, 0.4, 0.4), (1e-6, 1e-6, 1e-6)])

@@ -163,7 +163,7 @@ class LessenForSequenceClassification(LessenPointedModel):
                 loss = loss + torch.stack(imitations).mean() if imitations else loss
         else:
             if torch.is_grad_enabled() and self._point.exits is None:
-                leave = elimination_of(self._point, self.transformer)
+                leave = elimination_of(self._point, self.transformer, ids, rows)
                 logits = every_exit(self.transformer, ids, rows, segments, in_layer=leave)[-1]
             else:
                 logits = run(self.transformer, ids, rows, segments, self._point).logits

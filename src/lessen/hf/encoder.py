@@ -58,7 +58,7 @@ class LessenModel(LessenPreTrainedModel):
 
     def _states(self, ids: Tensor, rows: Rows, segments: Tensor | None) -> Tensor:
         """The last state of every token, `[tokens, hidden]`."""
-        elimination = elimination_of(self.point, self.transformer)
+        elimination = elimination_of(self.point, self.transformer, ids, rows)
         if elimination is None:
             return self.transformer(ids, rows, segments)[0]
         restoring = Restoring(elimination, rows)

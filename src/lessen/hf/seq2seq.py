@@ -82,7 +82,7 @@ class LessenForSeq2SeqLM(LessenGenerator):
 
     def encode(self, ids: Tensor, rows: Rows) -> Source:
         """Run the encoder on a ragged batch, in which tokens leave as the Point says."""
-        leave = elimination_of(self._point, self.transformer)
+        leave = elimination_of(self._point, self.transformer, ids, rows)
         return Source(*self.transformer(ids, rows, None, None, leave))
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:

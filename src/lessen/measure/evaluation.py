@@ -108,9 +108,9 @@ def answers_of_every_exit(
     exits = model.transformer.shape.exits
     logits = np.empty((len(exits), len(encoded), model.config.num_labels))
     for batch in batches(encoded, batch_size):
-        leave = elimination_of(point, model.transformer)
-        one = collate([encoded[i] for i in batch], model.device)
-        answers = every_exit(model.transformer, *one, in_layer=leave)
+        ids, rows, segments = collate([encoded[i] for i in batch], model.device)
+        leave = elimination_of(point, model.transformer, ids, rows)
+        answers = every_exit(model.transformer, ids, rows, segments, in_layer=leave)
         for place, answer in enumerate(answers):
             logits[place, batch] = answer.double().cpu().numpy()
     return logits

@@ -18,6 +18,7 @@ from lessen.errors import LessenError
 from lessen.machine import processor
 from lessen.measure.latency import Timing, interleaved, threads
 from lessen.model.rows import Rows
+from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point, Precision
 from lessen.runtime.engine import run
 from lessen.runtime.latency_model import FILE, Fit, LatencyModel, fit, read_latency, terms_of
@@ -25,7 +26,7 @@ from lessen.runtime.text import Encoded, collate
 from lessen.tokens.elimination import fewest_left, left_after_layers
 
 BATCHES = 5
-"""Batches timed at each speed-up, from the shortest rows to the longest."""
+"""Batches timed at each speed-up: single rows from the shortest to the longest; else rows drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def probes_of(
 
 
 @torch.inference_mode()
-def _run(model: Any, inputs: tuple[Tensor, Rows, Tensor | None], point: Point) -> None:
-    run(model, *inputs, point)
+def _run(transformer: Transformer, inputs: tuple[Tensor, Rows, Tensor | None], point: Point) -> None:
+    run(transformer, *inputs, point)
 
 
 def fit_of(probes: Mapping[str, Probe], timings: Mapping[str, Timing], *, batch: int, precision: str) -> Fit:

@@ -12,7 +12,7 @@ from lessen.depth.criteria import Memory, criterion_of, may_leave
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point
-from lessen.tokens.elimination import Elimination, elimination_for
+from lessen.tokens.elimination import Elimination, elimination_for, seeds_of
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,25 @@ class Answers:
     kept: Sequence[tuple[int, Rows]] = ()
 
 
-def elimination_of(point: Point, model: Transformer) -> Elimination | None:
-    """What takes tokens away in one pass at a Point; None where none is taken."""
+def elimination_of(point: Point, model: Transformer, ids: Tensor, rows: Rows) -> Elimination | None:
+    """What takes tokens away in one pass at a Point; None where none is taken.
+
+    Args:
+        point: Says how many leave, and by what score.
+        model: That will run.
+        ids: Token ids `[tokens]` of the pass; `random` draws by them.
+        rows: Their layout.
+    """
     if point.retention is None:
         return None
     score = point.token_score or "mean"
-    return elimination_for(model.shape, point.retention, score, architecture=model.architecture)
+    return elimination_for(
+        model.shape,
+        point.retention,
+        score,
+        row_seeds=seeds_of(ids, rows) if score == "random" else None,
+        architecture=model.architecture,
+    )
 
 
 @torch.no_grad()
@@ -91,7 +104,7 @@ def run(
             memory = memory[~leaving]
         return rows.gather(hidden, stay), rows.select(stay)
 
-    elimination = elimination_of(point, model)
+    elimination = elimination_of(point, model, ids, rows)
     model(ids, rows, segments, after_layer, elimination)
     kept = () if elimination is None else elimination.kept
     if len(collected) == 1 and len(collected[0][0]) == 1:

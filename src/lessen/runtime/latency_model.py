@@ -1,8 +1,11 @@
 """What a batch costs in ms on one machine: a model of few numbers, fitted to runs of the transformer there.
 
 `t = start + layer L + leaving E + groups G + linear M + attention A`: layers run, layers in which tokens
-leave, attention calls (one per layer and row length), and MACs of both kinds. All factors are at least 0.
-They hold for one processor, number of threads, precision and number of rows (latency-adjustable page, 1.7).
+leave, groups of rows of one length (summed over layers), and MACs of both kinds. Our attention
+kernel takes all groups of a layer in one call; each is a call of its own where that kernel is not used: with
+a relative bias, from `LONG` tokens on in layers that no token leaves, by scores other than ACC in those that
+some do (`model/attention.py`). All factors are at least 0. They hold for one processor, number of threads,
+precision and number of rows (latency-adjustable page, 1.7).
 """
 
 from __future__ import annotations

@@ -73,12 +73,14 @@ def predict(
     for batch in batches(encoded, batch_size):
         answers = run(model, *collate([encoded[i] for i in batch], device), point)
         depths = answers.layers.tolist()
+        lengths = [len(encoded[place].ids) for place in batch]
+        depth_of = layers_read(answers.kept, lengths, depths) if explain else None
         for row, (place, logits, layers) in enumerate(zip(batch, answers.logits, depths, strict=True)):
             item = encoded[place]
             read = None
-            if explain:
+            if depth_of is not None:
                 names = tokenizer.convert_ids_to_tokens(item.ids)
-                read = list(zip(names, layers_read(answers.kept, row, len(item.ids), layers), strict=True))
+                read = list(zip(names, depth_of[row], strict=True))
             results[place] = Prediction(
                 **_answer(logits, labels, problem_type),
                 layers=layers,

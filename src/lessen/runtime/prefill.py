@@ -62,11 +62,13 @@ def begin(
         capacity = min(max(map(len, prompts)) + max_new_tokens - 1, most)
         left = [min(max_new_tokens, most - len(prompt) + 1) for prompt in prompts]
         cache = KeyValueCache(model, count, capacity)
-        return Beginning(cache, dict(enumerate(prompts)), elimination_of(point, model), left, [0] * count)
+        start = Beginning(cache, dict(enumerate(prompts)), None, left, [0] * count)
+        start.in_layer = elimination_of(point, model, *start.first_pass())
+        return start
     source = encoded(model, *pack([torch.tensor(prompt, device=device) for prompt in prompts]), point)
     lengths = dict(zip(source.rows.original, source.rows.lengths, strict=True))
     capacity = min(max_new_tokens, most)
     cache = KeyValueCache(model, count, capacity, source)
-    start = [facts.decoder_start_token_id]
-    given: dict[int, Sequence[int]] = dict.fromkeys(range(count), start)
+    first = [facts.decoder_start_token_id]
+    given: dict[int, Sequence[int]] = dict.fromkeys(range(count), first)
     return Beginning(cache, given, None, [capacity] * count, [lengths[row] for row in range(count)])

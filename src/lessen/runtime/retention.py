@@ -63,6 +63,7 @@ def measured_profile(
     stay = protected(model.shape, model.architecture)
     shares = shares_of_scores(found, mass, envelope=envelope, protected=stay).clip(max=MOST)
     return RetentionProfile(
+        family="envelope" if envelope else "acc",
         base=tuple(float(share) for share in shares),
         score=score,
         lengths=typical([len(row.ids) for row in encoded]),

@@ -22,7 +22,7 @@ def encoded(model: Transformer, ids: Tensor, rows: Rows, point: Point = FULL) ->
         rows: Their layout.
         point: Says how many leave. What is left, and nothing else, is what the decoder reads.
     """
-    return Source(*model(ids, rows, None, None, elimination_of(point, model)))
+    return Source(*model(ids, rows, None, None, elimination_of(point, model, ids, rows)))
 
 
 class SourceCache:

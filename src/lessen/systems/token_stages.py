@@ -108,13 +108,14 @@ def leaving(model: Any, recipe: Recipe) -> str:
 
 
 def passes_of(model: Any, recipe: Recipe) -> Passes:
-    """What takes tokens away while a stage trains.
+    """What takes tokens away while a stage trains: as far as the model's profile says.
 
     Raises:
         PlanError: When the speed-up cannot be reached.
     """
     profile = model.config.retention_profile()
-    alpha = alpha_for(model.transformer, profile, speedup_for(model, profile, recipe))
+    speedup = profile.trained_at or speedup_for(model, profile, recipe)
+    alpha = alpha_for(model.transformer, profile, speedup)
     return WAYS[recipe.rates](profile, alpha, model.transformer.shape)
 
 
@@ -125,14 +126,22 @@ def _sample(model: Any, train: Table, recipe: Recipe) -> list[Encoded]:
 
 
 def _made(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> RetentionProfile:
+    """Measured where the family is; of the others the base is given, or only its length counts."""
     encoded = _sample(model, train, recipe)
-    envelope = plan.family == "envelope"
-    measured = measured_profile(
-        model.transformer.eval(), encoded, score=plan.score, mass=plan.mass, envelope=envelope
-    )
-    family = "acc" if plan.family == "envelope" else plan.family
-    changes: dict[str, Any] = {"family": family}
-    if plan.base is not None:
-        changes["base"] = plan.base
-    made = parse(RetentionProfile, measured.model_dump() | changes, "--retention")
+    if plan.family in ("acc", "envelope"):
+        made = measured_profile(
+            model.transformer.eval(),
+            encoded,
+            score=plan.score,
+            mass=plan.mass,
+            envelope=plan.family == "envelope",
+        )
+    else:
+        given = {
+            "family": plan.family,
+            "base": plan.base or (1.0,) * model.transformer.depth,
+            "score": plan.score,
+            "lengths": typical([len(row.ids) for row in encoded]),
+        }
+        made = parse(RetentionProfile, given, "--retention")
     return made.model_copy(update={"trained_at": speedup_for(model, made, recipe)})

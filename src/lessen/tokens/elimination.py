@@ -8,11 +8,13 @@ both ends of a prompt.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lessen.model.architecture import Architecture
@@ -79,6 +81,7 @@ def elimination_for(
     score: str = "mean",
     *,
     seed: int = 0,
+    row_seeds: Mapping[int, int] | None = None,
     architecture: Architecture | None = None,
 ) -> Elimination:
     """The elimination that suits what a model's heads, or its decoder, read.
@@ -88,11 +91,33 @@ def elimination_for(
         retention: Share of each row's tokens that leave each layer, not increasing.
         score: One of `score.NAMES`.
         seed: Of `random`.
+        row_seeds: As in `Elimination`.
         architecture: As in `protected`.
     """
     first, last = protected(shape, architecture)
     by_mean = any(exit.pool == "mean" for exit in shape.exits)
-    return Elimination(retention, score, protect_first=first, protect_last=last, sums=by_mean, seed=seed)
+    return Elimination(
+        retention,
+        score,
+        protect_first=first,
+        protect_last=last,
+        sums=by_mean,
+        seed=seed,
+        row_seeds=row_seeds,
+    )
+
+
+def seeds_of(ids: Tensor, rows: Rows) -> dict[int, int]:
+    """For `random`: of each row, by the caller's index, the CRC-32 of its token ids.
+
+    So a row's draw is the same in every batch, and another one for another text of the same length.
+
+    Args:
+        ids: Token ids `[tokens]`.
+        rows: Their layout.
+    """
+    parts = ids.cpu().split(rows.lengths)
+    return {row: crc32(part.numpy().astype("<i8")) for row, part in zip(rows.original, parts, strict=True)}
 
 
 class Elimination:
@@ -105,6 +130,7 @@ class Elimination:
         protect_last: How many of its last ones do.
         sums: Whether the states of tokens that leave are summed up (pooling by the mean).
         seed: Of `random`.
+        row_seeds: Of `random`, of each row by the caller's index; None: rows of one length draw alike.
 
     Attributes:
         kept: After the pass: for each layer in which tokens left, its number and the layout of the survivors.
@@ -119,6 +145,7 @@ class Elimination:
         protect_last: int = 0,
         sums: bool = False,
         seed: int = 0,
+        row_seeds: Mapping[int, int] | None = None,
     ) -> None:
         self.retention = tuple(retention)
         self.name = score
@@ -126,18 +153,27 @@ class Elimination:
         self.protect_last = protect_last
         self.sums = sums
         self.seed = seed
+        self.row_seeds = row_seeds
         self.kept: list[tuple[int, Rows]] = []
         self._sums: Tensor | None = None
 
     def __call__(self, layer: int, rows: Rows) -> Keep | None:
-        """What decides in a layer (1-based); None where no token leaves: its attention stays fused."""
-        share = self.retention[layer - 1]
+        """What decides in a layer (1-based); None where no token leaves: its attention stays fused.
+
+        `cumulative` listens there too, as long as tokens will leave in a later layer.
+        """
+        counts = self._counts(self.retention[layer - 1], rows)
+        if counts != rows.lengths:
+            return _Layer(self, layer, counts)
+        if self.name == "cumulative" and self._counts(self.retention[-1], rows) != rows.lengths:
+            return _Listening(self, layer)
+        return None
+
+    def _counts(self, share: float, rows: Rows) -> tuple[int, ...]:
+        """Tokens of each row that a retention leaves."""
         pairs = zip(rows.full_lengths, rows.lengths, strict=True)
         fewest = self.protect_first + self.protect_last
-        counts = tuple(count_left(share, full, now, fewest) for full, now in pairs)
-        if counts == rows.lengths and self.name != "cumulative":
-            return None
-        return _Layer(self, layer, counts)
+        return tuple(count_left(share, full, now, fewest) for full, now in pairs)
 
     def judge(self, scores: Tensor | None, layer: int, rows: Rows) -> Tensor:
         """What survivors are chosen by, `[tokens]`."""
@@ -155,12 +191,19 @@ class Elimination:
         return self._sums[row, rows.positions]
 
     def _random(self, layer: int, rows: Rows) -> Tensor:
-        """A draw for each position, the same for all rows of one length: rows do not depend on each other."""
-        draws = {}
-        for length in set(rows.full_lengths):
-            generator = torch.Generator().manual_seed((self.seed * 4096 + layer) * 65536 + length)
-            draws[length] = torch.rand(length, generator=generator)
-        table = torch.cat([draws[length] for length in rows.full_lengths]).to(rows.device)
+        """A draw for each position, by the row's own seed or its length: rows do not depend on each other.
+
+        NumPy's seeds mix all their parts; torch's generator on a CPU looks at 32 bits of its seed.
+        """
+        own = rows.full_lengths
+        if self.row_seeds is not None:
+            own = tuple(self.row_seeds[row] for row in rows.original)
+        draws: dict[tuple[int, int], NDArray[np.float32]] = {}
+        keys = list(zip(own, rows.full_lengths, strict=True))
+        for number, length in set(keys):
+            generator = np.random.default_rng((self.seed, layer, number))
+            draws[number, length] = generator.random(length, dtype=np.float32)
+        table = torch.from_numpy(np.concatenate([draws[key] for key in keys])).to(rows.device)
         full = torch.tensor(rows.full_lengths, device=rows.device)
         starts = (full.cumsum(0) - full).repeat_interleave(torch.tensor(rows.lengths, device=rows.device))
         return table[starts + rows.positions]
@@ -241,27 +284,41 @@ class _Layer:
         return index, left
 
 
-def layers_read(kept: Sequence[tuple[int, Rows]], row: int, tokens: int, layers: int) -> list[int]:
-    """How many layers read each token of a row: all the row went through, or up to the one it left in.
+@dataclass(frozen=True)
+class _Listening:
+    """A layer in which no token leaves, and whose scores count in later ones (`cumulative`)."""
+
+    elimination: Elimination
+    layer: int
+
+    @property
+    def score(self) -> Score | None:
+        return SCORES["mean"]
+
+    def __call__(self, scores: Tensor | None, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
+        self.elimination.judge(scores, self.layer, rows)
+        return torch.arange(len(hidden), device=hidden.device), rows
+
+
+def layers_read(
+    kept: Sequence[tuple[int, Rows]], tokens: Sequence[int], layers: Sequence[int]
+) -> list[list[int]]:
+    """How many layers read each token: all its row went through, or up to the one it left in.
 
     Args:
         kept: Of an `Elimination`, after the pass.
-        row: The caller's index of it.
-        tokens: It came with.
-        layers: It went through.
+        tokens: Each row came with, in the caller's order; as is what is returned.
+        layers: Each row went through.
     """
-    read = [layers] * tokens
-    here = set(range(tokens))
+    read = [[depth] * count for count, depth in zip(tokens, layers, strict=True)]
+    here: list[Sequence[int]] = [range(count) for count in tokens]
     for layer, rows in kept:
-        if row not in rows.original:
-            break
-        assert rows.kept is not None
-        place = rows.original.index(row)
-        start = sum(rows.lengths[:place])
-        left = set(rows.kept[start : start + rows.lengths[place]].tolist())
-        for token in here - left:
-            read[token] = layer
-        here = left
+        positions, start = rows.positions.tolist(), 0
+        for row, length in zip(rows.original, rows.lengths, strict=True):
+            left = positions[start : start + length]
+            for token in set(here[row]).difference(left):
+                read[row][token] = layer
+            here[row], start = left, start + length
     return read
 
 

@@ -23,7 +23,10 @@ Cost = Callable[[int, Sequence[int] | None], float]
 """`cost(tokens, left)` of one row, in MACs or ms; `left` are the tokens that leave each layer, None: all."""
 
 STEPS = 60
+FIRST = 1e-3
 LARGEST = 1e4
+"""Solving tries `FIRST`, doubles it up to this, then halves the last step so often."""
+
 SMALLEST_SHARE = 1e-6
 
 
@@ -48,15 +51,25 @@ def speedup_of(
     profile: RetentionProfile, alpha: float, lengths: Sequence[int], cost: Cost, fewest: int = 1
 ) -> float:
     """Cost of whole rows over cost with elimination, on rows of these lengths."""
+    return _whole(lengths, cost) / _spent(profile, alpha, lengths, cost, fewest)
+
+
+def _whole(lengths: Sequence[int], cost: Cost) -> float:
+    return sum(cost(tokens, None) for tokens in lengths)
+
+
+def _spent(profile: RetentionProfile, alpha: float, lengths: Sequence[int], cost: Cost, fewest: int) -> float:
     retention = retention_of(profile, alpha)
-    whole = sum(cost(tokens, None) for tokens in lengths)
-    return whole / sum(cost(tokens, left_after_layers(retention, tokens, fewest)) for tokens in lengths)
+    return sum(cost(tokens, left_after_layers(retention, tokens, fewest)) for tokens in lengths)
 
 
 def solve(
     profile: RetentionProfile, speedup: float, lengths: Sequence[int], cost: Cost, fewest: int = 1
 ) -> float:
-    """The smallest alpha that reaches a speed-up; 0 for one of 1 or less.
+    """An alpha that reaches a speed-up, while one a hair smaller does not; 0 for a speed-up of 1 or less.
+
+    It is the smallest of all where cost falls as alpha grows, as MACs do. In ms it need not be: taking tokens
+    away costs time as well, so a cost may rise before it falls.
 
     Args:
         profile: Family and base.
@@ -70,18 +83,18 @@ def solve(
     """
     if speedup <= 1:
         return 0.0
-    high = 1e-3
-    while speedup_of(profile, high, lengths, cost, fewest) < speedup:
-        high *= 2
-        if high > LARGEST:
-            cap = most(profile, lengths, cost, fewest)
+    whole = _whole(lengths, cost)
+    low, high = 0.0, FIRST
+    while (reached := whole / _spent(profile, high, lengths, cost, fewest)) < speedup:
+        if high == LARGEST:
             raise PlanError(
-                f"taking tokens away reaches a speed-up of {cap:.2f} at most on such rows, not {speedup:g}"
+                f"taking tokens away reaches a speed-up of {reached:.2f} at most on such rows, "
+                f"not {speedup:g}"
             )
-    low = 0.0
+        low, high = high, min(2 * high, LARGEST)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        if speedup_of(profile, middle, lengths, cost, fewest) < speedup:
+        if whole / _spent(profile, middle, lengths, cost, fewest) < speedup:
             low = middle
         else:
             high = middle
@@ -89,7 +102,10 @@ def solve(
 
 
 def most(profile: RetentionProfile, lengths: Sequence[int], cost: Cost, fewest: int = 1) -> float:
-    """The speed-up when every token leaves that may; arguments as in `solve`."""
+    """The speed-up at `LARGEST`, beyond which `solve` does not look; arguments as there.
+
+    Every token has left that may, but for shares of a base that are nearly 1.
+    """
     return speedup_of(profile, LARGEST, lengths, cost, fewest)
 
 

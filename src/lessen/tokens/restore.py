@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lessen.errors import PlanError
 from lessen.model.attention import Score
 from lessen.model.block import Keep
 from lessen.model.rows import Rows
@@ -47,7 +48,15 @@ class Restoring:
         Args:
             hidden: What the pass returned, `[tokens left, hidden]`.
             rows: Its layout.
+
+        Raises:
+            PlanError: When rows have left by an exit: their states are not among those the pass returned.
         """
+        if missing := set(self.rows.original).difference(rows.original):
+            raise PlanError(
+                f"{len(missing)} of {len(self.rows)} rows left by an exit, and their tokens have no last "
+                "state; restore states at a Point without exits"
+            )
         places = [self._places(rows), *(place for place, _ in self._gone)]
         states = [hidden, *(state for _, state in self._gone)]
         whole = hidden.new_zeros(self.rows.tokens, *hidden.shape[1:])
