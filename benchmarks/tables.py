@@ -168,16 +168,24 @@ def token_quality_table(result: dict[str, Any]) -> str:
 
 def token_points_table(result: dict[str, Any]) -> str:
     """What a certificate allows with exits, with tokens, and with both."""
-    rows = []
-    for way, lines in result["summary"].items():
-        cells = [f"{line['macs_ratio']:.2f}x, {100 * line['test_accuracy']:.1f}" for line in lines]
-        rows.append([way, *cells])
-    bounds = [f"at most {100 * line['bound']:g} points" for line in lines]
+    rows = [[way, *map(token_points_cell, lines)] for way, lines in result["summary"].items()]
+    settings = result["settings"]
     title = (
         f"**What can be certified on IMDB reviews, {len(result['runs'])} seeds.** MACs saved and test "
-        "accuracy of the boldest step certified with 90% confidence on 3,000 reviews.\n\n"
+        f"accuracy of the boldest step certified with {100 * (1 - settings['delta']):g}% confidence on "
+        f"{settings['task']['sizes']['calibration']:,} reviews; means over the seeds in which there was one, "
+        "counted in brackets. In the others all tokens go through all layers.\n\n"
     )
+    bounds = [f"loses at most {100 * bound:g} points" for bound in settings["bounds"]]
     return title + markdown(["", *bounds], rows)
+
+
+def token_points_cell(line: dict[str, Any]) -> str:
+    """Of one way and bound."""
+    of = f"{line['certified']} of {line['seeds']}"
+    if not line["certified"]:
+        return f"nothing ({of})"
+    return f"{line['macs_ratio']:.2f}x, {percent(line['test_accuracy'])} ({of})"
 
 
 def token_speed_runs(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -53,12 +53,13 @@ UNTRAINED = "untrained"
 """ACC on the model that was fine-tuned with all tokens there."""
 
 SPEEDUPS = (1.0, 1.5, 2.0, 3.0, 4.0, 4.8)
+START = system_of("early-exit").stages[-1]
 STAGE = system_of("latency-adjustable").stages[-1]
 
 NAME = "token_quality"
 SETTINGS = {
     "model": MODEL,
-    "start": system_of("early-exit").stages[-1].model_dump(mode="json"),
+    "start": START.model_dump(mode="json"),
     "stage": STAGE.model_dump(mode="json"),
     "trained_for": STAGE.speedup,
     "speedups": SPEEDUPS,
@@ -78,7 +79,7 @@ def fine_tuned(task: str, seed: int) -> Path:
         model = with_exits(
             load(MODEL), labels=train.label_names or ["score"], problem_type=train.kind, seed=seed
         )
-        recipe = at_task(system_of("early-exit").stages[-1], task, seed)
+        recipe = at_task(START, task, seed)
         record = fine_tune(model, train, recipe, out.with_name(out.name + ".work"))
         save(model, out, record)
     return out
