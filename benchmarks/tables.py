@@ -150,7 +150,7 @@ def token_quality_table(result: dict[str, Any]) -> str:
             rows.append([f"{METRICS[task]}, {NAMES[name]}", *cells, str(line["1"]["seeds"])])
         above = [cell["over_random"] for cell in found.get("mean", {}).values() if "over_random" in cell]
         if above:
-            cells = [f"{100 * cell['mean']:+.1f} ± {100 * cell['se']:.1f}" for cell in above]
+            cells = [signed(cell) for cell in above]
             rows.append([f"{METRICS[task]}, ACC less random", *cells, str(above[0]["seeds"])])
     speedups = next(line for found in summary.values() for line in found.values())
     title = (
@@ -164,6 +164,29 @@ def token_quality_table(result: dict[str, Any]) -> str:
         f"tokens leave: {random_verdict(summary, METRICS)}.\n\n"
     )
     return title + markdown(["", *(f"{float(each):g}x" for each in speedups), "seeds"], rows)
+
+
+def token_ablation_table(result: dict[str, Any]) -> str:
+    """Quality when one choice is another, and what that choice brings against the usual one."""
+    rows = [
+        [f"{METRICS[task]}, {name}", *map(token_ablation_cell, line.values())]
+        for task, found in result["summary"].items()
+        for name, line in found.items()
+    ]
+    speedups = next(line for found in result["summary"].values() for line in found.values())
+    title = (
+        "**What each choice brings when tokens leave, MiniLM-L6, tuning rows, one seed.** Accuracy by the "
+        "speed-up in MACs; in brackets what it is above the usual choice of the same pooling, ± the paired "
+        "standard error over rows. Exits pool by the mean; those of cls read the first token alone, and the "
+        "last state of a token that left no more.\n\n"
+    )
+    return title + markdown(["", *(f"{float(each):g}x" for each in speedups)], rows)
+
+
+def token_ablation_cell(cell: dict[str, Any]) -> str:
+    """Of one choice and speed-up."""
+    above = cell["above_usual"]
+    return percent(cell["value"]) + ("" if above is None else f" ({signed(above)})")
 
 
 def token_points_table(result: dict[str, Any]) -> str:
@@ -467,6 +490,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def signed(difference: dict[str, float]) -> str:
+    """A difference in hundredths, and its standard error."""
+    return f"{100 * difference['mean']:+.1f} ± {100 * difference['se']:.1f}"
+
+
 def with_spread(value: float, deviation: float | None) -> str:
     """A mean over seeds, and its deviation where there are several."""
     return percent(value) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
@@ -480,6 +508,7 @@ TABLES = {
     "promise": promise_table,
     "exit_latency": latency_table,
     "token_quality": token_quality_table,
+    "token_ablation": token_ablation_table,
     "token_points": token_points_table,
     "token_speed": token_speed_table,
     "width_quality": width_quality_table,

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from paired import REGRESSION, compared, packed, packed_numbers
@@ -27,11 +27,14 @@ from lessen.artefact import write_json
 from lessen.data.reading import read
 from lessen.loading import load
 from lessen.measure.evaluation import answers_at, result_of
+from lessen.plan import ExitShape
 from lessen.reshaping import with_exits
 from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.token_stages import TokenPlan, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune
+
+Pool = Literal["mean", "cls"]
 
 MODEL = "builtin:minilm-l6"
 TASKS_SHOWN = ("imdb", "sst2", "mrpc", "stsb")
@@ -71,16 +74,21 @@ SETTINGS = {
 """What all runs have in common."""
 
 
-def fine_tuned(task: str, seed: int) -> Path:
-    """The model before any token leaves: all exits trained, for every selection the same."""
-    out = CACHE / "tokens" / task / f"full-seed{seed}"
+def fine_tuned(task: str, seed: int, pool: Pool = "mean") -> Path:
+    """The model before any token leaves: all exits trained, for every selection the same.
+
+    Args:
+        task: What it learns.
+        seed: Of the heads and of the training.
+        pool: What the exits read.
+    """
+    out = CACHE / "tokens" / task / (f"full-seed{seed}" if pool == "mean" else f"full-{pool}-seed{seed}")
     if not (out / "training.json").exists():
-        train = read(str(prepare(task)["train"]))
-        model = with_exits(
-            load(MODEL), labels=train.label_names or ["score"], problem_type=train.kind, seed=seed
-        )
-        recipe = at_task(START, task, seed)
-        record = fine_tune(model, train, recipe, out.with_name(out.name + ".work"))
+        train, plain = read(str(prepare(task)["train"])), load(MODEL)
+        exits = [ExitShape(layer=layer, pool=pool) for layer in range(1, plain.transformer.depth + 1)]
+        names = train.label_names or ["score"]
+        model = with_exits(plain, exits=exits, labels=names, problem_type=train.kind, seed=seed)
+        record = fine_tune(model, train, at_task(START, task, seed), out.with_name(out.name + ".work"))
         save(model, out, record)
     return out
 
