@@ -10,19 +10,31 @@ that never saw tokens leave: the fair start for exits alone. Seeds already in th
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import mean
 from typing import Any
 
 from certifying import BOUNDS, DELTA, Answers, answers, by_any, certified
 from results import add_run, kept
-from token_quality import PRECISION, fine_tuned, taught
+from tasks import TASKS
+from token_quality import MODEL, PRECISION, STAGE, START, fine_tuned, taught
 
 from lessen.plan import Point
 from lessen.promise.outputs import Outputs, Task
 
 NAME = "token_points"
-SETTINGS = {"delta": DELTA, "precision": PRECISION}
+SETTINGS = {
+    "model": MODEL,
+    "start": START.model_dump(mode="json"),
+    "stage": STAGE.model_dump(mode="json"),
+    "task": asdict(TASKS["imdb"]),
+    "bounds": BOUNDS,
+    "delta": DELTA,
+    "precision": PRECISION,
+}
+"""What all runs have in common."""
+
+MEANS = ("macs_ratio", "mean_layers", "test_accuracy", "test_drop")
 
 
 def exits_alone(found: Answers) -> Answers:
@@ -65,21 +77,18 @@ def measured(seed: int) -> dict[str, Any]:
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over seeds, and in how many of them something was certified."""
+    """For each way and bound: in how many seeds a Point was certified, and means over these."""
     return {
-        way: [
-            {
-                "bound": bound,
-                "certified": sum(run["ways"][way][i]["certified"] for run in runs),
-                **{
-                    field: mean(run["ways"][way][i][field] for run in runs)
-                    for field in ("macs_ratio", "mean_layers", "test_accuracy", "test_drop")
-                },
-            }
-            for i, bound in enumerate(BOUNDS)
-        ]
+        way: [of_seeds(bound, [run["ways"][way][i] for run in runs]) for i, bound in enumerate(BOUNDS)]
         for way in runs[0]["ways"]
     }
+
+
+def of_seeds(bound: float, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of one way and bound, a line for each seed; means are None where none was certified."""
+    kept_it = [line for line in lines if line["certified"]]
+    means = {field: mean(line[field] for line in kept_it) if kept_it else None for field in MEANS}
+    return {"bound": bound, "seeds": len(lines), "certified": len(kept_it), **means}
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
     LESSEN_DATA=/path/to/data python benchmarks/token_quality.py [--tasks imdb,sst2,mrpc,stsb] [--seeds 0,1,2]
         [--selections untrained,mean,random,first_k,one]
 
-Models stay in `.cache/tokens/`; what is there, or in the results already, is not made again.
+Models stay in `.cache/tokens/`; what is there, or in the results already, is not made again. Each run keeps
+what every row got, so that losses have a standard error over rows.
 """
 
 from __future__ import annotations
@@ -15,21 +16,25 @@ from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from paired import REGRESSION, compared, packed, packed_numbers
 from results import CACHE, add_run, kept
 from tasks import TASKS, prepare
 
 from lessen.artefact import write_json
 from lessen.data.reading import read
 from lessen.loading import load
-from lessen.measure.evaluation import evaluate
+from lessen.measure.evaluation import answers_at, result_of
+from lessen.plan import ExitShape
 from lessen.reshaping import with_exits
 from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.token_stages import TokenPlan, give_profile, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune
+
+Pool = Literal["mean", "cls"]
 
 MODEL = "builtin:minilm-l6"
 TASKS_SHOWN = ("imdb", "sst2", "mrpc", "stsb")
@@ -51,12 +56,16 @@ UNTRAINED = "untrained"
 """ACC on the model that was fine-tuned with all tokens there."""
 
 SPEEDUPS = (1.0, 1.5, 2.0, 3.0, 4.0, 4.8)
+START = system_of("early-exit").stages[-1]
 STAGE = system_of("latency-adjustable").stages[-1]
 
 NAME = "token_quality"
 SETTINGS = {
     "model": MODEL,
+    "start": START.model_dump(mode="json"),
+    "stage": STAGE.model_dump(mode="json"),
     "trained_for": STAGE.speedup,
+    "speedups": SPEEDUPS,
     "selections": SELECTIONS,
     "precision": PRECISION,
     "test_rows": TESTED,
@@ -65,16 +74,21 @@ SETTINGS = {
 """What all runs have in common."""
 
 
-def fine_tuned(task: str, seed: int) -> Path:
-    """The model before any token leaves: all exits trained, for every selection the same."""
-    out = CACHE / "tokens" / task / f"full-seed{seed}"
+def fine_tuned(task: str, seed: int, pool: Pool = "mean") -> Path:
+    """The model before any token leaves: all exits trained, for every selection the same.
+
+    Args:
+        task: What it learns.
+        seed: Of the heads and of the training.
+        pool: What the exits read.
+    """
+    out = CACHE / "tokens" / task / (f"full-seed{seed}" if pool == "mean" else f"full-{pool}-seed{seed}")
     if not (out / "training.json").exists():
-        train = read(str(prepare(task)["train"]))
-        model = with_exits(
-            load(MODEL), labels=train.label_names or ["score"], problem_type=train.kind, seed=seed
-        )
-        recipe = at_task(system_of("early-exit").stages[-1], task, seed)
-        record = fine_tune(model, train, recipe, out.with_name(out.name + ".work"))
+        train, plain = read(str(prepare(task)["train"])), load(MODEL)
+        exits = [ExitShape(layer=layer, pool=pool) for layer in range(1, plain.transformer.depth + 1)]
+        names = train.label_names or ["score"]
+        model = with_exits(plain, exits=exits, labels=names, problem_type=train.kind, seed=seed)
+        record = fine_tune(model, train, at_task(START, task, seed), out.with_name(out.name + ".work"))
         save(model, out, record)
     return out
 
@@ -109,21 +123,34 @@ def taught(task: str, seed: int, selection: str) -> Path:
     return out
 
 
-def curve(model: Any, task: str) -> dict[str, Any]:
-    """Quality and MACs on the test rows at every speed-up."""
-    test = read(str(prepare(task)["test"])).with_labels_of(model.label_names)
-    test = test.take(range(min(TESTED, len(test))))
-    encoded = encode(model.tokenizer, test.texts, model.config.facts().max_tokens)
+def curve(model: Any, task: str, part: str = "test") -> dict[str, Any]:
+    """Quality, MACs and every row's answer at every speed-up, as `paired.py` reads them.
+
+    Args:
+        model: A classifier with a retention profile.
+        task: Whose rows.
+        part: Which of them; at most `TESTED`.
+    """
+    table = read(str(prepare(task)[part])).with_labels_of(model.label_names)
+    table = table.take(range(min(TESTED, len(table))))
+    encoded = encode(model.tokenizer, table.texts, model.config.facts().max_tokens)
+    labels = table.labels or []
     found = {}
     for speedup in SPEEDUPS:
         point = model.dial(speedup=speedup).point
-        result = evaluate(model, encoded, test.labels or [], point)
-        found[f"{speedup:g}"] = {"value": result.value, "macs_ratio": result.macs_ratio}
-    return found
+        logits, layers = answers_at(model, encoded, point)
+        result = result_of(model, encoded, labels, point, logits, layers)
+        found[f"{speedup:g}"] = {
+            "value": result.value,
+            "macs_ratio": result.macs_ratio,
+            "answers": packed(logits, labels, model.problem_type),
+        }
+    truth = packed_numbers(labels) if model.problem_type == REGRESSION else None
+    return {"rows": len(labels), "labels": truth, "curve": found}
 
 
 def measured(task: str, seed: int, selection: str) -> dict[str, Any]:
-    """The curve of one training, or of ACC on the model that was not trained with tokens leaving."""
+    """What `curve` finds of one training, or of ACC on the model that was not trained with tokens leaving."""
     if selection != UNTRAINED:
         return curve(load(taught(task, seed, selection), precision=PRECISION), task)
     full = load(fine_tuned(task, seed), promises=False, precision=PRECISION)
@@ -134,26 +161,37 @@ def measured(task: str, seed: int, selection: str) -> dict[str, Any]:
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """For each task and selection: mean and standard deviation over seeds, and what was lost.
 
-    The loss is against the fine-tuned model before any token left.
+    The loss is against the fine-tuned model before any token left; `over_random` is what ACC has above
+    random tokens. Both have a paired standard error over rows.
     """
-    curves = {(run["task"], run["selection"], run["seed"]): run["curve"] for run in runs}
+    found = {(run["task"], run["selection"], run["seed"]): run for run in runs}
     lines: dict[str, Any] = {}
     for task, name in product(TASKS_SHOWN, (*SELECTIONS, UNTRAINED)):
-        both = [
-            (curves[task, UNTRAINED, seed]["1"]["value"], curve)
-            for (its_task, its_name, seed), curve in curves.items()
-            if (its_task, its_name) == (task, name) and (task, UNTRAINED, seed) in curves
-        ]
-        for speedup in (f"{each:g}" for each in SPEEDUPS if both):
-            values = [curve[speedup]["value"] for _, curve in both]
-            lines.setdefault(task, {}).setdefault(name, {})[speedup] = {
+        own, start = both(found, (task, name), (task, UNTRAINED))
+        for speedup in (f"{each:g}" for each in SPEEDUPS if own):
+            values = [run["curve"][speedup]["value"] for run in own]
+            loss = compared(start, "1", own, speedup)
+            cell = {
                 "value": mean(values),
                 "sd": stdev(values) if len(values) > 1 else None,
-                "loss": mean(start - curve[speedup]["value"] for start, curve in both),
-                "macs_ratio": mean(curve[speedup]["macs_ratio"] for _, curve in both),
+                "loss": loss["mean"],
+                "loss_se": loss["se"],
+                "macs_ratio": mean(run["curve"][speedup]["macs_ratio"] for run in own),
                 "seeds": len(values),
             }
+            acc, random = both(found, (task, "mean"), (task, "random"))
+            if name == "mean" and acc:
+                cell["over_random"] = compared(acc, speedup, random, speedup) | {"seeds": len(acc)}
+            lines.setdefault(task, {}).setdefault(name, {})[speedup] = cell
     return lines
+
+
+def both(
+    found: dict[tuple[str, str, int], dict[str, Any]], ours: tuple[str, str], others: tuple[str, str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The runs of two selections, for the seeds there are of both."""
+    seeds = sorted(seed for *which, seed in found if tuple(which) == ours and (*others, seed) in found)
+    return [found[*ours, seed] for seed in seeds], [found[*others, seed] for seed in seeds]
 
 
 def main() -> None:
@@ -166,7 +204,7 @@ def main() -> None:
     for seed, task, selection in wanted:
         run = {"task": task, "seed": int(seed), "selection": selection}
         if not any(run.items() <= each.items() for each in kept(NAME, SETTINGS)):
-            add_run(NAME, SETTINGS, run | {"curve": measured(task, int(seed), selection)}, summary)
+            add_run(NAME, SETTINGS, run | measured(task, int(seed), selection), summary)
 
 
 if __name__ == "__main__":
