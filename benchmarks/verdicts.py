@@ -43,11 +43,11 @@ def loss_verdict(summary: dict[str, Any]) -> str:
     if "mean" not in summary.get("imdb", {}):
         return "not measured yet"
     at = summary["imdb"]["mean"]
-    cell, lost = at["3"], points(at["3"]["loss"], at["3"]["loss_se"])
-    said = verdict(LOST_AT_3X - cell["loss"], cell["loss_se"])
+    cell, lost = at["3"], points(at["3"]["loss"], at["3"].get("loss_se"))
+    said = verdict(LOST_AT_3X - cell["loss"], cell.get("loss_se"))
     if said == "missed":
         said += f" by {100 * (cell['loss'] - LOST_AT_3X):.1f}"
-    at_most = points(at["4.8"]["loss"], at["4.8"]["loss_se"])
+    at_most = points(at["4.8"]["loss"], at["4.8"].get("loss_se"))
     return f"{said}, with {lost} points lost ({at_most} at 4.8x), {cell['seeds']} seeds"
 
 
