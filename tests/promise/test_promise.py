@@ -374,7 +374,7 @@ def test_the_dial(folder: Path) -> None:
     with pytest.raises(PlanError, match="one layer alone takes"):
         model.dial(latency_ms=1e-6)
     for wrong in ({}, {"speedup": 2, "max_drop": 0.1}, {"max_drop": -1}):
-        with pytest.raises(PlanError, match="dial takes one of"):
+        with pytest.raises(PlanError, match=r"dial takes one of|must be a number"):
             model.dial(**wrong)
 
 

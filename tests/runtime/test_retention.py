@@ -90,7 +90,7 @@ def test_rows_of_only_special_tokens(tiny_checkpoint) -> None:
     model.use(Point(name="x", retention=(0.5, 0.3, 0.2)))
     for empty, text, read in (
         ("", "a gripping film", [("[CLS]", 3), ("[SEP]", 1)]),
-        (("", ""), ("a gripping film", "about nothing"), [("[CLS]", 3), ("[SEP]", 3), ("[SEP]", 1)]),
+        (("", ""), ("a gripping film", "about nothing"), [("[CLS]", 3), ("[SEP]", 2), ("[SEP]", 1)]),
     ):
         alone = model.predict([empty], explain=True)[0]
         assert [name for name, _ in alone.read] == [name for name, _ in read]
@@ -100,7 +100,7 @@ def test_rows_of_only_special_tokens(tiny_checkpoint) -> None:
         for each in (together[0], together[2]):
             assert each.read == alone.read
             assert each.probability == pytest.approx(alone.probability, abs=1e-5)
-        assert together[1].probability != pytest.approx(alone.probability, abs=1e-3)
+        assert together[1].read != alone.read
 
 
 @pytest.mark.parametrize("lengths", [[1], [2], [2, 2, 2], [512], [1, 512]])
