@@ -15,9 +15,7 @@ from lessen.hf.shell import LessenPreTrainedModel, tokenizer_of
 from lessen.model.heads import pool
 from lessen.model.rows import Rows, scatter
 from lessen.plan import FULL, Point, check_point
-from lessen.runtime.dial import check_wish
 from lessen.runtime.engine import elimination_of
-from lessen.runtime.retention import point_for
 from lessen.runtime.text import batches, collate, encode
 from lessen.tokens.restore import Restoring
 
@@ -51,10 +49,7 @@ class LessenModel(LessenPreTrainedModel):
         Raises:
             PlanError: When it cannot be reached, or no retention profile was measured.
         """
-        profile = self.config.retention_profile()
-        if profile is None:
-            raise PlanError("the model has no retention profile; call measure_profile(texts) first")
-        return self.use(point_for(self.transformer, profile, check_wish("speedup", speedup)))
+        return self.use(self.point_at(speedup))
 
     def _states(self, ids: Tensor, rows: Rows, segments: Tensor | None) -> Tensor:
         """The last state of every token, `[tokens, hidden]`."""

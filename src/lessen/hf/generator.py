@@ -22,8 +22,6 @@ from lessen.model.rows import Rows, following, rows_of_mask, scatter
 from lessen.plan import Point, check_point
 from lessen.runtime.completion import Completion, Prompt, complete, stream
 from lessen.runtime.decoding import Decoding, KeyValues, Mode, check_exits
-from lessen.runtime.dial import check_wish
-from lessen.runtime.retention import point_for
 from lessen.runtime.sampling import Sampling
 
 
@@ -57,10 +55,7 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
         Raises:
             PlanError: When it cannot be reached, or no retention profile was measured.
         """
-        profile = self.config.retention_profile()
-        if profile is None:
-            raise PlanError("the model has no retention profile; call measure_profile(texts) first")
-        return self.use(point_for(self.transformer, profile, check_wish("speedup", speedup)))
+        return self.use(self.point_at(speedup))
 
     def generate_text(
         self,

@@ -18,7 +18,8 @@ from lessen.errors import PlanError
 from lessen.model.rows import rows_of_mask
 from lessen.model.transformer import Transformer, initialise
 from lessen.plan import Point, TokenScore
-from lessen.runtime.retention import MASS, SPEEDUPS, measured_profile, reachable
+from lessen.runtime.dial import check_wish
+from lessen.runtime.retention import MASS, SPEEDUPS, measured_profile, point_for, reachable
 from lessen.runtime.text import encode
 from lessen.saving import push, save
 
@@ -112,6 +113,17 @@ class LessenPreTrainedModel(PreTrainedModel):
             if layer.bits == 8:
                 return "int8" if layer.activation_bits == 8 else "int8-weights"
         return str(self.dtype).removeprefix("torch.")
+
+    def point_at(self, speedup: float) -> Point:
+        """The Point at which as many tokens leave as a ratio of MACs takes.
+
+        Raises:
+            PlanError: When it cannot be reached, or no retention profile was measured.
+        """
+        profile = self.config.retention_profile()
+        if profile is None:
+            raise PlanError("the model has no retention profile; call measure_profile(texts) first")
+        return point_for(self.transformer, profile, check_wish("speedup", speedup))
 
     def speeds(self) -> dict[float, Point]:
         """Points at which tokens leave, for some usual speed-ups and the one trained at, ascending.

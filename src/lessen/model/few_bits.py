@@ -30,8 +30,8 @@ class _Ready(NamedTuple):
     bias: Tensor | None
 
 
-class FewBits(nn.Module):
-    """A matrix in few bits with a scale for each output.
+class Stored(nn.Module):
+    """A matrix that is stored and does not learn, with a scale for each output.
 
     Attributes:
         weight: As stored; what subclasses say.
@@ -39,11 +39,8 @@ class FewBits(nn.Module):
         bias: `[out_features]`, or None.
     """
 
-    kind: LowBits
     frozen: str
     """Why it does not learn, and what to do."""
-
-    _ready: _Ready | None = None
 
     def __init__(self, in_features: int, out_features: int, bias: bool, stored: Tensor) -> None:
         super().__init__()
@@ -64,13 +61,28 @@ class FewBits(nn.Module):
         """The same through the activation of this name."""
         if torch.is_grad_enabled() and values.requires_grad:
             raise PlanError(self.frozen)
-        if recorded():
-            result = OPERATORS[self.kind](values, self.weight, self.scales, self._whole_bias())
-        else:
-            kernels = native_for(values) if self.weight.numel() else None
-            weight, bias = self.made_ready(kernels)
-            result = product(self.kind, values, weight, self.scales, bias, kernels)
+        result = self.multiplied(values)
         return result if activation is None else ACT2FN[activation](result)
+
+    def multiplied(self, values: Tensor) -> Tensor:
+        """With scales and bias, before any activation."""
+        raise NotImplementedError
+
+
+class FewBits(Stored):
+    """A matrix in few bits that our own kernels multiply by."""
+
+    kind: LowBits
+
+    _ready: _Ready | None = None
+
+    def multiplied(self, values: Tensor) -> Tensor:
+        """As in `Stored`."""
+        if recorded():
+            return OPERATORS[self.kind](values, self.weight, self.scales, self._whole_bias())
+        kernels = native_for(values) if self.weight.numel() else None
+        weight, bias = self.made_ready(kernels)
+        return product(self.kind, values, weight, self.scales, bias, kernels)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_ready": None}
@@ -110,7 +122,7 @@ class Int8Linear(FewBits):
         super().__init__(in_features, out_features, bias, stored)
 
 
-class Int8Weights(nn.Module):
+class Int8Weights(Stored):
     """Weights of 8 bits for inputs that stay real numbers, by torch's own kernel on a CPU.
 
     They are read as they lie, a quarter of float32: what one token at a time waits for. Inputs are not
@@ -118,37 +130,22 @@ class Int8Weights(nn.Module):
 
     Attributes:
         weight: Whole numbers from -127 to 127, `[out_features, in_features]`, int8.
-        scales: `[out_features]`.
-        bias: `[out_features]`, or None.
     """
 
+    frozen = Int8Linear.frozen
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        super().__init__()
-        self.in_features, self.out_features = in_features, out_features
         stored = torch.empty(out_features, in_features, dtype=torch.int8)
-        self.weight = nn.Parameter(stored, requires_grad=False)
-        self.scales = nn.Parameter(torch.empty(out_features), requires_grad=False)
-        self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
+        super().__init__(in_features, out_features, bias, stored)
 
-    def forward(self, values: Tensor) -> Tensor:
-        """`[tokens, in_features]` to `[tokens, out_features]`.
-
-        Raises:
-            PlanError: When gradients are wanted.
-        """
-        return self.activated(values, None)
-
-    def activated(self, values: Tensor, activation: str | None) -> Tensor:
-        """The same through the activation of this name."""
-        if torch.is_grad_enabled() and values.requires_grad:
-            raise PlanError(Int8Linear.frozen)
+    def multiplied(self, values: Tensor) -> Tensor:
+        """As in `Stored`."""
         scales = self.scales.to(values.dtype)
         if values.is_cpu and values.dtype == torch.float32 and self.weight.numel() and len(values):
             result = torch._weight_int8pack_mm(values.contiguous(), self.weight, scales)
         else:
             result = values @ self.weight.to(values.dtype).T * scales
-        result = result if self.bias is None else result + self.bias
-        return result if activation is None else ACT2FN[activation](result)
+        return result if self.bias is None else result + self.bias
 
 
 class BinaryLinear(FewBits):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from time import perf_counter
 
 import torch
@@ -33,9 +34,10 @@ def check_wish(name: str, value: object) -> float:
         PlanError: When it is none, or one that nothing can be meant by.
     """
     least = 1.0 if name == "speedup" else 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+    wanted = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not least <= wanted < math.inf:
         raise PlanError(f"{name} {value!r}: must be a number of at least {least:g}")
-    return float(value)
+    return wanted
 
 
 def bounded(points: Sequence[Point], max_drop: float) -> Point:

@@ -95,7 +95,8 @@ class Tally:
         text.layer_weights += each
         text.weights += each
         text.macs += new * each + pair * (new * before + new * (new + 1) // 2)
-        text.macs += new * self._sources[row] * self.costs.across_source(layers)
+        if self._sources[row]:
+            text.macs += new * self._sources[row] * self.costs.across_source(layers)
         for layer, missing in zip(layers, gone, strict=False):
             text.macs -= new * missing * self.costs.pair[layer]
 

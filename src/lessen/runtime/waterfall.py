@@ -75,6 +75,7 @@ class Waterfall:
         self.cache, self.stop, self.tally = cache, stop, tally
         self.rule = None if decoding.mode == "off" else decoding.rule
         self.exact = decoding.kv == "exact"
+        self.thinned = False  # whether prompts lost tokens, so that layers hold fewer than came before
         exits = [] if self.rule is None else model.shape.exit_layers
         asked = [layer for layer in exits if self.rule and self.rule.at(layer) is not None]
         self.stretches = [range(*ends) for ends in pairwise([0, *asked, self.writer.depth])]
@@ -131,8 +132,9 @@ class Waterfall:
         self.tally.layer_reads += len(layers)
         given, memory = rows, self.cache.memory
         hidden, rows = run_layers(self.writer, hidden, rows, None, in_layer, memory, layers)
+        self.thinned |= in_layer is not None
         for row, length, full in zip(given.original, given.lengths, given.full_lengths, strict=True):
-            gone = [self.cache.layers[layer].gone[row] for layer in layers]
+            gone = [self.cache.layers[layer].gone[row] for layer in layers] if self.thinned else ()
             self.tally.ran(layers, row, full - length, length, gone)
         return hidden, rows
 
