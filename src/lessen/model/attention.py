@@ -66,26 +66,26 @@ def attend_scored(
         Context `[tokens, heads, head_dim]` and scores `[tokens]`, float32 or wider, without gradient.
     """
     if torch.is_grad_enabled() or qkv.is_cuda:
-        contexts, found = [], []
-        for query, key, value, mask, real in _parts(qkv, rows, bias):
-            weights = _probabilities(query, key, mask)
-            with torch.autocast(qkv.device.type, enabled=False):
-                found.append(score(weights.detach(), real))
-            contexts.append(torch.dropout(weights.to(qkv.dtype), dropout, dropout > 0) @ value)
-        return rows.unpad(torch.cat(contexts).transpose(1, 2)), rows.unpad(torch.cat(found))
+        found: list[Tensor] = []
+
+        def see(weights: Tensor, real: Tensor | None) -> None:
+            found.append(score(weights, real))
+
+        context = _attend_written_out(qkv, rows, bias, dropout, see)
+        return context, rows.unpad(torch.cat(found))
     if score is received and bias is None and (kernels := native_for(qkv)) is not None:
         context, gets = kernels.attention(qkv, rows.lengths, received=True)
         assert gets is not None
         return context, gets
-    contexts, found = [], []
+    contexts, scores = [], []
     for group in rows.groups:
         query, key, value = group.view(qkv).permute(2, 0, 3, 1, 4).unbind(0)
         weights = _probabilities_in_place(query, key, _bias_of(group, rows, bias))
-        found.append(score(weights, None).flatten())
+        scores.append(score(weights, None).flatten())
         contexts.append((weights.to(qkv.dtype) @ value).transpose(1, 2).flatten(0, 1))
     if len(contexts) == 1:
-        return contexts[0], found[0]
-    return torch.cat(contexts), torch.cat(found)
+        return contexts[0], scores[0]
+    return torch.cat(contexts), torch.cat(scores)
 
 
 def received(probabilities: Tensor, real: Tensor | None) -> Tensor:
@@ -112,11 +112,11 @@ def over_queries(given: Tensor, real: Tensor | None) -> Tensor:
     return (weight.view(shape) @ given).squeeze(-2)
 
 
-def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(head_dim) + mask), `[rows, heads, queries, keys]`, float32 or wider."""
+def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, *, wide: bool) -> Tensor:
+    """softmax(q k^T / sqrt(head_dim) + mask), `[rows, heads, queries, keys]`; `wide`: float32 or wider."""
     scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    return torch.softmax(scores if mask is None else scores + mask, -1, dtype=wide)
+    kind = torch.promote_types(scores.dtype, torch.float32) if wide else scores.dtype
+    return torch.softmax(scores if mask is None else scores + mask, -1, dtype=kind)
 
 
 def _probabilities_in_place(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
@@ -166,16 +166,32 @@ def _attend_padded(qkv: Tensor, rows: Rows, bias: Tensor | None, dropout: float)
     there.
     """
     if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16:
-        contexts = []
-        for query, key, value, mask, _ in _parts(qkv, rows, bias):
-            scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-            weights = (scores if mask is None else scores + mask).softmax(-1)
-            contexts.append(torch.dropout(weights, dropout, dropout > 0) @ value)
-        return rows.unpad(torch.cat(contexts).transpose(1, 2))
+        return _attend_written_out(qkv, rows, bias, dropout)
     query, key, value = rows.pad(qkv).permute(2, 0, 3, 1, 4).unbind(0)
     mask = _mask(qkv, rows, bias)
     context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return rows.unpad(context.transpose(1, 2))
+
+
+def _attend_written_out(
+    qkv: Tensor,
+    rows: Rows,
+    bias: Tensor | None,
+    dropout: float,
+    see: Callable[[Tensor, Tensor | None], None] | None = None,
+) -> Tensor:
+    """The padded batch with its probabilities written out: float32 or wider where something is to see them.
+
+    Otherwise they are rounded to the type of the values at once, as they would be for the product anyway.
+    """
+    contexts = []
+    for query, key, value, mask, real in _parts(qkv, rows, bias):
+        weights = _probabilities(query, key, mask, wide=see is not None)
+        if see is not None:
+            with torch.autocast(qkv.device.type, enabled=False):
+                see(weights.detach(), real)
+        contexts.append(torch.dropout(weights.to(qkv.dtype), dropout, dropout > 0) @ value)
+    return rows.unpad(torch.cat(contexts).transpose(1, 2))
 
 
 def _mask(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor | None:
