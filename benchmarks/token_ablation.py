@@ -1,6 +1,6 @@
 """Which profile, which score, which training and which pooling: one choice changed at a time, on tuning rows.
 
-    LESSEN_DATA=/path/to/data python benchmarks/token_ablation.py [--tasks sst2,mrpc]
+    LESSEN_DATA=/path/to/data python benchmarks/token_ablation.py [--tasks sst2]
 
 One seed. Starts from the models of `token_quality.py`, which pool by the mean; "cls" starts from one whose
 exits read the first token alone, as the page has it. Test rows are not touched. What is in the results, made
@@ -166,7 +166,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--tasks", default="sst2,mrpc")
+    parser.add_argument("--tasks", default="sst2")
     options = parser.parse_args()
     for task in options.tasks.split(","):
         for name in CHOICES:
