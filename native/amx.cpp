@@ -209,7 +209,7 @@ void arrange(const int8_t *values, int64_t m, int64_t depth, bool signs, int8_t 
 }
 
 void panels8(const Int8 &p, int64_t first, int64_t last, int8_t *space) {
-    const Config config;
+    static const Config config;  // static: compilers believe that loading it reads its first word alone
     _tile_loadconfig(&config);
     if (p.signs) signed_panels(p, first, last, space);
     for (int64_t panel = p.signs ? last : first; panel < last; panel++) {
