@@ -6,73 +6,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run, tiny_generator
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
+from conftest import EXIT_OPTIONS, run, tiny_generator
 
 import lessen
 from lessen.artefact import EXITS, WEIGHTS
 from lessen.errors import ArtefactError, InputError
 from lessen.model.digests import base_digest
 
-WORDS = (
-    "a",
-    "the",
-    "film",
-    "story",
-    "scene",
-    "actor",
-    "plot",
-    "song",
-    "love",
-    "house",
-    "very",
-    "good",
-    "bad",
-)
+OPTIONS = EXIT_OPTIONS
 
 
 @pytest.fixture(scope="module")
-def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama that knows a few words, and whose layers change little, so that early states say much."""
-    folder = tmp_path_factory.mktemp("talker")
-    vocabulary = {word: place for place, word in enumerate(["[UNK]", *WORDS])}
-    words = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
-    words.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
-    model = tiny_generator("llama-grouped", vocab_size=40, eos_token_id=None)
-    for layer in model.model.layers:
-        layer.mlp.down_proj.weight.data.mul_(0.1)
-        layer.self_attn.o_proj.weight.data.mul_(0.1)
-    model.save_pretrained(folder)
-    return folder
+def talker(word_talker: Path) -> Path:
+    return word_talker
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three hundred documents, an empty line after each."""
-    generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(len(WORDS), (300, 12), generator=generator).tolist()
-    place = tmp_path_factory.mktemp("text") / "text.txt"
-    place.write_text("".join(" ".join(WORDS[i] for i in row) + "\n\n" for row in picks))
-    return place
-
-
-OPTIONS = (
-    "--system", "self-exit", "--exits", "1,2", "--head", "gate", "--head-rank", 4, "--steps", 5,
-    "--batch-size", 2, "--prompts", 40, "--prompt-tokens", 8, "--new-tokens", 6, "--target-agreement", "70%",
-    "--confidence", "80%", "--json",
-)  # fmt: skip
+def text(word_text: Path) -> Path:
+    return word_text
 
 
 @pytest.fixture(scope="module")
-def made(talker: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    out = tmp_path_factory.mktemp("out") / "small"
-    code, said, err = run("compress", talker, "--data", text, "--out", out, *OPTIONS)
-    assert code == 0, err
-    return out, json.loads(said)
+def made(early_talker: tuple[Path, dict]) -> tuple[Path, dict]:
+    return early_talker
 
 
 def test_a_run_trains_certifies_and_tests_on_documents_of_their_own(made) -> None:

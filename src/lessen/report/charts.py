@@ -93,7 +93,7 @@ def by_layers(models: Sequence[dict[str, Any]]) -> Draw:
     def draw(axes: Axes) -> None:
         for colour, model in zip(_colours(models), models, strict=True):
             fixed = [(exit["layer"], exit["value"]) for exit in model["exits"]]
-            label = _first(axes, "every row at one depth")
+            label = _first(axes, f"every {model['unit']} at one depth")
             axes.plot(*_columns(fixed), "o--", color=FAINT, ms=3, lw=0.9, label=label)
             path = [(spot["mean_layers"], spot["value"]) for spot in model["path"]]
             path = [*path, (float(model["depth"]), model["points"][0]["value"])]
@@ -102,7 +102,7 @@ def by_layers(models: Sequence[dict[str, Any]]) -> Draw:
                 axes.plot(*_columns([(spot["mean_layers"], spot["value"])]), **_mark(spot["promise"], colour))
         _label_points(axes, models)
         _quality_axis(axes, models)
-        axes.set_xlabel("layers per row, on average")
+        axes.set_xlabel(f"layers per {models[0]['unit']}, on average")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower right")
 
