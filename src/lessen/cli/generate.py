@@ -72,6 +72,7 @@ def command(
     import torch
 
     from lessen.certificate import is_certified
+    from lessen.measure.generation_speed import Run, came_first
     from lessen.runtime.completion import prompt_ids, stream
     from lessen.runtime.generation import check_decoding
     from lessen.runtime.sampling import Sampling
@@ -122,7 +123,9 @@ def command(
         if not as_json:
             print(flush=True)
     first_ms = 1e3 * (times[0] - began)
-    rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None
+    together = came_first(tally, loaded.transformer.writer.depth)
+    seconds = tuple(each - began for each in times)
+    rate = Run(tuple(tokens), seconds, tally, together).rate if len(tokens) > 1 else None
     if as_json:
         emit(
             {

@@ -286,7 +286,10 @@ def _quality_axis(axes: Axes, models: Sequence[dict[str, Any]]) -> None:
         top = max(shown)
         bottom = max(min(shown), top - 0.2)
         room = max(top - bottom, 0.01)
-        axes.set_ylim(bottom - 0.1 * room, top + 0.2 * room)
+        limits = bottom - 0.1 * room, top + 0.2 * room
+        axes.set_ylim(*limits)
+        if models[0]["metric"] != "pearson":  # there is room above 100% for labels, but no such value
+            axes.set_yticks([tick for tick in axes.get_yticks() if limits[0] <= tick < 1 + 1e-9])
     _percent_axis(axes, models[0]["metric"])
     axes.set_ylabel(CALLED[models[0]["metric"]])
 

@@ -22,7 +22,7 @@ from lessen.measure.rivals.generator import generator_twin
 from lessen.model.transformer import parameter_counts
 from lessen.plan import FULL, Point
 from lessen.promise.audit import audit_facts
-from lessen.promise.generators import Prompting, prompts_of, traces_of
+from lessen.promise.generators import LanguageAsked, Prompting, prompts_of, traces_of
 from lessen.promise.language import Decoder, measured
 from lessen.promise.traces import Traces
 from lessen.runtime.completion import prompt_ids, stream
@@ -110,7 +110,7 @@ def gather_generator(
         "rows": {"about": about, "count": len(prompts), "decoded": len(some), **prompting.model_dump()},
         "models": [
             {
-                **described(name, folder, model, traces),
+                **described(name, folder, model, traces, prompting.new_tokens),
                 "modes": [line.as_dict() for line in modes],
                 "examples": examples_of(model, prompts if with_examples else BUILT_IN),
             }
@@ -128,12 +128,12 @@ def criteria_of(model: Any) -> list[str]:
     return [name for name in LANGUAGE if name in asked] or [LANGUAGE[0]]
 
 
-def described(name: str, folder: Path, model: Any, traces: Traces) -> dict[str, Any]:
+def described(name: str, folder: Path, model: Any, traces: Traces, new_tokens: int) -> dict[str, Any]:
     """Points, path, exits and certificate."""
-    decoder = Decoder(model.config.facts(), model.config.form())
     certificate = read_certificate(folder) if folder.is_dir() else None
-    if certificate is not None and certificate.generation is not None:
-        decoder = Decoder(decoder.facts, decoder.shape, certificate.generation.block)
+    how = None if certificate is None else certificate.generation
+    block = min(new_tokens, LanguageAsked().block if how is None else how.block)
+    decoder = Decoder(model.config.facts(), model.config.form(), block)
     weights = next((folder / file for file in (WEIGHTS, EXITS) if (folder / file).is_file()), None)
     depth, there = len(decoder.shape.layers), traces.there
     at_exits = [
