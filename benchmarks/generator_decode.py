@@ -331,7 +331,7 @@ def main() -> None:
     parser.add_argument("--folder")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=300, help="of timing, for each precision")
+    parser.add_argument("--seconds", type=float, default=180, help="of timing, for each precision")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
@@ -396,14 +396,11 @@ def best_draft(settings: dict[str, Any]) -> Decoding | None:
     return always(found[0]["layer"], found[0]["most"]) if found else None
 
 
-def tiny(folder: Path) -> tuple[str, list[list[int]]]:
-    """A random model of a few words with two exits and a Point, and prompts; for `--smoke`."""
+def plain(folder: Path) -> str:
+    """A random model of a few words without exits."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     from lessen.builtin import model_folder
-    from lessen.data.documents import documents
-    from lessen.plan import LanguageExitShape, Point
-    from lessen.reshaping import with_language_exits
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder("minilm-l6"))
     torch.manual_seed(0)
@@ -411,13 +408,22 @@ def tiny(folder: Path) -> tuple[str, list[list[int]]]:
     config = LlamaConfig(vocab_size=len(tokenizer), eos_token_id=None, bos_token_id=None, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    base = load(str(folder))
+    return str(folder)
+
+
+def tiny(folder: Path) -> tuple[str, list[list[int]]]:
+    """A random model of a few words with two exits and a Point, and prompts; for `--smoke`."""
+    from lessen.data.documents import documents
+    from lessen.plan import LanguageExitShape, Point
+    from lessen.reshaping import with_language_exits
+
+    base = load(plain(folder))
     assert isinstance(base, LessenForCausalLM)
     model = with_language_exits(base, [LanguageExitShape(layer=n, kind="tied", rank=4) for n in (1, 2)])
     rule = ExitRule(criterion="entropy", thresholds={2: 99.0})
     model.config.points = [Point(name="smoke", exits=rule).model_dump(mode="json")]
     model.config.point = "smoke"
-    model.tokenizer = tokenizer
+    model.tokenizer = base.tokenizer
     model.save_pretrained(folder)
     prompts = prompts_of(model, documents("builtin:movie-reviews").take(range(6)), Prompting(prompt_tokens=8))
     return str(folder), prompts

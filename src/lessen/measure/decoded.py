@@ -66,7 +66,7 @@ class Decoded:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        found = {k: round(v, 6) if isinstance(v, float) else v for k, v in vars(self).items()}
+        found: dict[str, Any] = {k: round(v, 6) if isinstance(v, float) else v for k, v in vars(self).items()}
         for field in ("named_after", "wrong_after"):
             found[field] = {str(layer): count for layer, count in found[field].items()}
         return found
@@ -89,12 +89,13 @@ def decode_all(
         points: At which tokens leave; others are left out.
         watch: Told how many continuations are finished, of how many.
     """
-    ways = [("off", None, OFF)]
+    ways: list[tuple[str, str | None, Decoding]] = [("off", None, OFF)]
     for point in points:
         if point.exits is not None:
             found = modes_of(model, point)
             ways += [(mode, point.name, decoding) for mode, decoding in found.items() if mode != "off"]
-    own, lines = [], []
+    own: list[list[int]] = []
+    lines = []
     for number, (mode, name, decoding) in enumerate(ways):
         texts: list[list[int]] = []
         tallies = []

@@ -105,8 +105,8 @@ class Traces:
             threshold = rule.at(layers[index])
             if threshold is not None:
                 left[scores[index] < threshold] = index
-        in_a_row = np.zeros(len(left), dtype=np.int64)
-        for token in range(left.shape[1] if left.shape[1] > most else 0):
+        in_a_row, tokens = np.zeros(len(left), dtype=np.int64), self.right.shape[2]
+        for token in range(tokens if tokens > most else 0):
             left[in_a_row >= most, token] = exits
             in_a_row = np.where(left[:, token] < exits, in_a_row + 1, 0)
         return left

@@ -114,6 +114,7 @@ class GeneratorOutcome:
         results: Of each Point on the test prompts, as JSON: `name`, and the fields of `measured`.
         rows: Documents of each part.
         training: Its record.
+        tested: Traces on the test prompts.
     """
 
     folder: Path
@@ -123,6 +124,7 @@ class GeneratorOutcome:
     results: list[dict[str, Any]]
     rows: dict[str, int]
     training: dict[str, Any]
+    tested: Traces
 
 
 def language_exits(
@@ -310,7 +312,7 @@ def _saved(
         }
         write_json(fresh / "training.json", record)
         write_card(fresh, out.name)
-    return GeneratorOutcome(out, model, calibration, quality, results, rows, training)
+    return GeneratorOutcome(out, model, calibration, quality, results, rows, training, test)
 
 
 def _tested(plan: LanguagePlan, model: LessenForCausalLM, traces: Traces) -> list[dict[str, Any]]:
