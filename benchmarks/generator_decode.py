@@ -8,43 +8,48 @@ of the reviews its plan kept for tests; nothing was chosen on them. The parts, e
 * `spec`: whether 200 texts of 64 tokens are those of full depth, ties apart; drafts kept, weights read.
 * `fixed`: drafts by one exit for every token, a fixed number at a time (as LayerSkip does, with our heads);
   exit and number are those that read the fewest weights on tuning prompts.
-* `direct`: passes, MACs and layers at the Point, with exact keys and values and with propagated ones, and how
-  often an early token is the model's own, given the text so far.
+* `direct`: passes, MACs and layers at the Point, with exact keys and values and with propagated ones; where
+  tokens are named, and which of them full depth would not have named, given the text so far.
 * `boolq`: yes or no, as the next token after passage and question, at full depth and at the Point.
-* `speed`: tokens/s of every mode in every precision, beside transformers, llama.cpp and OpenVINO GenAI.
+* `speed`: tokens/s of every mode in every precision, in turn with what else runs such weights: transformers
+  in float32 and bfloat16, llama.cpp and OpenVINO GenAI where weights have few bits.
 
-`--smoke` runs all of it on a tiny random model in a minute and keeps nothing.
+Of a part that was stopped, finished batches of texts are kept in `.cache/generator-decode/`. `--smoke` runs
+all of it on a tiny random model in a minute and keeps nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
+from math import exp, log
 from pathlib import Path
-from typing import Any
+from statistics import mean, stdev
+from typing import Any, get_args
 
 import results
 import torch
 from results import CACHE, add_run, kept
 
-from lessen.artefact import read_json
+from lessen.artefact import read_json, write_json
+from lessen.certificate import one_digest
 from lessen.cli.bench_generator import _of_gguf
 from lessen.data.reading import read
 from lessen.errors import InputError
 from lessen.hf import LessenForCausalLM
 from lessen.loading import load
+from lessen.measure.decoded import Decoded, continued, decoded, rightness
 from lessen.measure.generation_speed import compare, is_greedy, modes_of, ours, row, theirs, tie_at
 from lessen.measure.rivals.generator import generator_twin
-from lessen.model.rows import pack
-from lessen.plan import ExitRule, parse
+from lessen.plan import ExitRule, Precision, parse
 from lessen.promise.generators import Prompting, prompts_of
 from lessen.runtime.decoding import OFF, Decoding
-from lessen.runtime.generation import generate
-from lessen.runtime.tally import Tally
+from lessen.runtime.tally import Costs, Tally, TextTally
 from lessen.systems.generator import LanguagePlan, read_documents
 
 NAME = "generator_decode"
@@ -52,35 +57,70 @@ AT_ONCE = 8
 TIE = 1e-5
 """Of the largest logit: two tokens nearer than that are equally likely in float32."""
 LENGTHS = (2, 4, 8)
-PRECISIONS = ("float32", "bfloat16", "int8", "int8-weights")
+PRECISIONS = ("float32", "bfloat16", *(each for each in get_args(Precision) if each.endswith("-weights")))
 
 Prompts = Sequence[Sequence[int]]
 
 
-def continued(
-    model: LessenForCausalLM, prompts: Prompts, tokens: int, decoding: Decoding
-) -> tuple[list[list[int]], Tally]:
-    """Texts, ended by their stop tokens, and what they took."""
-    found: list[list[int]] = []
-    tallies = []
-    for start in range(0, len(prompts), AT_ONCE):
-        batch = prompts[start : start + AT_ONCE]
-        texts: list[list[int]] = [[] for _ in batch]
-        tallies.append(Tally())
-        options: dict[str, Any] = {"stop": model.stop_tokens, "decoding": decoding, "tally": tallies[-1]}
-        for step in generate(model.transformer, batch, max_new_tokens=tokens, **options):
-            for place, token in step.items():
-                texts[place].append(token)
-        found += texts
-    return found, Tally.together(tallies)
+class Batches:
+    """Texts of finished batches, and what they took, in files: a stopped run goes on from them.
+
+    Args:
+        model: Whose.
+        folder: For them.
+        tokens: New ones of each text at most.
+    """
+
+    def __init__(self, model: LessenForCausalLM, folder: Path, tokens: int) -> None:
+        self.model, self.folder, self.tokens = model, folder, tokens
+
+    def continued(self, prompts: Prompts, decoding: Decoding) -> tuple[list[list[int]], Tally]:
+        """Texts, ended by their stop tokens, and what they took."""
+        asked = json.dumps([prompts, repr(decoding), self.tokens])
+        folder = self.folder / hashlib.sha256(asked.encode()).hexdigest()[:16]
+        texts: list[list[int]] = []
+        tallies = []
+        for number, start in enumerate(range(0, len(prompts), AT_ONCE)):
+            place = folder / f"{number:04}.json"
+            if not place.exists():
+                found, tally = continued(self.model, prompts[start : start + AT_ONCE], decoding, self.tokens)
+                took = [asdict(text) for text in tally.texts]
+                content = {"texts": found, "took": took, "steps": tally.steps, "reads": tally.layer_reads}
+                write_json(place, content)
+            content = json.loads(place.read_text())
+            texts += content["texts"]
+            tallies.append(self._tally(content))
+        return texts, Tally.together(tallies)
+
+    def _tally(self, content: dict[str, Any]) -> Tally:
+        tally = Tally()
+        tally.costs = Costs(self.model.transformer)
+        tally.texts = [TextTally(**text) for text in content["took"]]
+        tally.steps, tally.layer_reads = content["steps"], content["reads"]
+        return tally
 
 
-def counted(tally: Tally) -> dict[str, Any]:
-    """The figures of a tally, and how many tokens were named after each layer."""
-    names = ("tokens", "weight_passes", "weights_per_token", "macs_per_token", "mean_layers")
-    figures = {name: getattr(tally, name) for name in (*names, "acceptance", "draft_length")}
-    layers = Counter(layer for text in tally.texts for layer in text.layers)
-    return figures | {"named_after": {str(layer): layers[layer] for layer in sorted(layers)}}
+def saved(per_text: Sequence[float], per_token: float, tally: Tally) -> dict[str, float]:
+    """Share of something saved against full depth, and its standard error over texts.
+
+    Args:
+        per_text: What each text took.
+        per_token: What a token takes at full depth, on average.
+        tally: How many tokens each text has.
+    """
+    counts = [len(text.layers) for text in tally.texts]
+    ratio = sum(per_text) / sum(counts)
+    off = sum((took - ratio * count) ** 2 for took, count in zip(per_text, counts, strict=True)) ** 0.5
+    return {"mean": 1 - ratio / per_token, "se": off / sum(counts) / per_token}
+
+
+def counted(line: Decoded, tally: Tally, whole: Tally) -> dict[str, Any]:
+    """The figures of a way of decoding, and what it saves against full depth."""
+    return line.as_dict() | {
+        "weights_per_token": tally.weights_per_token,
+        "passes_saved": saved([t.layer_weights / whole.costs.all_layers for t in tally.texts], 1.0, tally),
+        "macs_saved": saved([t.macs for t in tally.texts], whole.macs_per_token, tally),
+    }
 
 
 def identity(model: LessenForCausalLM, prompts: Prompts, off: Any, found: Any) -> dict[str, Any]:
@@ -94,56 +134,52 @@ def identity(model: LessenForCausalLM, prompts: Prompts, off: Any, found: Any) -
     return {"texts": len(prompts), "identical": len(prompts) - len(gaps), "ties": ties, "gaps": gaps}
 
 
-def spec(model: LessenForCausalLM, prompts: Prompts, tokens: int) -> dict[str, Any]:
-    off, whole = continued(model, prompts, tokens, OFF)
-    found, tally = continued(model, prompts, tokens, model.decoding("spec"))
-    return {"off": counted(whole), **counted(tally), **identity(model, prompts, off, found)}
+def spec(batches: Batches, prompts: Prompts) -> dict[str, Any]:
+    return drafted(batches, prompts, batches.model.decoding("spec"))
 
 
-def fixed(model: LessenForCausalLM, tuning: Prompts, prompts: Prompts, tokens: int) -> dict[str, Any]:
+def drafted(batches: Batches, prompts: Prompts, decoding: Decoding) -> dict[str, Any]:
+    model = batches.model
+    off, whole = batches.continued(prompts, OFF)
+    found, tally = batches.continued(prompts, decoding)
+    right = rightness(model, prompts, found, off)
+    line = decoded("spec", None, found, tally, right, off)
+    return {**counted(line, tally, whole), **identity(model, prompts, off, found)}
+
+
+def fixed(batches: Batches, tuning: Prompts, prompts: Prompts) -> dict[str, Any]:
     tried = []
-    for layer in model.config.form().exit_layers:
-        rule = ExitRule(criterion="entropy", thresholds={layer: 1e6})
+    for layer in batches.model.config.form().exit_layers:
         for most in LENGTHS:
-            _, tally = continued(model, tuning, tokens, Decoding("spec", rule, most=most))
-            tried.append({"layer": layer, "most": most, **counted(tally)})
+            _, tally = batches.continued(tuning, always(layer, most))
+            named = ("weights_per_token", "weight_passes", "acceptance", "draft_length")
+            tried.append({"layer": layer, "most": most} | {name: getattr(tally, name) for name in named})
     best = min(tried, key=lambda each: each["weights_per_token"])
-    rule = ExitRule(criterion="entropy", thresholds={best["layer"]: 1e6})
-    off, _ = continued(model, prompts, tokens, OFF)
-    found, tally = continued(model, prompts, tokens, Decoding("spec", rule, most=best["most"]))
-    return {
-        "tried": tried,
-        "layer": best["layer"],
-        "most": best["most"],
-        **counted(tally),
-        **identity(model, prompts, off, found),
-    }
+    layer, most = best["layer"], best["most"]
+    return {"tried": tried, "layer": layer, "most": most, **drafted(batches, prompts, always(layer, most))}
 
 
-@torch.no_grad()
-def own_tokens(model: LessenForCausalLM, prompt: Sequence[int], text: Sequence[int]) -> list[bool]:
-    """Which tokens of a text full depth would have named, given what stands before them."""
-    hidden, _ = model.transformer(*pack([torch.tensor([*prompt, *text[:-1]])]))
-    named = model.transformer.next_token(hidden[len(prompt) - 1 :]).argmax(-1).tolist()
-    return [one == other for one, other in zip(named, text, strict=True)]
+def always(layer: int, most: int) -> Decoding:
+    """Drafts by one exit for every token, so many at a time."""
+    return Decoding("spec", ExitRule(criterion="entropy", thresholds={layer: 1e6}), most=most)
 
 
-def direct(model: LessenForCausalLM, prompts: Prompts, tokens: int) -> dict[str, Any]:
-    off, whole = continued(model, prompts, tokens, OFF)
-    lines: dict[str, Any] = {"off": counted(whole)}
+def direct(batches: Batches, prompts: Prompts) -> dict[str, Any]:
+    model, lines = batches.model, {}
+    off, whole = batches.continued(prompts, OFF)
     for kv in ("exact", "propagate"):
-        found, tally = continued(model, prompts, tokens, model.decoding("direct", None, kv))
-        right = [own_tokens(model, prompt, text) for prompt, text in zip(prompts, found, strict=True)]
-        wrong: Counter[int] = Counter()
-        for text, agrees in zip(tally.texts, right, strict=True):
-            wrong.update(layer for layer, is_own in zip(text.layers, agrees, strict=True) if not is_own)
-        lines[f"direct {kv}"] = {
-            **counted(tally),
-            "agreement": sum(sum(each) / len(each) for each in right) / len(right),
-            "wrong_after": {str(layer): wrong[layer] for layer in sorted(wrong)},
-            "same_text": sum(own == other for own, other in zip(off, found, strict=True)) / len(off),
-        }
-    return {"point": model.point.name, "lines": lines}
+        found, tally = batches.continued(prompts, model.decoding("direct", None, kv))
+        right = rightness(model, prompts, found, off)
+        line = decoded(f"direct {kv}", model.point.name, found, tally, right, off)
+        lines[line.mode] = counted(line, tally, whole)
+    promise = model.point.promise
+    certified = {"epsilon": promise.epsilon, "delta": promise.delta} if promise and promise.delta else None
+    return {
+        "point": model.point.name,
+        "certified": certified,
+        "loss": promise and promise.loss,
+        "lines": lines,
+    }
 
 
 def boolq(model: LessenForCausalLM, count: int) -> dict[str, Any]:
@@ -161,28 +197,41 @@ def boolq(model: LessenForCausalLM, count: int) -> dict[str, Any]:
         if len(rows) == count:
             break
     share = sum(yes for _, yes in rows) / len(rows)
-    lines = {"most frequent": {"accuracy": max(share, 1 - share)}}
-    for name, decoding in (("off", OFF), ("direct exact", model.decoding("direct"))):
-        found, tally = continued(model, [ids for ids, _ in rows], 1, decoding)
+    lines: dict[str, Any] = {"most frequent": {"accuracy": max(share, 1 - share)}}
+    rights = {}
+    ways = {"off": OFF, "direct exact": model.decoding("direct")}
+    for name, decoding in ways.items():
+        found, layers = [], []
+        for start in range(0, len(rows), AT_ONCE):
+            some, tally = continued(model, [ids for ids, _ in rows[start : start + AT_ONCE]], decoding, 1)
+            found += some
+            layers += [text.layers[0] for text in tally.texts]
         said = [tokenizer.decode(text).strip().lower() for text in found]
         right = [word == ("yes" if yes else "no") for word, (_, yes) in zip(said, rows, strict=True)]
-        answered = sum(word in ("yes", "no") for word in said) / len(said)
+        rights[name] = right
         lines[name] = {
             "accuracy": sum(right) / len(right),
-            "answered": answered,
-            "mean_layers": tally.mean_layers,
+            "answered": sum(word in ("yes", "no") for word in said) / len(said),
+            "mean_layers": sum(layers) / len(layers),
         }
-    return {"rows": len(rows), "lines": lines}
+    change = [
+        float(one) - float(other) for one, other in zip(rights["direct exact"], rights["off"], strict=True)
+    ]
+    return {"rows": len(rows), "lines": lines, "change": {"mean": mean(change), "se": error_of(change)}}
 
 
-def speed(folder: str, precision: Any, prompts: Prompts, tokens: int, seconds: float) -> dict[str, Any]:
+def speed(
+    folder: str, precision: Any, prompts: Prompts, tokens: int, seconds: float, best: Decoding | None
+) -> dict[str, Any]:
     model = load(folder, precision=precision)
     assert isinstance(model, LessenForCausalLM)
     candidates = {mode: ours(model, decoding) for mode, decoding in modes_of(model).items()}
+    if best is not None:
+        candidates["fixed draft"] = ours(model, best)
     others: dict[str, Any] = {}
-    if not precision.startswith("int8"):
+    if precision in ("float32", "bfloat16"):
         candidates["transformers"] = theirs(generator_twin(model))
-    if precision == "float32":
+    elif precision.endswith("-weights"):
         longest = max(map(len, prompts)) + tokens
         others = _of_gguf(folder, ("llama.cpp", "openvino-genai"), longest, named=False)
     runs = compare(candidates | others, prompts, new_tokens=tokens, seconds=seconds)
@@ -193,8 +242,39 @@ def speed(folder: str, precision: Any, prompts: Prompts, tokens: int, seconds: f
         if mode == "off":
             same = all(is_greedy(model, p, t) for p, t in zip(prompts, own, strict=False))
         dtype = "gguf" if mode in others else None
-        lines.append(row(model, mode, mode, found, prompts, identical=same, dtype=dtype).as_dict())
-    return {"precision": precision, "lines": lines}
+        line = row(model, mode, mode, found, prompts, identical=same, dtype=dtype).as_dict()
+        lines.append(line | {"rates": [round(run.rate, 3) for run in found]})
+    return {"precision": precision, "lines": lines, "missing": sorted(missing(folder, precision, others))}
+
+
+def missing(folder: str, precision: str, others: Any) -> set[str]:
+    """Rivals that should have run beside weights of few bits and did not."""
+    return {"llama.cpp", "openvino-genai"} - set(others) if precision.endswith("-weights") else set()
+
+
+def times_as_fast(rates: dict[str, list[float]], one: str, other: str) -> dict[str, float] | None:
+    """How many times as fast one mode is as another, prompt by prompt: geometric mean, standard error."""
+    if one not in rates or other not in rates:
+        return None
+    logs = [log(a / b) for a, b in zip(rates[one], rates[other], strict=True)]
+    ratio = exp(mean(logs))
+    return {"ratio": ratio, "se": ratio * error_of(logs)} if len(logs) > 1 else {"ratio": ratio, "se": None}
+
+
+def error_of(values: Sequence[float]) -> float:
+    """Standard error of a mean."""
+    return stdev(values) / len(values) ** 0.5
+
+
+PAIRS = (
+    ("off", "transformers"),
+    ("spec", "off"),
+    ("spec", "fixed draft"),
+    ("direct exact", "off"),
+    ("direct propagate", "off"),
+    *((mode, rival) for mode in ("off", "spec") for rival in ("llama.cpp", "openvino-genai")),
+)
+"""Compared in one run, prompt by prompt."""
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -202,24 +282,46 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for run in runs:
         if run["part"] == "speed":
-            rates = {line["mode"]: line["tokens_per_s"] for line in run["lines"]}
-            found.setdefault("tokens_per_s", {})[run["precision"]] = rates
-        elif run["part"] in ("spec", "fixed"):
-            names = ("texts", "identical", "ties", "acceptance", "draft_length", "weight_passes")
-            found[run["part"]] = {name: run[name] for name in names}
-        elif run["part"] == "direct":
-            off = run["lines"]["off"]
-            found["direct"] = {
-                mode: {
-                    "passes_saved": 1 - line["weight_passes"] / off["weight_passes"],
-                    "macs_saved": 1 - line["macs_per_token"] / off["macs_per_token"],
-                    "agreement": line["agreement"],
-                }
-                for mode, line in run["lines"].items()
-                if mode != "off"
+            rates = {line["mode"]: line["rates"] for line in run["lines"]}
+            found.setdefault("speed", {})[run["precision"]] = {
+                "tokens_per_s": {
+                    line["mode"]: {
+                        "rate": line["tokens_per_s"],
+                        "se": error_of(line["rates"]) if line["runs"] > 1 else None,
+                        "first_token_ms": line["first_token_ms"],
+                        "weight_passes": line["weight_passes"],
+                        "identical": line["identical"],
+                        "dtype": line["dtype"],
+                        "runs": line["runs"],
+                    }
+                    for line in run["lines"]
+                },
+                "times_as_fast": {
+                    f"{one} / {other}": ratio
+                    for one, other in PAIRS
+                    if (ratio := times_as_fast(rates, one, other)) is not None
+                },
+                "missing": run["missing"],
             }
+        elif run["part"] in ("spec", "fixed"):
+            names = (
+                "texts",
+                "identical",
+                "ties",
+                "acceptance",
+                "draft_length",
+                "weight_passes",
+                "layer",
+                "most",
+            )
+            found[run["part"]] = {name: run[name] for name in names if name in run}
+        elif run["part"] == "direct":
+            names = ("passes_saved", "macs_saved", "agreement", "same_text", "mean_layers", "named_after")
+            names = (*names, "wrong_after", "wrong_at", "tokens")
+            lines = {mode: {name: line[name] for name in names} for mode, line in run["lines"].items()}
+            found["direct"] = {key: run[key] for key in ("point", "certified", "loss")} | {"lines": lines}
         else:
-            found["boolq"] = run["lines"]
+            found["boolq"] = {key: run[key] for key in ("rows", "lines", "change")}
     return found
 
 
@@ -229,14 +331,14 @@ def main() -> None:
     parser.add_argument("--folder")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=300, help="of timing, for each precision")
+    parser.add_argument("--seconds", type=float, default=180, help="of timing, for each precision")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.smoke:
         with tempfile.TemporaryDirectory() as place:
-            results.RESULTS = Path(place)
+            results.RESULTS = results.CACHE = Path(place)
             folder, prompts = tiny(Path(place) / "tiny")
             measure(folder, prompts[:2], prompts[2:], 2, 6, 1.0)
         return
@@ -268,15 +370,18 @@ def measure(
         "threads": torch.get_num_threads(),
     }
     done = {(run["part"], run.get("precision")) for run in kept(NAME, settings)}
+    asked = json.dumps([settings, one_digest(Path(folder))])
+    place = results.CACHE / "generator-decode" / hashlib.sha256(asked.encode()).hexdigest()[:16]
+    batches = Batches(model, place, tokens)
     parts: dict[tuple[str, str | None], Any] = {
-        ("spec", None): lambda: spec(model, prompts, tokens),
-        ("fixed", None): lambda: fixed(model, tuning, prompts, tokens),
-        ("direct", None): lambda: direct(model, prompts, tokens),
+        ("spec", None): lambda: spec(batches, prompts),
+        ("fixed", None): lambda: fixed(batches, tuning, prompts),
+        ("direct", None): lambda: direct(batches, prompts),
         ("boolq", None): lambda: boolq(model, questions),
     }
     for precision in PRECISIONS:
         parts["speed", precision] = lambda precision=precision: speed(
-            folder, precision, prompts, tokens, seconds
+            folder, precision, prompts, tokens, seconds, best_draft(settings)
         )
     for part, made in parts.items():
         if part not in done:
@@ -285,14 +390,17 @@ def measure(
             print(part[0], json.dumps(summary([run])), flush=True)
 
 
-def tiny(folder: Path) -> tuple[str, list[list[int]]]:
-    """A random model of a few words with two exits and a Point, and prompts; for `--smoke`."""
+def best_draft(settings: dict[str, Any]) -> Decoding | None:
+    """The fixed draft that was found to read the fewest weights."""
+    found = [run for run in kept(NAME, settings) if run["part"] == "fixed"]
+    return always(found[0]["layer"], found[0]["most"]) if found else None
+
+
+def plain(folder: Path) -> str:
+    """A random model of a few words without exits."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     from lessen.builtin import model_folder
-    from lessen.data.documents import documents
-    from lessen.plan import LanguageExitShape, Point
-    from lessen.reshaping import with_language_exits
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder("minilm-l6"))
     torch.manual_seed(0)
@@ -300,13 +408,22 @@ def tiny(folder: Path) -> tuple[str, list[list[int]]]:
     config = LlamaConfig(vocab_size=len(tokenizer), eos_token_id=None, bos_token_id=None, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    base = load(str(folder))
+    return str(folder)
+
+
+def tiny(folder: Path) -> tuple[str, list[list[int]]]:
+    """A random model of a few words with two exits and a Point, and prompts; for `--smoke`."""
+    from lessen.data.documents import documents
+    from lessen.plan import LanguageExitShape, Point
+    from lessen.reshaping import with_language_exits
+
+    base = load(plain(folder))
     assert isinstance(base, LessenForCausalLM)
     model = with_language_exits(base, [LanguageExitShape(layer=n, kind="tied", rank=4) for n in (1, 2)])
     rule = ExitRule(criterion="entropy", thresholds={2: 99.0})
     model.config.points = [Point(name="smoke", exits=rule).model_dump(mode="json")]
     model.config.point = "smoke"
-    model.tokenizer = tokenizer
+    model.tokenizer = base.tokenizer
     model.save_pretrained(folder)
     prompts = prompts_of(model, documents("builtin:movie-reviews").take(range(6)), Prompting(prompt_tokens=8))
     return str(folder), prompts

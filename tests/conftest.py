@@ -307,6 +307,73 @@ def adjustable(tiny_checkpoint: Path, data: Path, tmp_path_factory: pytest.TempP
     return out
 
 
+WORDS = (
+    "a",
+    "the",
+    "film",
+    "story",
+    "scene",
+    "actor",
+    "plot",
+    "song",
+    "love",
+    "house",
+    "very",
+    "good",
+    "bad",
+)
+
+
+@pytest.fixture(scope="session")
+def word_talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama that knows a few words, and whose layers change little, so that early states say much."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    folder = tmp_path_factory.mktemp("talker")
+    vocabulary = {word: place for place, word in enumerate(["[UNK]", *WORDS])}
+    words = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
+    model = tiny_generator("llama-grouped", vocab_size=40, eos_token_id=None)
+    for layer in model.model.layers:
+        layer.mlp.down_proj.weight.data.mul_(0.1)
+        layer.self_attn.o_proj.weight.data.mul_(0.1)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def word_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three hundred documents, an empty line after each."""
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(WORDS), (300, 12), generator=generator).tolist()
+    place = tmp_path_factory.mktemp("text") / "text.txt"
+    place.write_text("".join(" ".join(WORDS[i] for i in row) + "\n\n" for row in picks))
+    return place
+
+
+EXIT_OPTIONS = (
+    "--system", "self-exit", "--exits", "1,2", "--head", "gate", "--head-rank", 4, "--steps", 5,
+    "--batch-size", 2, "--prompts", 40, "--prompt-tokens", 8, "--new-tokens", 6, "--target-agreement", "70%",
+    "--confidence", "80%", "--json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def early_talker(
+    word_talker: Path, word_text: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict]:
+    """It with exits after both layers but the last, certified; and what was said of it."""
+    import json
+
+    out = tmp_path_factory.mktemp("out") / "small"
+    code, said, err = run("compress", word_talker, "--data", word_text, "--out", out, *EXIT_OPTIONS)
+    assert code == 0, err
+    return out, json.loads(said)
+
+
 def run(*arguments: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command."""
     from lessen.cli import main

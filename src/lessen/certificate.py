@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lessen.artefact import CONFIG, read_json, weights_of_folder
+from lessen.artefact import CONFIG, read_json, weights_of_folder, write_text
 from lessen.errors import ArtefactError
 from lessen.plan import Point, Precision, Strict, parse
 
@@ -59,6 +59,7 @@ class Generation(Strict):
         processors: Of logits, between model and choice.
         template: Around the prompt; None: none.
         never_early: Tokens that are not named early, those that end a text.
+        most_early: Tokens in a row that were named early, before one went through all layers.
         heads: SHA-256 of the exits' weights.
         base: SHA-256 of the other weights.
     """
@@ -72,6 +73,7 @@ class Generation(Strict):
     processors: tuple[str, ...] = ()
     template: str | None = None
     never_early: tuple[int, ...] = ()
+    most_early: Annotated[int, Field(ge=1)] | None = None
     heads: str
     base: str
 
@@ -272,6 +274,11 @@ def _digest(paths: Iterable[Path]) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def write_certificate(folder: Path, certificate: Certificate) -> None:
+    """Write `certificate.json`."""
+    write_text(folder / FILE, certificate.model_dump_json(indent=1, exclude_none=True) + "\n")
 
 
 def read_certificate(folder: Path) -> Certificate | None:

@@ -9,16 +9,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import HfApi
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from lessen.artefact import CONFIG, DESCRIBING, EXITS, PRIVATE, replacing_folder, write_json
+from lessen.artefact import CONFIG, DESCRIBING, EXITS, PRIVATE, read_config, replacing_folder, write_json
 from lessen.card import write_card
 from lessen.certificate import FILE as CERTIFICATE
-from lessen.certificate import check_promises, digests_of, without_certificate
+from lessen.certificate import (
+    FORM,
+    check_promises,
+    digests_of,
+    one_digest,
+    read_certificate,
+    without_certificate,
+    write_certificate,
+)
 from lessen.errors import LessenError
 from lessen.model.digests import base_digest
-from lessen.plan import FULL, Base
+from lessen.plan import FULL, Base, Point
 
 NOT_OF_A_TOKENIZER = ("is_local", "local_files_only", "name_or_path")
 """Fields in which transformers notes how a tokenizer was loaded: they would change with the place."""
@@ -28,7 +38,8 @@ def save(model: Any, target: Path, write: Callable[[Path], None]) -> None:
     """Write a model's folder; an old one is replaced when all is written.
 
     If the weights are still those the model was loaded with, the certificate and the other files about them
-    go along; else Points are written uncertified.
+    go along; else Points are written uncertified. So too if it was loaded from exits that were saved alone:
+    together with their model they are the same weights in another file.
 
     Args:
         model: With `config`, `tokenizer` and `folder`.
@@ -114,18 +125,70 @@ def push(
 def _bring_certificate(model: Any, fresh: Path) -> bool:
     """Copy what speaks of these weights, if they are unchanged; whether Points may keep their certificate."""
     source = model.folder
-    if source is None or not source.is_dir() or digests_of(source) != digests_of(fresh):
+    if source is None or not source.is_dir():
+        return False
+    alone = (source / EXITS).is_file()
+    if not (_are_those(model, source, fresh) if alone else digests_of(source) == digests_of(fresh)):
         return False
     for name in DESCRIBING:
         if (source / name).is_file():
             shutil.copyfile(source / name, fresh / name)
     try:
-        holds = check_promises(fresh, model.config.choices().values()) is not None
+        points = _readdressed(model, source, fresh) if alone else model.config.choices().values()
+        holds = check_promises(fresh, points) is not None
     except LessenError:
         holds = False
     if not holds:
         (fresh / CERTIFICATE).unlink(missing_ok=True)
     return holds
+
+
+def _are_those(model: Any, source: Path, fresh: Path) -> bool:
+    """Whether a whole model is the one exits saved alone name, with those exits and the same tokenizer."""
+    config, said = read_config(source), read_config(fresh)
+    if config["base"]["weights"] != base_digest(model.transformer):
+        return False
+    if any(config.get(field) != said.get(field) for field in FORM):
+        return False
+    state, found = model.state_dict(), load_file(source / EXITS)
+    if any(
+        state[key].dtype != value.dtype or not torch.equal(state[key], value) for key, value in found.items()
+    ):
+        return False
+    return digests_of(source)["tokenizer"] == digests_of(fresh)["tokenizer"]
+
+
+def _readdressed(model: Any, source: Path, fresh: Path) -> list[Point]:
+    """Make what speaks of exits saved alone speak of the whole model, which is the same in another file.
+
+    Returns:
+        Points that name the certificate by its new hash, as they now stand in `config.json`.
+
+    Raises:
+        ArtefactError: When the certificate does not hold.
+    """
+    certificate, identity = read_certificate(source), {}
+    if certificate is not None:
+        moved = certificate.model_copy(update=digests_of(fresh))
+        write_certificate(fresh, moved)
+        identity = {certificate.identity: moved.identity}
+    for name, field, value in (
+        ("calibration.safetensors", "subject", one_digest(fresh)),
+        ("audit.safetensors", "certificate", next(iter(identity.values()), "")),
+    ):
+        if (fresh / name).is_file():
+            with safe_open(fresh / name, "pt") as file:
+                about = file.metadata() | {field: value}
+            save_file(load_file(fresh / name), fresh / name, metadata=about)
+    points = []
+    for point in model.config.choices().values():
+        promise = point.promise
+        if promise is not None and promise.certificate in identity:
+            promise = promise.model_copy(update={"certificate": identity[promise.certificate]})
+        points.append(point.model_copy(update={"promise": promise}))
+    written = [p.model_dump(mode="json", exclude_none=True) for p in points if p != FULL]
+    write_json(fresh / CONFIG, read_config(fresh) | {"points": written})
+    return points
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -1,77 +1,34 @@
 """Exits of a generator from the command line: compress, resume, calibrate, inspect, saved alone, refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import run, tiny_generator
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
+from conftest import EXIT_OPTIONS, run, tiny_generator
 
 import lessen
 from lessen.artefact import EXITS, WEIGHTS
 from lessen.errors import ArtefactError, InputError
 from lessen.model.digests import base_digest
 
-WORDS = (
-    "a",
-    "the",
-    "film",
-    "story",
-    "scene",
-    "actor",
-    "plot",
-    "song",
-    "love",
-    "house",
-    "very",
-    "good",
-    "bad",
-)
+OPTIONS = EXIT_OPTIONS
 
 
 @pytest.fixture(scope="module")
-def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama that knows a few words, and whose layers change little, so that early states say much."""
-    folder = tmp_path_factory.mktemp("talker")
-    vocabulary = {word: place for place, word in enumerate(["[UNK]", *WORDS])}
-    words = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
-    words.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
-    model = tiny_generator("llama-grouped", vocab_size=40, eos_token_id=None)
-    for layer in model.model.layers:
-        layer.mlp.down_proj.weight.data.mul_(0.1)
-        layer.self_attn.o_proj.weight.data.mul_(0.1)
-    model.save_pretrained(folder)
-    return folder
+def talker(word_talker: Path) -> Path:
+    return word_talker
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three hundred documents, an empty line after each."""
-    generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(len(WORDS), (300, 12), generator=generator).tolist()
-    place = tmp_path_factory.mktemp("text") / "text.txt"
-    place.write_text("".join(" ".join(WORDS[i] for i in row) + "\n\n" for row in picks))
-    return place
-
-
-OPTIONS = (
-    "--system", "self-exit", "--exits", "1,2", "--head", "gate", "--head-rank", 4, "--steps", 5,
-    "--batch-size", 2, "--prompts", 40, "--prompt-tokens", 8, "--new-tokens", 6, "--target-agreement", "70%",
-    "--confidence", "80%", "--json",
-)  # fmt: skip
+def text(word_text: Path) -> Path:
+    return word_text
 
 
 @pytest.fixture(scope="module")
-def made(talker: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    out = tmp_path_factory.mktemp("out") / "small"
-    code, said, err = run("compress", talker, "--data", text, "--out", out, *OPTIONS)
-    assert code == 0, err
-    return out, json.loads(said)
+def made(early_talker: tuple[Path, dict]) -> tuple[Path, dict]:
+    return early_talker
 
 
 def test_a_run_trains_certifies_and_tests_on_documents_of_their_own(made) -> None:
@@ -164,21 +121,27 @@ def test_calibrating_again_with_kept_traces_and_on_new_text(made, text: Path, tm
     assert facts["dropped"] == 180 + 30
 
 
-def test_exits_saved_alone_find_their_model_and_refuse_another(
-    talker: Path, text: Path, tmp_path: Path, made
-) -> None:
-    code, _, err = run(
-        "compress", talker, "--data", text, "--out", tmp_path / "exits", *OPTIONS, "--exits-only"
-    )
+@pytest.fixture(scope="module")
+def alone(talker: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exits of the same run, saved without the model."""
+    out = tmp_path_factory.mktemp("alone") / "exits"
+    code, _, err = run("compress", talker, "--data", text, "--out", out, *OPTIONS, "--exits-only")
     assert code == 0, err
-    assert not (tmp_path / "exits" / WEIGHTS).exists()
-    assert (tmp_path / "exits" / EXITS).stat().st_size < 20_000
-    alone, whole = lessen.load(tmp_path / "exits"), lessen.load(made[0])
+    return out
+
+
+def test_exits_saved_alone_find_their_model_and_refuse_another(
+    talker: Path, tmp_path: Path, made, alone: Path
+) -> None:
+    exits = copied(alone, tmp_path / "exits")
+    assert not (exits / WEIGHTS).exists()
+    assert (exits / EXITS).stat().st_size < 20_000
+    found, whole = lessen.load(exits), lessen.load(made[0])
     states = whole.transformer.state_dict()
-    for name, value in alone.transformer.state_dict().items():
+    for name, value in found.transformer.state_dict().items():
         assert torch.equal(value, states[name]), name
-    assert alone.point.promise.kind == "certified"
-    assert alone.point.exits == whole.point.exits
+    assert found.point.promise.kind == "certified"
+    assert found.point.exits == whole.point.exits
     other = tmp_path / "other"
     tiny_generator("llama-grouped", seed=1, vocab_size=40, eos_token_id=None).save_pretrained(other)
     with pytest.raises(ArtefactError, match=rf"exits belong to {talker}; the weights of {other} are others"):
@@ -191,6 +154,167 @@ def test_exits_saved_alone_find_their_model_and_refuse_another(
     code, said, err = run("calibrate", tmp_path / "exits", "--target-agreement", "60%", "--json")
     assert code == 0, err
     assert json.loads(said)["points"][0]["name"] == "disagreement-40%"
+
+
+CHANGED = {
+    "vocabulary": {"vocab_size": 41},
+    "depth": {"num_hidden_layers": 4},
+    "norm": {"rms_norm_eps": 1e-3},
+    "positions": {"max_position_embeddings": 70},
+    "turning": {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "weights": {"seed": 1},
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_exits_are_refused_by_any_other_model(what: str, alone: Path, tmp_path: Path) -> None:
+    """P17: sizes, norms, positions and weights of the model are those the exits were trained on."""
+    changes = {"vocab_size": 40, "eos_token_id": None, **CHANGED[what]}
+    tiny_generator("llama-grouped", **changes).save_pretrained(tmp_path / "other")
+    assert lessen.load(alone).transformer.language_exits
+    with pytest.raises(ArtefactError, match="exits belong to"):
+        lessen.load(alone, base=tmp_path / "other")
+
+
+def test_exits_saved_alone_become_a_whole_model_that_keeps_its_promises(
+    alone: Path, made, tmp_path: Path
+) -> None:
+    """Same weights in another file: certificate, Points, path and traces go along."""
+    model = lessen.load(alone)
+    model.save_pretrained(tmp_path / "whole")
+    whole = lessen.load(tmp_path / "whole")
+    assert (tmp_path / "whole" / WEIGHTS).exists()
+    assert not (tmp_path / "whole" / EXITS).exists()
+    assert whole.point.promise.kind == "certified"
+    assert [step.exits for step in whole.config.steps()] == [step.exits for step in model.config.steps()]
+    assert whole.config.steps()
+    before, after = certificate_of(alone), certificate_of(tmp_path / "whole")
+    assert before["weights"] != after["weights"]
+    assert before["form"] != after["form"]
+    assert before | {"weights": 0, "form": 0} == after | {"weights": 0, "form": 0}
+    code, said, err = run("calibrate", tmp_path / "whole", "--target-agreement", "60%", "--json")
+    assert code == 0, err
+    assert json.loads(said)["attempt"] == 2, "it knows that these prompts were used"
+    lessen.load(tmp_path / "whole").save_pretrained(tmp_path / "again")
+    assert lessen.load(tmp_path / "again").points["disagreement-40%"].promise.kind == "certified"
+
+
+def test_exits_that_were_changed_are_saved_whole_without_promises(alone: Path, tmp_path: Path) -> None:
+    for part in ("language_exits.1.up.weight", "layers.0.attention.output.weight"):
+        model = lessen.load(alone)
+        with torch.no_grad():
+            model.transformer.get_parameter(part).add_(1e-3)
+        model.save_pretrained(tmp_path / part)
+        found = lessen.load(tmp_path / part)
+        assert found.point.promise.kind == "uncertified"
+        assert not (tmp_path / part / "certificate.json").exists()
+        assert not (tmp_path / part / "calibration.safetensors").exists()
+    lessen.load(alone, precision="bfloat16").save_pretrained(tmp_path / "rounded")
+    assert not (tmp_path / "rounded" / "certificate.json").exists()
+
+
+def edited(folder: Path, tmp_path: Path, change) -> Path:
+    """A copy of exits saved alone, uncertified, whose config was changed by hand."""
+    place = copied(folder, tmp_path / "edited")
+    (place / "certificate.json").unlink()
+    config = json.loads((place / "config.json").read_text())
+    config |= {"points": [], "path": [], "point": "full"}
+    change(config)
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+def certificate_of(folder: Path) -> dict:
+    return json.loads((folder / "certificate.json").read_text())
+
+
+def copied(folder: Path, place: Path) -> Path:
+    return Path(shutil.copytree(folder, place))
+
+
+EDITED = {
+    "depth": lambda config: config["shape"]["language_exits"].pop(0),
+    "kind": lambda config: config["shape"]["language_exits"][0].update(kind="tied"),
+    "rank": lambda config: config["shape"]["language_exits"][0].update(rank=5),
+    "shape's version": lambda config: config["shape"].update(version=2),
+    "format's version": lambda config: config.update(format_version=9),
+}
+
+
+@pytest.mark.parametrize("what", EDITED)
+def test_exits_are_what_their_config_says(what: str, alone: Path, tmp_path: Path) -> None:
+    """P17: another depth, kind or size than the file's, or a newer format, is refused in one line."""
+    place = edited(alone, tmp_path, EDITED[what])
+    code, out, err = run("generate", place, "a film", "--mode", "spec", "--point", "1")
+    assert (code, out) == (2, ""), err
+    assert len(err.strip().splitlines()) == 1
+    assert str(place) in err
+
+
+def test_another_tokenizer_ends_the_certificate(made, tmp_path: Path) -> None:
+    """P17: token ids would mean other words."""
+    place = copied(made[0], tmp_path / "copy")
+    tokenizer = json.loads((place / "tokenizer.json").read_text())
+    words = tokenizer["model"]["vocab"]
+    words["film"], words["song"] = words["song"], words["film"]
+    (place / "tokenizer.json").write_text(json.dumps(tokenizer))
+    code, _, err = run("generate", place, "a film", "--mode", "direct")
+    assert code == 2
+    assert "made for another tokenizer" in err
+
+
+def test_continuing_prompts_can_be_stopped_and_goes_on(
+    talker: Path, text: Path, made, tmp_path: Path, monkeypatch
+) -> None:
+    """Stopped while a second batch of calibration prompts is continued: the first is not continued again."""
+    from lessen.promise import traces
+
+    prompts: list[int] = []
+    whole = traces.continued
+
+    def counted(model, batch, *options):
+        prompts.append(len(batch))
+        if len(prompts) == 4:  # 30 tuning prompts are two batches
+            raise KeyboardInterrupt
+        return whole(model, batch, *options)
+
+    monkeypatch.setattr(traces, "continued", counted)
+    arguments = ("compress", talker, "--data", text, "--out", tmp_path / "small", *OPTIONS)
+    code, out, err = run(*arguments)
+    assert (code, out) == (130, "")
+    assert "stopped after 16 of 40 prompts; run the same command to continue" in err
+    assert prompts == [16, 14, 16, 16]
+    prompts[:] = [0] * 4
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert prompts[4:] == [16, 8, 16, 16, 8], "what is left of calibration prompts, and those of the test"
+    assert json.loads(out)["points"] == made[1]["points"]
+    assert certificate_of(tmp_path / "small")["answers"] == certificate_of(made[0])["answers"]
+    assert not (tmp_path / "small.work").exists()
+
+    newer = tmp_path / "newer.txt"
+    newer.write_text("".join(f"a new film number {i} of love\n\n" for i in range(40)))
+    prompts[:] = [0] * 2
+    arguments = ("calibrate", tmp_path / "small", "--data", newer, "--json")
+    code, out, err = run(*arguments)
+    assert (code, out) == (130, "")
+    assert "stopped after 16 of 40 prompts" in err
+    assert (tmp_path / "small.work" / "calibration").is_dir()
+    prompts[:] = [0] * 4
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert prompts[4:] == [16, 8]
+    assert not (tmp_path / "small.work").exists()
+
+
+def test_a_block_longer_than_a_continuation_is_refused(made, tmp_path: Path) -> None:
+    """It would be certified of tokens nobody looked at."""
+    place = copied(made[0], tmp_path / "copy")
+    options = ("--loss", "block", "--target-agreement", "50%")
+    code, _, err = run("calibrate", place, *options)
+    assert code == 2
+    assert "a block of 32 tokens is longer than the 6 new tokens of a continuation" in err
+    assert run("calibrate", place, *options, "--block", 6)[0] == 0
 
 
 def said_by(folder: Path, *options: object) -> tuple[dict, str]:
@@ -284,6 +408,11 @@ GENERATE_REFUSED = [
     (("--mode", "direct", "--point", "1,2,3"), "3 thresholds, but there are exits after 1, 2"),
     (("--mode", "direct", "--point", "nan"), "--point: thresholds"),
     (("--mode", "direct", "--point", "1", "--criterion", "patience"), "cannot judge a next token"),
+    (("--mode", "direct", "--criterion", "closeness"), "--criterion is of thresholds; give them too"),
+    (("--mode", "direct", "--point", "disagreement-30%", "--criterion", "entropy"), "--criterion is of thr"),
+    (("--top-k", 5), "--top-k and --top-p are about drawing tokens; give a --temperature above 0"),
+    (("--temperature", -1), "Invalid value for '--temperature'"),
+    (("--temperature", "inf"), "temperature inf: must be 0 or more, and finite"),
     (("--mode", "direct", "--temperature", 1), "use mode spec to draw tokens"),
     (("--mode", "spec", "--kv", "propagate"), "'propagate' is for mode direct"),
     (("--point", "full"), "mode off asks no exit"),

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import padded, ragged_ids, tiny_generator
+from conftest import early_generator, padded, ragged_ids, tiny_generator
 
 import lessen
 from lessen.errors import InputError, PlanError
 from lessen.measure.generation_speed import Run, compare, is_greedy, ours, row, theirs
 from lessen.measure.rivals.dense import check_dense
 from lessen.measure.rivals.generator import generator_twin
-from lessen.plan import LayerShape, Shape
+from lessen.plan import ExitRule, LayerShape, Shape
+from lessen.runtime.decoding import Decoding
 
 
 def loaded(family: str, folder: Path, **changes):
@@ -64,6 +65,35 @@ def test_a_line_says_what_was_measured(tmp_path: Path) -> None:
     assert line["macs_per_token"] == token_macs(model.config.facts(), model.config.form(), 10)
     assert line["acceptance"] is None
     assert (line["runs"], line["dtype"], line["weight_passes"]) == (2, "float32", 1.0)
+
+
+def test_drafts_that_came_with_the_first_token_are_not_counted_as_fast() -> None:
+    """Five tokens verified at once after a second, two more after another: two tokens in a second."""
+    run = Run((1,) * 7, (1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0), None, 5)
+    assert run.rate == pytest.approx(2.0)
+    assert Run((1,) * 7, (1.0,) * 7, None, 7).rate == pytest.approx(7.0), "all at once: the prompt's time too"
+
+
+@torch.no_grad()
+def test_what_came_with_the_first_token_is_known(tmp_path: Path) -> None:
+    """Exits that are right, sure, and draft four at a time; then none that is sure."""
+    model = early_generator(tmp_path)
+    for block in model.transformer.layers[1:]:
+        for matrix in (block.attention.output, block.feed_forward.down):
+            matrix.weight.zero_()
+    for head in model.transformer.language_exits.values():
+        head.norm.load_state_dict(model.transformer.final_norm.state_dict())
+        head.output.weight.copy_(model.transformer.vocabulary_matrix)
+    for threshold, expected in ((99.0, 5), (-1.0, 1)):
+        rule = ExitRule(criterion="entropy", threshold=threshold)
+        run = ours(model, Decoding("spec", rule, most=4))([3, 4], 10)
+        assert run.at_once == expected
+    assert (
+        ours(model, Decoding("spec", ExitRule(criterion="entropy", threshold=99.0)))([3, 4], 3).at_once == 3
+    )
+    assert (
+        ours(model, Decoding("direct", ExitRule(criterion="entropy", threshold=99.0)))([3, 4], 3).at_once == 1
+    )
 
 
 def test_macs_of_a_token_are_those_of_its_matrices(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Promises of generators: traces, nested paths, and what a certificate is worth (page 6; P10, P11, P12)."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from lessen.promise.traces import Traces, trace
 from lessen.reshaping import with_language_exits
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.generation import generate
+from lessen.runtime.tally import Tally
 
 LAYERS = (2, 4)
 FACTS = Architecture(
@@ -222,6 +224,42 @@ def test_direct_decoding_differs_exactly_where_a_trace_says_so(noisy, criterion:
             seen.append(bool(wrong[row].any()))
     assert any(seen)
     assert not all(seen)
+
+
+@torch.no_grad()
+def test_tokens_in_a_row_are_counted_as_decoding_counts_them(noisy) -> None:
+    """At most so many early tokens in a row, in traces as in the loop: else shares of early ones are others.
+
+    All tokens would leave, and many of them are wrong: each is compared as long as the texts are the same.
+    """
+    prompts = [ids.tolist() for ids in ragged_ids([3, 9, 5, 14], seed=8)]
+    traces = trace(noisy, prompts, "abcd", criteria=["entropy"], new_tokens=12)
+    rule = ExitRule(criterion="entropy", threshold=1e9)
+    for most in (1, 2, 3, 12):
+        left = traces.left_at(rule, (1, 2), most)
+        wrong = traces.wrong_at(left)
+        for row, prompt in enumerate(prompts):
+            tally = Tally()
+            decoding = Decoding("direct", rule, most=most)
+            list(generate(noisy, [prompt], max_new_tokens=12, decoding=decoding, tally=tally))
+            same = int(wrong[row].argmax()) + 1 if wrong[row].any() else 12
+            depths = np.array([1, 2, 3])[left[row, :same]].tolist()
+            assert tally.of(0).layers[:same] == depths
+        assert ((left == 2).sum(1) == 12 // (most + 1)).all()
+
+
+def test_a_higher_target_lets_no_more_tokens_leave() -> None:
+    """P16: bounds from loose to tight along one path, on the calibration prompts and on others."""
+    tune, traces, others = made_up(300, 6), made_up(600, 7), made_up(300, 10)
+    path = freeze_path(tune, DECODER, 0.08, "disagreement")
+    verdicts = judge(traces, path, DECODER, (0.08, 0.06, 0.04, 0.02), 0.1)
+    rules = [path[verdict.chosen.step].exits for verdict in verdicts]
+    for pool in (traces, others):
+        shares = [measured(pool, rule, DECODER)["early"] for rule in rules]
+        assert shares == sorted(shares, reverse=True)
+        assert shares[0] > shares[-1] > 0
+        for loose, tight in pairwise(pool.left_at(rule, LAYERS) < 2 for rule in rules):
+            assert (loose >= tight).all(), "token by token"
 
 
 def test_rules_of_criteria_that_were_not_asked_are_refused() -> None:

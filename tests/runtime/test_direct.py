@@ -227,17 +227,27 @@ def test_with_one_exit_always_sure_it_is_the_shorter_model(tmp_path: Path) -> No
 
 
 @torch.no_grad()
-def test_off_asks_no_exit(tmp_path: Path) -> None:
-    """P1: tokens of the model without exits, and no head is ever called."""
+def test_off_asks_no_exit(tmp_path: Path, monkeypatch) -> None:
+    """P1: tokens and, bit for bit, logits of the model without exits; no head is ever called."""
     model = early_generator(tmp_path).float()
     tiny_generator("llama-grouped", num_hidden_layers=5).save_pretrained(tmp_path / "base")
     base = lessen.load(tmp_path / "base").transformer
     for head in model.transformer.language_exits.values():
         head.corrected = head.asked = None  # calling either is an error
-    prompts = prompts_of(LENGTHS)
+    prompts, logits = prompts_of(LENGTHS), []
+    plain = type(base).next_token
+
+    def watched(self, hidden):
+        logits.append(plain(self, hidden))
+        return logits[-1]
+
+    monkeypatch.setattr(type(base), "next_token", watched)
     found, tally = rows_of(model.transformer, prompts, max_new_tokens=10)
+    of_ours, logits = logits, []
     assert found == rows_of(base, prompts, max_new_tokens=10)[0]
     assert tally.weight_passes == 1.0
+    assert len(logits) == len(of_ours) == 10
+    assert all(torch.equal(one, other) for one, other in zip(of_ours, logits, strict=True))
 
 
 @torch.no_grad()

@@ -100,7 +100,6 @@ def command(
     if model.is_dir() and generates(model):
         unfit = {
             "--reference": reference,
-            "--resplits": resplits,
             "--pair-column": pair_column,
             "--label-column": label_column,
             "--task": task,
@@ -109,7 +108,8 @@ def command(
             raise InputError(f"{extra} does not apply to a model that generates")
         bounds = bounds_of(max_drop, target_agreement)
         language = language_asked(bounds, confidence, loss, rule, block)
-        _calibrate_generator(model, data, text_column, language, precision_of(precision), as_json)
+        draws = None if resplits is None else (resplits, seed)
+        _calibrate_generator(model, data, text_column, language, precision_of(precision), draws, as_json)
         return
     if target_agreement is not None:
         raise InputError("--target-agreement is for models that generate; use --loss disagreement --max-drop")
@@ -148,49 +148,86 @@ def command(
         return
     _show(outcome, facts, "rows")
     if resplits is not None:
-        print(
-            f"Of {resplits:,} random draws, {percent(facts['violations'])}% led to a point over the bound "
-            f"(allowed: {percent(asked.delta / len(asked.bounds))}%); by the plug-in rule "
-            f"{percent(facts['violations_plug_in'])}%."
-        )
+        _show_draws(facts, asked)
+
+
+def _show_draws(facts: dict[str, Any], asked: Any) -> None:
+    print(
+        f"Of {facts['resplits']:,} random draws, {percent(facts['violations'])}% led to a point over the "
+        f"bound (allowed: {percent(asked.delta / len(asked.bounds))}%); by the plug-in rule "
+        f"{percent(facts['violations_plug_in'])}%."
+    )
 
 
 def _calibrate_generator(
-    folder: Path, data: str | None, text: str | None, asked: Any, precision: Any, as_json: bool
+    folder: Path,
+    data: str | None,
+    text: str | None,
+    asked: Any,
+    precision: Any,
+    draws: tuple[int, int] | None,
+    as_json: bool,
 ) -> None:
+    """The same of a generator; `draws` are their number and seed."""
     from lessen.card import write_card
     from lessen.data.documents import documents
     from lessen.promise.generators import calibrate_generator, traces_for
+    from lessen.promise.language import Decoder
+    from lessen.promise.resplits import resplit_prompts
+    from lessen.train.counting import counting
 
     table_of = None if data is None else documents(data, text=text)
-    loaded, kept, dropped = traces_for(folder, table_of, precision)
+    with counting("continuing prompts", "prompts") as watch:
+        loaded, kept, dropped = traces_for(folder, table_of, precision, watch)
     if dropped:
         say(f"{dropped:,} documents were left out: repeated, or seen by training or the making of exit rules")
     outcome = calibrate_generator(folder, loaded, kept, asked, dropped=dropped)
     write_card(folder)
     facts = outcome.as_dict()
+    if draws is not None and outcome.basis.path:
+        decoder = Decoder(loaded.config.facts(), loaded.config.form(), asked.block)
+        count, seed = draws
+        delta, loss = outcome.verdicts[0].delta, asked.loss
+        options: dict[str, Any] = {"loss": loss, "count": count, "seed": seed}
+        pool, path = kept.calibration, outcome.basis.path
+        facts |= resplit_prompts(pool, path, decoder, asked.bounds[0], delta, **options)
     if as_json:
         emit(facts)
         return
     _show(outcome, facts, "prompts")
+    if "resplits" in facts:
+        _show_draws(facts, asked)
 
 
 def _audit(
     folder: Path, data: str | None, reference: str | None, columns: tuple[str | None, ...], as_json: bool
 ) -> None:
+    from lessen.data.documents import documents
     from lessen.data.reading import read
+    from lessen.loading import generates
     from lessen.promise.audit import audit_folder, sentence_of
+    from lessen.promise.audit_prompts import audit_prompts
+    from lessen.train.counting import counting
 
     if data is None:
         raise InputError("--audit needs newer rows; name them with --data")
     text, pair, label, task = columns
-    outcome = audit_folder(folder, read(data, text=text, pair=pair, label=label, task=task), reference)
+    unit = "rows"
+    if folder.is_dir() and generates(folder):
+        unit, unfit = "prompts", (reference, pair, label, task)
+        for name, value in zip(("reference", "pair-column", "label-column", "task"), unfit, strict=True):
+            if value is not None:
+                raise InputError(f"--{name} does not apply to a model that generates")
+        with counting("continuing prompts", unit) as watch:
+            outcome = audit_prompts(folder, documents(data, text=text), watch)
+    else:
+        outcome = audit_folder(folder, read(data, text=text, pair=pair, label=label, task=task), reference)
     if outcome.dropped:
-        say(f"{outcome.dropped:,} rows were left out: seen in training, calibration or an earlier audit")
+        say(f"{outcome.dropped:,} {unit} were left out: seen in training, calibration or an earlier audit")
     if as_json:
         emit(outcome.as_dict())
         return
-    print(f"{outcome.rows:,} newer rows audited so far, {outcome.labelled:,} with exact losses")
+    print(f"{outcome.rows:,} newer {unit} audited so far, {outcome.labelled:,} with exact losses")
     for finding in outcome.findings:
         print(sentence_of(finding, outcome.certificate))
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lessen.cli.output import (
+    GENERATORS,
     Data,
     Json,
     LabelColumn,
@@ -43,15 +44,37 @@ def command(
     speedups: Annotated[
         str | None, typer.Option(help="With --prompt: let so many tokens of it leave, such as 1,1.5,2.")
     ] = None,
+    prompts: Annotated[
+        int,
+        typer.Option(min=1, help="Documents whose beginnings are continued.", rich_help_panel=GENERATORS),
+    ] = 100,
+    prompt_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of each beginning; as calibrated if not given, or 64.", rich_help_panel=GENERATORS
+        ),
+    ] = None,
+    new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of each continuation; as calibrated if not given, or 64.", rich_help_panel=GENERATORS
+        ),
+    ] = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
     task: Task = None,
     as_json: Json = False,
 ) -> None:
-    """Measure quality, mean depth and MACs of each Point on labelled rows."""
+    """Measure quality, mean depth and MACs of each Point on labelled rows.
+
+    A generator with exits takes plain text instead: its beginnings are continued in every mode at each
+    Point. Shown are agreement with full depth, weights read, MACs, where tokens were named and where they
+    differ.
+    """
     from lessen.cli.compress_results import show_results
     from lessen.cli.evaluate_answers import evaluate_prompts
+    from lessen.cli.evaluate_generator import evaluate_generator
     from lessen.data.reading import read
     from lessen.data.table import Table
     from lessen.hf import LessenForSequenceClassification, LessenGenerator
@@ -80,7 +103,20 @@ def command(
     if not isinstance(loaded, LessenForSequenceClassification):
         if loaded.config.facts().language_head is None:
             raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
-        raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
+        if not loaded.config.form().language_exits:
+            raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
+        evaluate_generator(
+            loaded,
+            model,
+            data,
+            text_column,
+            [loaded.use(name).point for name in point] if point else list(loaded.points.values()),
+            prompts=prompts,
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
+            as_json=as_json,
+        )
+        return
     table = rows_for(task or loaded.problem_type)
     if table.labels is None:
         raise InputError(f"{data} has no labels to evaluate against")

@@ -48,7 +48,9 @@ def command(
             "for each, such as 0.2,0.4; the model's default Point if not given."
         ),
     ] = None,
-    criterion: Annotated[str, typer.Option(help="What thresholds are thresholds of.")] = "entropy",
+    criterion: Annotated[
+        str | None, typer.Option(help="What thresholds of --point are thresholds of. [entropy]")
+    ] = None,
     kv: Annotated[
         str,
         typer.Option(
@@ -70,12 +72,15 @@ def command(
     import torch
 
     from lessen.certificate import is_certified
+    from lessen.measure.generation_speed import Run, came_first
     from lessen.runtime.completion import prompt_ids, stream
     from lessen.runtime.generation import check_decoding
     from lessen.runtime.sampling import Sampling
     from lessen.runtime.tally import Tally
 
     sampling = Sampling(temperature, top_k, top_p, seed)
+    if temperature == 0 and (top_k is not None or top_p is not None):
+        raise InputError("--top-k and --top-p are about drawing tokens; give a --temperature above 0")
     text = _read(prompt)
     loaded = loaded_generator(model, precision_of(precision))
     if threads is not None:
@@ -118,7 +123,9 @@ def command(
         if not as_json:
             print(flush=True)
     first_ms = 1e3 * (times[0] - began)
-    rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None
+    together = came_first(tally, loaded.transformer.writer.depth)
+    seconds = tuple(each - began for each in times)
+    rate = Run(tuple(tokens), seconds, tally, together).rate if len(tokens) > 1 else None
     if as_json:
         emit(
             {
@@ -152,17 +159,20 @@ def command(
         )
 
 
-def point_of(loaded: Any, text: str | None, criterion: str = "entropy") -> Any:
-    """A Point by its name, or made of thresholds; None if nothing is said.
+def point_of(loaded: Any, text: str | None, criterion: str | None = None) -> Any:
+    """A Point by its name, or made of thresholds of a criterion; None if nothing is said.
 
     Raises:
-        InputError: When there are as many thresholds as the model has no exits.
+        InputError: When there are as many thresholds as the model has no exits, or a criterion without any.
         PlanError: For a name no Point has.
     """
     from lessen.plan import ExitRule, Point, parse
 
     if text is None or text in loaded.points:
+        if criterion is not None:
+            raise InputError("--criterion is of thresholds; give them too, such as --point 0.2")
         return None if text is None else loaded.points[text]
+    criterion = criterion or "entropy"
     try:
         thresholds = [float(part) for part in text.split(",")]
     except ValueError:

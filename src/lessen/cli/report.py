@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lessen.cli.output import (
+    GENERATORS,
     Json,
     LabelColumn,
     PairColumn,
@@ -32,7 +33,10 @@ def command(
         typer.Option(help="Rows to report on; else the test rows the first model's data was split into."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; else the first model's folder.")] = None,
-    against: Annotated[str, typer.Option(help="Rivals, separated by commas; none for none.")] = "torch",
+    against: Annotated[
+        str | None,
+        typer.Option(help="Rivals, separated by commas; none for none. [torch; generators: transformers]"),
+    ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8",
     rows: Annotated[int, typer.Option(min=1, help="How many rows to time on.")] = 48,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time for each batch size.")] = 20.0,
@@ -46,22 +50,53 @@ def command(
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
     task: Task = None,
+    prompts: Annotated[
+        int, typer.Option(min=20, help="Most documents to continue.", rich_help_panel=GENERATORS)
+    ] = 100,
     as_json: Json = False,
 ) -> None:
     """Write report.html, report.png and report.json: quality, depth, time, exits, and what is certified.
 
     The page needs no script and fetches nothing. Rows that any of the models was trained, tuned or calibrated
-    on are left out.
+    on are left out. Of a generator with exits: agreement with full depth, where tokens are named and differ,
+    and tokens per second of every mode.
     """
     import torch
 
+    from lessen.cli.report_generator import report_generator
+    from lessen.loading import generates
     from lessen.report.gather import Timing, gather
     from lessen.report.page import shown, write_report
 
     folder = out or Path(models[0])
     if not folder.is_dir() and (out is None or folder.exists()):
         raise InputError(f"{folder} is not a folder; name one with --out")
-    kinds, sizes = rival_kinds(against), numbers(batch, "--batch")
+    if Path(models[0]).is_dir() and generates(models[0]):
+        unfit = {
+            "--pair-column": pair_column,
+            "--label-column": label_column,
+            "--task": task,
+            "--batch": None if batch == "1,8" else batch,
+            "--precision": None if precision == "float32" else precision,
+        }
+        if extra := next((name for name, value in unfit.items() if value is not None), None):
+            raise InputError(f"{extra} does not apply to a model that generates")
+        report_generator(
+            models,
+            folder,
+            data,
+            text_column,
+            against=against,
+            prompts=prompts,
+            rows=rows,
+            seconds=seconds,
+            with_examples=with_examples,
+            threads=threads,
+            seed=seed,
+            as_json=as_json,
+        )
+        return
+    kinds, sizes = rival_kinds(against or "torch"), numbers(batch, "--batch")
     subjects = _subjects(models, precision)
     table, about = _rows(subjects, data, (text_column, pair_column, label_column, task))
     say(f"{len(table):,} rows: {about}")

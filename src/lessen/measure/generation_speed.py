@@ -34,16 +34,21 @@ class Run:
         tokens: Ids.
         seconds: When each came, since the prompt was handed over.
         tally: What our loop counted; None of others.
+        at_once: Tokens that came with the first: drafts that were verified together with it.
     """
 
     tokens: tuple[int, ...]
     seconds: tuple[float, ...]
     tally: Tally | None = None
+    at_once: int = 1
 
     @property
     def rate(self) -> float:
-        """Tokens per second after the first; verified drafts come several at once."""
-        return (len(self.tokens) - 1) / max(self.seconds[-1] - self.seconds[0], 1e-9)
+        """Tokens per second after those that came first; of all, prompt included, if all came at once."""
+        later = len(self.tokens) - self.at_once
+        if later < 1:
+            return len(self.tokens) / self.seconds[-1]
+        return later / max(self.seconds[-1] - self.seconds[self.at_once - 1], 1e-9)
 
 
 Candidate = Callable[[Sequence[int], int], Run]
@@ -93,9 +98,16 @@ def ours(model: LessenForCausalLM, decoding: Decoding = OFF) -> Candidate:
         for step in generate(model.transformer, [prompt], **options):
             seconds.append(perf_counter() - began)
             tokens.append(step[0])
-        return Run(tuple(tokens), tuple(seconds), tally)
+        return Run(tuple(tokens), tuple(seconds), tally, came_first(tally, model.transformer.writer.depth))
 
     return candidate
+
+
+def came_first(tally: Tally, depth: int) -> int:
+    """How many tokens of a text were given out together with the first, by a model of so many layers."""
+    text = tally.of(0)
+    drafted = bool(text.drafts) and text.layers[0] < depth
+    return min(text.drafts[0][1] + 1, len(text.layers)) if drafted else 1
 
 
 def theirs(twin: Any) -> Candidate:

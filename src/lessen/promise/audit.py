@@ -38,6 +38,13 @@ LOSS_NAMES = {
     "selective": "share of early answers that differ",
 }
 
+OF_TOKENS = {
+    "disagreement": "share of tokens that leave early and are not the full model's own",
+    "selective": "loss of early tokens (the bound plus wrong ones less the bound times all of them)",
+    "block": "share of continuations of which a block is not the full model's own",
+}
+"""The same of generators."""
+
 Array = NDArray[np.float64]
 
 
@@ -253,19 +260,31 @@ def findings_of(audited: Audited, certificate: Certificate) -> tuple[Finding, ..
 def sentence_of(finding: Finding, certificate: Certificate) -> str:
     """What an audit found about one Point, in words."""
     bound, sure = f"{100 * finding.epsilon:g}%", f"{100 * (1 - certificate.delta):.10g}%"
-    point, loss = f"Point {finding.name!r}", LOSS_NAMES[certificate.loss]
-    mean = "" if finding.loss is None else f" ({100 * finding.loss:.1f}% on the rows with exact losses)"
+    of_tokens = certificate.generation is not None
+    unit, names = ("prompts", OF_TOKENS) if of_tokens else ("rows", LOSS_NAMES)
+    point, loss = f"Point {finding.name!r}", names[certificate.loss]
+    which = "these prompts" if of_tokens else "the rows with exact losses"
+    mean = "" if finding.loss is None else f" ({100 * finding.loss:.1f}% on {which})"
     if finding.verdict == "broken":
         return (
-            f"{point}: the certificate no longer stands. On some stretch of the newer rows the {loss} was "
-            f"above the {bound} allowed{mean}, with {sure} confidence. Calibrate again on such rows (--data)."
+            f"{point}: the certificate no longer stands. On some stretch of the newer {unit} the {loss} was "
+            f"above the {bound} allowed{mean}, with {sure} confidence. Calibrate again on such (--data)."
         )
     if finding.upper is None:
-        return f"{point}: undecided; no newer row counts yet."
-    most = f"With {sure} confidence the {loss} on newer rows is at most {100 * finding.upper:.1f}%{mean}"
+        return f"{point}: undecided; none of the newer {unit} counts yet."
+    most = f"With {sure} confidence the {loss} on newer {unit} is at most {100 * finding.upper:.1f}%{mean}"
     if finding.verdict == "stands":
         return f"{point}: the certificate stands. {most}, and {bound} are allowed."
-    return f"{point}: undecided. {most}; {bound} are allowed. More rows will tell."
+    return f"{point}: undecided. {most}; {bound} are allowed. More {unit} will tell."
+
+
+def audit_facts(folder: Path, certificate: Certificate) -> dict[str, Any] | None:
+    """What newer rows have said so far, for a report; None if there were none."""
+    audited = Audited.load(folder / FILE, certificate)
+    if not audited.keys:
+        return None
+    findings = findings_of(audited, certificate)
+    return {"rows": len(audited.keys), "sentences": [sentence_of(each, certificate) for each in findings]}
 
 
 def _same_reference(certificate: Certificate, name: str | None, model: Any) -> Any:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from safetensors.torch import save_file
 
-from lessen.certificate import Generation, one_digest
+from lessen.certificate import Generation, keys_of, one_digest
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table, row_key
 from lessen.errors import InputError
@@ -27,6 +29,7 @@ from lessen.promise.language import Decoder, LanguageLoss, freeze_path, judge, m
 from lessen.promise.record import Basis, count_attempt
 from lessen.promise.settle import Asked, Calibration, check_enough, settle
 from lessen.promise.traces import Traces, trace
+from lessen.runtime.decoding import MOST_EARLY
 from lessen.runtime.text import encode
 
 
@@ -138,9 +141,20 @@ def check_room(model: LessenForCausalLM, prompting: Prompting) -> None:
 
 
 def traces_of(
-    model: LessenForCausalLM, table: Table, prompting: Prompting, criteria: Sequence[str]
+    model: LessenForCausalLM,
+    table: Table,
+    prompting: Prompting,
+    criteria: Sequence[str],
+    **going_on: Any,
 ) -> Traces:
     """Traces of the beginnings of documents, a prompt from each.
+
+    Args:
+        model: With language exits.
+        table: Documents.
+        prompting: How they become prompts.
+        criteria: Names of those to score by.
+        going_on: `kept_in` and `watch`, as in `trace`.
 
     Raises:
         InputError: When prompt and continuation are longer than the model.
@@ -154,6 +168,7 @@ def traces_of(
         criteria=criteria,
         new_tokens=prompting.new_tokens,
         stop=model.stop_tokens,
+        **going_on,
     )
 
 
@@ -164,13 +179,53 @@ def prompts_of(model: LessenForCausalLM, table: Table, prompting: Prompting) -> 
     return [[token for token in row.ids if token not in ends] or list(row.ids) for row in encoded]
 
 
+def unseen(folder: Path, table: Table) -> tuple[Table, int]:
+    """Documents that training, tuning and calibration did not see, as far as a folder tells; how many did.
+
+    Raises:
+        InputError: When none is left.
+    """
+    seen = set(keys_of(folder))
+    if (folder / KEPT).exists():
+        kept = KeptTraces.load(folder / KEPT)
+        seen |= kept.seen | set(kept.tune.keys) | set(kept.calibration.keys)
+    fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
+    if not len(fresh):
+        raise InputError(f"{table.name}: the model was trained, tuned or calibrated on every document of it")
+    return fresh, len(table) - len(fresh)
+
+
+def prompting_of(folder: Path, prompt_tokens: int | None = None, new_tokens: int | None = None) -> Prompting:
+    """How prompts are made: as a folder's were to calibrate it, but for what is given."""
+    kept = KeptTraces.load(folder / KEPT).prompting if (folder / KEPT).exists() else Prompting()
+    given = {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens}
+    return kept.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
 def keep_traces(
-    model: LessenForCausalLM, tables: dict[str, Table], prompting: Prompting, criteria: Sequence[str]
+    model: LessenForCausalLM,
+    tables: dict[str, Table],
+    prompting: Prompting,
+    criteria: Sequence[str],
+    going_on: Callable[[str], AbstractContextManager[dict[str, Any]]] = lambda part: nullcontext({}),
 ) -> KeptTraces:
-    """Traces on the `tune` and `calibration` tables, and the keys of the `train` table."""
+    """Traces on the `tune` and `calibration` tables, and the keys of the `train` table.
+
+    Args:
+        model: With language exits.
+        tables: By name.
+        prompting: How documents become prompts.
+        criteria: Names of those to score by.
+        going_on: For each of the two names, `kept_in` and `watch` of `trace` while its prompts are continued.
+    """
+
+    def traced(part: str, table: Table) -> Traces:
+        with going_on(part) as options:
+            return traces_of(model, table, prompting, criteria, **options)
+
     return KeptTraces(
-        tune=traces_of(model, tables["tune"], prompting, criteria),
-        calibration=traces_of(model, without_repeats(tables["calibration"]), prompting, criteria),
+        tune=traced("tune", tables["tune"]),
+        calibration=traced("calibration", without_repeats(tables["calibration"])),
         seen=frozenset(row_key(text) for text in tables["train"].texts),
         prompting=prompting,
         precision=cast(Precision, model.precision),
@@ -179,14 +234,19 @@ def keep_traces(
 
 
 def traces_for(
-    folder: Path, data: Table | None, precision: Precision = "float32"
+    folder: Path,
+    data: Table | None,
+    precision: Precision = "float32",
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[LessenForCausalLM, KeptTraces, int]:
     """A generator, the traces to calibrate it with, and how many documents were left out as seen.
 
     Args:
         folder: Written by `lessen compress`.
-        data: New documents; None for the traces kept with the model.
+        data: New documents; None for the traces kept with the model. Continued prompts are kept in
+            `FOLDER.work` until all are, so that a stopped call goes on.
         precision: Of the weights.
+        watch: Told how many prompts are finished, of how many.
 
     Raises:
         InputError: When there are no kept traces, or they are another precision's or another model's.
@@ -211,7 +271,12 @@ def traces_for(
     fresh = without_repeats(data.take([i for i, text in enumerate(data.texts) if row_key(text) not in seen]))
     if not len(fresh):
         raise InputError(f"{data.name}: training or the making of exit rules saw every document of it")
-    traces = traces_of(model, fresh, kept.prompting, kept.tune.criteria)
+    work = folder.resolve().with_name(f"{folder.resolve().name}.work") / "calibration"
+    options = {"kept_in": work, "watch": watch}
+    traces = traces_of(model, fresh, kept.prompting, kept.tune.criteria, **options)
+    shutil.rmtree(work)
+    if not any(work.parent.iterdir()):
+        work.parent.rmdir()
     return model, replace(kept, calibration=traces, precision=precision), len(data) - len(fresh)
 
 
@@ -228,9 +293,14 @@ def calibrate_generator(
         dropped: Documents left out because they had been seen.
 
     Raises:
-        InputError: When too few prompts are left.
+        InputError: When too few prompts are left, or a block is longer than their continuations.
     """
     check_enough(len(kept.calibration), dropped, "prompts")
+    if asked.loss == "block" and asked.block > kept.prompting.new_tokens:
+        raise InputError(
+            f"a block of {asked.block} tokens is longer than the {kept.prompting.new_tokens} new tokens of a "
+            "continuation; give a smaller --block"
+        )
     loss = cast(LanguageLoss, asked.loss)
     decoder = Decoder(model.config.facts(), model.config.form(), asked.block)
     path = freeze_path(kept.tune, decoder, asked.bounds[0], loss)
@@ -257,6 +327,7 @@ def calibrate_generator(
             new_tokens=kept.prompting.new_tokens,
             block=asked.block,
             never_early=tuple(sorted(model.stop_tokens)),
+            most_early=MOST_EARLY,
             heads=heads_digest(model.transformer),
             base=base_digest(model.transformer),
         ),

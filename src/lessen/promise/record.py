@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lessen.artefact import write_json, write_text
+from lessen.artefact import write_json
 from lessen.certificate import (
     FILE,
     Certificate,
@@ -19,6 +19,7 @@ from lessen.certificate import (
     keys_of,
     path_digest,
 )
+from lessen.certificate import write_certificate as write_down
 from lessen.errors import ArtefactError
 from lessen.machine import versions
 from lessen.plan import Point, Precision, Promise
@@ -178,5 +179,5 @@ def write_certificate(folder: Path, basis: Basis, verdicts: Sequence[Verdict]) -
         versions=versions(),
         generation=basis.generation,
     )
-    write_text(folder / FILE, certificate.model_dump_json(indent=1, exclude_none=True) + "\n")
+    write_down(folder, certificate)
     return certificate

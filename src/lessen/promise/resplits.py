@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lessen.guarantee import certify, plug_in
+from lessen.guarantee import Losses, certify, plug_in
 from lessen.plan import Point
 from lessen.promise.calibrate import Loss, layers_of, losses_of
+from lessen.promise.language import Decoder, LanguageLoss
+from lessen.promise.language import losses_of as losses_of_prompts
 from lessen.promise.outputs import Outputs, Task
+from lessen.promise.traces import Traces
 
 
 def resplit(
@@ -47,15 +50,62 @@ def resplit(
     """
     taken = pool.answers_taken(path, task)
     losses = losses_of(loss, pool, taken, task, bound)
-    over = losses.risks > bound
     early = (task.depths(taken) < task.layers[-1]).mean(0)
     saved = 1 - layers_of(taken, task) / task.layers[-1]
-    size = rows or max(1, len(pool) // 2)
+    return _over_draws(losses, early, saved, bound, delta, count, rows, seed)
+
+
+def resplit_prompts(
+    pool: Traces,
+    path: Sequence[Point],
+    decoder: Decoder,
+    bound: float,
+    delta: float,
+    *,
+    loss: LanguageLoss = "disagreement",
+    count: int = 1000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The same of a generator, whose rows are prompts, and of which tokens leave early.
+
+    Args:
+        pool: Traces of prompts that training and the making of the path did not see.
+        path: Careful first, with one step at least.
+        decoder: Whose.
+        bound: On the loss.
+        delta: Share of draws that may lead to a step over the bound.
+        loss: What is bounded.
+        count: Number of draws.
+        seed: Of the draws.
+    """
+    losses, did = losses_of_prompts(loss, pool, path, decoder, bound), []
+    for step in path:
+        left = pool.left_at(step.exits, decoder.shape.exit_layers)
+        early = (left < len(pool.right)) & pool.there
+        did.append((early[pool.there].mean(), decoder.depths(left)[pool.there].mean()))
+    early, depths = np.array(did).T
+    saved = 1 - depths / len(decoder.shape.layers)
+    return _over_draws(losses, early, saved, bound, delta, count, None, seed)
+
+
+def _over_draws(
+    losses: Losses,
+    early: NDArray[np.float64],
+    saved: NDArray[np.float64],
+    bound: float,
+    delta: float,
+    count: int,
+    rows: int | None,
+    seed: int,
+) -> dict[str, float]:
+    """What draws led to, given losses of every step on the pool, and what each step does there."""
+    over, pool = losses.risks > bound, len(losses.values)
+    size = rows or max(1, pool // 2)
     generator = np.random.default_rng(seed)
     violations = plug_in_violations = 0
     steps = []
     for _ in range(count):
-        drawn = losses.take(generator.integers(len(pool), size=size))
+        drawn = losses.take(generator.integers(pool, size=size))
         step, bold = certify(drawn, bound, delta).step, plug_in(drawn, bound).step
         violations += step is not None and bool(over[step])
         plug_in_violations += bold is not None and bool(over[bold])

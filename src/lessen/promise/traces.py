@@ -8,8 +8,10 @@ early decoding with an exact cache does (self-supervised exits page, 6.2 and P11
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,9 +20,12 @@ from numpy.typing import NDArray
 from lessen.depth.language import states_at_exits, unsure
 from lessen.depth.language_losses import positions_at_once
 from lessen.errors import InputError
+from lessen.model.digests import base_digest, heads_digest
 from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
 from lessen.plan import ExitRule
+from lessen.promise.parts import Parts
+from lessen.runtime.decoding import MOST_EARLY
 from lessen.runtime.generation import generate
 
 AT_ONCE = 16
@@ -76,12 +81,13 @@ class Traces:
             keys=tuple(self.keys[i] for i in chosen),
         )
 
-    def left_at(self, rule: ExitRule | None, layers: Sequence[int]) -> Ints:
+    def left_at(self, rule: ExitRule | None, layers: Sequence[int], most: int = MOST_EARLY) -> Ints:
         """Index of the exit each token leaves at, `[prompts, tokens]`; the number of exits where it stays.
 
         Args:
             rule: Of a Point; None: no token leaves.
             layers: Depth of each exit (1-based).
+            most: Tokens in a row that leave, before one goes through all layers, as in decoding.
 
         Raises:
             InputError: When the rule's criterion was not asked here.
@@ -99,6 +105,10 @@ class Traces:
             threshold = rule.at(layers[index])
             if threshold is not None:
                 left[scores[index] < threshold] = index
+        in_a_row, tokens = np.zeros(len(left), dtype=np.int64), self.right.shape[2]
+        for token in range(tokens if tokens > most else 0):
+            left[in_a_row >= most, token] = exits
+            in_a_row = np.where(left[:, token] < exits, in_a_row + 1, 0)
         return left
 
     def wrong_at(self, left: Ints) -> Bools:
@@ -108,7 +118,6 @@ class Traces:
         return (left < exits) & ~taken
 
 
-@torch.no_grad()
 def trace(
     model: Transformer,
     prompts: Sequence[Sequence[int]],
@@ -117,6 +126,8 @@ def trace(
     criteria: Sequence[str],
     new_tokens: int,
     stop: Collection[int] = (),
+    kept_in: Path | None = None,
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Traces:
     """Continue prompts greedily at full depth, then ask every exit about every token.
 
@@ -129,29 +140,62 @@ def trace(
         criteria: Names of those to score by.
         new_tokens: Of each continuation at most.
         stop: Tokens that end a continuation; none of them is named early.
+        kept_in: A folder in which finished prompts are kept; another call with the same arguments goes on
+            from there.
+        watch: Told how many prompts are finished, of how many.
     """
-    layers = model.shape.exit_layers
-    shape = len(layers), len(prompts), new_tokens
+    shape = len(model.shape.exit_layers), len(prompts), new_tokens
     scores = np.full((len(criteria), *shape), np.inf, dtype=np.float32)
     right = np.zeros(shape, dtype=bool)
     lengths = np.zeros(len(prompts), dtype=np.int64)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    for start in range(0, len(order), AT_ONCE):
+    asked = [prompts, criteria, new_tokens, sorted(stop)]
+    parts = Parts(kept_in, "" if kept_in is None else _identity(model, asked))
+    watch(0, len(order))
+    for number, start in enumerate(range(0, len(order), AT_ONCE)):
         batch = order[start : start + AT_ONCE]
-        texts = continued(model, [prompts[row] for row in batch], new_tokens, stop)
-        ids, rows = pack([torch.tensor([*prompts[r], *t][:-1]) for r, t in zip(batch, texts, strict=True)])
-        states, _ = states_at_exits(model, ids.to(model.vocabulary_matrix.device), rows)
-        ends = np.cumsum(rows.lengths)
-        for place, end in zip(rows.original, ends, strict=True):
-            row, tokens = batch[place], torch.tensor(texts[place])
-            lengths[row] = length = len(tokens)
-            for exit, (layer, state) in enumerate(zip(layers, states, strict=True)):
-                asked = state[end - length : end].split(positions_at_once(model.architecture.vocab_size))
-                found = [unsure(model, layer, part, criteria, stop) for part in asked]
-                scores[:, exit, row, :length] = torch.cat([each[0] for each in found], 1).float().cpu()
-                named = torch.cat([each[1] for each in found]).cpu()
-                right[exit, row, :length] = (named == tokens).numpy()
+        found = parts.get(number)
+        if found is None:
+            given = [prompts[row] for row in batch]
+            found = parts.put(number, _asked(model, given, criteria, new_tokens, stop))
+        scores[:, :, batch] = found["scores"].numpy()
+        right[:, batch] = found["right"].numpy()
+        lengths[batch] = found["lengths"].numpy()
+        watch(start + len(batch), len(order))
     return Traces(tuple(criteria), scores, right, lengths, tuple(keys))
+
+
+@torch.no_grad()
+def _asked(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    criteria: Sequence[str],
+    new_tokens: int,
+    stop: Collection[int],
+) -> dict[str, torch.Tensor]:
+    """`scores`, `right` and `lengths` of some prompts, as in `Traces`."""
+    layers = model.shape.exit_layers
+    shape = len(layers), len(prompts), new_tokens
+    scores = torch.full((len(criteria), *shape), float("inf"))
+    right = torch.zeros(shape, dtype=torch.bool)
+    texts = continued(model, prompts, new_tokens, stop)
+    ids, rows = pack([torch.tensor([*p, *t][:-1]) for p, t in zip(prompts, texts, strict=True)])
+    states, _ = states_at_exits(model, ids.to(model.vocabulary_matrix.device), rows)
+    ends = np.cumsum(rows.lengths)
+    for row, end in zip(rows.original, ends, strict=True):
+        tokens, length = torch.tensor(texts[row]), len(texts[row])
+        for exit, (layer, state) in enumerate(zip(layers, states, strict=True)):
+            asked = state[end - length : end].split(positions_at_once(model.architecture.vocab_size))
+            found = [unsure(model, layer, part, criteria, stop) for part in asked]
+            scores[:, exit, row, :length] = torch.cat([each[0] for each in found], 1).float().cpu()
+            right[exit, row, :length] = torch.cat([each[1] for each in found]).cpu() == tokens
+    return {"scores": scores, "right": right, "lengths": torch.tensor([len(text) for text in texts])}
+
+
+def _identity(model: Transformer, asked: object) -> str:
+    """SHA-256 of weights, prompts and what is asked."""
+    content = [base_digest(model), heads_digest(model), asked]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def continued(

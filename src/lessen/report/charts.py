@@ -93,7 +93,7 @@ def by_layers(models: Sequence[dict[str, Any]]) -> Draw:
     def draw(axes: Axes) -> None:
         for colour, model in zip(_colours(models), models, strict=True):
             fixed = [(exit["layer"], exit["value"]) for exit in model["exits"]]
-            label = _first(axes, "every row at one depth")
+            label = _first(axes, f"every {model['unit']} at one depth")
             axes.plot(*_columns(fixed), "o--", color=FAINT, ms=3, lw=0.9, label=label)
             path = [(spot["mean_layers"], spot["value"]) for spot in model["path"]]
             path = [*path, (float(model["depth"]), model["points"][0]["value"])]
@@ -102,7 +102,7 @@ def by_layers(models: Sequence[dict[str, Any]]) -> Draw:
                 axes.plot(*_columns([(spot["mean_layers"], spot["value"])]), **_mark(spot["promise"], colour))
         _label_points(axes, models)
         _quality_axis(axes, models)
-        axes.set_xlabel("layers per row, on average")
+        axes.set_xlabel(f"layers per {models[0]['unit']}, on average")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower right")
 
@@ -286,7 +286,10 @@ def _quality_axis(axes: Axes, models: Sequence[dict[str, Any]]) -> None:
         top = max(shown)
         bottom = max(min(shown), top - 0.2)
         room = max(top - bottom, 0.01)
-        axes.set_ylim(bottom - 0.1 * room, top + 0.2 * room)
+        limits = bottom - 0.1 * room, top + 0.2 * room
+        axes.set_ylim(*limits)
+        if models[0]["metric"] != "pearson":  # there is room above 100% for labels, but no such value
+            axes.set_yticks([tick for tick in axes.get_yticks() if limits[0] <= tick < 1 + 1e-9])
     _percent_axis(axes, models[0]["metric"])
     axes.set_ylabel(CALLED[models[0]["metric"]])
 

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lessen.artefact import WEIGHTS
-from lessen.certificate import Certificate, read_certificate, repeated
+from lessen.certificate import read_certificate, repeated
 from lessen.data.table import Table, Text
 from lessen.measure.evaluation import macs_ratio
 from lessen.measure.metrics import METRIC_OF, as_labels, quality, row_scores
 from lessen.model.transformer import parameter_counts
 from lessen.plan import FULL, Point
-from lessen.promise.audit import FILE as AUDIT
-from lessen.promise.audit import Audited, findings_of, sentence_of
+from lessen.promise.audit import audit_facts
 from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
 from lessen.runtime.text import encode
 
@@ -155,6 +154,7 @@ def describe(
     return {
         "name": name,
         "metric": METRIC_OF[task.problem_type] if rows.labels is not None else "agreement",
+        "unit": "row",
         "depth": task.layers[-1],
         "parameters": parameter_counts(model.transformer),
         "bytes": weights.stat().st_size if weights.is_file() else None,
@@ -168,7 +168,7 @@ def describe(
         else {
             "sentences": [certificate.sentence(point) for point in certificate.points],
             "warning": repeated(certificate.attempt),
-            "audit": _audit(folder, certificate),
+            "audit": audit_facts(folder, certificate),
             "rows": certificate.rows,
             "delta": certificate.delta,
             "reference": certificate.reference,
@@ -203,15 +203,6 @@ def example_point(model: Any) -> Point:
         return own
     wanted = profile.trained_at or 2.0
     return dialled[min(dialled, key=lambda speedup: abs(speedup - wanted))]
-
-
-def _audit(folder: Path, certificate: Certificate) -> dict[str, Any] | None:
-    """What newer rows have said so far."""
-    audited = Audited.load(folder / AUDIT, certificate)
-    if not audited.keys:
-        return None
-    findings = findings_of(audited, certificate)
-    return {"rows": len(audited.keys), "sentences": [sentence_of(each, certificate) for each in findings]}
 
 
 def spot_of(point: Point, rows: Outputs, task: Task) -> Spot:

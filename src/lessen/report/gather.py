@@ -100,6 +100,7 @@ def gather(
     ]
     return {
         "version": 1,
+        "kind": "classifier",
         "rows": {"about": about_rows, "count": len(table), "labelled": table.labels is not None},
         "models": models,
         "times": times(subjects, answers, table, timing),

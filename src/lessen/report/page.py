@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lessen.artefact import write_bytes, write_text
-from lessen.report import charts
+from lessen.report import charts, generator_charts
 from lessen.runtime.text import joined_pieces
 
 NAMES = {"json": "report.json", "html": "report.html", "png": "report.png"}
@@ -37,6 +37,58 @@ def write_report(facts: dict[str, Any], folder: Path) -> dict[str, Path]:
 
 def page_of(facts: dict[str, Any]) -> str:
     """The page: everything inline, no script, nothing fetched."""
+    return _page_of_generator(facts) if facts["kind"] == "generator" else _page_of_classifiers(facts)
+
+
+def _page_of_generator(facts: dict[str, Any]) -> str:
+    (model,) = facts["models"]
+    drawn = [
+        (name, Markup(charts.svg(draw, f"g{place}")))
+        for place, (name, draw) in enumerate(_generator_charts(facts).items())
+    ]
+    layers = sorted({int(layer) for line in model["modes"] for layer in line["named_after"]})
+    return (
+        _environment()
+        .get_template("generator.html")
+        .render(
+            facts=facts,
+            title=title_of(facts),
+            head=generator_headline(model, facts["times"]),
+            charts=drawn,
+            layers=layers,
+        )
+    )
+
+
+def _generator_charts(facts: dict[str, Any]) -> dict[str, charts.Draw]:
+    """By name, in the order of the page."""
+    (model,) = facts["models"]
+    found = {
+        "Agreement against depth": charts.by_layers([model]),
+        "Tokens per second": generator_charts.speeds(facts["times"]),
+    }
+    early = [line for line in model["modes"] if line["mode"].startswith("direct")]
+    own = [line for line in early if line["point"] == model["point"]] or early[:2]
+    for line in own:
+        found[f"Where tokens are named, {line['mode']}"] = generator_charts.named_after(line)
+    if own:
+        found["Where in the text they differ"] = generator_charts.wrong_by_place(own)
+    return found
+
+
+def generator_headline(model: dict[str, Any], times: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures that matter most: the model's own Point, and the speed of its modes."""
+    own = next(spot for spot in model["points"] if spot["name"] == model["point"])
+    rates = {row["mode"]: row["tokens_per_s"] for row in times}
+    speeds = [
+        {"mode": mode, "against": against, "rate": rates[mode], "ratio": rates[mode] / rates[against]}
+        for mode, against in (("off", "transformers"), ("spec", "off"), ("direct exact", "off"))
+        if mode in rates and against in rates
+    ]
+    return {"own": own, "speeds": speeds}
+
+
+def _page_of_classifiers(facts: dict[str, Any]) -> str:
     models, times = facts["models"], facts["times"]
     sizes = sorted({row["batch"] for row in times})
     overview = [("Quality against depth", charts.svg(charts.by_layers(models), "layers"))]
@@ -46,6 +98,23 @@ def page_of(facts: dict[str, Any]) -> str:
         (f"Quality against time, batch {size}", charts.svg(charts.by_time(models, times, size), f"ms{size}"))
         for size in sizes
     ]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            facts=facts,
+            title=title_of(facts),
+            headlines=[headline(model, times) for model in models],
+            overview=[(name, Markup(drawn)) for name, drawn in overview],
+            details=[_details(place, model) for place, model in enumerate(models)],
+            sizes=sizes,
+            times=time_table(times, sizes),
+            called=charts.CALLED,
+        )
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("lessen.report", "."),
         autoescape=True,
@@ -54,20 +123,13 @@ def page_of(facts: dict[str, Any]) -> str:
         undefined=StrictUndefined,
     )
     environment.filters |= {"quality": shown, "percent": _percent, "thousands": _thousands, "pieces": pieces}
-    return environment.get_template("page.html").render(
-        facts=facts,
-        title=title_of(facts),
-        headlines=[headline(model, times) for model in models],
-        overview=[(name, Markup(drawn)) for name, drawn in overview],
-        details=[_details(place, model) for place, model in enumerate(models)],
-        sizes=sizes,
-        times=time_table(times, sizes),
-        called=charts.CALLED,
-    )
+    return environment
 
 
 def picture_of(facts: dict[str, Any]) -> bytes:
     """Quality against depth and time, as one PNG."""
+    if facts["kind"] == "generator":
+        return charts.png(list(_generator_charts(facts).values())[:3], title_of(facts))
     models, times = facts["models"], facts["times"]
     sizes = sorted({row["batch"] for row in times})
     draws = [charts.by_layers(models), *(charts.by_time(models, times, size) for size in sizes[:2])]

@@ -34,7 +34,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise InputError(
-                f"temperature {self.temperature}: must be 0 or more; 0 takes the likeliest token"
+                f"temperature {self.temperature}: must be 0 or more, and finite; 0 takes the likeliest token"
             )
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k {self.top_k}: must be 1 or more")

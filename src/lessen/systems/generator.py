@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,12 +41,14 @@ from lessen.promise.generators import (
 from lessen.promise.kept import KEPT
 from lessen.promise.language import Decoder, measured
 from lessen.promise.settle import FEWEST_ROWS, Calibration
+from lessen.promise.traces import Traces
 from lessen.reshaping import with_language_exits
 from lessen.runtime.text import encode, stretches
 from lessen.saving import save_exits
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Share, working_folder
 from lessen.systems.rounds import Say
+from lessen.train.counting import counting
 from lessen.train.language_exits import LanguageRecipe, train_exits
 
 EXITS = 3
@@ -62,6 +65,9 @@ STRETCHES = 128
 
 LONGEST = 1 << 15
 """Tokens of a document that are read."""
+
+GoingOn = Callable[[str], AbstractContextManager[dict[str, Any]]]
+"""For a part of the documents, options by which continuing its prompts can be watched and stopped."""
 
 
 class LanguagePlan(Strict):
@@ -108,6 +114,7 @@ class GeneratorOutcome:
         results: Of each Point on the test prompts, as JSON: `name`, and the fields of `measured`.
         rows: Documents of each part.
         training: Its record.
+        tested: Traces on the test prompts.
     """
 
     folder: Path
@@ -117,6 +124,7 @@ class GeneratorOutcome:
     results: list[dict[str, Any]]
     rows: dict[str, int]
     training: dict[str, Any]
+    tested: Traces
 
 
 def language_exits(
@@ -183,9 +191,25 @@ def compress_generator(
     model, training = _trained(plan, model, texts, tuning, work, quiet=quiet)
     quality = [each.as_dict() for each in exit_quality(model.transformer, tuning, plan.criteria)]
     say("exits are trained; continuing prompts to calibrate on")
-    outcome = _saved(plan, model, tables, training, quality, out)
+    outcome = _saved(plan, model, tables, training, quality, out, going_on(work, quiet=quiet))
     shutil.rmtree(work, ignore_errors=True)
     return outcome
+
+
+def going_on(work: Path, *, quiet: bool = False) -> GoingOn:
+    """For each part of the documents: where prompts are kept while they are continued, and a progress bar.
+
+    Args:
+        work: Of the run.
+        quiet: No progress bar.
+    """
+
+    @contextmanager
+    def of(part: str) -> Iterator[dict[str, Any]]:
+        with counting(f"continuing {part} prompts", "prompts", quiet=quiet) as watch:
+            yield {"kept_in": work / "traces" / part, "watch": watch}
+
+    return of
 
 
 def read_documents(plan: LanguagePlan) -> dict[str, Table]:
@@ -262,9 +286,12 @@ def _saved(
     training: dict[str, Any],
     quality: list[dict[str, Any]],
     out: Path,
+    parts: GoingOn,
 ) -> GeneratorOutcome:
     """Certify a trained model, save it in `out`, and test it on documents nothing was chosen on."""
-    kept = keep_traces(model, tables, plan.prompting, plan.criteria)
+    kept = keep_traces(model, tables, plan.prompting, plan.criteria, parts)
+    with parts("test") as options:
+        test = traces_of(model, tables["test"], plan.prompting, plan.criteria, **options)
     rows = {name: len(table) for name, table in tables.items()}
     with replacing_folder(out) as fresh:
         if plan.with_model:
@@ -274,7 +301,7 @@ def _saved(
         kept = replace(kept, subject=one_digest(fresh))
         kept.save(fresh / KEPT)
         calibration = calibrate_generator(fresh, model, kept, plan.promise)
-        results = _tested(plan, model, tables["test"])
+        results = _tested(plan, model, test)
         write_json(fresh / "plan.json", plan.model_dump(mode="json"))
         record = {
             "rows": rows,
@@ -285,12 +312,11 @@ def _saved(
         }
         write_json(fresh / "training.json", record)
         write_card(fresh, out.name)
-    return GeneratorOutcome(out, model, calibration, quality, results, rows, training)
+    return GeneratorOutcome(out, model, calibration, quality, results, rows, training, test)
 
 
-def _tested(plan: LanguagePlan, model: LessenForCausalLM, table: Table) -> list[dict[str, Any]]:
+def _tested(plan: LanguagePlan, model: LessenForCausalLM, traces: Traces) -> list[dict[str, Any]]:
     """What every Point does along the model's own continuations of the test prompts."""
-    traces = traces_of(model, table, plan.prompting, plan.criteria)
     decoder = Decoder(model.config.facts(), model.config.form(), plan.promise.block)
     return [
         {"name": name, "metric": "agreement", "value": did.pop("agreement"), **did}

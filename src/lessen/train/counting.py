@@ -1,0 +1,42 @@
+"""A progress bar for work that is done in equal parts and can be stopped between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+from lessen.train.fine_tuning import Interrupted
+from lessen.train.progress import Progress
+
+Watch = Callable[[int, int], None]
+"""`watch(done, total)`, called whenever a part is finished."""
+
+
+@contextmanager
+def counting(title: str, unit: str, *, quiet: bool = False) -> Iterator[Watch]:
+    """Show how far the work inside the block is.
+
+    Args:
+        title: Of the work.
+        unit: What is counted.
+        quiet: Show nothing.
+
+    Raises:
+        Interrupted: On Ctrl-C; the work is to keep what is finished.
+    """
+    progress = Progress(quiet=quiet, title=title)
+    state = SimpleNamespace(max_steps=0, global_step=0)
+
+    def watch(done: int, total: int) -> None:
+        begun = state.max_steps > 0
+        state.max_steps, state.global_step = total, done
+        (progress.on_step_end if begun else progress.on_train_begin)(None, state, None)
+
+    try:
+        yield watch
+    except KeyboardInterrupt:
+        done = f"{state.global_step:,} of {state.max_steps:,} {unit}"
+        raise Interrupted(f"stopped after {done}; run the same command to continue") from None
+    finally:
+        progress.on_train_end(None, state, None)

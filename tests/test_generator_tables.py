@@ -1,0 +1,164 @@
+"""Tables and verdicts of generators, from made-up results: each target can be met, missed and undecided."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def made():
+    """The modules behind `benchmarks/tables.py`, which are no package."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield importlib.import_module("generator_verdicts"), importlib.import_module("generator_tables")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def ratio(value: float, error: float | None = 0.01) -> dict:
+    return {"ratio": value, "se": error}
+
+
+def at(rate: float, dtype: str = "float32") -> dict:
+    figures = {"rate": rate, "se": 1.0, "first_token_ms": 20.0, "weight_passes": 1.0}
+    return {**figures, "identical": True, "dtype": dtype, "runs": 9}
+
+
+def summary() -> dict:
+    line = {
+        "passes_saved": {"mean": 0.4, "se": 0.02},
+        "macs_saved": {"mean": 0.31, "se": 0.02},
+        "agreement": 0.97,
+        "same_text": 0.5,
+        "mean_layers": 14.2,
+        "tokens": 100,
+        "named_after": {"8": 60, "30": 40},
+        "wrong_after": {"8": 3},
+        "wrong_at": [{"first": 1, "last": 8, "tokens": 50, "wrong": 1}],
+    }
+    return {
+        "speed": {
+            "float32": {
+                "tokens_per_s": {"off": at(35), "spec": at(44), "transformers": at(15)},
+                "times_as_fast": {"off / transformers": ratio(2.3), "spec / off": ratio(1.2)},
+                "missing": [],
+            },
+            "bfloat16": {
+                "tokens_per_s": {"off": at(38), "transformers": at(20)},
+                "times_as_fast": {"off / transformers": ratio(1.9)},
+                "missing": [],
+            },
+            "int8-weights": {
+                "tokens_per_s": {"off": at(65), "spec": at(80), "llama.cpp": at(110, "gguf")},
+                "times_as_fast": {"spec / llama.cpp": ratio(0.73), "off / llama.cpp": ratio(0.6)},
+                "missing": ["openvino-genai"],
+            },
+        },
+        "spec": {"texts": 200, "identical": 198, "ties": 2, "acceptance": 0.8, "draft_length": 3.0,
+                 "weight_passes": 0.5},
+        "fixed": {"texts": 200, "identical": 200, "ties": 0, "acceptance": 0.6, "draft_length": 4.0,
+                  "weight_passes": 0.6, "layer": 8, "most": 4},
+        "direct": {
+            "point": "disagreement-5%",
+            "certified": {"epsilon": 0.05, "delta": 0.1},
+            "loss": "disagreement",
+            "lines": {"direct exact": line, "direct propagate": line},
+        },
+        "boolq": {"rows": 300, "change": {"mean": -0.01, "se": 0.01},
+                  "lines": {"most frequent": {"accuracy": 0.62},
+                            "off": {"accuracy": 0.6, "answered": 0.99, "mean_layers": 30.0}}},
+    }  # fmt: skip
+
+
+def test_every_target_is_held_against_its_figure(made) -> None:
+    verdicts, _ = made
+    said = dict(verdicts.decode_verdicts(summary()))
+    assert said["Full depth is at least 2x transformers in float32"] == "met, 2.30 ± 0.01x"
+    assert said["Full depth is at least 2x transformers in bfloat16"] == "missed, 1.90 ± 0.01x"
+    assert (
+        said["Drafts are at least 1.15x full depth in float32"] == "met, 1.20 ± 0.01x; aiming at 1.5x: missed"
+    )
+    few = said["With weights of few bits and exits at least 70 tokens/s"]
+    assert few == "met, 80.0 ± 1.0 (spec, int8-weights)"
+    past = said["Aiming past llama.cpp on the packaged file"]
+    assert past == "missed, 0.73 ± 0.01x of it (spec, int8-weights)"
+    same = said["Verified texts are token for token those of full depth"]
+    assert same == "met, 198 of 200, and 2 that part at a tie"
+    assert said["95% agreement is certified with 90% confidence (C2)"] == "met, point disagreement-5%"
+    assert said["Exact keys and values: at least 30% fewer weight passes per token"].startswith("met, 40.0")
+    assert said["Propagated ones: at least 30% fewer MACs per token"].startswith("undecided, 31.0 ± 2.0%")
+
+
+def test_nothing_is_met_by_default(made) -> None:
+    verdicts, _ = made
+    for part in ({}, {"speed": {}}):
+        lines = verdicts.decode_verdicts(part)
+        assert len(lines) == 9
+        assert all(said == "not measured yet" for _, said in lines)
+    worse = summary()
+    worse["spec"]["identical"] = 197
+    worse["direct"]["loss"] = "selective"
+    worse["speed"]["int8-weights"]["missing"] = ["llama.cpp", "openvino-genai"]
+    worse["speed"]["int8-weights"]["times_as_fast"] = {}
+    worse["speed"]["float32"]["times_as_fast"]["off / transformers"] = ratio(9.0, None)
+    said = dict(verdicts.decode_verdicts(worse))
+    assert said["Verified texts are token for token those of full depth"].startswith("missed by 1, 197 of")
+    assert said["95% agreement is certified with 90% confidence (C2)"].startswith("missed")
+    assert said["Aiming past llama.cpp on the packaged file"] == "not measured: llama.cpp was not installed"
+    assert said["Full depth is at least 2x transformers in float32"] == "undecided, 9.00x", (
+        "one run, no error"
+    )
+
+
+def test_promises_are_kept_in_enough_draws(made) -> None:
+    verdicts, _ = made
+
+    def runs(*shares: float) -> dict:
+        points = {str(i): {"draws": {"violations": share}} for i, share in enumerate(shares)}
+        return {"tied, 15 min": {"points": points | {"none": {"draws": None}}}}
+
+    assert verdicts.kept_promises(runs(0.02, 0.05), 0.1, 1000)[1] == "met in 2 of 2, at most 5.0%"
+    assert (
+        verdicts.kept_promises(runs(0.02, 0.105), 0.1, 1000)[1]
+        == "met in 1 of 2, undecided in 1, at most 10.5%"
+    )
+    assert verdicts.kept_promises(runs(0.2), 0.1, 1000)[1] == "missed in 1 of 1, at most 20.0%"
+    assert verdicts.kept_promises({}, 0.1, 1000)[1] == "not measured yet"
+
+
+def test_tables_show_what_was_run(made) -> None:
+    _, tables = made
+    settings = {"folder": "f", "point": {"name": "p"}, "prompts": 200, "new_tokens": 64, "threads": 2}
+    text = tables.generator_decode_table({"summary": summary(), "settings": settings})
+    for said in (
+        "| spec, float32 | 44.0 ± 1.0 | 20 | 1.00 | yes | 1.20 ± 0.01x off |",
+        "| llama.cpp, Q4_1 | 110.0 ± 1.0 |",
+        "| openvino-genai beside int8-weights | not installed |",
+        "8: 60.0 (5.0) 30: 40.0 (0.0) | 1-8: 2.0 |",
+        "| exit 8, 4 at a time | 60.0 | 4.0 | 0.60 | 200 of 200 | 0 |",
+        "changes accuracy by -1.0 ± 1.0 points",
+        "| off | 60.0 | 99.0 | 30.0 |",
+    ):
+        assert said in text, said
+    bare = tables.generator_decode_table({"summary": {"spec": summary()["spec"]}, "settings": settings})
+    assert "not measured yet" in bare
+    assert "first token, ms" not in bare
+    point = {
+        "epsilon": 0.05, "certified": False, "agreement": 0.99, "exact": 0.9, "early": 0.5,
+        "mean_layers": 20.0, "work": 0.8, "draws": {"violations": 0.04, "violations_plug_in": 0.4},
+    }  # fmt: skip
+    run = {
+        "exits": {"8": 0.6},
+        "layers": 30,
+        "points": {"disagreement": point, "block": point | {"draws": None}},
+    }
+    settings = {"model": "m", "delta": 0.1, "draws": 1000}
+    text = tables.generator_exits_table({"summary": {"tied, 15 min": run}, "settings": settings})
+    assert (
+        "| tied, 15 min, C2: wrong early tokens | 8: 60.0 | 5% (not certified) | 99.0 | 90.0 | 50.0 |" in text
+    )
+    assert "at most 10% of draws break a promise: met in 1 of 1, at most 4.0%" in text
