@@ -11,10 +11,12 @@ from lessen.cli.compress_results import facts_of, pretrain_and_say, show_results
 from lessen.cli.output import (
     Block,
     Confidence,
+    DecayRate,
     Json,
     LabelColumn,
     LossName,
     MaxDrop,
+    OneThreshold,
     PairColumn,
     RuleName,
     TargetAgreement,
@@ -90,11 +92,13 @@ def command(
     new_tokens: options.NewTokens = 64,
     prompts: options.Prompts = None,
     exits_only: options.ExitsOnly = False,
+    one_threshold: OneThreshold = False,
+    decay: DecayRate = None,
 ) -> None:
     """Train exits into a model and choose how early inputs may leave it.
 
     A model that generates (--system self-exit) learns from plain text: a .txt file, a folder of them, or the
-    texts of a table.
+    texts of a table; one that answers, from its own answers to these.
 
     A part of the data is kept aside to certify Points on, and another for the figures printed, which are
     measured on rows that nothing else saw.
@@ -147,6 +151,8 @@ def command(
             "penalty": penalty,
             "target-agreement": target_agreement,
             "exits-only": exits_only or None,
+            "one-threshold": one_threshold or None,
+            "decay": decay,
         }
         if generates(model):
             bounds = bounds_of(max_drop, target_agreement)
@@ -168,7 +174,9 @@ def command(
                 alone=exits_only,
                 criterion=criterion,
                 recipe=recipe,
-                promise=language_asked(bounds, confidence, loss, rule, block),
+                promise=language_asked(
+                    bounds, confidence, loss, rule, block, one_threshold=one_threshold, decay=decay
+                ),
                 seed=seed,
                 tune_data=tune_data,
                 calibration_data=calibration_data,

@@ -161,7 +161,7 @@ Criterion = Annotated[
 Head = Annotated[
     str | None,
     typer.Option(
-        help="What names a token at an exit: full, tied, gate or shortlist. [tied]",
+        help="What names a token at an exit: full, tied, gate, shortlist or shared. [tied]",
         rich_help_panel=GENERATORS,
     ),
 ]

@@ -193,7 +193,7 @@ def _shown(model: Any, *, explain: bool) -> Any:
         return lambda piece, _: print(piece, end="", flush=True)
     from rich.console import Console
 
-    console, depth = Console(highlight=False, soft_wrap=True), model.depth
+    console, depth = Console(highlight=False, soft_wrap=True), model.writer.depth
     console.print(legend("layers before it was named", [*model.shape.exit_layers, depth], depth))
 
     def show(piece: str, layers: int | None) -> None:

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lessen.depth.decay import FIXED, slack
 from lessen.depth.language import states_at_exits, unsure
 from lessen.depth.language_losses import positions_at_once
 from lessen.errors import InputError
-from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
-from lessen.plan import ExitRule
+from lessen.plan import Decay, ExitRule
 from lessen.runtime.generation import generate
+from lessen.runtime.source import Written, batch_of, reply
 
 AT_ONCE = 16
 """Prompts continued together."""
@@ -94,12 +95,20 @@ class Traces:
             raise InputError(
                 f"criterion {rule.criterion!r} is none of those kept: {', '.join(self.criteria)}"
             )
-        scores = self.scores[self.criteria.index(rule.criterion)]
+        scores = self.compared(rule.criterion, rule.decay)
         for index in reversed(range(exits)):
             threshold = rule.at(layers[index])
             if threshold is not None:
                 left[scores[index] < threshold] = index
         return left
+
+    def compared(self, criterion: str, decay: Decay | None = None) -> Floats:
+        """What is compared with thresholds, `[exits, prompts, tokens]`: scores, less what places allow."""
+        scores = self.scores[self.criteria.index(criterion)]
+        if decay is None:
+            return scores
+        allowed = np.asarray(slack(range(scores.shape[2]), decay), dtype=np.float32)
+        return (scores - allowed) / np.float32(FIXED)
 
     def wrong_at(self, left: Ints) -> Bools:
         """Which tokens left early and are not the continuation's own, `[prompts, tokens]`."""
@@ -139,8 +148,14 @@ def trace(
     for start in range(0, len(order), AT_ONCE):
         batch = order[start : start + AT_ONCE]
         texts = continued(model, [prompts[row] for row in batch], new_tokens, stop)
-        ids, rows = pack([torch.tensor([*prompts[r], *t][:-1]) for r, t in zip(batch, texts, strict=True)])
-        states, _ = states_at_exits(model, ids.to(model.vocabulary_matrix.device), rows)
+        written: list[Written] = [
+            torch.tensor([*prompts[row], *text][:-1])
+            if model.decoder is None
+            else reply(model, prompts[row], text)
+            for row, text in zip(batch, texts, strict=True)
+        ]
+        ids, rows, source = batch_of(model, written)
+        states, _ = states_at_exits(model, ids, rows, source)
         ends = np.cumsum(rows.lengths)
         for place, end in zip(rows.original, ends, strict=True):
             row, tokens = batch[place], torch.tensor(texts[place])
