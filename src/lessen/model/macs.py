@@ -32,12 +32,18 @@ def layer_macs(
     inner = len(layer.heads) * architecture.head_dim
     stay = tokens if left is None else left
     projected = inner + 2 * inner // architecture.shared_heads
-    pairs = tokens * before + (tokens * (tokens + 1) // 2 if architecture.causal else tokens**2)
-    attention = matrix_macs(hidden, projected, rank.qkv) * tokens + 2 * inner * pairs
+    attention = matrix_macs(hidden, projected, rank.qkv) * tokens
+    attention += attention_macs(architecture, layer, tokens, before)
     after = matrix_macs(inner, hidden, rank.attention_output)
     ups, downs = BRANCHES[architecture.feed_forward]
     widening = matrix_macs(hidden, ups * neurons, rank.up)
     return attention + stay * (after + widening + downs * matrix_macs(neurons, hidden, rank.down))
+
+
+def attention_macs(architecture: Architecture, layer: LayerShape, tokens: int, before: int = 0) -> int:
+    """Scores and context alone of one layer on one row; arguments as in `layer_macs`."""
+    pairs = tokens * before + (tokens * (tokens + 1) // 2 if architecture.causal else tokens**2)
+    return 2 * len(layer.heads) * architecture.head_dim * pairs
 
 
 def matrix_macs(inputs: int, outputs: int, rank: int | None = None) -> int:

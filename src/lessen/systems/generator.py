@@ -22,7 +22,7 @@ from lessen.data.documents import documents
 from lessen.data.splits import split, without
 from lessen.data.table import Table
 from lessen.depth.criteria import LANGUAGE
-from lessen.depth.placement import places
+from lessen.depth.placement import usual_places
 from lessen.errors import InputError
 from lessen.hf import LessenGenerator
 from lessen.loading import load
@@ -51,7 +51,7 @@ from lessen.systems.rounds import Say
 from lessen.train.language_exits import LanguageRecipe, train_exits
 
 EXITS = 3
-"""Exits of a generator, where the user names no places."""
+"""Exits of a generator, where the user names no places; fewer where so many do not fit."""
 
 RANK, WORDS = 64, 4096
 """Of corrections, and of short lists, where the user names none."""
@@ -154,7 +154,7 @@ def language_exits(
         fields["rank"] = rank or RANK
     if kind == "shortlist":
         fields["words"] = words or WORDS
-    chosen = sorted({*layers}) if layers else places(depth, max(1, min(EXITS, depth - 1)))
+    chosen = sorted({*layers}) if layers else usual_places(depth, EXITS)
     return tuple(parse(LanguageExitShape, {"layer": layer, **fields}, "exits") for layer in chosen)
 
 
