@@ -94,7 +94,10 @@ def language_plan(
     from lessen.systems.generator import LEARNING_RATES, LanguagePlan, language_exits
 
     if system != "self-exit":
-        raise InputError(f"{model} generates; use --system self-exit, {system} is for models that classify")
+        raise InputError(
+            f"{model} generates; use --system self-exit or latency-adjustable, {system} is for models that "
+            "classify"
+        )
     for name, value in recipe.items():
         if name not in OF_BOTH and value is not None:
             option = name.replace("_", "-")

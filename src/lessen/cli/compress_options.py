@@ -200,6 +200,21 @@ Prompts = Annotated[
         rich_help_panel=GENERATORS,
     ),
 ]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="latency-adjustable: rows with labels put into words: sentiment, question, yes-no, paraphrase "
+        "(several ways each), or a text with {text}; the model learns to write the answer.",
+        rich_help_panel=GENERATORS,
+    ),
+]
+Answers = Annotated[
+    str | None,
+    typer.Option(
+        help="With a prompt of your own: an answer for each label, such as no,yes.",
+        rich_help_panel=GENERATORS,
+    ),
+]
 ExitsOnly = Annotated[
     bool,
     typer.Option(
