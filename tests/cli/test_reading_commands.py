@@ -12,6 +12,8 @@ from transformers import AutoTokenizer
 import lessen
 from lessen.builtin import model_folder
 
+SENTENCE = "the film is a good story about one bad actor and the house he sings in"
+
 
 def with_words(folder: Path, model_of) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(model_folder("minilm-l6"))
@@ -36,24 +38,7 @@ def answerer(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> Path:
-    words = [
-        "the",
-        "film",
-        "is",
-        "a",
-        "good",
-        "story",
-        "about",
-        "one",
-        "bad",
-        "actor",
-        "and",
-        "the",
-        "house",
-        "he",
-        "sings",
-        "in",
-    ]
+    words = SENTENCE.split()
     generator = torch.Generator().manual_seed(0)
     picks = torch.randint(len(words), (60, 40), generator=generator).tolist()
     place = tmp_path_factory.mktemp("text") / "text.txt"

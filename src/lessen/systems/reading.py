@@ -19,7 +19,7 @@ from pydantic import Field
 from lessen.artefact import replacing_folder, write_json
 from lessen.card import write_card
 from lessen.data.documents import documents
-from lessen.data.prompts import Template, prompted, templates_of
+from lessen.data.prompts import Template, prompted, task_of, templates_of
 from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
@@ -68,8 +68,8 @@ class ReadingPlan(Strict):
     """Everything a run decides.
 
     Without a `prompt` documents are cut into stretches, of which the last `new_tokens` are what is to be
-    written after the rest. With one, rows with labels are put into words in every way it names, and what is
-    to be written is the answer.
+    written after the rest. With one, rows are put into words in every way it names, and what is to be written
+    is the answer, the number or the sentence.
     """
 
     version: Literal[1] = 1
@@ -126,14 +126,10 @@ def compress_reading(
     if not isinstance(base, LessenGenerator):
         raise InputError(f"{plan.model} does not write; leave --prompt away")
     if base.transformer.decoder is not None and plan.prompt is None:
-        raise InputError(
-            f"{plan.model} answers; say what with --prompt, such as sentiment, and labelled rows"
-        )
+        raise InputError(f"{plan.model} answers; say how to ask with --prompt, and give labelled rows")
     tables = read_parts(plan)
     lessons = lessons_of(base, tables["train"], plan)
-    say(
-        f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts to learn"
-    )
+    say(f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts")
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     model = with_shape(base, base.config.form(), base.transformer.state_dict())
     asked = _asked(tables["train"], plan)
@@ -176,7 +172,10 @@ def read_parts(plan: ReadingPlan) -> dict[str, Table]:
     def table_of(source: str) -> Table:
         if plan.prompt is None:
             return documents(source, text=plan.columns.text)
-        found = read(source, **columns)
+        task = task_of(_ways(plan))
+        if task is None:
+            return read(source, **columns, labelled=False)
+        found = read(source, **{**columns, "task": columns["task"] or task})
         if found.labels is None:
             raise InputError(f"{source} has no labels, so there is nothing to answer")
         return found
@@ -206,11 +205,11 @@ def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[
     else:
         for way in _ways(plan):
             asked = prompted(table, way)
-            answers = [answer_ids(model.tokenizer, each, model.transformer) for each in asked.answers]
-            room = _room(model, plan, max(map(len, answers)))
+            known = {text: _ids(model, text, plan) for text in asked.targets or []}
+            room = _room(model, plan, max(map(len, known.values()), default=1))
             prompts = encode(model.tokenizer, asked.prompts, room)
-            labels = asked.labels or []
-            lessons += [Lesson(row.ids, answers[label]) for row, label in zip(prompts, labels, strict=True)]
+            pairs = zip(prompts, asked.targets or [], strict=True)
+            lessons += [Lesson(row.ids, known[text]) for row, text in pairs]
     if not lessons:
         raise InputError(f"{table.name}: no text is long enough to learn from")
     return lessons
@@ -251,6 +250,13 @@ def tested(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[dict
 def _ways(plan: ReadingPlan) -> tuple[Template, ...]:
     assert plan.prompt is not None
     return templates_of(plan.prompt, plan.answers)
+
+
+def _ids(model: LessenGenerator, text: str, plan: ReadingPlan) -> list[int]:
+    """Tokens of what is to be written; a long text is cut, and what ends it stays."""
+    ids = answer_ids(model.tokenizer, text, model.transformer)
+    most = plan.prompting.new_tokens
+    return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
 
 
 def _room(model: LessenGenerator, plan: ReadingPlan, longest: int) -> int:
