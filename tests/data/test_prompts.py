@@ -96,7 +96,7 @@ def test_labels_become_what_is_to_be_written() -> None:
     ("text", "sentence"),
     [
         ("What?! No.", "What?!"),
-        ("It cost 3.5 million. Cheap.", "It cost 3.5 million."),
+        ("At 3.5 million. Cheap.", "At 3.5 million."),
         ("  a\n b. c", "a b."),
     ],
 )
