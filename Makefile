@@ -66,6 +66,8 @@ bench: setup ## all figures of the README, in hours; LESSEN_DATA names the folde
 	$(BIN)/python benchmarks/bits_speed.py
 	$(BIN)/python benchmarks/generator_exits.py
 	$(BIN)/python benchmarks/generator_decode.py
+	$(BIN)/python benchmarks/prefill_tokens.py
+	$(BIN)/python benchmarks/seq2seq_quality.py
 	$(BIN)/python benchmarks/tables.py
 
 docs: setup ## regenerate docs/cli.md and the JSON schemas

@@ -1,6 +1,21 @@
-"""Tables and the figures in them, as Markdown. Needs the standard library only."""
+"""What tables are made from: results files, and figures as Markdown. Needs the standard library only."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+TASKS = {"imdb": "IMDB", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B"}
+"""Tasks as tables call them."""
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """A results file, or None if that benchmark has not been run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def markdown(columns: list[str], rows: list[list[str]]) -> str:
@@ -17,3 +32,13 @@ def percent(share: float) -> str:
 def signed(difference: dict[str, float]) -> str:
     """A difference in hundredths, and its standard error."""
     return f"{100 * difference['mean']:+.1f} ± {100 * difference['se']:.1f}"
+
+
+def with_spread(value: float, deviation: float | None) -> str:
+    """A mean over seeds, and its deviation where there are several."""
+    return percent(value) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+
+
+def with_noise(text: str, *lines: dict[str, Any]) -> str:
+    """Marked where a timing it rests on was unsteady; where the spread was not kept, it is not known."""
+    return text + (", noisy" if any(line.get("noisy") for line in lines) else "")

@@ -152,21 +152,41 @@ def early_generator(folder: Path, family: str = "llama-grouped", kind: str = "fu
     return model.double().eval()
 
 
-def median_rule(model: Any, share: float = 0.5) -> Any:
-    """An entropy rule by which about this share of random tokens leaves at each exit."""
-    from lessen.depth.language import states_at_exits, unsure
-    from lessen.model.rows import pack
-    from lessen.plan import ExitRule
+def early_seq2seq(folder: Path, family: str = "t5-v1.1", kind: str = "tied", **changes: Any) -> Any:
+    """A tiny encoder-decoder model in float64 with exits after decoder layers 1 and 3 of five."""
+    import lessen
+    from lessen.plan import LanguageExitShape
+    from lessen.reshaping import with_language_exits
 
+    tiny_seq2seq(family, num_decoder_layers=5, **changes).save_pretrained(folder)
+    sizes = {"rank": None if kind in ("full", "shared") else 6, "words": 30 if kind == "shortlist" else None}
+    exits = [LanguageExitShape(layer=layer, kind=kind, **sizes) for layer in (1, 3)]
+    model = with_language_exits(lessen.load(folder), exits, words=range(101) if sizes["words"] else ())
+    generator = torch.Generator().manual_seed(0)
+    for head in model.transformer.language_exits.values():
+        for parameter in head.parameters():
+            parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        if kind == "gate":
+            head.probe.weight.data.normal_(generator=generator)
+            head.cut.fill_(-3.0)
+    return model.double().eval()
+
+
+def median_rule(model: Any, share: float = 0.5, criterion: str = "entropy") -> Any:
+    """A rule by which about this share of random tokens leaves at each exit."""
+    from lessen.depth.language import states_at_exits, unsure
+    from lessen.plan import ExitRule
+    from lessen.runtime.source import Reply, batch_of
+
+    (ids,) = ragged_ids([60])
+    ids = ids % model.architecture.vocab_size
     with torch.no_grad():
-        states, _ = states_at_exits(
-            model, *pack([ids % model.architecture.vocab_size for ids in ragged_ids([60])])
-        )
+        states, _ = states_at_exits(model, *batch_of(model, [Reply(ids, ids[:9]) if model.decoder else ids]))
         thresholds = {}
         for layer, hidden in zip(model.shape.exit_layers, states, strict=True):
-            scores = unsure(model, layer, hidden, ["entropy"])[0][0]
+            scores = unsure(model, layer, hidden, [criterion])[0][0]
             thresholds[layer] = float(scores[scores.isfinite()].quantile(share))
-    return ExitRule(criterion="entropy", thresholds=thresholds)
+    return ExitRule(criterion=criterion, thresholds=thresholds)
 
 
 def tiny_hugging_face(family: str, *, head: bool = True, seed: int = 0, **changes: Any) -> Any:

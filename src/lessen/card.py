@@ -35,6 +35,8 @@ def card_of(folder: Path, name: str | None = None) -> str:
     certificate = read_certificate(folder)
     if "masked_words" in record:
         return _start(name or folder.name, plan, record)
+    if plan.get("kind") == "reading":
+        return _of_reading(name or folder.name, config, plan, record)
     if (config.get("architecture") or {}).get("language_head") and not plan:
         return _of_generator(config, name or folder.name)
     parts = [
@@ -63,6 +65,36 @@ def _start(name: str, plan: dict[str, Any], record: dict[str, Any]) -> str:
             f"Of {after['words']:,} words hidden in {record['rows']['test']:,} texts it was not trained on, "
             f"it guesses {100 * after['accuracy']:.1f}% ({100 * before['accuracy']:.1f}% before).\n",
             "## Use\n\n```\nlessen compress PATH --system beexformer --data ...\n```\n",
+        ]
+    )
+
+
+def _of_reading(name: str, config: dict[str, Any], plan: dict[str, Any], record: dict[str, Any]) -> str:
+    """The card of a generator that may read less of its prompts."""
+    answers = config["architecture"].get("num_decoder_layers")
+    task = "text2text-generation" if answers else "text-generation"
+    lines = [
+        f"| {row['speedup']:g}x | {row['macs_ratio']:.2f}x | "
+        + (
+            f"{row['loss']:.3f} nats a token |"
+            if "loss" in row
+            else f"{row['value']:.4f} ({row['prompt']}) |"
+        )
+        for row in record.get("reading", [])
+    ]
+    return "\n".join(
+        [
+            f"---\nlibrary_name: lessen\ntags: [{task}]\n---\n",
+            f"# {name}\n",
+            f"`{_public(plan['model'])}` trained by lessen (system `{plan['system']}`) on "
+            f"`{_public(plan['data'])}` with prompt tokens leaving on the way. Nothing is "
+            "certified for it.\n",
+            f"Measured on {record['rows']['test']:,} rows it was not trained on, at speed-ups of reading:\n",
+            "| speed-up | MACs ratio | what is written |\n|--:|--:|:--|",
+            *lines,
+            '\n## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n'
+            "model.dial(speedup=2)  # as many prompt tokens leave\n"
+            'model.generate_text(["a text"])\n```\n',
         ]
     )
 

@@ -34,6 +34,7 @@ from lessen.hf import (
     LessenForCausalLM,
     LessenForSeq2SeqLM,
     LessenForSequenceClassification,
+    LessenGenerator,
     LessenModel,
 )
 from lessen.model.digests import base_digest
@@ -129,7 +130,7 @@ def _in_precision(model: Model, precision: Precision | None, name: str) -> Model
 
 
 def depth_of(name: str | Path) -> int:
-    """Number of layers of a model, from its config alone.
+    """Number of layers of a model, from its config alone; of those that write, where a decoder does.
 
     Raises:
         InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
@@ -137,7 +138,10 @@ def depth_of(name: str | Path) -> int:
     if (preset := _preset(name)) is not None:
         return PRESETS[preset].num_hidden_layers
     config = _config_of(_resolve(name))
-    return len(config.form().layers) if isinstance(config, LessenConfig) else config.num_hidden_layers
+    if isinstance(config, LessenConfig):
+        return len(config.form().writing_layers)
+    facts = family_of(config.model_type).architecture(config)
+    return facts.num_decoder_layers or facts.num_hidden_layers
 
 
 def gguf_behind(name: str | Path) -> Path | None:
@@ -280,7 +284,7 @@ def _load_own(folder: Path, config: LessenConfig) -> Model:
     return model
 
 
-def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) -> LessenForCausalLM:
+def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) -> Model:
     """The model that exits saved alone belong to, with them.
 
     Raises:
@@ -296,13 +300,14 @@ def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) ->
             raise ArtefactError(
                 f"{folder}: its exits belong to another model than {name}: {field} {said}, not {there}"
             )
-    if not isinstance(base, LessenForCausalLM) or base_digest(base.transformer) != of.weights:
+    if not isinstance(base, LessenGenerator) or base_digest(base.transformer) != of.weights:
         raise ArtefactError(f"{folder}: its exits belong to {of.model}; the weights of {name} are others")
     model = with_language_exits(base, shape.language_exits, words=range(facts.vocab_size))
     heads = {key: value for key, value in model.state_dict().items() if ".language_exits." in key}
     artefact.check_weights(folder, {key: tuple(value.shape) for key, value in heads.items()})
     model.load_state_dict(load_file(folder / artefact.EXITS), strict=False)
     model.config.points, model.config.path, model.config.point = config.points, config.path, config.point
+    assert isinstance(model, LessenForCausalLM | LessenForSeq2SeqLM)
     return model.use(config.point)
 
 

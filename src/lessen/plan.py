@@ -49,8 +49,11 @@ SignGradient = Literal["poly", "poly_unscaled", "ste", "ste_clip"]
 
 HeadActivation = Literal["tanh", "relu", "gelu"]
 
-LanguageHeadKind = Literal["full", "tied", "gate", "shortlist"]
+LanguageHeadKind = Literal["full", "tied", "gate", "shortlist", "shared"]
 """How a language exit names the next token; see `LanguageExitShape`."""
+
+WITHOUT_RANK: tuple[LanguageHeadKind, ...] = ("full", "shared")
+"""Language exits that correct nothing."""
 
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -111,11 +114,13 @@ class ExitShape(Strict):
 class LanguageExitShape(Strict):
     """A head of a generator that names the next token early: where it sits and how it is built.
 
-    `layer` counts the layers a token has gone through (1-based), always fewer than there are: the last answer
-    is the language head's. Kinds (self-supervised exits page, 1.3): `full` has a matrix to the vocabulary of
-    its own. The others correct hidden states by a product of `rank` and share the model's matrix: `tied`
-    alone; `gate` first asks a probe whether it is worth multiplying by it; `shortlist` judges by the `words`
-    most frequent tokens of the training text, and multiplies by the whole matrix only for tokens that leave.
+    `layer` counts the layers a token has gone through (1-based), of a decoder that reads an encoder its own,
+    always fewer than there are: the last answer is the language head's. Kinds (self-supervised exits page,
+    1.3): `full` has a matrix to the vocabulary of its own. The others share the model's: `shared` after the
+    model's own last norm, with nothing to learn (CALM, Schuster et al. 2022); the rest after a correction of
+    hidden states by a product of `rank`: `tied` alone; `gate` first asks a probe whether it is worth
+    multiplying by it; `shortlist` judges by the `words` most frequent tokens of the training text, and
+    multiplies by the whole matrix only for tokens that leave.
     """
 
     layer: Size
@@ -126,7 +131,7 @@ class LanguageExitShape(Strict):
     @model_validator(mode="after")
     def _sizes_fit(self) -> LanguageExitShape:
         for name, size, needed in (
-            ("rank", self.rank, self.kind != "full"),
+            ("rank", self.rank, self.kind not in WITHOUT_RANK),
             ("words", self.words, self.kind == "shortlist"),
         ):
             if (size is not None) != needed:
@@ -148,7 +153,7 @@ class Shape(Strict):
     `exits` answer for a row, `language_exits` for every token of a generator; a model has one kind or none.
     Weights of one bit are stored packed, or with `latent` as real numbers, for training. Of an
     encoder-decoder model `layers` are the encoder's; `decoder_layers` have their attention to the encoder's
-    output with the same heads.
+    output with the same heads, and `language_exits` sit among them.
     """
 
     version: Literal[1] = 1
@@ -179,16 +184,33 @@ class Shape(Strict):
             raise ValueError("language_exits: a model that classifies has none")
         if any(a >= b for a, b in itertools.pairwise(early)):
             raise ValueError("language_exits must be in ascending order of layer, without repeats")
-        if early and early[-1] >= len(self.layers):
+        if early and early[-1] >= len(self.writing_layers):
             raise ValueError(
-                f"language_exits: layer {early[-1]}, but they sit before the last layer ({len(self.layers)})"
+                f"language_exits: layer {early[-1]}, but they sit before the last layer "
+                f"({len(self.writing_layers)})"
             )
         return self
+
+    @property
+    def writing_layers(self) -> tuple[LayerShape, ...]:
+        """The layers after which tokens are named: the decoder's, or all there are."""
+        return self.decoder_layers or self.layers
 
     @property
     def exit_layers(self) -> tuple[int, ...]:
         """Depths (1-based) at which a head can answer; of a classifier the last one included."""
         return tuple(exit.layer for exit in self.exits or self.language_exits)
+
+
+class Decay(Strict):
+    """How a threshold grows bolder along a text (CALM, Schuster et al. 2022, section 3.3; `depth/decay.py`).
+
+    A wrong token early in a text misleads all that follow, so sureness is asked for there the most. `rate` is
+    tau of the paper, `tokens` its N, the longest text there is.
+    """
+
+    rate: Annotated[float, Field(ge=0.0)]
+    tokens: Size
 
 
 class ExitRule(Strict):
@@ -197,6 +219,7 @@ class ExitRule(Strict):
     Thresholds are in the criterion's own unit (nats for entropy, a probability for confidence, a count for
     patience); an exit without a threshold never answers early. `change` is the regression criterion's
     tolerance in label units. `entropy_ceiling` (nats) forbids leaving while the head's entropy is above it.
+    With a `decay` the threshold of a token depends on its place in the text.
     """
 
     criterion: str
@@ -205,6 +228,7 @@ class ExitRule(Strict):
     first_layer: Size = 1
     change: Annotated[float, Field(ge=0.0)] | None = None
     entropy_ceiling: Annotated[float, Field(ge=0.0)] | None = None
+    decay: Decay | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> ExitRule:

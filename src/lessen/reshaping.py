@@ -17,6 +17,7 @@ from lessen.hf import (
     LessenForCausalLM,
     LessenForSeq2SeqLM,
     LessenForSequenceClassification,
+    LessenGenerator,
     LessenModel,
 )
 from lessen.model.language_heads import LanguageHead, start
@@ -160,17 +161,18 @@ def with_exits(
 
 
 def with_language_exits(
-    model: LessenForCausalLM,
+    model: LessenGenerator,
     exits: Sequence[LanguageExitShape],
     *,
     words: Sequence[int] = (),
     fresh: bool = False,
     seed: int = 0,
-) -> LessenForCausalLM:
+) -> LessenGenerator:
     """A generator with new heads that name the next token early, on the same backbone weights.
 
     Args:
-        model: A loaded generator; exits it has are left behind, and so are its Points.
+        model: A loaded generator; exits it has are left behind, and so are its Points. Of an encoder-decoder
+            model exits sit in the decoder.
         exits: Where they sit and how they are built.
         words: Token ids of the short list, most frequent first, where an exit has one.
         fresh: Draw norms and matrices of their own anew, instead of starting from the model's own head.
@@ -184,9 +186,7 @@ def with_language_exits(
         InputError: When the model does not generate, or there are fewer words than an exit has room for.
         PlanError: When an exit does not fit the model.
     """
-    if isinstance(model, LessenForSeq2SeqLM):
-        raise InputError("language exits in a decoder that reads an encoder cannot be built yet")
-    if not isinstance(model, LessenForCausalLM):
+    if not isinstance(model, LessenGenerator):
         raise InputError("language exits are for models that generate; this one does not")
     config = model.config
     shape = parse(
@@ -194,19 +194,21 @@ def with_language_exits(
         config.form().model_dump() | {"language_exits": [exit.model_dump() for exit in exits]},
         "exits",
     )
-    fresh_model = LessenForCausalLM(
-        LessenConfig(architecture=config.architecture, shape=shape.model_dump(mode="json"))
+    form = shape.model_dump(mode="json")
+    fresh_model = type(model)(
+        LessenConfig(architecture=config.architecture, shape=form, profile=config.profile)
     ).to(model.dtype)
     state = {name: value for name, value in model.state_dict().items() if ".language_exits." not in name}
     fresh_model.load_state_dict({name: value.clone() for name, value in state.items()}, strict=False)
     inner = fresh_model.transformer
-    assert inner.final_norm is not None
+    final_norm = inner.writer.final_norm
+    assert final_norm is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for exit in exits:
             head = inner.language_exits[str(exit.layer)]
             assert isinstance(head, LanguageHead)
-            start(head, inner.final_norm, inner.vocabulary_matrix, fresh=fresh)
+            start(head, final_norm, inner.vocabulary_matrix, fresh=fresh)
             if exit.words is not None:
                 if len(words) < exit.words:
                     raise InputError(

@@ -105,7 +105,7 @@ REFUSED = [
     (("predict", "{}", "a"), "lessen generate"),
     (("evaluate", "{}", "--data", "builtin:trec"), "it only generates"),
     (("bench", "{}", "--against", "openvino"), "a generator has the rivals transformers"),
-    (("bench", "{}", "--speedups", "2"), "generates: leave --speedups"),
+    (("bench", "{}", "--speedups", "2"), "no retention profile"),
     (("bench", "{}", "--against", "llama.cpp"), "runs a GGUF file, and {} was made from none"),
     (("compress", "{}", "--data", "{data}", "--out", "{out}"), "generates"),
 ]

@@ -2,7 +2,15 @@
 
 import pytest
 
-from lessen.data.prompts import TEMPLATES, Template, prompted, templates_of
+from lessen.data.prompts import (
+    TEMPLATES,
+    Template,
+    first_sentence,
+    number_of,
+    number_text,
+    prompted,
+    templates_of,
+)
 from lessen.data.table import Table
 from lessen.errors import InputError
 
@@ -15,8 +23,8 @@ def test_each_task_has_ways_that_differ(task: str) -> None:
     ways = templates_of(task)
     assert len({way.prompt for way in ways}) == len(ways) >= 2
     for way in ways:
-        assert way.answers is not None
-        assert len(set(way.answers)) == len(way.answers)
+        assert (way.answers is None) == (way.writes != "answer")
+        assert len(set(way.answers or ())) == len(way.answers or ())
         assert "{text}" in way.prompt
 
 
@@ -58,3 +66,39 @@ def test_prompts_that_make_no_sense_are_refused(asked, answers, named) -> None:
 def test_rows_that_do_not_fit_are_refused(table, template, named) -> None:
     with pytest.raises(InputError, match=named):
         prompted(table, template)
+
+
+def test_numbers_are_written_in_steps_and_read_back() -> None:
+    """Every STS-B label comes back within half a step, however a tokenizer spaces it."""
+    for tenth in range(51):
+        text = number_text(tenth / 10)
+        assert abs(number_of(text) - tenth / 10) <= 0.1 + 1e-9
+        assert number_of(text.replace(".", " . ")) == number_of(text) == number_of(f" {text} ")
+    assert [number_of(text) for text in ("3", "3.", "three", "", "3.8 4", "- 1 . 5", "2,4")] == [
+        3.0, None, None, None, None, -1.5, 2.4,
+    ]  # fmt: skip
+
+
+def test_labels_become_what_is_to_be_written() -> None:
+    stsb = Table("stsb", [("a", "b"), ("c", "d")], [5.0, 3.75], "regression", [])
+    for way in templates_of("similarity"):
+        made = prompted(stsb, way)
+        assert (made.targets, made.labels) == (["5.0", "3.8"], [5.0, 3.75])
+        with pytest.raises(InputError, match="numbers are for rows with one number each"):
+            prompted(PAIRS, way)
+    reviews = Table("reviews", ["Fine film. I saw it\ntwice!", "no end"], None, None, [])
+    for way in templates_of("first-sentence"):
+        assert prompted(reviews, way).targets == ["Fine film.", "no end"]
+    assert prompted(SINGLE, templates_of("sentiment")[0]).targets == ["positive", "negative"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("What?! No.", "What?!"),
+        ("At 3.5 million. Cheap.", "At 3.5 million."),
+        ("  a\n b. c", "a b."),
+    ],
+)
+def test_a_sentence_ends_before_a_space(text: str, sentence: str) -> None:
+    assert first_sentence(text) == sentence

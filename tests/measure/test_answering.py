@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import run, tiny_seq2seq
@@ -10,10 +11,12 @@ from transformers import AutoTokenizer
 
 import lessen
 from lessen.builtin import model_folder
-from lessen.data.prompts import Template
+from lessen.data.prompts import Template, templates_of
 from lessen.data.table import Table
 from lessen.errors import InputError
+from lessen.measure import answering
 from lessen.measure.answering import evaluate_answers
+from lessen.measure.rouge import rouge_l
 from lessen.plan import FULL, Point
 from lessen.runtime.answers import score_answers
 
@@ -85,3 +88,43 @@ def test_the_command_asks_in_several_ways(folder: Path, tmp_path: Path) -> None:
     ):
         code, _, err = run("evaluate", folder, "--data", data, *arguments)
         assert (code, named in err) == (2, True), err
+
+
+def test_numbers_are_written_read_back_and_counted_where_they_are_none(folder: Path, monkeypatch) -> None:
+    """Pearson of what was said, an answer that is none standing as the middle of what was wanted."""
+    model = lessen.load(folder)
+    table = Table("stsb", [("a", f"b {row}") for row in range(4)], [0.0, 1.0, 4.0, 5.0], "regression", [])
+    texts = ["0.2", "1 . 0", "no idea", "5.0"]
+    monkeypatch.setattr(answering, "complete", lambda *_, **__: [Said(text) for text in texts])
+    found = evaluate_answers(model, table, templates_of("similarity")[0], FULL)
+    expected = np.corrcoef([0.2, 1.0, 2.5, 5.0], table.labels)[0, 1]
+    assert (found.metric, found.unread) == ("pearson", 1)
+    assert found.value == pytest.approx(expected)
+
+
+class Said:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def test_sentences_are_scored_by_what_they_share(folder: Path, monkeypatch) -> None:
+    model = lessen.load(folder)
+    table = Table("texts", ["A fine film. More.", "Nothing much. At all."], None, None, [])
+    monkeypatch.setattr(
+        answering, "complete", lambda *_, **__: [Said("a fine film"), Said("so much nothing")]
+    )
+    found = evaluate_answers(model, table, templates_of("first-sentence")[0], FULL)
+    assert found.metric == "rouge_l"
+    assert found.value == pytest.approx((1 + rouge_l("so much nothing", "Nothing much.")) / 2)
+
+
+def test_what_a_model_writes_is_what_is_scored(folder: Path) -> None:
+    """Without stand-ins: a random model writes no numbers, and all are counted."""
+    model = lessen.load(folder)
+    table = Table("stsb", [("a", f"b {row}") for row in range(3)], [0.0, 1.0, 5.0], "regression", [])
+    found = evaluate_answers(
+        model, table, templates_of("similarity")[1], Point(name="h", retention=(0.6, 0.5))
+    )
+    assert found.unread == 3
+    assert np.isnan(found.value)
+    assert found.macs_ratio > 1.1

@@ -11,6 +11,7 @@ from conftest import ragged_ids, tiny_generator
 import lessen
 from lessen.depth import language_losses
 from lessen.errors import InputError
+from lessen.model.rows import pack
 from lessen.plan import LanguageExitShape
 from lessen.reshaping import with_language_exits
 from lessen.runtime.text import stretches
@@ -56,7 +57,7 @@ def test_a_step_is_the_mean_over_tokens_and_exits_row_by_row(made, monkeypatch) 
             return hidden, layout
 
         with torch.no_grad():
-            last, _ = model(row, language_exits.pack([row])[1], after_layer=after)
+            last, _ = model(row, pack([row])[1], after_layer=after)
             teacher = model.next_token(last).log_softmax(-1)
         for layer in (1, 2):
             head = model.language_exits[str(layer)]

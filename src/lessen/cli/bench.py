@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +50,10 @@ def command(
     ] = None,
     speedups: Annotated[
         str | None,
-        typer.Option(help="Dial these speed-ups by tokens, such as 1,1.5,2,3,4.8, in place of the Points."),
+        typer.Option(
+            help="Dial these speed-ups by tokens, such as 1,1.5,2,3,4.8, in place of the Points; of a "
+            "generator those of reading the prompt."
+        ),
     ] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="First fit latencies on this machine, and keep them in the folder.")
@@ -89,7 +93,7 @@ def command(
     import torch
 
     from lessen.data.reading import read
-    from lessen.hf import LessenForCausalLM, LessenForSeq2SeqLM, LessenForSequenceClassification
+    from lessen.hf import LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
     from lessen.machine import machine
     from lessen.measure.side_by_side import Contestant, build_rivals, compare
@@ -98,14 +102,14 @@ def command(
     sizes = numbers(batch, "--batch")
     models = in_precisions(model, precision)
     first = models.get("lessen") or next(iter(models.values()))
-    if isinstance(first, LessenForSeq2SeqLM):
-        raise InputError(f"{model} has an encoder and a decoder; bench cannot time that yet")
-    if isinstance(first, LessenForCausalLM):
+    if isinstance(first, LessenGenerator):
         from lessen.cli.bench_generator import bench
         from lessen.cli.generate import point_of
 
-        if speedups or fit:
-            raise InputError(f"{model} generates: leave --speedups and --fit away")
+        if speedups and point:
+            raise InputError("give --point or --speedups, not both")
+        if fit and not speedups:
+            raise InputError("--fit: of a generator it is reading that is fitted; give --speedups too")
         if len(point or []) > 1:
             raise InputError("--point: a generator is timed at one Point; give one")
         bench(
@@ -122,6 +126,8 @@ def command(
             threads=thread_count,
             seed=seed,
             as_json=as_json,
+            dialled=None if speedups is None else _dialled(first, speedups),
+            fit=partial(_fitted, model, models, sizes=[1], seconds=seconds) if fit else None,
         )
         return
     kinds = rival_kinds(against or "torch")
@@ -160,7 +166,7 @@ def command(
     )
     result = compare({model: contestant}, batch_sizes=sizes, thread_count=count, seconds=seconds)[model]
     if dialled is not None:
-        lines = _at_speedups(result, dialled, first, encoded, _predictions(model, count))
+        lines = _at_speedups(result, dialled, first, encoded, predictions(model, count))
         if as_json:
             emit({"rows": lines, "threads": count, "machine": machine()})
         else:
@@ -238,7 +244,7 @@ def _fitted(name: str, models: Any, encoded: Any, sizes: list[int], count: int, 
         )
 
 
-def _predictions(name: str, count: int) -> dict[tuple[str, int], Any]:
+def predictions(name: str, count: int) -> dict[tuple[str, int], Any]:
     """Latencies fitted on this machine for these threads, by precision and batch size."""
     from lessen.machine import processor
     from lessen.runtime.latency_model import read_latency

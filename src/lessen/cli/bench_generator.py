@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lessen.cli.output import KINDS, emit, percent, say, table
@@ -25,6 +26,8 @@ def bench(
     threads: int | None,
     seed: int,
     as_json: bool,
+    dialled: dict[float, Any] | None = None,
+    fit: Callable[..., None] | None = None,
 ) -> None:
     """Time generation from the beginnings of texts.
 
@@ -42,6 +45,8 @@ def bench(
         threads: Of the processor; torch's choice if None.
         seed: Of the choice of texts, and of the order of candidates.
         as_json: Print JSON.
+        dialled: Points by speed-up of reading, in place of ways to decode.
+        fit: First fits latencies to rows (`encoded`), for so many threads (`count`).
 
     Raises:
         InputError: For an unknown rival, or data in which no text is long enough.
@@ -60,6 +65,13 @@ def bench(
         torch.set_num_threads(threads)
     first = next(iter(models.values()))
     prompts = _prompts(first.tokenizer, data, text_column, prompt_tokens, rows, seed)
+    if dialled is not None:
+        if fit is not None:
+            fit(encoded=_longer_and_shorter(prompts), count=torch.get_num_threads())
+        title = f"{prompt_tokens} tokens of {data} read, {new_tokens} written"
+        options: dict[str, Any] = {"new_tokens": new_tokens, "seconds": seconds, "seed": seed}
+        _at_speedups(name, models, dialled, prompts, title, asked=asked, as_json=as_json, **options)
+        return
     others = _of_gguf(name, asked, prompt_tokens + new_tokens, named=against is not None)
     lines = []
     for kind, model in models.items():
@@ -121,6 +133,67 @@ def bench(
             for line in lines
         ],
         f"{prompt_tokens} tokens of {data} continued by {new_tokens}, {torch.get_num_threads()} threads",
+    )
+
+
+def _longer_and_shorter(prompts: list[list[int]]) -> Any:
+    """Beginnings of prompts, from an eighth to all of them: what latencies are fitted to."""
+    from lessen.runtime.text import Encoded
+
+    parts = [prompt[: max(1, len(prompt) * eighth // 8)] for prompt in prompts for eighth in range(1, 9)]
+    return [Encoded(part, None, False) for part in parts]
+
+
+def _at_speedups(
+    name: str,
+    models: dict[str, Any],
+    dialled: dict[float, Any],
+    prompts: list[list[int]],
+    title: str,
+    *,
+    asked: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    import torch
+
+    from lessen.cli.bench import predictions
+    from lessen.machine import machine
+    from lessen.measure.generation_speed import theirs
+    from lessen.measure.reading_speed import reading_rows
+    from lessen.measure.rivals.generator import generator_twin
+
+    count, lines = torch.get_num_threads(), []
+    known = predictions(name, count)
+    for kind, model in models.items():
+        rivals = {}
+        if "transformers" in asked and not model.precision.startswith("int8"):
+            rivals["transformers"] = theirs(generator_twin(model))
+        found = known.get((model.precision, 1))
+        lines += reading_rows(model, dialled, prompts, kind=kind, rivals=rivals, fit=found, **options)
+    if as_json:
+        emit({"rows": [line.as_dict() for line in lines], "threads": count, "machine": machine()})
+        return
+
+    def number(value: float | None, digits: int = 2) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    table(
+        ["kind", "speed-up", "MACs ratio", "first token, ms", "predicted", "to the last, ms", "same", "runs"],
+        [
+            [
+                line.kind,
+                number(line.speedup),
+                number(line.macs_ratio),
+                number(line.first_token_ms, 1),
+                number(line.predicted_ms, 1),
+                number(line.total_ms, 1),
+                "" if line.same is None else percent(line.same),
+                line.runs,
+            ]
+            for line in lines
+        ],
+        f"{title}, {count} threads",
     )
 
 

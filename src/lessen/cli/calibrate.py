@@ -10,10 +10,12 @@ import typer
 from lessen.cli.output import (
     Block,
     Confidence,
+    DecayRate,
     Json,
     LabelColumn,
     LossName,
     MaxDrop,
+    OneThreshold,
     PairColumn,
     Precision,
     RuleName,
@@ -39,6 +41,8 @@ def command(
     max_drop: MaxDrop = None,
     target_agreement: TargetAgreement = None,
     block: Block = 32,
+    one_threshold: OneThreshold = False,
+    decay: DecayRate = None,
     confidence: Confidence = "90%",
     loss: LossName = "drop",
     rule: RuleName = "certified",
@@ -82,6 +86,8 @@ def command(
             "--confidence": confidence != "90%" or None,
             "--precision": precision != "float32" or None,
             "--seed": seed or None,
+            "--one-threshold": one_threshold or None,
+            "--decay": decay,
         }
         if extra := next((name for name, value in given.items() if value is not None), None):
             raise InputError(f"{extra} does not go with --audit, which tests the certificate as it is")
@@ -107,12 +113,16 @@ def command(
         if extra := next((name for name, value in unfit.items() if value is not None), None):
             raise InputError(f"{extra} does not apply to a model that generates")
         bounds = bounds_of(max_drop, target_agreement)
-        language = language_asked(bounds, confidence, loss, rule, block)
+        of_exits: dict[str, Any] = {"one_threshold": one_threshold, "decay": decay}
+        language = language_asked(bounds, confidence, loss, rule, block, **of_exits)
         draws = None if resplits is None else (resplits, seed)
         _calibrate_generator(model, data, text_column, language, precision_of(precision), draws, as_json)
         return
     if target_agreement is not None:
         raise InputError("--target-agreement is for models that generate; use --loss disagreement --max-drop")
+    if one_threshold or decay is not None:
+        name = "--one-threshold" if one_threshold else "--decay"
+        raise InputError(f"{name} is for models that generate; {model} does not")
     asked = asked_of(max_drop, confidence, loss, rule)
     rows = None
     if data is not None:

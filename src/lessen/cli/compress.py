@@ -11,10 +11,12 @@ from lessen.cli.compress_results import facts_of, pretrain_and_say, show_results
 from lessen.cli.output import (
     Block,
     Confidence,
+    DecayRate,
     Json,
     LabelColumn,
     LossName,
     MaxDrop,
+    OneThreshold,
     PairColumn,
     RuleName,
     TargetAgreement,
@@ -90,28 +92,37 @@ def command(
     new_tokens: options.NewTokens = 64,
     prompts: options.Prompts = None,
     exits_only: options.ExitsOnly = False,
+    one_threshold: OneThreshold = False,
+    decay: DecayRate = None,
+    prompt: options.Prompt = None,
+    answers: options.Answers = None,
 ) -> None:
     """Train exits into a model and choose how early inputs may leave it.
 
     A model that generates (--system self-exit) learns from plain text: a .txt file, a folder of them, or the
-    texts of a table.
+    texts of a table; one that answers, from its own answers to these.
 
     A part of the data is kept aside to certify Points on, and another for the figures printed, which are
     measured on rows that nothing else saw.
     """
     from lessen.cli.compress_generator import bounds_of, carry_out, language_asked, language_plan
+    from lessen.cli.compress_reading import carry_out_reading, reading_plan
     from lessen.loading import generates
     from lessen.systems import system_of
     from lessen.systems.generator import LanguagePlan
     from lessen.systems.pipeline import compress
     from lessen.systems.planning import Columns, CompressionPlan, plan_for
     from lessen.systems.pretraining import Pretraining
+    from lessen.systems.reading import ReadingPlan
     from lessen.systems.target import targets_of
 
     if plan is not None:
         chosen = _read_plan(plan)
         if isinstance(chosen, LanguagePlan):
             carry_out(chosen, out, as_json)
+            return
+        if isinstance(chosen, ReadingPlan):
+            carry_out_reading(chosen, out, as_json)
             return
     else:
         if model is None or data is None:
@@ -147,8 +158,35 @@ def command(
             "penalty": penalty,
             "target-agreement": target_agreement,
             "exits-only": exits_only or None,
+            "one-threshold": one_threshold or None,
+            "decay": decay,
+            "prompt": prompt,
+            "answers": answers,
         }
+        if generates(model) and system == "latency-adjustable":
+            unfit = {key: value for key, value in of_generators.items() if key not in ("prompt", "answers")}
+            unfit |= {"max-drop": max_drop, "exits": exits, "criterion": criterion}
+            unfit |= {"tune-data": tune_data, "calibration-data": calibration_data}
+            if other := next((name for name, value in unfit.items() if value is not None), None):
+                raise InputError(f"--{other} does not go with latency-adjustable on a model that writes")
+            columns = Columns(text=text_column, pair=pair_column, label=label_column, task=_task(task))
+            chosen_reading = reading_plan(
+                model=model,
+                data=data,
+                test_data=test_data,
+                columns=columns,
+                prompt=prompt,
+                answers=answers,
+                recipe=recipe,
+                tokens=_tokens(retention, token_score),
+                prompting={"prompt_tokens": prompt_tokens, "new_tokens": new_tokens},
+                seed=seed,
+            )
+            carry_out_reading(chosen_reading, out, as_json)
+            return
         if generates(model):
+            if prompt is not None or answers is not None:
+                raise InputError("--prompt and --answers go with --system latency-adjustable")
             bounds = bounds_of(max_drop, target_agreement)
             language = language_plan(
                 model=model,
@@ -168,7 +206,9 @@ def command(
                 alone=exits_only,
                 criterion=criterion,
                 recipe=recipe,
-                promise=language_asked(bounds, confidence, loss, rule, block),
+                promise=language_asked(
+                    bounds, confidence, loss, rule, block, one_threshold=one_threshold, decay=decay
+                ),
                 seed=seed,
                 tune_data=tune_data,
                 calibration_data=calibration_data,
@@ -268,10 +308,12 @@ def _read_plan(path: Path) -> Any:
     from lessen.plan import parse
     from lessen.systems.generator import LanguagePlan
     from lessen.systems.planning import CompressionPlan
+    from lessen.systems.reading import ReadingPlan
 
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"--plan {path}: {error}") from None
-    language = isinstance(raw, dict) and raw.get("kind") == "language"
-    return parse(LanguagePlan if language else CompressionPlan, raw, str(path))
+    kinds: dict[Any, Any] = {"language": LanguagePlan, "reading": ReadingPlan}
+    kind = raw.get("kind") if isinstance(raw, dict) else None
+    return parse(kinds.get(kind, CompressionPlan), raw, str(path))

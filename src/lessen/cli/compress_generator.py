@@ -28,7 +28,16 @@ def bounds_of(max_drop: list[str] | None, target_agreement: list[str] | None) ->
     return [f"{1 - parse_share(each, '--target-agreement'):.12g}" for each in target_agreement]
 
 
-def language_asked(bounds: list[str] | None, confidence: str, loss: str, rule: str, block: int) -> Any:
+def language_asked(
+    bounds: list[str] | None,
+    confidence: str,
+    loss: str,
+    rule: str,
+    block: int,
+    *,
+    one_threshold: bool = False,
+    decay: float | None = None,
+) -> Any:
     """The options of a promise about a generator, checked.
 
     Raises:
@@ -48,6 +57,7 @@ def language_asked(bounds: list[str] | None, confidence: str, loss: str, rule: s
         raise InputError(f"--confidence {confidence}: must be above 0% and below 100%")
     shares = tuple(parse_share(each, "--max-drop") for each in bounds or ["5%"])
     raw = {"bounds": shares, "confidence": sure, "loss": chosen, "rule": rule, "block": block}
+    raw |= {"one_threshold": one_threshold, "decay": decay}
     return parse(LanguageAsked, raw, "promise")
 
 
@@ -80,16 +90,19 @@ def language_plan(
         InputError: Naming the option that does not fit.
     """
     from lessen.loading import depth_of
-    from lessen.plan import LanguageExitShape, parse
+    from lessen.plan import WITHOUT_RANK, LanguageExitShape, parse
     from lessen.systems.generator import LEARNING_RATES, LanguagePlan, language_exits
 
     if system != "self-exit":
-        raise InputError(f"{model} generates; use --system self-exit, {system} is for models that classify")
+        raise InputError(
+            f"{model} generates; use --system self-exit or latency-adjustable, {system} is for models that "
+            "classify"
+        )
     for name, value in recipe.items():
         if name not in OF_BOTH and value is not None:
             option = name.replace("_", "-")
             raise InputError(f"--{option} does not apply to a model that generates")
-    parse(LanguageExitShape, {"layer": 1, "kind": kind, "rank": 1 if kind != "full" else None,
+    parse(LanguageExitShape, {"layer": 1, "kind": kind, "rank": 1 if kind not in WITHOUT_RANK else None,
                               "words": 1 if kind == "shortlist" else None}, "--head")  # fmt: skip
     chosen_kind: Any = kind
     training = {key: value for key, value in recipe.items() if value is not None}

@@ -161,7 +161,7 @@ Criterion = Annotated[
 Head = Annotated[
     str | None,
     typer.Option(
-        help="What names a token at an exit: full, tied, gate or shortlist. [tied]",
+        help="What names a token at an exit: full, tied, gate, shortlist or shared. [tied]",
         rich_help_panel=GENERATORS,
     ),
 ]
@@ -197,6 +197,21 @@ Prompts = Annotated[
     typer.Option(
         min=20,
         help="Most prompts to tune, calibrate and test on. [300, 500, 500]",
+        rich_help_panel=GENERATORS,
+    ),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="latency-adjustable: rows with labels put into words: sentiment, question, yes-no, paraphrase "
+        "(several ways each), or a text with {text}; the model learns to write the answer.",
+        rich_help_panel=GENERATORS,
+    ),
+]
+Answers = Annotated[
+    str | None,
+    typer.Option(
+        help="With a prompt of your own: an answer for each label, such as no,yes.",
         rich_help_panel=GENERATORS,
     ),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,8 +34,8 @@ def command(
     prompt: Annotated[
         str | None,
         typer.Option(
-            help="For a model that writes: how to ask. sentiment, question, yes-no, paraphrase (several ways "
-            "each), or a text with {text} and, for pairs, {pair}."
+            help="For a model that writes: how to ask. sentiment, question, yes-no, paraphrase, similarity "
+            "(a number), first-sentence (several ways each), or a text with {text} and, for pairs, {pair}."
         ),
     ] = None,
     answers: Annotated[
@@ -75,6 +75,7 @@ def command(
     from lessen.cli.compress_results import show_results
     from lessen.cli.evaluate_answers import evaluate_prompts
     from lessen.cli.evaluate_generator import evaluate_generator
+    from lessen.data.prompts import task_of, templates_of
     from lessen.data.reading import read
     from lessen.data.table import Table
     from lessen.hf import LessenForSequenceClassification, LessenGenerator
@@ -84,13 +85,16 @@ def command(
 
     loaded = load(model, precision=precision_of(precision))
 
-    def rows_for(kind: str) -> Table:
-        return read(data, text=text_column, pair=pair_column, label=label_column, split=split, task=kind)
+    def rows_for(kind: str | None) -> Table:
+        needed = None if kind else False
+        columns: dict[str, Any] = {"text": text_column, "pair": pair_column, "label": label_column}
+        return read(data, **columns, split=split, task=kind, labelled=needed)
 
     if prompt is not None and isinstance(loaded, LessenGenerator):
+        ways = templates_of(prompt, None if answers is None else answers.split(","))
         evaluate_prompts(
             loaded,
-            rows_for(task or "classification"),
+            rows_for(task or task_of(ways)),
             prompt=prompt,
             answers=answers,
             speedups=speedups,

@@ -19,7 +19,7 @@ def evaluate_prompts(
     batch_size: int,
     as_json: bool,
 ) -> None:
-    """Print accuracy for each way to ask, at the model's Point and at speed-ups of reading.
+    """Print quality for each way to ask, at the model's Point and at speed-ups of reading.
 
     Args:
         model: A loaded generator.
@@ -51,6 +51,9 @@ def evaluate_prompts(
     ]
     if cut := found[0].truncated:
         say(f"{cut} of {len(data)} prompts were cut to what the model takes")
+    for each in found:
+        if each.unread:
+            say(f"{each.unread} of {len(data)} answers to {each.prompt!r} at {each.point} were no number")
     if as_json:
         seconds = round(time.perf_counter() - began, 3)
         emit({"prompts": [each.as_dict() for each in found], "n": len(data), "seconds": seconds})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -58,6 +59,13 @@ def command(
             "at once of the state it left with: fewer MACs, another text, nothing promised."
         ),
     ] = "exact",
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            help="Let tokens of the prompt leave: MACs of reading it whole over those spent; needs a "
+            "retention profile, as of --system latency-adjustable."
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Colour each token by the layer it left at.")
     ] = False,
@@ -90,11 +98,14 @@ def command(
     )
     used = point_of(loaded, point, criterion)
     decoding = loaded.decoding(mode, used, kv)
+    if speedup is not None:
+        decoding = replace(decoding, prompts=loaded.point_at(speedup))
     check_decoding(loaded.transformer, decoding, sampling)
     used = None if mode == "off" else used or loaded.point
     promised = mode == "direct" and kv == "exact" and used is not None and is_certified(used)
+    promised = promised and speedup is None  # certified of prompts read whole
     if mode == "direct" and not promised and used is not None:
-        say(_nothing_promised(used, kv))
+        say(_nothing_promised(used, kv, speedup))
     show = _shown(loaded.transformer, explain=explain and not as_json)
     tokens: list[int] = []
     said: list[str] = []
@@ -139,6 +150,7 @@ def command(
                 "mode": mode,
                 "point": None if used is None else used.name,
                 "kv": kv if mode == "direct" else None,
+                "speedup": speedup,
                 "certified": promised if mode == "direct" else None,
                 "layers": tally.of(0).layers,
                 "mean_layers": round(tally.mean_layers, 4),
@@ -187,9 +199,11 @@ def point_of(loaded: Any, text: str | None, criterion: str | None = None) -> Any
     return Point(name=f"{criterion} {text}", exits=rule)
 
 
-def _nothing_promised(point: Any, kv: str) -> str:
+def _nothing_promised(point: Any, kv: str, speedup: float | None) -> str:
     from lessen.certificate import is_certified
 
+    if speedup is not None and is_certified(point):
+        return f"point {point.name!r} is certified for prompts read whole; with --speedup nothing is promised"
     if kv == "propagate" and is_certified(point):
         return (
             f"point {point.name!r} is certified for exact keys and values; of propagate nothing is promised"
@@ -203,7 +217,7 @@ def _shown(model: Any, *, explain: bool) -> Any:
         return lambda piece, _: print(piece, end="", flush=True)
     from rich.console import Console
 
-    console, depth = Console(highlight=False, soft_wrap=True), model.depth
+    console, depth = Console(highlight=False, soft_wrap=True), model.writer.depth
     console.print(legend("layers before it was named", [*model.shape.exit_layers, depth], depth))
 
     def show(piece: str, layers: int | None) -> None:

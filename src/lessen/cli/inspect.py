@@ -107,6 +107,7 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
             "decoder_layers": len(shape.decoder_layers),
             "macs_of_source": source_macs(facts, shape) * tokens,
             "macs_per_token": decoder_token_macs(facts, shape, 0, tokens),
+            "language_exits": _early(model),
         }
     elif facts.language_head is not None:
         macs += matrix_macs(facts.hidden_size, facts.vocab_size)
@@ -131,7 +132,7 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
                 "keep": 1.0 if retention is None else retention[place],
                 "bits": layer.bits,
                 "activation_bits": layer.activation_bits,
-                "exit": place + 1 in shape.exit_layers,
+                "exit": place + 1 in shape.exit_layers and not shape.decoder_layers,
                 **({"rank": ranks} if (ranks := layer.rank.model_dump(exclude_none=True)) else {}),
             }
             for place, layer in enumerate(shape.layers)
@@ -163,11 +164,12 @@ def _retention(model: Any) -> dict[str, Any] | None:
 
 def _early(model: Any) -> list[dict[str, Any]]:
     """Each language exit, and what asking it costs in layers at the most."""
-    from lessen.model.macs import language_head_macs, layer_macs
+    from lessen.model.macs import language_head_macs, writing_macs
     from lessen.model.matrices import weights_of
 
     facts, shape = model.config.facts(), model.config.form()
-    mean = sum(layer_macs(facts, layer, 1) for layer in shape.layers) / len(shape.layers)
+    layers = writing_macs(facts, shape)
+    mean = sum(layers) / len(layers)
     return [
         {
             **exit.model_dump(exclude_none=True),
@@ -192,5 +194,7 @@ def _rule(point: Any) -> str:
         else ", ".join(f"{layer}: {value:.4g}" for layer, value in rule.thresholds.items())
     )
     given = point.promise
+    if rule.decay is not None:
+        how += f", decaying by {rule.decay.rate:g} over {rule.decay.tokens} tokens"
     promise = f" ({given.kind}, max {given.loss or 'drop'} {given.epsilon:g})" if given else ""
     return f"{rule.criterion} {how}{promise}"

@@ -47,6 +47,22 @@ TargetAgreement = Annotated[
         help="Agreement with the full model, 95% for --max-drop 5%. [95%]", rich_help_panel=GENERATORS
     ),
 ]
+OneThreshold = Annotated[
+    bool,
+    typer.Option(
+        "--one-threshold", help="All exits have the same threshold (CALM).", rich_help_panel=GENERATORS
+    ),
+]
+DecayRate = Annotated[
+    float | None,
+    typer.Option(
+        "--decay",
+        min=0.0,
+        help="Tau of CALM's threshold, which asks for most sureness early in a text; goes by closeness or "
+        "improbability.",
+        rich_help_panel=GENERATORS,
+    ),
+]
 Block = Annotated[
     int,
     typer.Option(

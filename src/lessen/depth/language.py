@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from lessen.depth.criteria import CRITERIA, LANGUAGE, Criterion
+from lessen.depth.decay import FIXED, check_decay, slack
 from lessen.errors import PlanError
+from lessen.model.cross import Source
 from lessen.model.language_heads import LanguageHead
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
@@ -29,7 +31,8 @@ class Decision:
     Attributes:
         leaves: Which of them leave here, `[tokens]`, bool.
         logits: Of those that leave, over the whole vocabulary, `[leaving, vocabulary]`, float32 or wider.
-        unsure: How unsure the head was of each, `[tokens]`; infinite where it was not asked.
+        unsure: How unsure the head was of each, `[tokens]`, as compared with the threshold; infinite where it
+            was not asked.
     """
 
     leaves: Tensor
@@ -50,12 +53,17 @@ def language_criterion(name: str) -> Criterion:
 
 @torch.no_grad()
 def decide(
-    model: Transformer, layer: int, hidden: Tensor, rule: ExitRule | None, never: Collection[int] = ()
+    model: Transformer,
+    layer: int,
+    hidden: Tensor,
+    rule: ExitRule | None,
+    never: Collection[int] = (),
+    places: Sequence[int] | None = None,
 ) -> Decision | None:
     """Which tokens leave after a layer, and what they say.
 
     A token leaves where its head is less unsure than the threshold, strictly. Without a threshold the head is
-    not even asked. What is decided of a token depends on that token alone.
+    not even asked. What is decided of a token depends on that token alone, and with a decay on its place.
 
     Args:
         model: With a language exit there, in evaluation mode.
@@ -63,9 +71,13 @@ def decide(
         hidden: What the layer put out, `[tokens, hidden]`.
         rule: Of a Point; None: no token leaves.
         never: Tokens that are not named early: a text that ended wrongly cannot be mended (page, 5.14).
+        places: Of each token in the text that is written, from 0; asked for where thresholds decay.
 
     Returns:
         None where no token may leave.
+
+    Raises:
+        PlanError: For a criterion that cannot judge a next token, or whose thresholds cannot decay.
     """
     threshold = None if rule is None else rule.at(layer)
     if rule is None or threshold is None or str(layer) not in model.language_exits:
@@ -73,6 +85,11 @@ def decide(
     head, kind = head_after(model, layer), language_criterion(rule.criterion)
     judged = _judged(model, head, hidden, [kind])
     unsure = judged.scores[0]
+    if rule.decay is not None:
+        check_decay(rule)
+        if places is None:
+            raise ValueError("thresholds that decay need the places of tokens")
+        unsure = (unsure - unsure.new_tensor(slack(places, rule.decay))) / FIXED
     leaves = kind.passes(unsure, threshold)
     chosen = leaves[judged.asked]
     named = judged.logits[chosen]
@@ -115,13 +132,16 @@ def unsure(
     return scores, named
 
 
-def states_at_exits(model: Transformer, ids: Tensor, rows: Rows) -> tuple[list[Tensor], Tensor]:
+def states_at_exits(
+    model: Transformer, ids: Tensor, rows: Rows, source: Source | None = None
+) -> tuple[list[Tensor], Tensor]:
     """What every exit reads, and what the language head reads: all layers run once, for all tokens.
 
     Args:
         model: With language exits.
-        ids: Token ids `[tokens]`.
+        ids: Token ids `[tokens]`; of an encoder-decoder model the decoder's.
         rows: Layout of the batch.
+        source: What a decoder reads.
 
     Returns:
         `[tokens, hidden]` for each exit, shallowest first, and of the last layer, normed.
@@ -133,8 +153,18 @@ def states_at_exits(model: Transformer, ids: Tensor, rows: Rows) -> tuple[list[T
             found.append(hidden)
         return hidden, rows
 
-    last, _ = model(ids, rows, after_layer=after_layer)
+    last, _ = model.write(ids, rows, source=source, after_layer=after_layer)
     return found, last
+
+
+def tokens_that_count(model: Transformer, rows: Rows) -> Tensor:
+    """Index of the tokens whose next one can be foretold: all but the first of each row.
+
+    A decoder goes by what its encoder read, at the first token too.
+    """
+    if model.decoder is not None:
+        return torch.arange(rows.tokens, device=rows.device)
+    return after_the_first(rows)
 
 
 def after_the_first(rows: Rows) -> Tensor:

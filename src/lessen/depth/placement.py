@@ -29,3 +29,13 @@ def places(layers: int, count: int, how: Placement = "even") -> tuple[int, ...]:
     if count < 1 or len(set(found)) < count or found[-1] >= layers:
         raise PlanError(f"{count} exits do not fit before the last of {layers} layers")
     return found
+
+
+def usual_places(layers: int, most: int) -> tuple[int, ...]:
+    """Depths of at most so many exits: evenly, as many as fit; after the first layer where not one does."""
+    for count in range(most, 0, -1):
+        try:
+            return places(layers, count)
+        except PlanError:
+            continue
+    return (1,)

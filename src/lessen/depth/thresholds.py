@@ -47,7 +47,7 @@ def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: f
     answers = [torch.from_numpy(answer).float() for answer in logits]
     scores = scores_at_every_exit(kind, probe, answers).double().numpy()
     if kind.remembers:
-        return _global_path(kind, scores)
+        return global_path(kind, scores)
     if kind.task == "multi-label":
         agree = ((logits[:-1] > 0) == (logits[-1] > 0)).all(-1)
     else:
@@ -55,7 +55,8 @@ def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: f
     return matched_path(kind, scores[:-1], agree, layers)
 
 
-def _global_path(kind: Criterion, scores: Array) -> list[ExitRule]:
+def global_path(kind: Criterion, scores: Array) -> list[ExitRule]:
+    """Rules with one threshold for all exits: quantiles of all finite scores, the most careful first."""
     finite = scores[np.isfinite(scores)]
     if not len(finite):
         return []

@@ -22,6 +22,9 @@ from lessen.model.rows import Rows, following, rows_of_mask, scatter
 from lessen.plan import Point, check_point
 from lessen.runtime.completion import Completion, Prompt, complete, stream
 from lessen.runtime.decoding import Decoding, KeyValues, Mode, check_exits
+from lessen.runtime.dial import check_wish
+from lessen.runtime.latency_model import LatencyModel, ms_cost, read_latency
+from lessen.runtime.retention import point_within
 from lessen.runtime.sampling import Sampling
 
 
@@ -41,7 +44,9 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
         """The matrix to the vocabulary; the token table if they are one."""
         return self.transformer.language_head or self.transformer.embeddings.token
 
-    def dial(self, *, speedup: float) -> Self:
+    def dial(
+        self, *, speedup: float | None = None, latency_ms: float | None = None, tokens: int | None = None
+    ) -> Self:
         """Let tokens of the prompt leave on the way; returns the model.
 
         It needs a retention profile (`measure_profile`), and is for our own loop (`generate_text`,
@@ -51,11 +56,33 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
             speedup: MACs of reading a prompt with all its tokens over those with as many as are left, on
                 prompts of the lengths the profile was measured on. Tokens that are written stay; what they
                 read gets less in the layers above.
+            latency_ms: In place of it, milliseconds to the first token after a prompt alone in its batch, as
+                fitted on this machine (`lessen bench --fit`) for the threads and the precision used now.
+            tokens: For `latency_ms`: length of the prompt; the longest of those the profile was measured on
+                if None.
 
         Raises:
-            PlanError: When it cannot be reached, or no retention profile was measured.
+            PlanError: When it cannot be reached, is not exactly one wish, no retention profile was measured,
+                or no latencies were fitted.
         """
-        return self.use(self.point_at(speedup))
+        if (speedup is None) == (latency_ms is None):
+            raise PlanError("dial takes one of speedup and latency_ms")
+        if tokens is not None and (latency_ms is None or tokens < 1):
+            raise PlanError(f"tokens {tokens}: the length of a prompt, 1 or more, for latency_ms only")
+        if speedup is not None:
+            return self.use(self.point_at(speedup))
+        wanted = check_wish("latency_ms", latency_ms)
+        profile, fits = self.config.retention_profile(), self._latencies()
+        if profile is None or fits is None:
+            missing = "retention profile" if profile is None else "latencies fitted"
+            how = "call measure_profile(texts)" if profile is None else "run lessen bench --fit on its folder"
+            raise PlanError(f"the model has no {missing}; {how} first")
+        cost = ms_cost(self.transformer, fits.fit_for(torch.get_num_threads(), self.precision, 1))
+        length = tokens or profile.lengths[-1]
+        return self.use(point_within(self.transformer, profile, wanted, length, cost))
+
+    def _latencies(self) -> LatencyModel | None:
+        return None if self.folder is None else read_latency(self.folder)
 
     def generate_text(
         self,

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from lessen.depth.language import after_the_first, head_after, states_at_exits, unsure
+from lessen.depth.language import head_after, states_at_exits, tokens_that_count, unsure
 from lessen.depth.language_losses import imitation, positions_at_once
-from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
+from lessen.runtime.source import Written, batch_of
 
 AT_ONCE = 4
 """Stretches of text in a pass."""
@@ -58,7 +58,7 @@ class ExitQuality:
 
 
 @torch.no_grad()
-def exit_quality(model: Transformer, texts: Sequence[Tensor], criteria: Sequence[str]) -> list[ExitQuality]:
+def exit_quality(model: Transformer, texts: Sequence[Written], criteria: Sequence[str]) -> list[ExitQuality]:
     """Each exit of `model` on stretches of text it did not learn from; their first tokens do not count.
 
     Args:
@@ -99,7 +99,7 @@ def exit_quality(model: Transformer, texts: Sequence[Tensor], criteria: Sequence
 
 
 @torch.no_grad()
-def set_cuts(model: Transformer, texts: Sequence[Tensor]) -> None:
+def set_cuts(model: Transformer, texts: Sequence[Written]) -> None:
     """Let each probe pass as many tokens as it takes for `PASSED` of those its exit is right about.
 
     Args:
@@ -131,11 +131,10 @@ def auroc(scores: NDArray[np.floating], right: NDArray[np.bool_]) -> float | Non
     return float((ranks[right].sum() - good * (good + 1) / 2) / (good * (len(right) - good)))
 
 
-def _parts(model: Transformer, texts: Sequence[Tensor]) -> list[tuple[Tensor, list[Tensor]]]:
+def _parts(model: Transformer, texts: Sequence[Written]) -> list[tuple[Tensor, list[Tensor]]]:
     """Last states and those at every exit, for as many tokens at a time as logits may be made for."""
-    device = model.vocabulary_matrix.device
-    ids, rows = pack([text.to(device) for text in texts])
-    states, last = states_at_exits(model, ids, rows)
-    counted = after_the_first(rows)
+    ids, rows, source = batch_of(model, texts)
+    states, last = states_at_exits(model, ids, rows, source)
+    counted = tokens_that_count(model, rows)
     parts = counted.split(positions_at_once(model.architecture.vocab_size))
     return [(last[part], [state[part] for state in states]) for part in parts]

@@ -13,13 +13,13 @@ import torch
 from transformers.generation.streamers import BaseStreamer
 
 from lessen.errors import InputError
-from lessen.hf import LessenForCausalLM
+from lessen.hf import LessenGenerator
 from lessen.measure.latency import REST_SECONDS
-from lessen.model.macs import token_macs
-from lessen.model.rows import pack
+from lessen.model.macs import decoder_token_macs, token_macs
 from lessen.plan import Point
 from lessen.runtime.decoding import OFF, Decoding
 from lessen.runtime.generation import generate
+from lessen.runtime.source import Written, batch_of, reply
 from lessen.runtime.tally import Tally
 
 WARM_TOKENS = 2
@@ -89,7 +89,7 @@ class SpeedRow:
         return {k: round(v, 4) if isinstance(v, float) else v for k, v in vars(self).items()}
 
 
-def ours(model: LessenForCausalLM, decoding: Decoding = OFF) -> Candidate:
+def ours(model: LessenGenerator, decoding: Decoding = OFF) -> Candidate:
     """Our loop."""
 
     def candidate(prompt: Sequence[int], new_tokens: int) -> Run:
@@ -189,14 +189,24 @@ def compare(
 
 
 @torch.no_grad()
-def is_greedy(model: LessenForCausalLM, prompt: Sequence[int], tokens: Sequence[int]) -> bool:
+def is_greedy(model: LessenGenerator, prompt: Sequence[int], tokens: Sequence[int]) -> bool:
     """Whether tokens are the likeliest each, by one whole pass without a cache."""
-    whole = torch.tensor([*prompt, *tokens[:-1]])
-    hidden, _ = model.transformer(*pack([whole]))
-    return model.transformer.next_token(hidden[len(prompt) - 1 :]).argmax(-1).tolist() == list(tokens)
+    hidden = _whole_pass(model, prompt, tokens)
+    return model.transformer.next_token(hidden).argmax(-1).tolist() == list(tokens)
 
 
-def modes_of(model: LessenForCausalLM, point: Point | None = None) -> dict[str, Decoding]:
+def _whole_pass(model: LessenGenerator, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+    """Last states, without a cache, after which each of these tokens is named, `[tokens, hidden]`."""
+    inner = model.transformer
+    text: Written = torch.tensor([*prompt, *tokens[:-1]])
+    if inner.decoder is not None:
+        text = reply(inner, prompt, tokens)
+    ids, rows, source = batch_of(inner, [text])
+    hidden, _ = inner.write(ids, rows, source=source)
+    return hidden[len(hidden) - len(tokens) :]
+
+
+def modes_of(model: LessenGenerator, point: Point | None = None) -> dict[str, Decoding]:
     """The ways our loop can decode, by name; the kinds of keys and values of `direct` are two.
 
     Args:
@@ -220,7 +230,7 @@ LOSSY = ("direct exact", "direct propagate")
 
 @torch.no_grad()
 def tie_at(
-    model: LessenForCausalLM, prompt: Sequence[int], tokens: Sequence[int], other: Sequence[int]
+    model: LessenGenerator, prompt: Sequence[int], tokens: Sequence[int], other: Sequence[int]
 ) -> float:
     """How far apart the logits of two texts' first different tokens are, as a share of the largest logit.
 
@@ -234,13 +244,13 @@ def tie_at(
     if not differs:
         return 0.0
     place = differs[0]
-    hidden, _ = model.transformer(*pack([torch.tensor([*prompt, *tokens[:place]])]))
+    hidden = _whole_pass(model, prompt, tokens[: place + 1])
     logits = model.transformer.next_token(hidden[-1:])[0]
     return float((logits[tokens[place]] - logits[other[place]]).abs() / logits.abs().max())
 
 
 def row(
-    model: LessenForCausalLM,
+    model: LessenGenerator,
     mode: str,
     kind: str,
     runs: Sequence[Run],
@@ -276,11 +286,17 @@ def row(
     )
 
 
-def _whole_macs(model: LessenForCausalLM, runs: Sequence[Run], prompts: Sequence[Sequence[int]]) -> float:
+def _whole_macs(model: LessenGenerator, runs: Sequence[Run], prompts: Sequence[Sequence[int]]) -> float:
     """MACs of a token at full depth, on average: they grow evenly from the first to the last."""
     facts, shape = model.config.facts(), model.config.form()
+
+    def one(prompt: Sequence[int], place: int) -> int:
+        if facts.decoder is not None:
+            return decoder_token_macs(facts, shape, place, len(prompt))
+        return token_macs(facts, shape, len(prompt) - 1 + place)
+
     ends = [
-        token_macs(facts, shape, len(prompt) - 1 + place)
+        one(prompt, place)
         for prompt, run in zip(prompts, runs, strict=False)
         for place in (0, len(run.tokens) - 1)
     ]

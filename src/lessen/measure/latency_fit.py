@@ -20,7 +20,9 @@ from lessen.measure.latency import Timing, interleaved, threads
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point, Precision
+from lessen.runtime.decoding import Decoding
 from lessen.runtime.engine import run
+from lessen.runtime.generation import generate
 from lessen.runtime.latency_model import FILE, Fit, LatencyModel, fit, read_latency, terms_of
 from lessen.runtime.text import Encoded, collate
 from lessen.tokens.elimination import fewest_left, left_after_layers
@@ -43,7 +45,7 @@ def probes_of(
     """Batches to time, by name.
 
     Args:
-        model: A `LessenForSequenceClassification`.
+        model: A classifier, or a generator, of which reading is timed, up to the first token it names.
         encoded: Rows such as it will see.
         batch: Rows given at once; drawn at random, so that lengths mix as they do in use.
         points: At which tokens leave; "full" is added.
@@ -55,22 +57,29 @@ def probes_of(
     else:
         generator = random.Random(seed)
         chosen = [generator.choices(range(len(encoded)), k=batch) for _ in range(BATCHES)]
-    fewest = fewest_left(model.transformer.shape)
+    inner = model.transformer
+    fewest = fewest_left(inner.shape, inner.architecture)
+    reads = inner.architecture.language_head is not None
     probes = {}
     for number, rows in enumerate(chosen):
         inputs = collate([encoded[row] for row in rows], model.device)
+        prompts = [encoded[row].ids for row in rows]
         lengths = [len(encoded[row].ids) for row in rows]
         for point in [FULL, *points]:
             left = [left_after_layers(point.retention, length, fewest) for length in lengths]
-            probes[f"{number} {point.name}"] = Probe(
-                partial(_run, model.transformer, inputs, point), terms_of(model.transformer, lengths, left)
-            )
+            timed = partial(_read, inner, prompts, point) if reads else partial(_run, inner, inputs, point)
+            probes[f"{number} {point.name}"] = Probe(timed, terms_of(inner, lengths, left))
     return probes
 
 
 @torch.inference_mode()
 def _run(transformer: Transformer, inputs: tuple[Tensor, Rows, Tensor | None], point: Point) -> None:
     run(transformer, *inputs, point)
+
+
+@torch.inference_mode()
+def _read(transformer: Transformer, prompts: Sequence[Sequence[int]], point: Point) -> None:
+    next(generate(transformer, prompts, max_new_tokens=1, decoding=Decoding(prompts=point)))
 
 
 def fit_of(probes: Mapping[str, Probe], timings: Mapping[str, Timing], *, batch: int, precision: str) -> Fit:
@@ -146,7 +155,7 @@ def fitted(
     """Time probes for some seconds and fit them.
 
     Args:
-        model: A `LessenForSequenceClassification`.
+        model: As in `probes_of`.
         encoded: Rows such as it will see.
         batch: Rows given at once.
         points: At which tokens leave.

@@ -25,7 +25,8 @@ class LanguageHead(nn.Module):
     """One language exit.
 
     A copy of the final norm; then a matrix of its own (`full`), or the correction x + B A x, where B is zero
-    at first, and the model's own matrix. Hidden states are those between layers, never normed before.
+    at first, and the model's own matrix; `shared` corrects nothing, and is never trained. Hidden states are
+    those between layers, never normed before.
 
     Attributes:
         words: Ids of the tokens of the short list, `[words]`.
@@ -40,7 +41,7 @@ class LanguageHead(nn.Module):
         super().__init__()
         width = architecture.hidden_size
         self.kind = shape.kind
-        self.vocabulary = architecture.vocab_size
+        self.vocabulary, self.scale = architecture.vocab_size, architecture.language_head_scale
         self.norm = norm(architecture)
         self.output = Linear(width, architecture.vocab_size, bias=False) if shape.kind == "full" else None
         self.down = None if shape.rank is None else Linear(width, shape.rank, bias=False)
@@ -74,8 +75,12 @@ class LanguageHead(nn.Module):
         """The same from what `corrected` returned."""
         if len(corrected) == 0:
             return corrected.new_empty(0, self.vocabulary, dtype=_at_least_float32(corrected.dtype))
-        logits = unembed(corrected) if self.output is None else self.output(corrected)
+        logits = unembed(corrected) if self.output is None else self.output(self._scaled(corrected))
         return logits.to(_at_least_float32(logits.dtype))
+
+    def _scaled(self, corrected: Tensor) -> Tensor:
+        """As the model scales last states itself, where its own matrix is not multiplied by."""
+        return corrected if self.scale == 1 else corrected * self.scale
 
     def asked(self, hidden: Tensor) -> Tensor:
         """Which tokens are worth multiplying by a large matrix, `[tokens]` bool: all without a probe."""
@@ -106,7 +111,7 @@ class LanguageHead(nn.Module):
         """
         if self.kind != "shortlist" or len(corrected) == 0:
             return self.named(corrected, unembed)
-        logits = multiply(corrected, self._rows_of(matrix))
+        logits = multiply(self._scaled(corrected), self._rows_of(matrix))
         return logits.to(_at_least_float32(logits.dtype))
 
     def _rows_of(self, matrix: Tensor) -> Tensor:

@@ -32,12 +32,18 @@ def layer_macs(
     inner = len(layer.heads) * architecture.head_dim
     stay = tokens if left is None else left
     projected = inner + 2 * inner // architecture.shared_heads
-    pairs = tokens * before + (tokens * (tokens + 1) // 2 if architecture.causal else tokens**2)
-    attention = matrix_macs(hidden, projected, rank.qkv) * tokens + 2 * inner * pairs
+    attention = matrix_macs(hidden, projected, rank.qkv) * tokens
+    attention += attention_macs(architecture, layer, tokens, before)
     after = matrix_macs(inner, hidden, rank.attention_output)
     ups, downs = BRANCHES[architecture.feed_forward]
     widening = matrix_macs(hidden, ups * neurons, rank.up)
     return attention + stay * (after + widening + downs * matrix_macs(neurons, hidden, rank.down))
+
+
+def attention_macs(architecture: Architecture, layer: LayerShape, tokens: int, before: int = 0) -> int:
+    """Scores and context alone of one layer on one row; arguments as in `layer_macs`."""
+    pairs = tokens * before + (tokens * (tokens + 1) // 2 if architecture.causal else tokens**2)
+    return 2 * len(layer.heads) * architecture.head_dim * pairs
 
 
 def matrix_macs(inputs: int, outputs: int, rank: int | None = None) -> int:
@@ -61,9 +67,28 @@ def token_macs(architecture: Architecture, shape: Shape, before: int) -> int:
         shape: What exists.
         before: Tokens that stand before it in its row.
     """
-    layers = sum(layer_macs(architecture, layer, 1, before=before) for layer in shape.layers)
+    layers = sum(writing_macs(architecture, shape, before))
     widened = (shape.embedding_rank or 0) * architecture.embedding_size
     return widened + layers + matrix_macs(architecture.hidden_size, architecture.vocab_size)
+
+
+def writing_macs(architecture: Architecture, shape: Shape, before: int = 0, source: int = 0) -> list[int]:
+    """One token in each of the layers that write: a causal model's, or a decoder's, what it reads included.
+
+    Args:
+        architecture: Family facts.
+        shape: What exists.
+        before: Tokens that stand before it in its row.
+        source: Tokens of its source that an encoder left.
+    """
+    writes = architecture.decoder
+    if writes is None:
+        return [layer_macs(architecture, layer, 1, before=before) for layer in shape.layers]
+    width = architecture.hidden_size + source
+    return [
+        layer_macs(writes, layer, 1, before=before) + 2 * len(layer.heads) * writes.head_dim * width
+        for layer in shape.decoder_layers
+    ]
 
 
 def skipped_layer_macs(architecture: Architecture, layer: LayerShape) -> int:
@@ -97,13 +122,9 @@ def decoder_token_macs(architecture: Architecture, shape: Shape, before: int, so
         before: Tokens that stand before it in its row.
         source: Tokens of its source that the encoder left.
     """
-    writes = architecture.decoder
-    assert writes is not None
-    layers = sum(layer_macs(writes, layer, 1, before=before) for layer in shape.decoder_layers)
-    inner = sum(len(layer.heads) for layer in shape.decoder_layers) * architecture.head_dim
-    across = 2 * inner * (architecture.hidden_size + source)
+    layers = sum(writing_macs(architecture, shape, before, source))
     widened = (shape.embedding_rank or 0) * architecture.embedding_size
-    return widened + layers + across + matrix_macs(architecture.hidden_size, architecture.vocab_size)
+    return widened + layers + matrix_macs(architecture.hidden_size, architecture.vocab_size)
 
 
 class LanguageHeadMacs(NamedTuple):
@@ -132,6 +153,7 @@ def early_token_macs(
     leaving: Sequence[float],
     passing: Sequence[float] | None = None,
     before: int = 0,
+    source: int = 0,
 ) -> float:
     """One token on average, where some leave early and nothing of the layers they skip is computed.
 
@@ -144,8 +166,9 @@ def early_token_macs(
         leaving: Share of all tokens that leave at each language exit, shallowest first.
         passing: Share of the tokens that reach an exit and pass its probe; 1 each if None.
         before: Tokens that stand before it.
+        source: As in `writing_macs`.
     """
-    layers = [layer_macs(architecture, layer, 1, before=before) for layer in shape.layers]
+    layers = writing_macs(architecture, shape, before, source)
     total, reaching, place = (shape.embedding_rank or 0) * float(architecture.embedding_size), 1.0, 0
     for index, (exit, share) in enumerate(zip(shape.language_exits, leaving, strict=True)):
         head = language_head_macs(architecture, exit)
@@ -162,10 +185,11 @@ def block_equivalents(
     leaving: Sequence[float],
     passing: Sequence[float] | None = None,
     before: int = 0,
+    source: int = 0,
 ) -> float:
     """The same in layers: how many of the mean layer a token costs, the matrix to the vocabulary included."""
-    layers = [layer_macs(architecture, layer, 1, before=before) for layer in shape.layers]
-    total = early_token_macs(architecture, shape, leaving, passing, before)
+    layers = writing_macs(architecture, shape, before, source)
+    total = early_token_macs(architecture, shape, leaving, passing, before, source)
     return total * len(layers) / sum(layers)
 
 

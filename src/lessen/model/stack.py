@@ -148,6 +148,7 @@ class Decoder(nn.Module):
         rows: Rows,
         memory: Sequence[Memory] | None = None,
         source: Source | None = None,
+        after_layer: AfterLayer | None = None,
     ) -> tuple[Tensor, Rows]:
         """Embedded tokens to last states.
 
@@ -156,8 +157,9 @@ class Decoder(nn.Module):
             rows: Their layout; rows of the same `original` as the source's read it.
             memory: Of earlier tokens, and then of the source too; None: the rows begin here.
             source: What they read, where there is no memory.
+            after_layer: As in `Transformer.forward`.
 
         Returns:
             `[tokens, hidden]`, and the layout.
         """
-        return run_layers(self, hidden, rows, memory=memory, source=source)
+        return run_layers(self, hidden, rows, after_layer, memory=memory, source=source)

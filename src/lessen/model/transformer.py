@@ -179,6 +179,7 @@ class Transformer(nn.Module):
         in_layer: InLayer | None = None,
         memory: Sequence[Memory] | None = None,
         source: Source | None = None,
+        after_layer: AfterLayer | None = None,
     ) -> tuple[Tensor, Rows]:
         """Last states of the tokens of a text that is being written, for `next_token`.
 
@@ -188,13 +189,14 @@ class Transformer(nn.Module):
             in_layer: As in `forward`; a decoder that reads an encoder has none.
             memory: Of earlier tokens and the source, for each layer that writes; None: the rows begin here.
             source: What a decoder reads, where there is no memory.
+            after_layer: As in `forward`, of the layers that write.
 
         Returns:
             `[tokens left, hidden]`, and their layout.
         """
         if self.decoder is None:
-            return self(ids, rows, None, None, in_layer, memory)
-        return self.decoder(self.embeddings(ids, rows), rows, memory, source)
+            return self(ids, rows, None, after_layer, in_layer, memory)
+        return self.decoder(self.embeddings(ids, rows), rows, memory, source, after_layer)
 
     def next_token(self, hidden: Tensor) -> Tensor:
         """From last hidden states `[tokens, hidden]` to logits of the token after each.
@@ -259,8 +261,6 @@ def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:
         raise PlanError(f"shape.decoder_layers: {len(shape.decoder_layers)}, the architecture has {count}")
     _refuse_layers("layers", shape.layers, architecture.num_hidden_layers, architecture)
     _refuse_layers("decoder_layers", shape.decoder_layers, architecture.num_decoder_layers, architecture)
-    if shape.language_exits and architecture.decoder is not None:
-        raise PlanError("shape.language_exits: those of a decoder that reads an encoder cannot be built yet")
     if shape.language_exits and architecture.language_head is None:
         raise PlanError("shape.language_exits: the architecture has no language head, so it names no tokens")
     if shape.language_exits and architecture.norm_place != "pre":

@@ -19,13 +19,13 @@ from lessen.certificate import Generation, keys_of, one_digest
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table, row_key
 from lessen.errors import InputError
-from lessen.hf import LessenForCausalLM
+from lessen.hf import LessenGenerator
 from lessen.loading import load
 from lessen.model.digests import base_digest, heads_digest
-from lessen.plan import Expectation, Point, Precision, Size, Strict
+from lessen.plan import Decay, Expectation, Point, Precision, Size, Strict
 from lessen.promise.calibrate import Loss
 from lessen.promise.kept import KEPT, content_of, pack_keys, unpack_keys
-from lessen.promise.language import Decoder, LanguageLoss, freeze_path, judge, measured, why_not
+from lessen.promise.language import Decoder, LanguageLoss, Thresholds, freeze_path, judge, measured, why_not
 from lessen.promise.record import Basis, count_attempt
 from lessen.promise.settle import Asked, Calibration, check_enough, settle
 from lessen.promise.traces import Traces, trace
@@ -40,17 +40,26 @@ class LanguageAsked(Asked):
         bounds: Shares allowed; 0.05 is a target agreement of 95 %.
         loss: `disagreement`, `selective` or `block`; see `promise.language.losses_of`.
         block: Tokens that must all be right, for the loss `block`.
+        one_threshold: All exits have the same threshold (CALM).
+        decay: Tau of a threshold that grows bolder along a text; see `depth/decay.py`.
     """
 
     bounds: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0.05,)
     loss: Loss = "disagreement"
     block: Size = 32
+    one_threshold: bool = False
+    decay: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _is_of_tokens(self) -> LanguageAsked:
         if self.loss == "drop":
             raise ValueError("loss: text has no labels to lose; use disagreement, selective or block")
         return self
+
+    def thresholds(self, new_tokens: int) -> Thresholds:
+        """What paths are made of, for texts of at most so many tokens."""
+        decay = None if self.decay is None else Decay(rate=self.decay, tokens=new_tokens)
+        return Thresholds(self.one_threshold, decay)
 
 
 class Prompting(Strict):
@@ -129,19 +138,22 @@ class KeptTraces:
             )
 
 
-def check_room(model: LessenForCausalLM, prompting: Prompting) -> None:
+def check_room(model: LessenGenerator, prompting: Prompting) -> None:
     """Refuse prompts that with their continuation are longer than the model.
 
     Raises:
         InputError: With both lengths.
     """
-    most, wanted = model.config.facts().max_tokens, prompting.prompt_tokens + prompting.new_tokens - 1
+    facts, wanted = model.config.facts(), prompting.prompt_tokens + prompting.new_tokens - 1
+    most = facts.max_tokens
+    if facts.decoder is not None:  # each side has positions of its own
+        wanted = max(prompting.prompt_tokens, prompting.new_tokens)
     if wanted > most:
         raise InputError(f"prompts and what is added come to {wanted} tokens, the model takes {most}")
 
 
 def traces_of(
-    model: LessenForCausalLM,
+    model: LessenGenerator,
     table: Table,
     prompting: Prompting,
     criteria: Sequence[str],
@@ -172,9 +184,11 @@ def traces_of(
     )
 
 
-def prompts_of(model: LessenForCausalLM, table: Table, prompting: Prompting) -> list[list[int]]:
-    """The beginning of each document, without tokens that end a text."""
+def prompts_of(model: LessenGenerator, table: Table, prompting: Prompting) -> list[list[int]]:
+    """The beginning of each document; where it is continued, without tokens that end a text."""
     encoded = encode(model.tokenizer, table.texts, prompting.prompt_tokens)
+    if model.config.facts().decoder is not None:
+        return [list(row.ids) for row in encoded]
     ends = model.stop_tokens
     return [[token for token in row.ids if token not in ends] or list(row.ids) for row in encoded]
 
@@ -203,7 +217,7 @@ def prompting_of(folder: Path, prompt_tokens: int | None = None, new_tokens: int
 
 
 def keep_traces(
-    model: LessenForCausalLM,
+    model: LessenGenerator,
     tables: dict[str, Table],
     prompting: Prompting,
     criteria: Sequence[str],
@@ -238,7 +252,7 @@ def traces_for(
     data: Table | None,
     precision: Precision = "float32",
     watch: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[LessenForCausalLM, KeptTraces, int]:
+) -> tuple[LessenGenerator, KeptTraces, int]:
     """A generator, the traces to calibrate it with, and how many documents were left out as seen.
 
     Args:
@@ -252,7 +266,7 @@ def traces_for(
         InputError: When there are no kept traces, or they are another precision's or another model's.
     """
     model = load(folder, precision=precision, promises=False)
-    if not isinstance(model, LessenForCausalLM) or not model.config.form().language_exits:
+    if not isinstance(model, LessenGenerator) or not model.config.form().language_exits:
         raise InputError(f"{folder} has no language exits to calibrate")
     if not (folder / KEPT).exists():
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
@@ -281,7 +295,7 @@ def traces_for(
 
 
 def calibrate_generator(
-    folder: Path, model: LessenForCausalLM, kept: KeptTraces, asked: LanguageAsked, *, dropped: int = 0
+    folder: Path, model: LessenGenerator, kept: KeptTraces, asked: LanguageAsked, *, dropped: int = 0
 ) -> Calibration:
     """Choose and record the Points of a generator whose weights lie in `folder`; see `settle`.
 
@@ -303,7 +317,8 @@ def calibrate_generator(
         )
     loss = cast(LanguageLoss, asked.loss)
     decoder = Decoder(model.config.facts(), model.config.form(), asked.block)
-    path = freeze_path(kept.tune, decoder, asked.bounds[0], loss)
+    thresholds = asked.thresholds(kept.prompting.new_tokens)
+    path = freeze_path(kept.tune, decoder, asked.bounds[0], loss, thresholds)
     verdicts = judge(kept.calibration, path, decoder, asked.bounds, asked.delta, loss=loss, rule=asked.rule)
     reasons = {
         verdict.epsilon: why_not(kept.calibration, path, decoder, verdict, loss)

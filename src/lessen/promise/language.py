@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lessen.depth.criteria import CRITERIA
-from lessen.depth.thresholds import matched_path
+from lessen.depth.decay import DECAYING, check_decay
+from lessen.depth.thresholds import global_path, matched_path
 from lessen.guarantee import (
     Losses,
     disagreement,
@@ -25,13 +26,29 @@ from lessen.guarantee.choose import leading
 from lessen.guarantee.pvalues import betting
 from lessen.model.architecture import Architecture
 from lessen.model.macs import block_equivalents
-from lessen.plan import FULL, ExitRule, Point, Shape
+from lessen.plan import FULL, Decay, ExitRule, Point, Shape
 from lessen.promise.calibrate import EVIDENT, Rule, Verdict, choose
 from lessen.promise.traces import Traces
 
 LanguageLoss = Literal["disagreement", "selective", "block"]
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What thresholds a path is made of.
+
+    Attributes:
+        one: The same for all exits (CALM), not matched for each by how often it is right.
+        decay: How they grow bolder along a text.
+    """
+
+    one: bool = False
+    decay: Decay | None = None
+
+
+EACH = Thresholds()
 
 
 @dataclass(frozen=True)
@@ -50,7 +67,7 @@ class Decoder:
 
     def depths(self, left: NDArray[np.int64]) -> Array:
         """Layers a token went through before it was named, given the index of its exit; any shape."""
-        return np.array([*self.shape.exit_layers, len(self.shape.layers)], dtype=float)[left]
+        return np.array([*self.shape.exit_layers, len(self.shape.writing_layers)], dtype=float)[left]
 
     def cost(self, traces: Traces, left: NDArray[np.int64]) -> float:
         """Block-equivalents of a token, `left` at the exits of `Traces.left_at` (page, 1.3)."""
@@ -92,15 +109,29 @@ def losses_of(
     return token_disagreement(wrong / traces.lengths[:, None])
 
 
-def path_of(tune: Traces, criterion: str, layers: Sequence[int]) -> tuple[Point, ...]:
-    """Points of one criterion, the most careful first; the tokens that leave at one leave at all after it."""
-    scores = tune.scores[tune.criteria.index(criterion)][:, tune.there].astype(float)
-    rules = matched_path(CRITERIA[criterion], scores, tune.right[:, tune.there], layers)
-    rules = [rule for rule in rules if rule.thresholds]
+def path_of(
+    tune: Traces, criterion: str, layers: Sequence[int], thresholds: Thresholds = EACH
+) -> tuple[Point, ...]:
+    """Points of one criterion, the most careful first; the tokens that leave at one leave at all after it.
+
+    Raises:
+        PlanError: For a decay of a criterion that has none.
+    """
+    kind, decay = CRITERIA[criterion], thresholds.decay
+    check_decay(ExitRule(criterion=criterion, threshold=0.0, decay=decay))
+    scores = tune.compared(criterion, decay)[:, tune.there].astype(float)
+    if thresholds.one:
+        rules = global_path(kind, scores)[1:]  # no token is below the lowest
+    else:
+        rules = matched_path(kind, scores, tune.right[:, tune.there], layers)
+        rules = [rule for rule in rules if rule.thresholds]
+    rules = [rule.model_copy(update={"decay": decay}) for rule in rules]
     return tuple(Point(name=f"step {number}", exits=rule) for number, rule in enumerate(rules, start=1))
 
 
-def freeze_path(tune: Traces, decoder: Decoder, epsilon: float, loss: LanguageLoss) -> tuple[Point, ...]:
+def freeze_path(
+    tune: Traces, decoder: Decoder, epsilon: float, loss: LanguageLoss, thresholds: Thresholds = EACH
+) -> tuple[Point, ...]:
     """The path that should save most at this bound, judged on the tuning prompts alone.
 
     There is one for each criterion. As for classifiers, the boldest step is found whose loss there is below
@@ -109,7 +140,9 @@ def freeze_path(tune: Traces, decoder: Decoder, epsilon: float, loss: LanguageLo
     """
     best: tuple[float, tuple[Point, ...]] | None = None
     for criterion in tune.criteria:
-        path = path_of(tune, criterion, decoder.shape.exit_layers)
+        if thresholds.decay is not None and criterion not in DECAYING:
+            continue
+        path = path_of(tune, criterion, decoder.shape.exit_layers, thresholds)
         if not path:
             continue
         found = losses_of(loss, tune, path, decoder, epsilon)

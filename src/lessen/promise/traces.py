@@ -17,16 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lessen.depth.decay import FIXED, slack
 from lessen.depth.language import states_at_exits, unsure
 from lessen.depth.language_losses import positions_at_once
 from lessen.errors import InputError
 from lessen.model.digests import base_digest, heads_digest
-from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
-from lessen.plan import ExitRule
+from lessen.plan import Decay, ExitRule
 from lessen.promise.parts import Parts
 from lessen.runtime.decoding import MOST_EARLY
 from lessen.runtime.generation import generate
+from lessen.runtime.source import Written, batch_of, reply
 
 AT_ONCE = 16
 """Prompts continued together."""
@@ -100,7 +101,7 @@ class Traces:
             raise InputError(
                 f"criterion {rule.criterion!r} is none of those kept: {', '.join(self.criteria)}"
             )
-        scores = self.scores[self.criteria.index(rule.criterion)]
+        scores = self.compared(rule.criterion, rule.decay)
         for index in reversed(range(exits)):
             threshold = rule.at(layers[index])
             if threshold is not None:
@@ -110,6 +111,14 @@ class Traces:
             left[in_a_row >= most, token] = exits
             in_a_row = np.where(left[:, token] < exits, in_a_row + 1, 0)
         return left
+
+    def compared(self, criterion: str, decay: Decay | None = None) -> Floats:
+        """What is compared with thresholds, `[exits, prompts, tokens]`: scores, less what places allow."""
+        scores = self.scores[self.criteria.index(criterion)]
+        if decay is None:
+            return scores
+        allowed = np.asarray(slack(range(scores.shape[2]), decay), dtype=np.float32)
+        return (scores - allowed) / np.float32(FIXED)
 
     def wrong_at(self, left: Ints) -> Bools:
         """Which tokens left early and are not the continuation's own, `[prompts, tokens]`."""
@@ -179,8 +188,12 @@ def _asked(
     scores = torch.full((len(criteria), *shape), float("inf"))
     right = torch.zeros(shape, dtype=torch.bool)
     texts = continued(model, prompts, new_tokens, stop)
-    ids, rows = pack([torch.tensor([*p, *t][:-1]) for p, t in zip(prompts, texts, strict=True)])
-    states, _ = states_at_exits(model, ids.to(model.vocabulary_matrix.device), rows)
+    written: list[Written] = [
+        torch.tensor([*prompt, *text][:-1]) if model.decoder is None else reply(model, prompt, text)
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    ids, rows, source = batch_of(model, written)
+    states, _ = states_at_exits(model, ids, rows, source)
     ends = np.cumsum(rows.lengths)
     for row, end in zip(rows.original, ends, strict=True):
         tokens, length = torch.tensor(texts[row]), len(texts[row])

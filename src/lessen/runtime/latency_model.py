@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 from lessen.artefact import read_json
 from lessen.errors import PlanError
 from lessen.machine import processor
-from lessen.model.macs import layer_macs
+from lessen.model.macs import attention_macs, layer_macs, source_macs
 from lessen.model.transformer import Transformer
 from lessen.plan import Point, Precision, Size, Strict, parse
 from lessen.tokens.elimination import fewest_left, left_after_layers
@@ -88,6 +88,9 @@ class LatencyModel(Strict):
 def terms_of(model: Transformer, lengths: Sequence[int], left: Sequence[Sequence[int] | None]) -> list[float]:
     """What a batch consists of, in the order of `TERMS`, all rows going through every layer.
 
+    Of prompts it is what comes before the first token: of an encoder-decoder model also the keys and values
+    of what its encoder left, and one token's attention to them. What is the same for every prompt is `start`.
+
     Args:
         model: The transformer.
         lengths: Tokens of each row.
@@ -100,14 +103,17 @@ def terms_of(model: Transformer, lengths: Sequence[int], left: Sequence[Sequence
     linear = attention = 0.0
     for place, layer in enumerate(model.shape.layers):
         after = [row[place] for row in rows]
-        inner = len(layer.heads) * model.architecture.head_dim
-        scores = sum(2 * inner * tokens**2 for tokens in now)
+        scores = sum(attention_macs(model.architecture, layer, tokens) for tokens in now)
         both = sum(layer_macs(model.architecture, layer, *pair) for pair in zip(now, after, strict=True))
         attention += scores
         linear += both - scores
         leaving += after != now
         groups += len(set(now))
         now = after
+    if model.decoder is not None:
+        linear += source_macs(model.architecture, model.shape) * sum(now)
+        read = sum(len(layer.heads) for layer in model.shape.decoder_layers) * model.architecture.head_dim
+        attention += 2 * read * sum(now)
     return [1.0, float(depth), float(leaving), float(groups), linear / 1e6, attention / 1e6]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from lessen.model.cross import CrossAttention, Source
-from lessen.model.rows import Rows
+from lessen.model.rows import Rows, pack
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point
 from lessen.runtime.engine import elimination_of
@@ -23,6 +26,47 @@ def encoded(model: Transformer, ids: Tensor, rows: Rows, point: Point = FULL) ->
         point: Says how many leave. What is left, and nothing else, is what the decoder reads.
     """
     return Source(*model(ids, rows, None, None, elimination_of(point, model, ids, rows)))
+
+
+class Reply(NamedTuple):
+    """A text that was written, and what an encoder read for it.
+
+    Attributes:
+        text: Token ids `[tokens]` as the decoder reads them: what it begins with, then all but the last.
+        prompt: Token ids of what was read.
+    """
+
+    text: Tensor
+    prompt: Tensor
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+Written = Tensor | Reply
+"""A stretch of text, of a model that continues; or a reply, of one that answers."""
+
+
+def reply(model: Transformer, prompt: Sequence[int], tokens: Sequence[int]) -> Reply:
+    """A reply of an encoder-decoder model, of which it named `tokens`."""
+    begins = model.architecture.decoder_start_token_id
+    return Reply(torch.tensor([begins, *tokens[:-1]]), torch.tensor(list(prompt)))
+
+
+def batch_of(model: Transformer, texts: Sequence[Written]) -> tuple[Tensor, Rows, Source | None]:
+    """Texts as the layers that write take them: ids `[tokens]`, their layout, and what they read.
+
+    Args:
+        model: A causal model, which takes stretches, or an encoder-decoder model, which takes replies; its
+            encoder runs at full depth, with all tokens.
+        texts: All of one kind.
+    """
+    device = model.embeddings.token.weight.device
+    replies = [each for each in texts if isinstance(each, Reply)]
+    ids, rows = pack([(each.text if isinstance(each, Reply) else each).to(device) for each in texts])
+    if not replies:
+        return ids, rows, None
+    return ids, rows, encoded(model, *pack([each.prompt.to(device) for each in replies]))
 
 
 class SourceCache:

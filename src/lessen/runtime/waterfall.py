@@ -80,6 +80,7 @@ class Waterfall:
         asked = [layer for layer in exits if self.rule and self.rule.at(layer) is not None]
         self.stretches = [range(*ends) for ends in pairwise([0, *asked, self.writer.depth])]
         self.waiting: list[dict[int, list[Tensor]]] = [{} for _ in self.stretches]
+        self.began: dict[int, int] = {}  # tokens of a row before the first one named
 
     def step(
         self,
@@ -102,6 +103,8 @@ class Waterfall:
         """
         self.tally.steps += 1
         hidden, rows = self._entered(tokens)
+        for row, full in zip(rows.original, rows.full_lengths, strict=True):
+            self.began.setdefault(row, full)
         answers = []
         for number, layers in enumerate(self.stretches):
             if number:
@@ -149,7 +152,8 @@ class Waterfall:
         last = hidden if rows.tokens == len(rows) else hidden.index_select(0, rows.last)
         if len(places) < len(rows):
             last = last[places]
-        found = decide(self.model, layer, last, self.rule, self.stop)
+        ends = [rows.full_lengths[place] - self.began[rows.original[place]] for place in places]
+        found = decide(self.model, layer, last, self.rule, self.stop, ends)
         if found is None:
             return None, stay
         leaves, passed = found.leaves.tolist(), found.unsure.isfinite().tolist()
@@ -186,11 +190,11 @@ class Waterfall:
     def _propagate(self, start: int, hidden: Tensor, rows: Rows) -> None:
         """Let all layers from `start` on remember states as if they were their own inputs (CALM)."""
         layers = range(start, self.writer.depth)
-        facts, turning = self.model.architecture, None
+        facts, turning = self.writer.architecture, None
         if facts.rotary is not None:
             turning = rotation(facts.rotary, rows.positions, hidden.dtype)
         for place in layers:
-            block = self.model.layers[min(place, len(self.model.layers) - 1)]
+            block = self.writer.layers[min(place, len(self.writer.layers) - 1)]
             assert isinstance(block, Block)
             assert isinstance(block.attention, CausalAttention)
             given = block.attention_norm(hidden) if block.pre else hidden

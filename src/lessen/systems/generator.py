@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from lessen.artefact import replacing_folder, write_json
 from lessen.card import does_of, write_card
@@ -24,25 +23,27 @@ from lessen.data.documents import documents
 from lessen.data.splits import split, without
 from lessen.data.table import Table
 from lessen.depth.criteria import LANGUAGE
-from lessen.depth.placement import places
+from lessen.depth.placement import usual_places
 from lessen.errors import InputError
-from lessen.hf import LessenForCausalLM
+from lessen.hf import LessenGenerator
 from lessen.loading import load
 from lessen.measure.exit_quality import exit_quality, set_cuts
-from lessen.plan import LanguageExitShape, LanguageHeadKind, Size, Strict, parse
+from lessen.plan import WITHOUT_RANK, LanguageExitShape, LanguageHeadKind, Size, Strict, parse
 from lessen.promise.generators import (
     LanguageAsked,
     Prompting,
     calibrate_generator,
     check_room,
     keep_traces,
+    prompts_of,
     traces_of,
 )
 from lessen.promise.kept import KEPT
 from lessen.promise.language import Decoder, measured
 from lessen.promise.settle import FEWEST_ROWS, Calibration
-from lessen.promise.traces import Traces
+from lessen.promise.traces import AT_ONCE, Traces, continued
 from lessen.reshaping import with_language_exits
+from lessen.runtime.source import Reply, Written, reply
 from lessen.runtime.text import encode, stretches
 from lessen.saving import save_exits
 from lessen.systems.milestone import Milestone
@@ -52,13 +53,22 @@ from lessen.train.counting import counting
 from lessen.train.language_exits import LanguageRecipe, train_exits
 
 EXITS = 3
-"""Exits of a generator, where the user names no places."""
+"""Exits of a generator, where the user names no places; fewer where so many do not fit."""
 
 RANK, WORDS = 64, 4096
 """Of corrections, and of short lists, where the user names none."""
 
-LEARNING_RATES: dict[LanguageHeadKind, float] = {"full": 1e-4, "tied": 1e-3, "gate": 1e-3, "shortlist": 1e-3}
+LEARNING_RATES: dict[LanguageHeadKind, float] = {
+    "full": 1e-4,
+    "tied": 1e-3,
+    "gate": 1e-3,
+    "shortlist": 1e-3,
+    "shared": 1e-3,
+}
 """A matrix that starts as the model's own is changed with care; a correction starts from nothing."""
+
+REPLIES = 4096
+"""Of an encoder-decoder model's own, at most, that its exits learn from."""
 
 STRETCHES = 128
 """Of tuning text that figures about exits are measured on."""
@@ -118,7 +128,7 @@ class GeneratorOutcome:
     """
 
     folder: Path
-    model: LessenForCausalLM
+    model: LessenGenerator
     calibration: Calibration
     quality: list[dict[str, Any]]
     results: list[dict[str, Any]]
@@ -147,11 +157,11 @@ def language_exits(
         PlanError: When the kind has no rank or no list, or a place does not fit.
     """
     fields: dict[str, Any] = {"kind": kind, "rank": rank, "words": words}
-    if kind != "full":
+    if kind not in WITHOUT_RANK:
         fields["rank"] = rank or RANK
     if kind == "shortlist":
         fields["words"] = words or WORDS
-    chosen = sorted({*layers}) if layers else places(depth, EXITS)
+    chosen = sorted({*layers}) if layers else usual_places(depth, EXITS)
     return tuple(parse(LanguageExitShape, {"layer": layer, **fields}, "exits") for layer in chosen)
 
 
@@ -174,20 +184,17 @@ def compress_generator(
     tables = read_documents(plan)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " documents")
     base = load(plan.model)
-    if base.transformer.decoder is not None:
-        raise InputError(f"{plan.model} reads with an encoder; its decoder cannot be given exits yet")
-    if not isinstance(base, LessenForCausalLM):
+    if not isinstance(base, LessenGenerator):
         raise InputError(f"{plan.model} does not generate; it needs text with labels, or other exits")
     check_room(base, plan.prompting)
-    texts = _tokens(base, tables["train"])
+    texts, tuning = _material(plan, base, tables, say)
+    frequent = _frequent([each.text.tolist() if isinstance(each, Reply) else each for each in texts])
     model = with_language_exits(
-        base, plan.exits, words=_frequent(texts), fresh=plan.recipe.fresh, seed=plan.recipe.seed
+        base, plan.exits, words=frequent, fresh=plan.recipe.fresh, seed=plan.recipe.seed
     )
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     layers = ", ".join(str(exit.layer) for exit in plan.exits)
     say(f"plan: {plan.exits[0].kind} exits after layers {layers}; {plan.recipe.objective}; saved in {work}")
-    longest = min(plan.recipe.max_tokens, base.config.facts().max_tokens)
-    tuning = stretches(_tokens(base, tables["tune"]), longest)[:STRETCHES]
     model, training = _trained(plan, model, texts, tuning, work, quiet=quiet)
     quality = [each.as_dict() for each in exit_quality(model.transformer, tuning, plan.criteria)]
     say("exits are trained; continuing prompts to calibrate on")
@@ -249,7 +256,38 @@ def read_documents(plan: LanguagePlan) -> dict[str, Table]:
     return {name: parts[name] for name in ("train", "tune", "calibration", "test")}
 
 
-def _tokens(model: LessenForCausalLM, table: Table) -> list[list[int]]:
+def _material(
+    plan: LanguagePlan, model: LessenGenerator, tables: dict[str, Table], say: Say
+) -> tuple[Sequence[Sequence[int]] | Sequence[Reply], Sequence[Written]]:
+    """What exits learn from, and what is measured on of the tuning text.
+
+    A model that continues learns from documents; one that answers from its own answers to them, since its
+    decoder never reads plain text. As many are made as the training has room for.
+    """
+    if model.transformer.decoder is None:
+        longest = min(plan.recipe.max_tokens, model.config.facts().max_tokens)
+        return _tokens(model, tables["train"]), stretches(_tokens(model, tables["tune"]), longest)[:STRETCHES]
+    most = min(REPLIES, plan.recipe.steps * plan.recipe.batch_size)
+    say(f"answering up to {min(most, len(tables['train'])):,} documents to learn from")
+    replies = [
+        _replies(model, tables[name].take(range(min(count, len(tables[name])))), plan.prompting)
+        for name, count in (("train", most), ("tune", STRETCHES))
+    ]
+    return replies[0], replies[1]
+
+
+def _replies(model: LessenGenerator, table: Table, prompting: Prompting) -> list[Reply]:
+    """The model's own answers, the likeliest tokens, to the beginnings of documents."""
+    prompts, inner = prompts_of(model, table, prompting), model.eval().transformer
+    found: list[Reply] = []
+    for start in range(0, len(prompts), AT_ONCE):
+        batch = prompts[start : start + AT_ONCE]
+        answers = continued(inner, batch, prompting.new_tokens, model.stop_tokens)
+        found += [reply(inner, *pair) for pair in zip(batch, answers, strict=True)]
+    return found
+
+
+def _tokens(model: LessenGenerator, table: Table) -> list[list[int]]:
     return [row.ids for row in encode(model.tokenizer, table.texts, LONGEST)]
 
 
@@ -261,13 +299,13 @@ def _frequent(texts: Sequence[Sequence[int]]) -> list[int]:
 
 def _trained(
     plan: LanguagePlan,
-    model: LessenForCausalLM,
-    texts: list[list[int]],
-    tuning: list[Tensor],
+    model: LessenGenerator,
+    texts: Sequence[Sequence[int]] | Sequence[Reply],
+    tuning: Sequence[Written],
     work: Path,
     *,
     quiet: bool,
-) -> tuple[LessenForCausalLM, dict[str, Any]]:
+) -> tuple[LessenGenerator, dict[str, Any]]:
     """The model with its exits trained and their probes set; from the working folder if that is done."""
     place, inner = Milestone(work / "exits"), model.transformer
     if place.reached():
@@ -281,7 +319,7 @@ def _trained(
 
 def _saved(
     plan: LanguagePlan,
-    model: LessenForCausalLM,
+    model: LessenGenerator,
     tables: dict[str, Table],
     training: dict[str, Any],
     quality: list[dict[str, Any]],
@@ -315,7 +353,7 @@ def _saved(
     return GeneratorOutcome(out, model, calibration, quality, results, rows, training, test)
 
 
-def _tested(plan: LanguagePlan, model: LessenForCausalLM, traces: Traces) -> list[dict[str, Any]]:
+def _tested(plan: LanguagePlan, model: LessenGenerator, traces: Traces) -> list[dict[str, Any]]:
     """What every Point does along the model's own continuations of the test prompts."""
     decoder = Decoder(model.config.facts(), model.config.form(), plan.promise.block)
     return [

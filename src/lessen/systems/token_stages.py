@@ -79,7 +79,7 @@ def give_profile(model: Any, train: Table, recipe: Recipe, plan: TokenPlan, fold
     """Put a retention profile on a model; the one of an earlier run of the same stage if there is one.
 
     Args:
-        model: A `LessenForSequenceClassification`; it gets `config.profile`.
+        model: A classifier, or what writes; it gets `config.profile`.
         train: The training rows.
         recipe: Of the stage.
         plan: How tokens are to leave.
@@ -116,7 +116,8 @@ def passes_of(model: Any, recipe: Recipe) -> Passes:
     profile = model.config.retention_profile()
     speedup = profile.trained_at or speedup_for(model, profile, recipe)
     alpha = alpha_for(model.transformer, profile, speedup)
-    return WAYS[recipe.rates](profile, alpha, model.transformer.shape)
+    inner = model.transformer
+    return WAYS[recipe.rates](profile, alpha, inner.shape, inner.architecture)
 
 
 def _sample(model: Any, train: Table, recipe: Recipe) -> list[Encoded]:

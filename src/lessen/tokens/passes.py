@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lessen.model.architecture import Architecture
 from lessen.model.transformer import InLayer
 from lessen.plan import Rates, RetentionProfile, Shape
 from lessen.tokens.elimination import Elimination, elimination_for
@@ -31,29 +32,41 @@ def all_stay() -> list[InLayer | None]:
     return [None]
 
 
-def at(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
+def at(
+    profile: RetentionProfile, alpha: float, shape: Shape, architecture: Architecture | None = None
+) -> Passes:
     """One pass, at a profile's retention.
 
     Args:
         profile: Family, base and score.
         alpha: Its scalar.
         shape: Of the model.
+        architecture: Of the model; None: of a classifier (`tokens.elimination.protected`).
     """
     retention = retention_of(profile, alpha)
-    return lambda: [_elimination(retention, profile, shape)]
+    return lambda: [_elimination(retention, profile, shape, architecture)]
 
 
-def drawn(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
+def drawn(
+    profile: RetentionProfile, alpha: float, shape: Shape, architecture: Architecture | None = None
+) -> Passes:
     """One pass, with a scalar drawn between 0 and `alpha` in each step: alpha times the square of a share.
 
     Evenly drawn scalars hardly ever leave nearly all tokens there, and the whole model suffers from it; with
     squares half of the steps are below a quarter of `alpha`. Draws come from torch's generator, which
     checkpoints restore.
     """
-    return lambda: [_elimination(retention_of(profile, alpha * _shares(1)[0] ** 2), profile, shape)]
+
+    def passes() -> list[InLayer | None]:
+        retention = retention_of(profile, alpha * _shares(1)[0] ** 2)
+        return [_elimination(retention, profile, shape, architecture)]
+
+    return passes
 
 
-def sandwich(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
+def sandwich(
+    profile: RetentionProfile, alpha: float, shape: Shape, architecture: Architecture | None = None
+) -> Passes:
     """Four passes: all tokens, the boldest retention, and two with a scalar drawn between 0 and `alpha`."""
 
     def passes() -> list[InLayer | None]:
@@ -61,17 +74,17 @@ def sandwich(profile: RetentionProfile, alpha: float, shape: Shape) -> Passes:
             retention_of(profile, each)
             for each in (alpha, *(alpha * share for share in _shares(RANDOM_PASSES)))
         ]
-        return [None, *(_elimination(each, profile, shape) for each in bold)]
+        return [None, *(_elimination(each, profile, shape, architecture) for each in bold)]
 
     return passes
 
 
-WAYS: dict[Rates, Callable[[RetentionProfile, float, Shape], Passes]] = {
+WAYS: dict[Rates, Callable[..., Passes]] = {
     "one": at,
     "drawn": drawn,
     "sandwich": sandwich,
 }
-"""Of training at rates up to one, by name."""
+"""Of training at rates up to one, by name; arguments as in `at`."""
 
 
 def _shares(count: int) -> list[float]:
@@ -79,7 +92,12 @@ def _shares(count: int) -> list[float]:
     return drawn
 
 
-def _elimination(retention: Sequence[float], profile: RetentionProfile, shape: Shape) -> Elimination:
+def _elimination(
+    retention: Sequence[float],
+    profile: RetentionProfile,
+    shape: Shape,
+    architecture: Architecture | None,
+) -> Elimination:
     """Of one pass; `random` takes other tokens in each step."""
     seed = int(torch.randint(SEEDS, ())) if profile.score == "random" else 0
-    return elimination_for(shape, retention, profile.score, seed=seed)
+    return elimination_for(shape, retention, profile.score, seed=seed, architecture=architecture)

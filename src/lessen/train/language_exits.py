@@ -18,9 +18,9 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from lessen.depth.language import after_the_first, head_after, states_at_exits
+from lessen.depth.language import head_after, states_at_exits, tokens_that_count
 from lessen.depth.language_losses import (
     LanguageObjective,
     foresight,
@@ -30,9 +30,9 @@ from lessen.depth.language_losses import (
 )
 from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
-from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
 from lessen.plan import Size, Strict
+from lessen.runtime.source import Reply, Written, batch_of
 from lessen.runtime.text import stretches
 from lessen.train.callbacks import StopAtStepEnd
 from lessen.train.fine_tuning import Interrupted, bfloat16_pays
@@ -57,7 +57,8 @@ class LanguageRecipe(Strict):
         steps: Of the optimizer.
         time_limit: Seconds after which training ends, whatever steps are left; None: no limit.
         batch_size: Stretches of text in a step.
-        max_tokens: Documents are cut into stretches of this length, or what the model takes; all are used.
+        max_tokens: Documents are cut into stretches of this length, or what the model takes; all are used. An
+            encoder-decoder model learns from replies instead, whose lengths the plan says.
         learning_rate: Peak, at the first step; falls to zero along a cosine, by steps or seconds, whichever
             are further.
         clip: Largest norm of a step's gradient.
@@ -79,7 +80,7 @@ class LanguageRecipe(Strict):
 
 def train_exits(
     model: Transformer,
-    texts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]] | Sequence[Reply],
     recipe: LanguageRecipe,
     folder: Path,
     *,
@@ -89,7 +90,7 @@ def train_exits(
 
     Args:
         model: In float32, with language exits; nothing else of it changes.
-        texts: Token ids of each document.
+        texts: Token ids of each document, or replies of an encoder-decoder model.
         recipe: How to train.
         folder: Where the checkpoint goes.
         quiet: No progress bar.
@@ -104,10 +105,15 @@ def train_exits(
     """
     keep_freed_memory()
     model.eval()
-    rows = stretches(texts, min(recipe.max_tokens, model.architecture.max_tokens))
+    longest = min(recipe.max_tokens, model.architecture.max_tokens)
+    replies = [text for text in texts if isinstance(text, Reply)]
+    plain = [text for text in texts if not isinstance(text, Reply)]
+    rows: Sequence[Written] = replies or stretches(plain, longest)
     if not rows:
         raise InputError("there is no text of two tokens or more to train on")
     trained = _only_exits_learn(model)
+    if not trained:
+        return _nothing_to_learn(recipe)
     run = _Run(torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.0))
     place = folder / CHECKPOINT
     resumed = run.restore(model, place)
@@ -151,24 +157,38 @@ def train_exits(
     }
 
 
-def learn(model: Transformer, batch: Sequence[Tensor], recipe: LanguageRecipe) -> tuple[float, int]:
+def _nothing_to_learn(recipe: LanguageRecipe) -> dict[str, Any]:
+    """The record of exits that are the model's own head: nothing was trained."""
+    return {
+        "steps": 0,
+        "seconds": 0.0,
+        "tokens": 0,
+        "loss": None,
+        "precision": "float32",
+        "resumed": False,
+        "ended_by": "steps",
+    }
+
+
+def learn(model: Transformer, batch: Sequence[Written], recipe: LanguageRecipe) -> tuple[float, int]:
     """Add the gradient of one step to the exits.
 
-    Every token counts once, but for the first of each stretch, which has nothing before it to go by.
+    Every token counts once, but for the first of each stretch, which has nothing before it to go by. A reply
+    has what was read.
 
     Args:
         model: With language exits.
-        batch: Token ids of each stretch.
+        batch: Stretches or replies.
         recipe: Says what is minimised.
 
     Returns:
         The mean loss over tokens and exits, and the number of tokens.
     """
     device = model.vocabulary_matrix.device
-    ids, rows = pack([part.to(device) for part in batch])
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=_half(model)):
-        states, last = states_at_exits(model, ids, rows)
-    counted = after_the_first(rows)
+        ids, rows, source = batch_of(model, batch)
+        states, last = states_at_exits(model, ids, rows, source)
+    counted = tokens_that_count(model, rows)
     wide = model.vocabulary_matrix.dtype
     states, last = [state[counted].to(wide) for state in states], last[counted].to(wide)
     objective = imitation if recipe.objective == "imitation" else partial(penalized, penalty=recipe.penalty)
@@ -179,6 +199,8 @@ def learn(model: Transformer, batch: Sequence[Tensor], recipe: LanguageRecipe) -
             teacher = model.next_token(last[part])
         for layer, state in zip(model.shape.exit_layers, states, strict=True):
             head = head_after(model, layer)
+            if head.kind == "shared":
+                continue
             logits = head(state[part], model.next_token)
             loss = objective(logits, teacher) / whole
             total += loss.item()
@@ -232,13 +254,16 @@ class _Run:
 def _only_exits_learn(model: Transformer) -> list[nn.Parameter]:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    learning = [p for p in model.language_exits.parameters() if p.is_floating_point()]
+    heads = [head_after(model, layer) for layer in model.shape.exit_layers]
+    learning = [
+        p for head in heads if head.kind != "shared" for p in head.parameters() if p.is_floating_point()
+    ]
     for parameter in learning:
         parameter.requires_grad_(True)
     return learning
 
 
-def _batches(rows: Sequence[Tensor], recipe: LanguageRecipe, done: int) -> Iterator[list[int]]:
+def _batches(rows: Sequence[Written], recipe: LanguageRecipe, done: int) -> Iterator[list[int]]:
     """Indices of `rows` for each step from `done` on; the same whenever it is asked."""
     sampler = LengthGrouped([len(row) for row in rows], recipe.batch_size, recipe.seed)
     each = -(-len(rows) // recipe.batch_size)

@@ -1,0 +1,92 @@
+"""Tables of prompt tokens that leave, in decoders and in T5."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cells import markdown, with_noise, with_spread
+from verdicts import points
+
+
+def prefill_time_table(result: dict[str, Any]) -> str:
+    """Time to the first token when prompt tokens leave, against what was predicted of it."""
+    rows, told = [], result["summary"]["time"]
+    runs = [run for run in result["runs"] if run["what"] == "time"]
+    latest = {(run["model"], run["tokens"], run["threads"]): run for run in runs}
+    for (model, tokens, threads), run in latest.items():
+        for line in run["lines"]:
+            rows.append(
+                [
+                    f"{model}, {tokens} tokens, {threads} threads, {line['score']}",
+                    f"{line['speedup']:g}x",
+                    f"{line['macs_ratio']:.2f}x",
+                    with_noise(f"{line['ms']['median_ms']:.1f}", line),
+                    f"{line['faster']:.2f}x",
+                    f"{line['predicted_ms']:.1f} ({100 * line['error']:+.0f}%)",
+                ]
+            )
+    met = "; ".join(f"{name}: {each['met']} of {each['of']}" for name, each in told.items())
+    title = (
+        "**Prompt tokens that leave: time to the first token.** GPT-2's shape with random weights, and "
+        "SmolLM2; scores choose at the same retention. Predicted by latencies fitted at other speed-ups, in "
+        f"the same rounds; target: at most 20 % off. Met: {met or 'not measured yet'}.\n\n"
+    )
+    columns = ["model, score", "speed-up", "MACs", "first token, ms", "times faster", "predicted, ms"]
+    return title + markdown(columns, rows)
+
+
+def prefill_loss_table(result: dict[str, Any]) -> str:
+    """Perplexity of what follows a prompt of which tokens left."""
+    rows = []
+    for name, cells in result["summary"]["loss"].items():
+        whole = cells["all"]["1"]
+        rows.append([f"{name}, all tokens", f"{whole['perplexity']:.2f}", *[""] * 4, f"{whole['seeds']}"])
+        for score, found in cells.items():
+            if score == "all":
+                continue
+            line = [
+                f"{each['perplexity']:.2f} ({each['over_whole']:+.3f} ± {each['over_whole_se']:.3f})"
+                for each in found.values()
+            ]
+            rows.append([f"{name}, {score}", "", *line, f"{whole['seeds']}"])
+    title = (
+        "**SmolLM2 on WikiText-2: perplexity of the 64 tokens after a prompt**, by the speed-up of reading "
+        "it; in brackets the nats a token above the same model's with all tokens, ± the standard error over "
+        "texts. `none` was not trained further, `leaving` with prompt tokens leaving, `plain` as much with "
+        "all tokens. Its weights are dequantized from 4 bits.\n\n"
+    )
+    return title + markdown(["", "1x", "1.5x", "2x", "3x", "3.72x", "seeds"], rows)
+
+
+def prefill_tables(result: dict[str, Any]) -> str:
+    """Both, as far as there are runs."""
+    told = result["summary"]
+    parts = [
+        make(result) for make, of in ((prefill_time_table, "time"), (prefill_loss_table, "loss")) if told[of]
+    ]
+    return "\n".join(parts)
+
+
+def seq2seq_table(result: dict[str, Any]) -> str:
+    """Accuracy of a T5 from scratch, and how much faster its answers come."""
+    told, rows = result["summary"], []
+    speedups = [f"{each:g}" for each in result["settings"]["speedups"]]
+    for task, ways in told["tasks"].items():
+        for way, found in ways.items():
+            line = [
+                f"{with_spread(found[each]['value'], found[each]['sd'])} "
+                f"({points(found[each]['loss'], found[each]['loss_se'])})"
+                for each in speedups
+            ]
+            rows.append([f"{task}, {way}", *line, f"{found[speedups[0]]['seeds']}"])
+    for name, at in (("first token", "first"), ("whole answer", "total")):
+        line = [f"{told['time'][each][at]:.2f}x" if each in told["time"] else "" for each in speedups]
+        rows.append([f"times faster, {name}", *line, ""])
+    title = (
+        "**A small T5 from scratch** (`examples/t5_from_scratch.py`): accuracy over all ways to ask, by the "
+        "speed-up of its encoder in MACs, ± over seeds; in brackets the points lost against `plain` at 1x, ± "
+        "the paired standard error over rows. `leaving` learned with tokens leaving, `plain` as long with "
+        "all of them. Target: at most 0.75 points of reviews lost where a whole answer was measured to come "
+        f"twice as fast: {told['target']}.\n\n"
+    )
+    return title + markdown(["", *(f"{each}x" for each in speedups), "seeds"], rows)

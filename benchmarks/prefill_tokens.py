@@ -1,0 +1,294 @@
+"""Prompt tokens that leave: time to the first token and loss of what follows, against speed-up of reading.
+
+Time: GPT-2's shape with random weights, and SmolLM2, at 512 and 1,024 tokens; every score at the same
+retention, beside the prediction of latencies fitted in the same rounds to other lengths, and to prompts
+thinned at other speed-ups. Loss: SmolLM2 on WikiText-2, the tokens after a prompt scored one by one (no
+token of the prompt itself is: latency-adjustable page, 1.9), as it is and after training on reviews and
+WikiText with prompt tokens leaving, or with all of them (`plain`).
+
+    LESSEN_DATA=/path/to/data python benchmarks/prefill_tokens.py [--what time,loss] [--seeds 0,1,2]
+        [--trainings none,leaving,plain] [--threads 2,1] [--again]
+
+What is in the results already is not made again, but times with `--again`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from paired import numbers, packed_numbers
+from results import CACHE, add_run, data_folder, kept
+from transformers import GPT2Config, GPT2LMHeadModel
+from verdicts import NOISY, spread
+
+from lessen.artefact import write_json
+from lessen.data.documents import documents
+from lessen.loading import load
+from lessen.machine import processor
+from lessen.measure.latency import interleaved, ratio, threads
+from lessen.measure.latency_fit import fit_of, probes_of
+from lessen.measure.reading_speed import reading_ratio
+from lessen.plan import FULL, Point, RetentionProfile
+from lessen.runtime.answers import score_own
+from lessen.runtime.decoding import Decoding
+from lessen.runtime.generation import generate
+from lessen.runtime.latency_model import predicted_ms
+from lessen.runtime.retention import alpha_for, point_for
+from lessen.runtime.text import Encoded
+from lessen.tokens.passes import drawn
+from lessen.train.fine_tuning import Recipe
+from lessen.train.reading import Lesson, learn_to_answer
+
+NAME = "prefill_tokens"
+MODELS = ("gpt2", "smollm2")
+SCORES = ("mean", "causal_norm", "last_query", "window", "random", "first_k")
+SPEEDUPS = (1.0, 1.5, 2.0, 3.0, 3.72)
+FITTED_AT = (1.25, 1.75, 2.5, 4.0)
+"""Speed-ups latencies are fitted at; none of them is predicted."""
+
+LENGTHS = (512, 1024)
+NEW_TOKENS = 64
+"""Scored after each prompt."""
+
+OFF = 0.2
+"""Share of the time measured that a prediction may be off by."""
+
+TEXTS, PROFILED = 48, 24
+"""Prompts scored, and prompts a profile is measured on."""
+
+TRAINING = {"prompt_tokens": 448, "new_tokens": 64, "rows": 400, "learning_rate": 2e-5, "speedup": 3.72}
+TRAININGS = ("none", "leaving", "plain")
+
+SETTINGS = {
+    "scores": SCORES,
+    "speedups": SPEEDUPS,
+    "fitted_at": FITTED_AT,
+    "lengths": LENGTHS,
+    "new_tokens": NEW_TOKENS,
+    "texts": TEXTS,
+    "training": TRAINING,
+    "processor": processor(),
+}
+
+
+def gpt2() -> Any:
+    """GPT-2's shape with random weights, and retention that falls evenly: its attention says nothing."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as place:
+        GPT2LMHeadModel(GPT2Config()).save_pretrained(place)
+        model = load(place)
+    depth = model.transformer.depth
+    model.config.profile = RetentionProfile(
+        family="geometric", base=(0.5,) * depth, lengths=LENGTHS
+    ).model_dump(mode="json")
+    return model
+
+
+def smollm2(folder: Path | None = None) -> Any:
+    """SmolLM2, or what was made of it, with a profile measured on WikiText's validation articles."""
+    model = load("builtin:smollm2-135m" if folder is None else folder)
+    if model.config.retention_profile() is None:
+        texts = [model.tokenizer.decode(ids) for ids in pieces(model, "validation", LENGTHS[0])[:PROFILED]]
+        model.measure_profile(texts, max_tokens=LENGTHS[0])
+    return model
+
+
+def pieces(model: Any, part: str, length: int) -> list[list[int]]:
+    """WikiText-2's articles, cut into pieces of exactly so many tokens."""
+    table = documents(str(data_folder() / "wikitext2" / f"{part}.txt"))
+    found = []
+    for text in table.texts:
+        ids = model.tokenizer(text, verbose=False)["input_ids"]
+        found += [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
+    return found
+
+
+def at(model: Any, speedup: float, score: str, tokens: int) -> Point:
+    """As many tokens leave as a speed-up takes at one length, those that stay chosen by a score."""
+    profile = model.config.retention_profile().model_copy(update={"lengths": (tokens,)})
+    point = point_for(model.transformer, profile, speedup)
+    if point.retention is None:
+        return point
+    return point.model_copy(update={"token_score": score, "name": f"{speedup:g}x {score}"})
+
+
+def first_token(model: Any, ids: list[int], point: Point) -> None:
+    next(generate(model.transformer, [ids], max_new_tokens=1, decoding=Decoding(prompts=point)))
+
+
+def times(name: str, tokens: int, count: int, seconds: float) -> dict[str, Any]:
+    """Time to the first token of every score at every speed-up, and what the fit says of it."""
+    model = gpt2() if name == "gpt2" else smollm2()
+    generator = torch.Generator().manual_seed(tokens)
+    ids = torch.randint(100, 40_000, (tokens,), generator=generator).tolist()
+    fitted_on = [Encoded(ids[: tokens * eighth // 8], None, False) for eighth in (2, 3, 4, 5, 6, 7, 8)]
+    with threads(count):
+        probes = probes_of(model, fitted_on, 1, [at(model, each, "mean", tokens) for each in FITTED_AT])
+        candidates: dict[str, Any] = {f"probe {key}": probe.run for key, probe in probes.items()}
+        asked = {(1.0, "all"): FULL} | {
+            (speedup, score): at(model, speedup, score, tokens)
+            for speedup, score in product(SPEEDUPS[1:], SCORES)
+        }
+        for (speedup, score), point in asked.items():
+            candidates[f"{speedup:g} {score}"] = partial(first_token, model, ids, point)
+        timings = interleaved(candidates, seconds=seconds)
+        fit = fit_of(
+            probes, {key: timings[f"probe {key}"] for key in probes}, batch=1, precision=model.precision
+        )
+    lines = []
+    for (speedup, score), point in asked.items():
+        timing = timings[f"{speedup:g} {score}"]
+        predicted = predicted_ms(model.transformer, fit, [tokens], point)
+        error = predicted / timing.median_ms - 1
+        wide = spread(timing.as_dict())
+        lines.append(
+            {
+                "speedup": speedup,
+                "score": score,
+                "ms": timing.as_dict(),
+                "macs_ratio": reading_ratio(model, [tokens], point),
+                "faster": ratio(timings, "1 all", f"{speedup:g} {score}").paired,
+                "predicted_ms": predicted,
+                "error": error,
+                "met": abs(error) <= OFF,
+                "noisy": wide > NOISY,
+            }
+        )
+        print(name, tokens, count, lines[-1], flush=True)
+    return {"lines": lines, "fit_error": fit.error}
+
+
+def taught(training: str, seed: int) -> Path | None:
+    """SmolLM2 after one of the trainings; None: as it is."""
+    if training == "none":
+        return None
+    out = CACHE / "prefill" / f"{training}-seed{seed}"
+    if (out / "training.json").exists():
+        return out
+    model = smollm2()
+    whole = TRAINING["prompt_tokens"] + TRAINING["new_tokens"]
+    reviews = documents("builtin:imdb-reviews")
+    lessons = [Lesson(ids[: -int(TRAINING["new_tokens"])], ids[-int(TRAINING["new_tokens"]) :])
+               for ids in pieces(model, "validation", int(whole))]  # fmt: skip
+    for text in reviews.texts:
+        if len(lessons) >= TRAINING["rows"]:
+            break
+        ids = model.tokenizer(text, verbose=False)["input_ids"][: int(whole)]
+        if len(ids) == whole:
+            lessons.append(Lesson(ids[: -int(TRAINING["new_tokens"])], ids[-int(TRAINING["new_tokens"]) :]))
+    inner, profile = model.transformer, model.config.retention_profile()
+    passes = None
+    if training == "leaving":
+        alpha = alpha_for(inner, profile, TRAINING["speedup"])
+        passes = drawn(profile, alpha, inner.shape, inner.architecture)
+    torch.manual_seed(seed)
+    recipe = Recipe(epochs=1.0, batch_size=4, learning_rate=TRAINING["learning_rate"], seed=seed)
+    work = out.with_name(f"{out.name}.work")
+    record = learn_to_answer(model, lessons[: int(TRAINING["rows"])], recipe, work, passes=passes)
+    model.save_pretrained(out)
+    write_json(out / "training.json", {"training": [record]})
+    shutil.rmtree(work, ignore_errors=True)
+    return out
+
+
+def losses(training: str, seed: int, tokens: int) -> dict[str, Any]:
+    """Nats for each token after a prompt, of every text, at every speed-up and score."""
+    model = smollm2(taught(training, seed))
+    texts = pieces(model, "test", tokens + NEW_TOKENS)[:TEXTS]
+    prompts, follow = [ids[:tokens] for ids in texts], [ids[tokens:] for ids in texts]
+    found: dict[str, dict[str, Any]] = {}
+    for speedup, score in [(1.0, "all"), *product(SPEEDUPS[1:], SCORES)]:
+        scored = score_own(
+            model.transformer, prompts, follow, at(model, speedup, score, tokens), batch_size=4
+        )
+        each = [-float(row.double().mean()) for row in scored]
+        found.setdefault(score, {})[f"{speedup:g}"] = {"loss": mean(each), "texts": packed_numbers(each)}
+        print(training, seed, tokens, speedup, score, round(mean(each), 4), flush=True)
+    return {"curve": found, "texts": len(texts)}
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Times of the latest runs; losses and perplexities, mean over seeds, with errors over texts."""
+    time = {
+        f"{r['model']}, {r['tokens']} tokens, {r['threads']} threads": r for r in runs if r["what"] == "time"
+    }
+    told: dict[str, Any] = {"time": {}, "loss": {}}
+    for name, run in time.items():
+        lines = run["lines"]
+        told["time"][name] = {
+            "met": sum(line["met"] for line in lines),
+            "of": len(lines),
+            "off": max(abs(line["error"]) for line in lines),
+            "noisy": sum(line["noisy"] for line in lines),
+        }
+    for training, tokens in product(TRAININGS, LENGTHS):
+        own = [
+            r for r in runs if (r["what"], r.get("training"), r.get("tokens")) == ("loss", training, tokens)
+        ]
+        if not own:
+            continue
+        cells: dict[str, dict[str, Any]] = {}
+        for score, speedup in [("all", "1"), *product(SCORES, (f"{each:g}" for each in SPEEDUPS[1:]))]:
+            values = [run["curve"][score][speedup]["loss"] for run in own]
+            more = [
+                numbers(run["curve"][score][speedup]["texts"]) - numbers(run["curve"]["all"]["1"]["texts"])
+                for run in own
+            ]
+            over = sum(more) / len(more)
+            cells.setdefault(score, {})[speedup] = {
+                "loss": mean(values),
+                "perplexity": math.exp(mean(values)),
+                "sd": stdev(values) if len(values) > 1 else None,
+                "over_whole": float(over.mean()),
+                "over_whole_se": float(over.std(ddof=1) / math.sqrt(len(over))),
+                "seeds": len(own),
+            }
+        told["loss"][f"{training}, {tokens} tokens"] = cells
+    return told
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--what", default="time,loss")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--trainings", default=",".join(TRAININGS))
+    parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--threads", default="2,1")
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--again", action="store_true", help="times that are in the results already, too")
+    options = parser.parse_args()
+    lengths = [int(each) for each in options.lengths.split(",")]
+    asked: list[dict[str, Any]] = []
+    if "time" in options.what.split(","):
+        each = product(options.models.split(","), lengths, map(int, options.threads.split(",")))
+        asked += [{"what": "time", "model": m, "tokens": n, "threads": count} for m, n, count in each]
+    if "loss" in options.what.split(","):
+        seeds = list(map(int, options.seeds.split(",")))
+        for training, tokens in product(options.trainings.split(","), lengths):
+            own = seeds[:1] if training == "none" else seeds
+            asked += [{"what": "loss", "training": training, "tokens": tokens, "seed": s} for s in own]
+    for run in asked:
+        known = any(run.items() <= each.items() for each in kept(NAME, SETTINGS))
+        if known and not (options.again and run["what"] == "time"):
+            continue
+        if run["what"] == "time":
+            found = times(run["model"], run["tokens"], run["threads"], options.seconds)
+        else:
+            found = losses(run["training"], run["seed"], run["tokens"])
+        found["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+        add_run(NAME, SETTINGS, run | found, summary)
+
+
+if __name__ == "__main__":
+    main()

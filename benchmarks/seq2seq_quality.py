@@ -1,0 +1,202 @@
+"""A T5 from scratch that reads less: accuracy and time against the speed-up of its encoder.
+
+The recipe is that of `examples/t5_from_scratch.py`. Tokens are chosen by attention (ACC), at random, and by
+place; `plain` went on with all tokens where the others lost some, and then loses them untrained. Time is that
+of the whole answer, up to its last token, and of the first token, on the longest prompts.
+
+    python benchmarks/seq2seq_quality.py [--seeds 0,1,2] [--ways leaving,plain] [--threads 1]
+
+Models stay in `.cache/seq2seq/`; what is there, or in the results already, is not made again. Every run keeps
+what each row got, so that losses have a standard error over rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from paired import compared, packed
+from results import CACHE, add_run, kept
+from verdicts import points as in_points
+from verdicts import verdict
+
+from lessen.data.prompts import TEMPLATES, prompted
+from lessen.loading import load
+from lessen.machine import processor
+from lessen.measure.latency import threads
+from lessen.measure.reading_speed import reading_ratio, reading_rows
+from lessen.runtime.answers import answer_ids, score_answers
+from lessen.runtime.text import encode
+
+sys.path.append(str(Path(__file__).parent.parent / "examples"))
+import t5_from_scratch as recipe
+
+NAME = "seq2seq_quality"
+WAYS = ("leaving", "plain")
+TESTED = 1000
+"""Test rows of each task, asked in every way."""
+
+TIMED, NEW_TOKENS = 24, 4
+"""Prompts timed, as long as they get; and tokens of an answer, what ends it included."""
+
+LOST_AT_2X = 0.0075
+"""What may be lost at an encoder twice as fast as measured."""
+
+SETTINGS = {
+    "sizes": recipe.SIZES,
+    "rows": recipe.ROWS,
+    "epochs": recipe.EPOCHS,
+    "boldest": recipe.BOLDEST,
+    "longest": recipe.LONGEST,
+    "speedups": recipe.SPEEDUPS,
+    "scores": recipe.SCORES,
+    "test_rows": TESTED,
+    "processor": processor(),
+}
+"""What all runs have in common."""
+
+
+def taught(way: str, seed: int) -> Path:
+    """A trained model's folder."""
+    out = CACHE / "seq2seq" / f"{way}-seed{seed}"
+    if not (out / "config.json").exists():
+        work = out.with_name(f"{out.name}.work")
+        recipe.trained(seed, work, leaving=way == "leaving").save_pretrained(out)
+    return out
+
+
+def curve(model: Any, task: str, score: str) -> dict[str, Any]:
+    """Accuracy over all ways to ask, and every answer, at every speed-up, as `paired.py` reads them."""
+    table, inner = recipe.part(task, "test", TESTED), model.transformer
+    found = {}
+    for speedup in recipe.SPEEDUPS:
+        point, logits, lengths = recipe.at(model, score, speedup), [], []
+        for way in TEMPLATES[task]:
+            made = prompted(table, way)
+            answers = [answer_ids(model.tokenizer, answer, inner) for answer in made.answers]
+            prompts = [row.ids for row in encode(model.tokenizer, made.prompts, recipe.LONGEST)]
+            logits.append(score_answers(inner, prompts, answers, point))
+            lengths += [len(prompt) for prompt in prompts]
+        scores, labels = torch.cat(logits), torch.tensor([*(table.labels or [])] * len(logits))
+        right = scores.argmax(1) == labels
+        found[f"{speedup:g}"] = {
+            "value": float(right.double().mean()),
+            "macs_ratio": reading_ratio(model, lengths, point),
+            "answers": packed(scores.double().numpy(), labels.tolist(), "single_label_classification"),
+        }
+    return {"rows": len(right), "labels": None, "curve": found}
+
+
+def timed(model: Any, count: int, seconds: float) -> list[dict[str, Any]]:
+    """Time to the first and to the last token at every speed-up, transformers beside it."""
+    from lessen.measure.generation_speed import theirs
+    from lessen.measure.rivals.generator import generator_twin
+
+    texts = recipe.asked("sentiment", recipe.part("sentiment", "test", TIMED))
+    encoded = encode(model.tokenizer, texts, recipe.LONGEST)
+    prompts = [row.ids for row in encoded if len(row.ids) == recipe.LONGEST][:TIMED]
+    dialled = {speedup: recipe.at(model, "mean", speedup) for speedup in recipe.SPEEDUPS}
+    with threads(count):
+        rivals = {"transformers": theirs(generator_twin(model))}
+        options: dict[str, Any] = {"new_tokens": NEW_TOKENS, "seconds": seconds, "rivals": rivals}
+        lines = reading_rows(model, dialled, prompts, kind="lessen", **options)
+    return [line.as_dict() | {"threads": count} for line in lines]
+
+
+def run_of(way: str, seed: int, score: str, count: int, seconds: float) -> dict[str, Any]:
+    """What is measured of one model and one score; time of ACC's only."""
+    model = load(taught(way, seed))
+    found: dict[str, Any] = {"tasks": {task: curve(model, task, score) for task in recipe.TASKS}}
+    if score == "mean" and way == "leaving":
+        found["time"] = timed(model, count, seconds)
+    return found
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """By task and selection: mean over seeds, what was lost against 1x of `plain`, and the target."""
+    lines: dict[str, Any] = {}
+    for task, way, score in product(recipe.TASKS, WAYS, recipe.SCORES):
+        own = of(runs, way, score)
+        start = [run for run in of(runs, "plain", "mean") if run["seed"] in {each["seed"] for each in own}]
+        own = [run for run in own if run["seed"] in {each["seed"] for each in start}]
+        for speedup in (f"{each:g}" for each in recipe.SPEEDUPS if own):
+            values = [run["tasks"][task]["curve"][speedup]["value"] for run in own]
+            lost = compared(
+                [run["tasks"][task] for run in start], "1", [r["tasks"][task] for r in own], speedup
+            )
+            lines.setdefault(task, {}).setdefault(f"{way}, {score}", {})[speedup] = {
+                "value": mean(values),
+                "sd": stdev(values) if len(values) > 1 else None,
+                "loss": lost["mean"],
+                "loss_se": lost["se"],
+                "macs_ratio": mean(run["tasks"][task]["curve"][speedup]["macs_ratio"] for run in own),
+                "seeds": len(values),
+            }
+    return {"tasks": lines, "time": faster(runs), "target": target(runs, lines)}
+
+
+def of(runs: list[dict[str, Any]], way: str, score: str) -> list[dict[str, Any]]:
+    """The runs of a training and a score, by seed."""
+    found = [run for run in runs if (run["way"], run["score"]) == (way, score)]
+    return sorted(found, key=lambda run: run["seed"])
+
+
+def faster(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """How many times faster the first and the last token come than at 1x, mean over runs that were timed."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        whole = next((line for line in run.get("time", []) if line["speedup"] == 1), None)
+        for line in run.get("time", []):
+            name = line["kind"] if line["speedup"] is None else f"{line['speedup']:g}"
+            found.setdefault(name, []).append(
+                {at: whole[at] / line[at] for at in ("first_token_ms", "total_ms")} | {"ms": line["total_ms"]}
+            )
+    return {
+        name: {
+            "first": mean(each["first_token_ms"] for each in lines),
+            "total": mean(each["total_ms"] for each in lines),
+            "ms": mean(each["ms"] for each in lines),
+        }
+        for name, lines in found.items()
+    }
+
+
+def target(runs: list[dict[str, Any]], lines: dict[str, Any]) -> str:
+    """Whether reviews lose at most `LOST_AT_2X` where answers were first measured to come twice as fast."""
+    cells, times = lines.get("sentiment", {}).get("leaving, mean"), faster(runs)
+    if cells is None or not times:
+        return "not measured yet"
+    quick = [speedup for speedup in cells if times.get(speedup, {}).get("total", 0) >= 2]
+    if not quick:
+        best = max((times[each]["total"] for each in cells if each in times), default=1.0)
+        return f"missed: no speed-up here makes answers twice as fast, at most {best:.2f} times"
+    cell = cells[quick[0]]
+    said = verdict(LOST_AT_2X - cell["loss"], cell["loss_se"])
+    lost = in_points(cell["loss"], cell["loss_se"])
+    return f"{said}: {lost} points lost at {quick[0]}x, {cell['seeds']} seeds"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--scores", default=",".join(recipe.SCORES))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    wanted = product(*(each.split(",") for each in (options.seeds, options.ways, options.scores)))
+    for seed, way, score in wanted:
+        run = {"way": way, "seed": int(seed), "score": score}
+        if not any(run.items() <= each.items() for each in kept(NAME, SETTINGS)):
+            found = run_of(way, int(seed), score, options.threads, options.seconds)
+            add_run(NAME, SETTINGS, run | found, summary)
+            print(run, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""`lessen compress --system latency-adjustable` of what writes: options to a plan, and its outcome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lessen.cli.output import emit, percent, say, table
+from lessen.errors import InputError
+
+MEANT = ("epochs", "batch_size", "learning_rate", "speedup", "rates")
+"""Options about training that mean the same as for classifiers."""
+
+
+def reading_plan(
+    *,
+    prompt: str | None,
+    answers: str | None,
+    recipe: dict[str, Any],
+    tokens: dict[str, Any],
+    prompting: dict[str, int],
+    seed: int,
+    **sources: Any,
+) -> Any:
+    """The plan of a run.
+
+    Args:
+        prompt: How to ask, or None for plain text.
+        answers: For a prompt of one's own, with commas between.
+        recipe: Options by field, None where not given.
+        tokens: Of a `TokenPlan`.
+        prompting: Lengths.
+        seed: Of the split and the order of rows.
+        sources: Model, data and columns.
+
+    Raises:
+        InputError: Naming the option that does not fit.
+    """
+    from lessen.data.prompts import templates_of
+    from lessen.plan import parse
+    from lessen.systems.reading import STAGES, ReadingPlan
+
+    for name, value in recipe.items():
+        if name not in MEANT and value is not None:
+            raise InputError(f"--{name.replace('_', '-')} does not apply to a model that writes")
+    given = {key: value for key, value in recipe.items() if value is not None}
+    if given.get("speedup", 2) <= 1:
+        raise InputError("--speedup: no token would leave; give more than 1")
+    if answers is not None and prompt is None:
+        raise InputError("--answers are for a --prompt")
+    words = None if answers is None else tuple(each.strip() for each in answers.split(","))
+    if prompt is not None:
+        templates_of(prompt, words)
+    stages = []
+    for stage in STAGES:
+        own = {key: value for key, value in given.items() if key not in ("speedup", "rates")}
+        if stage.speedup > 1:
+            own |= {key: given[key] for key in ("speedup", "rates") if key in given}
+            own |= {"as_far_as_rows_allow": False} if "speedup" in given else {}
+        stages.append(stage.model_dump() | own)
+    raw = {"prompt": prompt, "answers": words, "stages": stages, "seed": seed, **sources}
+    return parse(ReadingPlan, raw | {"tokens": tokens, "prompting": prompting}, "plan")
+
+
+def carry_out_reading(plan: Any, out: Path, as_json: bool) -> None:
+    """Run a plan and print what came out."""
+    from lessen.systems.reading import compress_reading
+
+    outcome = compress_reading(plan, out, say)
+    if as_json:
+        emit(
+            {
+                "out": str(out),
+                "speedups": outcome.results,
+                "rows": outcome.rows,
+                "training": outcome.training,
+                "plan": plan.model_dump(mode="json"),
+            }
+        )
+        return
+    asked = plan.prompt is not None
+    table(
+        ["speed-up", "MACs ratio", *(["prompt", outcome.results[0]["metric"]] if asked else ["loss"])],
+        [
+            [
+                f"{row['speedup']:g}x",
+                f"{row['macs_ratio']:.2f}x",
+                *([row["prompt"], percent(row["value"])] if asked else [f"{row['loss']:.4f}"]),
+            ]
+            for row in outcome.results
+        ],
+        f"of reading, on {outcome.rows['test']:,} rows never seen"
+        + ("" if asked else "; nats for each token of what follows"),
+    )
+    say(f"saved {out}; nothing is certified; read less with: lessen generate {out} --speedup 2 ...")

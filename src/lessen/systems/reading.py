@@ -1,0 +1,273 @@
+"""The latency-adjustable system on what writes: from a generator to one that can read less of its prompts.
+
+What `pipeline.py` is for classifiers. A generator learns to continue plain text, or any model that writes to
+answer rows put into words; first with all tokens, then with prompt tokens leaving. Afterwards the speed-up of
+reading is dialled without training. Nothing is certified: such Points are labelled so.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+
+from lessen.artefact import replacing_folder, write_json
+from lessen.card import write_card
+from lessen.data.documents import documents
+from lessen.data.prompts import Template, prompted, task_of, templates_of
+from lessen.data.reading import read
+from lessen.data.splits import split, without
+from lessen.data.table import Table
+from lessen.errors import InputError, PlanError
+from lessen.hf import LessenGenerator
+from lessen.loading import load
+from lessen.measure.answering import evaluate_answers
+from lessen.measure.reading_speed import reading_ratio
+from lessen.plan import FULL, Point, Strict
+from lessen.promise.generators import Prompting
+from lessen.reshaping import with_shape
+from lessen.runtime.answers import answer_ids, score_own
+from lessen.runtime.text import encode
+from lessen.systems.latency_adjustable import SYSTEM
+from lessen.systems.milestone import Milestone
+from lessen.systems.planning import Columns, Share, working_folder
+from lessen.systems.rounds import Say
+from lessen.systems.token_stages import TokenPlan, give_profile, leaving, passes_of
+from lessen.train.fine_tuning import Recipe
+from lessen.train.reading import Lesson, learn_to_answer
+
+LONGEST = 1 << 15
+"""Tokens of a document that are read."""
+
+TESTED = (1.5, 2.0, 3.0, 3.72)
+"""Speed-ups the result is tested at, those that can be reached; 3.72 is the paper's for GPT-2."""
+
+MOST_TESTED = 500
+"""Continuations of test documents that are scored."""
+
+STAGES = tuple(
+    Recipe(
+        objective="answers",
+        epochs=1.0,
+        batch_size=8,
+        speedup=3.72 if stage.speedup > 1 else 1.0,
+        as_far_as_rows_allow=stage.as_far_as_rows_allow,
+        rates=stage.rates,
+    )
+    for stage in SYSTEM.stages
+)
+"""Those of the system for classifiers, up to the paper's speed-up of generators."""
+
+
+class ReadingPlan(Strict):
+    """Everything a run decides.
+
+    Without a `prompt` documents are cut into stretches, of which the last `new_tokens` are what is to be
+    written after the rest. With one, rows are put into words in every way it names, and what is to be written
+    is the answer, the number or the sentence.
+    """
+
+    version: Literal[1] = 1
+    kind: Literal["reading"] = "reading"
+    model: str
+    data: str
+    test_data: str | None = None
+    columns: Columns = Columns()
+    system: Literal["latency-adjustable"] = "latency-adjustable"
+    prompt: str | None = None
+    answers: tuple[str, ...] | None = None
+    stages: Annotated[tuple[Recipe, ...], Field(min_length=1)] = STAGES
+    tokens: TokenPlan = TokenPlan()
+    prompting: Prompting = Prompting()
+    test_share: Share = 0.1
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class ReadingOutcome:
+    """What a run made.
+
+    Attributes:
+        folder: Where it is.
+        model: With its retention profile.
+        results: At each speed-up on test rows, as JSON: `speedup` asked for, `macs_ratio` of reading, and
+            `loss` (nats a token of what follows) or, for each way to ask, `metric` and `value`.
+        rows: Of each part.
+        training: Records of the stages.
+    """
+
+    folder: Path
+    model: LessenGenerator
+    results: list[dict[str, Any]]
+    rows: dict[str, int]
+    training: list[dict[str, Any]]
+
+
+def compress_reading(
+    plan: ReadingPlan, out: Path, say: Say = print, *, quiet: bool = False
+) -> ReadingOutcome:
+    """Carry out a plan and save the result in `out`.
+
+    Raises:
+        InputError: When model and data do not fit, or `out` holds the work of another plan.
+        PlanError: When the speed-up is beyond what prompts of these lengths allow.
+        Interrupted: When stopped; the same call continues.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder")
+    out = out.resolve()
+    work = working_folder(plan, out)
+    base = load(plan.model)
+    if not isinstance(base, LessenGenerator):
+        raise InputError(f"{plan.model} does not write; leave --prompt away")
+    if base.transformer.decoder is not None and plan.prompt is None:
+        raise InputError(f"{plan.model} answers; say how to ask with --prompt, and give labelled rows")
+    tables = read_parts(plan)
+    lessons = lessons_of(base, tables["train"], plan)
+    say(f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts")
+    write_json(work / "plan.json", plan.model_dump(mode="json"))
+    model = with_shape(base, base.config.form(), base.transformer.state_dict())
+    asked = _asked(tables["train"], plan)
+    training = []
+    for number, recipe in enumerate(plan.stages, start=1):
+        place = Milestone(work / f"stage-{number}")
+        recipe = recipe.model_copy(update={"max_tokens": plan.prompting.prompt_tokens, "seed": plan.seed})
+        passes = None
+        if recipe.speedup > 1:
+            give_profile(model, asked, recipe, plan.tokens, place.folder)
+            say(f"stage {number}: {leaving(model, recipe)}")
+            passes = passes_of(model, recipe)
+        if not place.reached():
+            torch.manual_seed(recipe.seed)
+            record = learn_to_answer(
+                model, lessons, recipe, place.folder / "checkpoints", passes=passes, quiet=quiet
+            )
+            place.leave(model.transformer.state_dict(), model.config.form(), record)
+        model = place.model(model)
+        training.append(place.training())
+    results = tested(model.eval(), tables["test"], plan)
+    rows = {name: len(table) for name, table in tables.items()}
+    with replacing_folder(out) as fresh:
+        model.save_pretrained(fresh)
+        write_json(fresh / "plan.json", plan.model_dump(mode="json"))
+        write_json(fresh / "training.json", {"rows": rows, "training": training, "reading": results})
+        write_card(fresh, out.name)
+    shutil.rmtree(work, ignore_errors=True)
+    return ReadingOutcome(out, model, results, rows, training)
+
+
+def read_parts(plan: ReadingPlan) -> dict[str, Table]:
+    """Training and test rows, no text in both.
+
+    Raises:
+        InputError: When the data cannot be read, or has no labels to answer with.
+    """
+    columns = plan.columns.model_dump()
+
+    def table_of(source: str) -> Table:
+        if plan.prompt is None:
+            return documents(source, text=plan.columns.text)
+        task = task_of(_ways(plan))
+        if task is None:
+            return read(source, **columns, labelled=False)
+        found = read(source, **{**columns, "task": columns["task"] or task})
+        if found.labels is None:
+            raise InputError(f"{source} has no labels, so there is nothing to answer")
+        return found
+
+    data = table_of(plan.data)
+    if plan.test_data is not None:
+        test = table_of(plan.test_data)
+        return {"train": without(data, [test])[0], "test": test}
+    return split(data, {"train": 1 - plan.test_share, "test": plan.test_share}, plan.seed)
+
+
+def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[Lesson]:
+    """What is read and what is to be written after it.
+
+    Raises:
+        InputError: When no text is long enough.
+    """
+    lessons: list[Lesson] = []
+    if plan.prompt is None:
+        most = model.config.facts().max_tokens
+        whole = min(plan.prompting.prompt_tokens + plan.prompting.new_tokens, most)
+        for row in encode(model.tokenizer, table.texts, LONGEST):
+            for start in range(0, len(row.ids), whole):
+                piece = row.ids[start : start + whole]
+                if (ends := min(plan.prompting.new_tokens, len(piece) // 2)) > 0:
+                    lessons.append(Lesson(piece[:-ends], piece[-ends:]))
+    else:
+        for way in _ways(plan):
+            asked = prompted(table, way)
+            known = {text: _ids(model, text, plan) for text in asked.targets or []}
+            room = _room(model, plan, max(map(len, known.values()), default=1))
+            prompts = encode(model.tokenizer, asked.prompts, room)
+            pairs = zip(prompts, asked.targets or [], strict=True)
+            lessons += [Lesson(row.ids, known[text]) for row, text in pairs]
+    if not lessons:
+        raise InputError(f"{table.name}: no text is long enough to learn from")
+    return lessons
+
+
+def tested(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[dict[str, Any]]:
+    """The model on test rows with all tokens, and at the usual speed-ups and the one trained for."""
+    profile = model.config.retention_profile()
+    trained = {} if profile is None or profile.trained_at is None else {round(profile.trained_at, 2)}
+    points: dict[float, Point] = {1.0: FULL}
+    for speedup in sorted({*TESTED, *trained} if profile is not None else ()):
+        try:
+            points[speedup] = model.point_at(speedup)
+        except PlanError:
+            break
+    if plan.prompt is not None:
+        return [
+            {"speedup": speedup, **evaluate_answers(model, table, way, point).as_dict()}
+            for way in _ways(plan)
+            for speedup, point in points.items()
+        ]
+    lessons = lessons_of(model, table, plan)[:MOST_TESTED]
+    prompts, answers = [each.prompt for each in lessons], [each.answer for each in lessons]
+    lines = []
+    for speedup, point in points.items():
+        scores = torch.cat(score_own(model.transformer, prompts, answers, point))
+        lines.append(
+            {
+                "speedup": speedup,
+                "macs_ratio": round(reading_ratio(model, [len(ids) for ids in prompts], point), 4),
+                "loss": round(-float(scores.double().mean()), 6),
+                "tokens": len(scores),
+            }
+        )
+    return lines
+
+
+def _ways(plan: ReadingPlan) -> tuple[Template, ...]:
+    assert plan.prompt is not None
+    return templates_of(plan.prompt, plan.answers)
+
+
+def _ids(model: LessenGenerator, text: str, plan: ReadingPlan) -> list[int]:
+    """Tokens of what is to be written; a long text is cut, and what ends it stays."""
+    ids = answer_ids(model.tokenizer, text, model.transformer)
+    most = plan.prompting.new_tokens
+    return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
+
+
+def _room(model: LessenGenerator, plan: ReadingPlan, longest: int) -> int:
+    """Tokens of a prompt at most; where it is continued, the answer needs positions too."""
+    most = model.config.facts().max_tokens
+    return min(plan.prompting.prompt_tokens, most if model.transformer.decoder else most - longest + 1)
+
+
+def _asked(table: Table, plan: ReadingPlan) -> Table:
+    """Texts such as the model reads, to measure on how attention falls."""
+    texts: Sequence[Any] = table.texts
+    if plan.prompt is not None:
+        texts = [prompt for way in _ways(plan) for prompt in prompted(table, way).prompts]
+    return Table(table.name, list(texts), None, None, [])
