@@ -105,7 +105,7 @@ def command(
     if prompt is not None:
         raise InputError(f"{model} does not write; leave --prompt away")
     if not isinstance(loaded, LessenForSequenceClassification):
-        if loaded.config.facts().language_head is None:
+        if not isinstance(loaded, LessenGenerator):
             raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
         if not loaded.config.form().language_exits:
             raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
