@@ -17,7 +17,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.transformer import Transformer
 from lessen.plan import Shape, Size
 from lessen.reshaping import with_shape
-from lessen.systems.rounds import Batch, Removal, Rounds, scored_batches
+from lessen.systems.rounds import Batch, Removal, Rounds, of_round, scored_batches
 from lessen.train.fine_tuning import in_training_precision
 from lessen.train.teaching import Teacher, scoring
 from lessen.width.budget import even, rank_saves, uneven
@@ -65,12 +65,16 @@ def narrowings(
         _check(here, target)
         steps += shapes_between(model.config.facts(), here, target, recipe.rounds)
         here = target
-    return [partial(_narrowed, teacher, train, recipe, shape) for shape in steps]
+    return [
+        partial(_narrowed, teacher, train, of_round(recipe, number), shape)
+        for number, shape in enumerate(steps, 1)
+    ]
 
 
 def _narrowed(teacher: Any, train: Table, recipe: Slimming, shape: Shape, model: Any) -> tuple[State, Shape]:
-    kept = chosen(worth_of(model, teacher, train, recipe), recipe, shape)
-    state, form = narrowed(model.config.facts(), model.transformer.state_dict(), model.config.form(), kept)
+    facts = model.config.facts()
+    kept = chosen(worth_of(model, teacher, train, recipe), recipe, shape, facts.shared_heads)
+    state, form = narrowed(facts, model.transformer.state_dict(), model.config.form(), kept)
     if shape.embedding_rank is not None and shape.embedding_rank != form.embedding_rank:
         state, form = with_embedding_rank(state, form, shape.embedding_rank)
     return state, form
@@ -164,15 +168,18 @@ def _scored(model: Any, guide: Teacher, recipe: Slimming, batch: Batch) -> Tenso
         return scoring(lesson)
 
 
-def chosen(worth: list[Worth], recipe: Slimming, shape: Shape) -> list[Kept]:
-    """What stays of each layer so that there is as much as in `shape`."""
+def chosen(worth: list[Worth], recipe: Slimming, shape: Shape, shared: int = 1) -> list[Kept]:
+    """What stays of each layer so that there is as much as in `shape`; `shared` heads stay or go together."""
     heads = [len(layer.heads) for layer in shape.layers]
     neurons = [layer.intermediate_size for layer in shape.layers]
     if recipe.budget == "uneven":
         above = [sum(depth > place for depth in shape.exit_layers) for place in range(len(shape.layers))]
         undo = recipe.equilibrium and recipe.calibrated and recipe.importance in SCORERS
-        return uneven(worth, sum(heads), sum(neurons), above if undo else None)
-    return [even([layer], count, width)[0] for layer, count, width in zip(worth, heads, neurons, strict=True)]
+        return uneven(worth, sum(heads), sum(neurons), above if undo else None, shared=shared)
+    return [
+        even([layer], count, width, shared)[0]
+        for layer, count, width in zip(worth, heads, neurons, strict=True)
+    ]
 
 
 def _check(start: Shape, target: Shape) -> None:
