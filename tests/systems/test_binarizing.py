@@ -8,6 +8,7 @@ import torch
 from conftest import BAD, GOOD, run, task
 
 import lessen
+from lessen.bits.binarizer import EDGE
 from lessen.errors import InputError, PlanError
 from lessen.model.few_bits import BinaryEmbedding, BinaryLinear
 from lessen.model.latent import latents_of
@@ -21,7 +22,7 @@ from lessen.systems.binarizing import Binarizing, binarized, turning
 from lessen.systems.pipeline import compress
 from lessen.systems.planning import plan_for
 from lessen.train.callbacks import StopAtStepEnd
-from lessen.train.fine_tuning import Interrupted, fine_tune
+from lessen.train.fine_tuning import Interrupted, _optimizer, fine_tune
 
 
 def compressed(model, data: Path, out: Path, name: str = "beexformer", **recipe):
@@ -71,6 +72,30 @@ def test_what_it_learned_by_lies_beside_it_and_learns_on(binary: Path, data: Pat
     assert {(layer.bits, layer.activation_bits) for layer in layers} == {(1, 8)}
     with pytest.raises(PlanError, match="keeps the latents"):
         compressed(binary, data, tmp_path / "no")
+
+
+def latent_model():
+    base = lessen.load("builtin:beexformer-test")
+    exits = [ExitShape(layer=layer, pool="mean") for layer in range(1, len(base.config.form().layers) + 1)]
+    recipe = system_of("beexformer").stages[0].model_copy(update={"batch_size": 8, "max_tokens": 32})
+    return binarized(lessen.with_exits(base, exits=exits, labels=["no", "yes"]), recipe), recipe
+
+
+def test_what_it_learns_by_is_clipped_after_every_step(tmp_path: Path) -> None:
+    model, recipe = latent_model()
+    fast = recipe.model_copy(update={"epochs": 0.5, "learning_rate": 0.5})
+    fine_tune(model, task(), fast, tmp_path, quiet=True)
+    for weight in latents_of(model):
+        assert float(weight.abs().max()) == pytest.approx(1 - EDGE)
+
+
+def test_what_it_learns_by_does_not_decay() -> None:
+    """A latent that shrinks towards 0 would change its sign for no reason in the data."""
+    model, recipe = latent_model()
+    groups = _optimizer(model, recipe.model_copy(update={"weight_decay": 0.1})).param_groups
+    decaying = {id(p) for group in groups if group["weight_decay"] > 0 for p in group["params"]}
+    assert decaying
+    assert not decaying & {id(latent) for latent in latents_of(model)}
 
 
 def test_a_twin_in_32_bits(data: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_layer_that_does_nothing_leaves_first(model):
     own = replace(task(), labels=said)
     losses = losses_without_each(model, own, RECIPE)
     assert losses[1] == min(losses)
-    assert least_of(model, own, RECIPE, 0) == 1
+    assert least_of(model, own, RECIPE) == 1
 
 
 @pytest.mark.parametrize("importance", ["loss", "deepest", "random"])

@@ -15,11 +15,13 @@ from lessen.loading import load
 from lessen.plan import ExitShape, dense_shape
 from lessen.reshaping import with_exits, with_shape
 from lessen.runtime.text import collate, encode
-from lessen.systems import rounds
+from lessen.systems import rounds, slimming
 from lessen.systems.milestone import Milestone
 from lessen.systems.removing import remove
-from lessen.systems.slimming import Slimming, shapes_between, worth_of
+from lessen.systems.slimming import Slimming, chosen, shapes_between, worth_of
+from lessen.train.sampler import LengthGrouped
 from lessen.width.budget import parameters_of, scaled, shallow
+from lessen.width.importance import Worth
 
 RECIPE = Slimming(objective="features_and_predictions", features_first=0.5, epochs=0.5, batch_size=8, seed=1)
 
@@ -56,7 +58,8 @@ def test_shapes_fall_in_equal_steps_to_the_target(tiny_facts, heads, neurons, ra
     ]
     target = start.model_copy(update={"layers": tuple(layers), "embedding_rank": rank})
     steps = shapes_between(tiny_facts, start, target, rounds or None)
-    assert len(steps) == (rounds or max(1, 12 - heads))
+    shares = -(-(300 - neurons) // 25)  # 25 neurons go with each of 12 heads
+    assert len(steps) == (rounds or max(1, 12 - heads, shares))
     sizes = [(len(s.layers[0].heads), s.layers[0].intermediate_size) for s in [start, *steps]]
     for one, parts in enumerate(zip(*sizes, strict=True)):
         assert sorted(parts, reverse=True) == list(parts)
@@ -106,6 +109,60 @@ def test_a_run_that_was_stopped_removes_the_same(model, tmp_path: Path, monkeypa
     assert again.config.form() == whole.config.form()
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_every_round_sees_other_rows(model, tmp_path: Path, monkeypatch):
+    """Half an epoch each, and a sample to score: with one seed the rest would never be seen."""
+    trained, scored, rates = [], [], []
+    train, score = rounds.fine_tune, slimming.scored_batches
+
+    def trains(pupil, table, recipe, *arguments, **options):
+        trained.append([*LengthGrouped([1] * len(table), recipe.batch_size, recipe.seed)][: len(table) // 2])
+        rates.append(recipe.learning_rate)
+        return train(pupil, table, recipe, *arguments, **options)
+
+    def scores(*arguments):
+        batches = [*score(*arguments)]
+        scored.append(torch.cat([batch[0] for batch in batches]))
+        return batches
+
+    monkeypatch.setattr(rounds, "fine_tune", trains)
+    monkeypatch.setattr(slimming, "scored_batches", scores)
+    ran(model, tmp_path, RECIPE.model_copy(update={"scored_rows": 16}))
+    first, second = trained
+    assert len(set(first) & set(second)) < 0.8 * len(first)
+    assert not torch.equal(*scored)
+    assert rates == pytest.approx([RECIPE.learning_rate, RECIPE.learning_rate * (1 + RECIPE.growth)])
+
+
+def test_scores_of_the_last_exit_alone_have_no_equilibrium(model):
+    """It would only shrink what shallow layers get (page, 1.12: 4)."""
+    other, alone = fresh_copy(model), RECIPE.model_copy(update={"calibrated": False})
+    plain, evened = (
+        worth_of(model, other, task(), alone.model_copy(update={"equilibrium": on})) for on in (False, True)
+    )
+    for one, another in zip(plain, evened, strict=True):
+        assert torch.equal(one.neurons, another.neurons)
+    calibrated = worth_of(model, other, task(), RECIPE.model_copy(update={"equilibrium": True}))
+    assert not torch.equal(calibrated[0].neurons, worth_of(model, other, task(), RECIPE)[0].neurons)
+
+
+@pytest.mark.parametrize("undone", [True, False])
+def test_layers_compete_without_what_equilibrium_took(model, undone):
+    """With as many exits above as layers, layer 1 got a third of its gradient: what is left is even again."""
+    shape = scaled_to(model, 0.5)
+    worth = [Worth(torch.full((4,), got), torch.full((64,), got)) for got in (1 / 3, 1 / 2, 1.0)]
+    recipe = RECIPE.model_copy(update={"budget": "uneven", "equilibrium": undone})
+    kept = [len(layer.heads) for layer in chosen(worth, recipe, shape)]
+    assert sum(kept) == sum(len(layer.heads) for layer in shape.layers)
+    assert (kept[0] > 1) == undone
+
+
+def test_heads_that_share_keys_leave_together(model):
+    shape = scaled_to(model, 0.5)
+    worth = [Worth(torch.tensor([9.0, 0.0, 5.0, 5.0]), torch.ones(64)) for _ in range(3)]
+    assert [each.heads for each in chosen(worth, RECIPE, shape, shared=2)] == [(2, 3)] * 3
+    assert [each.heads for each in chosen(worth, RECIPE, shape)] == [(0, 2)] * 3
 
 
 def test_last_exit_scores_differ_from_calibrated_ones(model):

@@ -45,7 +45,12 @@ def main(arguments: list[str] | None = None) -> None:
     given = [argument for argument in given if argument != "--debug"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
-    sys.exit(_run(given, debug))
+    try:
+        code = _run(given, debug)
+    except KeyboardInterrupt:  # while libraries are loaded, which takes seconds
+        print("lessen: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def _run(given: list[str], debug: bool) -> int:

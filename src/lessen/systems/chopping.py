@@ -18,7 +18,7 @@ from lessen.depth.losses import task_loss
 from lessen.errors import PlanError
 from lessen.plan import Shape
 from lessen.reshaping import with_shape
-from lessen.systems.rounds import Removal, Rounds, scored_batches
+from lessen.systems.rounds import Removal, Rounds, of_round, scored_batches
 from lessen.width.removal import State, without_layers
 
 
@@ -46,21 +46,21 @@ def departures(
     count = len(model.config.form().layers) - len(targets[-1].layers)
     if count < 0:
         raise PlanError(f"the target has {-count} layers more than the model")
-    return [partial(_without_one, train, recipe, number) for number in range(count)]
+    return [partial(_without_one, train, of_round(recipe, number)) for number in range(1, count + 1)]
 
 
-def _without_one(train: Table, recipe: Chopping, number: int, model: Any) -> tuple[State, Shape]:
+def _without_one(train: Table, recipe: Chopping, model: Any) -> tuple[State, Shape]:
     state, shape = model.transformer.state_dict(), model.config.form()
-    return without_layers(state, shape, {least_of(model, train, recipe, number)})
+    return without_layers(state, shape, {least_of(model, train, recipe)})
 
 
-def least_of(model: Any, train: Table, recipe: Chopping, number: int) -> int:
-    """The place (0-based) of the layer that leaves in a round, counted from 0."""
+def least_of(model: Any, train: Table, recipe: Chopping) -> int:
+    """The place (0-based) of the layer that leaves in a round."""
     depth = len(model.config.form().layers)
     if recipe.importance == "deepest":
         return depth - 1
     if recipe.importance == "random":
-        generator = torch.Generator().manual_seed(recipe.seed + number)
+        generator = torch.Generator().manual_seed(recipe.seed)
         return int(torch.randint(depth, (1,), generator=generator))
     losses = losses_without_each(model, train, recipe)
     return losses.index(min(losses))

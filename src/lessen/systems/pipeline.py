@@ -80,11 +80,6 @@ def compress(
     tables = read_splits(plan)
     check_task(plan, system, tables["train"].kind)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
-    count = len(tables["train"])
-    stages = "; ".join(
-        f"{r.objective}, {passes_over(count, r):.3g} epochs at {r.learning_rate:g}" for r in plan.stages
-    )
-    say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
     if system.keeps_head and plan.calibration_data is None:
         say(f"was {plan.model} trained on these rows? then promises need others: --calibration-data")
     model = prepare(plan, system, tables["train"])
@@ -99,7 +94,12 @@ def compress(
     for way in ways:
         if way.shapes:
             say(f"to become: {describe(way.shapes[-1])}")
+    count = len(tables["train"])
+    stages = "; ".join(
+        f"{r.objective}, {passes_over(count, r):.3g} epochs at {r.learning_rate:g}" for r in plan.stages
+    )
     write_json(work / "plan.json", plan.model_dump(mode="json"))
+    say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
     outcomes = []
     for way in ways:

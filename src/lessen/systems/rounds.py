@@ -11,7 +11,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field
@@ -31,8 +31,11 @@ Removal = Callable[[Any], tuple[State, Shape]]
 """Takes a trained model; returns the tensors that stay and their Shape."""
 
 Removals = Callable[[Any, Any, Table, Any, Sequence[Shape]], list[Removal]]
-"""`removals(model, teacher, train, recipe, targets)`: what each round takes out of a model, so that it passes
-through the targets, of which each is smaller than the one before."""
+"""`removals(model, teacher, train, recipe, targets)`: what each round takes out of a model, with the recipe
+`of_round`, so that it passes through the targets, of which each is smaller than the one before."""
+
+SEEDS_APART = 1_000
+"""From one round to the next, so that runs of neighbouring seeds share none."""
 
 Batch = tuple[Tensor, Rows, Tensor | None, Tensor]
 """Token ids, layout, segments and labels of some rows, the labels in their order."""
@@ -48,6 +51,18 @@ class Rounds(Recipe):
 
     growth: Annotated[float, Field(ge=0)] = 0.12
     scored_rows: Size = 2048
+
+
+AnyRounds = TypeVar("AnyRounds", bound=Rounds)
+
+
+def of_round(recipe: AnyRounds, number: int) -> AnyRounds:
+    """The recipe of a round, from 1: with its learning rate, and a seed of its own.
+
+    A round trains on a part of an epoch and scores on a sample: with one seed all would see the same rows.
+    """
+    rate = recipe.learning_rate * (1 + recipe.growth) ** (number - 1)
+    return recipe.model_copy(update={"learning_rate": rate, "seed": recipe.seed + SEEDS_APART * number})
 
 
 def in_rounds(
@@ -83,10 +98,9 @@ def in_rounds(
         say(f"{done} of {len(removals)} rounds are done already: {describe(model.config.form())}")
     for number in range(done + 1, len(removals) + 1):
         place = places[number - 1]
-        rate = recipe.learning_rate * (1 + recipe.growth) ** (number - 1)
-        fields = {name: getattr(recipe, name) for name in Recipe.model_fields}
-        period = Recipe.model_validate(fields | {"learning_rate": rate})
-        torch.manual_seed(recipe.seed + number)
+        now = of_round(recipe, number)
+        period = Recipe.model_validate({name: getattr(now, name) for name in Recipe.model_fields})
+        torch.manual_seed(now.seed)
         work = place.folder / "checkpoints"
         trained = fine_tune(model, train, period, work, teacher=teacher, quiet=quiet)
         place.leave(*removals[number - 1](model), trained)
@@ -97,7 +111,10 @@ def in_rounds(
 
 
 def scored_batches(model: Any, train: Table, recipe: Rounds) -> Iterator[Batch]:
-    """Random training rows in batches, cut as in training; full batches only, if there are so many rows."""
+    """Training rows in batches, cut as in training; full batches only, if there are so many rows.
+
+    Which ones is drawn by the recipe's seed: of a round others than of the one before.
+    """
     count = min(recipe.scored_rows, len(train))
     if count > recipe.batch_size:
         count -= count % recipe.batch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,9 +16,9 @@ from lessen.depth.exits import every_exit
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.transformer import Transformer
-from lessen.plan import Shape, Size
+from lessen.plan import LayerShape, Shape, Size
 from lessen.reshaping import with_shape
-from lessen.systems.rounds import Batch, Removal, Rounds, scored_batches
+from lessen.systems.rounds import Batch, Removal, Rounds, of_round, scored_batches
 from lessen.train.fine_tuning import in_training_precision
 from lessen.train.teaching import Teacher, scoring
 from lessen.width.budget import even, rank_saves, uneven
@@ -37,7 +38,7 @@ class Slimming(Rounds):
             row (`signed_group`), or a control.
         calibrated: Scores know all exits; off, only the last one.
         budget: As many parts in every layer (`even`), or layers compete (`uneven`).
-        rounds: How often to remove; as often as heads leave a layer if None.
+        rounds: How often to remove; if None, as often as heads leave a layer, or neurons of a head's share.
         rank: In the end matrices of attention and feed-forward become products of this share of their rank,
             where that is smaller; None: they stay whole.
     """
@@ -65,12 +66,16 @@ def narrowings(
         _check(here, target)
         steps += shapes_between(model.config.facts(), here, target, recipe.rounds)
         here = target
-    return [partial(_narrowed, teacher, train, recipe, shape) for shape in steps]
+    return [
+        partial(_narrowed, teacher, train, of_round(recipe, number), shape)
+        for number, shape in enumerate(steps, 1)
+    ]
 
 
 def _narrowed(teacher: Any, train: Table, recipe: Slimming, shape: Shape, model: Any) -> tuple[State, Shape]:
-    kept = chosen(worth_of(model, teacher, train, recipe), recipe, shape)
-    state, form = narrowed(model.config.facts(), model.transformer.state_dict(), model.config.form(), kept)
+    facts = model.config.facts()
+    kept = chosen(worth_of(model, teacher, train, recipe), recipe, shape, facts.shared_heads)
+    state, form = narrowed(facts, model.transformer.state_dict(), model.config.form(), kept)
     if shape.embedding_rank is not None and shape.embedding_rank != form.embedding_rank:
         state, form = with_embedding_rank(state, form, shape.embedding_rank)
     return state, form
@@ -102,10 +107,10 @@ def shapes_between(
         architecture: Family facts.
         start: Before the first round.
         target: After the last one.
-        rounds: How many; as many as heads leave the layer that loses most if None, at least one.
+        rounds: How many; if None, as many as heads leave the layer that loses most, or shares of neurons
+            as large as go with a head, at least one.
     """
-    lost = [len(a.heads) - len(b.heads) for a, b in zip(start.layers, target.layers, strict=True)]
-    count = rounds or max(1, *lost)
+    count = rounds or max(1, *map(_usual_rounds, start.layers, target.layers))
 
     def between(a: int, b: int, number: int) -> int:
         return b if number == count else a - (a - b) * number // count
@@ -127,6 +132,13 @@ def shapes_between(
             rank = cut if rank_saves(architecture, cut) else rank
         shapes.append(start.model_copy(update={"layers": layers, "embedding_rank": rank}))
     return shapes
+
+
+def _usual_rounds(start: LayerShape, target: LayerShape) -> int:
+    """Heads that leave a layer, or neurons in shares of as many as each head has, whichever are more."""
+    share = start.intermediate_size / max(1, len(start.heads))
+    neurons = math.ceil((start.intermediate_size - target.intermediate_size) / share) if share else 0
+    return max(len(start.heads) - len(target.heads), neurons)
 
 
 def worth_of(model: Any, teacher: Any, train: Table, recipe: Slimming) -> list[Worth]:
@@ -164,15 +176,18 @@ def _scored(model: Any, guide: Teacher, recipe: Slimming, batch: Batch) -> Tenso
         return scoring(lesson)
 
 
-def chosen(worth: list[Worth], recipe: Slimming, shape: Shape) -> list[Kept]:
-    """What stays of each layer so that there is as much as in `shape`."""
+def chosen(worth: list[Worth], recipe: Slimming, shape: Shape, shared: int = 1) -> list[Kept]:
+    """What stays of each layer so that there is as much as in `shape`; `shared` heads stay or go together."""
     heads = [len(layer.heads) for layer in shape.layers]
     neurons = [layer.intermediate_size for layer in shape.layers]
     if recipe.budget == "uneven":
         above = [sum(depth > place for depth in shape.exit_layers) for place in range(len(shape.layers))]
         undo = recipe.equilibrium and recipe.calibrated and recipe.importance in SCORERS
-        return uneven(worth, sum(heads), sum(neurons), above if undo else None)
-    return [even([layer], count, width)[0] for layer, count, width in zip(worth, heads, neurons, strict=True)]
+        return uneven(worth, sum(heads), sum(neurons), above if undo else None, shared=shared)
+    return [
+        even([layer], count, width, shared)[0]
+        for layer, count, width in zip(worth, heads, neurons, strict=True)
+    ]
 
 
 def _check(start: Shape, target: Shape) -> None:
