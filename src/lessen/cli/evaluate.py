@@ -77,7 +77,7 @@ def command(
     from lessen.cli.evaluate_generator import evaluate_generator
     from lessen.data.reading import read
     from lessen.data.table import Table
-    from lessen.hf import LessenForSequenceClassification, LessenGenerator
+    from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
     from lessen.measure.evaluation import evaluate
     from lessen.runtime.text import encode
@@ -103,7 +103,7 @@ def command(
     if not isinstance(loaded, LessenForSequenceClassification):
         if loaded.config.facts().language_head is None:
             raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
-        if not loaded.config.form().language_exits:
+        if not isinstance(loaded, LessenForCausalLM) or not loaded.config.form().language_exits:
             raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
         evaluate_generator(
             loaded,
