@@ -89,9 +89,9 @@ def test_an_absent_rival_is_said_in_one_line(packaged: Path, monkeypatch, capsys
 def test_what_they_say_of_the_packaged_file_is_what_it_says_to_us(rival: str, packages: list[str]) -> None:
     """The same prompt tokens, greedily: of 49,152 tokens each is among our sixteen likeliest, given its text.
 
-    They round activations, and OpenVINO keys and values too, to 8 bits; we compute in float32 what these 4
-    bits of weights say. Seen of OpenVINO GenAI 2026.4: 7 of 16 tokens were our likeliest, the worst our
-    eighth. Weights or tokens read in a wrong order would give ranks of thousands.
+    They round activations too; we compute in float32 what these 4 bits of weights say. Seen of OpenVINO GenAI
+    2026.4: 7 of 16 tokens were our likeliest, the worst our eighth; told to compute in float32, 6 of 10 and
+    our fifth, so it also reads other weights out of the file. A wrong order would give ranks of thousands.
     """
     for package in packages:
         pytest.importorskip(package)
