@@ -89,7 +89,7 @@ def _rates(summary: dict[str, Any]) -> str:
             same = "yes" if at["identical"] else "no"
             ms, passes = f"{at['first_token_ms']:.0f}", f"{at['weight_passes']:.2f}"
             rows.append([f"{mode}, {weights}", rate, ms, passes, same, ", ".join(against)])
-        rows += [[f"{name} beside {precision}", "not installed", "", "", "", ""] for name in line["missing"]]
+        rows += [[f"{name} beside {precision}", "did not run", "", "", "", ""] for name in line["missing"]]
     return markdown(["", "tokens/s", "first token, ms", "weight passes", "identical to off", "against"], rows)
 
 

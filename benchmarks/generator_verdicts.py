@@ -61,7 +61,7 @@ def speed_verdicts(found: dict[str, Any]) -> list[Verdict]:
         if ratio is not None:
             past = f"{verdict(ratio['ratio'] - 1, ratio['se'])}, {times(ratio)} of it ({mode}, {precision})"
         elif "llama.cpp" in missing:
-            past = "not measured: llama.cpp was not installed"
+            past = "not measured: llama.cpp did not run"
     lines.append((f"With weights of few bits and exits at least {TOKENS_PER_S:g} tokens/s", said))
     lines.append(("Aiming past llama.cpp on the packaged file", past))
     return lines
@@ -122,16 +122,20 @@ def early_verdicts(summary: dict[str, Any]) -> list[Verdict]:
 def kept_promises(summary: dict[str, Any], delta: float, draws: int) -> Verdict:
     """Of generator_exits.py: at most delta of the draws may break a promise, for every run and loss.
 
-    The error is that of a share of so many draws.
+    Where no draw let a token leave, nothing was promised, and nothing counts as kept. The error is that of a
+    share of so many draws.
     """
-    shares = [
-        point["draws"]["violations"]
+    drawn = [
+        point["draws"]
         for run in summary.values()
         for point in run["points"].values()
         if point["draws"] is not None
     ]
-    if not shares:
-        return f"At most {100 * delta:g}% of draws break a promise", "not measured yet"
-    verdicts = [verdict(delta - share, (share * (1 - share) / draws) ** 0.5) for share in shares]
-    said = f"{counted(verdicts)}, at most {100 * max(shares):.1f}%"
+    shares = [each["violations"] for each in drawn if each["early"] > 0]
+    said = "not measured yet"
+    if shares:
+        verdicts = [verdict(delta - share, (share * (1 - share) / draws) ** 0.5) for share in shares]
+        said = f"{counted(verdicts)}, at most {100 * max(shares):.1f}%"
+    if len(shares) < len(drawn):
+        said += f"; nothing was promised in {len(drawn) - len(shares)}"
     return f"At most {100 * delta:g}% of draws break a promise", said

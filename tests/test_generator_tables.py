@@ -108,7 +108,7 @@ def test_nothing_is_met_by_default(made) -> None:
     said = dict(verdicts.decode_verdicts(worse))
     assert said["Verified texts are token for token those of full depth"].startswith("missed by 1, 197 of")
     assert said["95% agreement is certified with 90% confidence (C2)"].startswith("missed")
-    assert said["Aiming past llama.cpp on the packaged file"] == "not measured: llama.cpp was not installed"
+    assert said["Aiming past llama.cpp on the packaged file"] == "not measured: llama.cpp did not run"
     assert said["Full depth is at least 2x transformers in float32"] == "undecided, 9.00x", (
         "one run, no error"
     )
@@ -118,7 +118,10 @@ def test_promises_are_kept_in_enough_draws(made) -> None:
     verdicts, _ = made
 
     def runs(*shares: float) -> dict:
-        points = {str(i): {"draws": {"violations": share}} for i, share in enumerate(shares)}
+        points = {
+            str(i): {"draws": {"violations": share, "early": float(share > 0)}}
+            for i, share in enumerate(shares)
+        }
         return {"tied, 15 min": {"points": points | {"none": {"draws": None}}}}
 
     assert verdicts.kept_promises(runs(0.02, 0.05), 0.1, 1000)[1] == "met in 2 of 2, at most 5.0%"
@@ -127,6 +130,9 @@ def test_promises_are_kept_in_enough_draws(made) -> None:
         == "met in 1 of 2, undecided in 1, at most 10.5%"
     )
     assert verdicts.kept_promises(runs(0.2), 0.1, 1000)[1] == "missed in 1 of 1, at most 20.0%"
+    assert verdicts.kept_promises(runs(0.04, 0.0), 0.1, 1000)[1] == (
+        "met in 1 of 1, at most 4.0%; nothing was promised in 1"
+    )
     assert verdicts.kept_promises({}, 0.1, 1000)[1] == "not measured yet"
 
 
@@ -137,7 +143,7 @@ def test_tables_show_what_was_run(made) -> None:
     for said in (
         "| spec, float32 | 44.0 ± 1.0 | 20 | 1.00 | yes | 1.20 ± 0.01x off |",
         "| llama.cpp, Q4_1 | 110.0 ± 1.0 |",
-        "| openvino-genai beside int8-weights | not installed |",
+        "| openvino-genai beside int8-weights | did not run |",
         "8: 60.0 (5.0) 30: 40.0 (0.0) | 1-8: 2.0 |",
         "| exit 8, 4 at a time | 60.0 | 4.0 | 0.60 | 200 of 200 | 0 |",
         "changes accuracy by -1.0 ± 1.0 points",
@@ -149,7 +155,8 @@ def test_tables_show_what_was_run(made) -> None:
     assert "first token, ms" not in bare
     point = {
         "epsilon": 0.05, "certified": False, "agreement": 0.99, "exact": 0.9, "early": 0.5,
-        "mean_layers": 20.0, "work": 0.8, "draws": {"violations": 0.04, "violations_plug_in": 0.4},
+        "mean_layers": 20.0, "work": 0.8,
+        "draws": {"violations": 0.04, "violations_plug_in": 0.4, "early": 0.5},
     }  # fmt: skip
     run = {
         "exits": {"8": 0.6},

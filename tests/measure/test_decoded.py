@@ -36,11 +36,11 @@ def test_every_mode_is_described_as_it_ran(made) -> None:
     assert (spec.agreement, spec.same_text) == (1, 1)
     assert spec.acceptance is not None
     assert exact.named_after == loose.named_after == {1: 36}
-    assert loose.macs_per_token < exact.macs_per_token
+    assert exact.macs_per_token < loose.macs_per_token, "none went deeper, so nothing was made up for"
     texts, _ = continued(model, prompts, model.decoding("direct", always), 12)
     right = [own_tokens(model, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     wrong = sum(not flag for each in right for flag in each)
-    assert 0 < wrong < 36
+    assert wrong
     assert exact.wrong_after == {1: wrong}
     assert exact.agreement == pytest.approx(1 - wrong / 36)
     assert sum(part["wrong"] for part in exact.wrong_at) == wrong

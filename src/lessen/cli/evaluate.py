@@ -78,7 +78,7 @@ def command(
     from lessen.data.prompts import task_of, templates_of
     from lessen.data.reading import read
     from lessen.data.table import Table
-    from lessen.hf import LessenForSequenceClassification, LessenGenerator
+    from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
     from lessen.measure.evaluation import evaluate
     from lessen.runtime.text import encode
@@ -107,7 +107,7 @@ def command(
     if not isinstance(loaded, LessenForSequenceClassification):
         if not isinstance(loaded, LessenGenerator):
             raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
-        if not loaded.config.form().language_exits:
+        if not isinstance(loaded, LessenForCausalLM) or not loaded.config.form().language_exits:
             raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
         evaluate_generator(
             loaded,

@@ -14,7 +14,6 @@ from typing import Any
 from lessen.artefact import EXITS, WEIGHTS
 from lessen.certificate import read_certificate, repeated
 from lessen.data.table import Table
-from lessen.depth.criteria import LANGUAGE
 from lessen.machine import machine
 from lessen.measure.decoded import decode_all, own_tokens
 from lessen.measure.generation_speed import compare, modes_of, ours, row, theirs
@@ -122,10 +121,10 @@ def gather_generator(
 
 
 def criteria_of(model: Any) -> list[str]:
-    """Those its Points and path ask, in a fixed order."""
+    """Those its Points and path ask; any one where they ask none."""
     points = [*model.points.values(), *model.config.steps()]
     asked = {point.exits.criterion for point in points if point.exits is not None}
-    return [name for name in LANGUAGE if name in asked] or [LANGUAGE[0]]
+    return sorted(asked) or ["entropy"]
 
 
 def described(name: str, folder: Path, model: Any, traces: Traces, new_tokens: int) -> dict[str, Any]:
