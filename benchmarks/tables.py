@@ -563,7 +563,8 @@ def prefill_loss_table(result: dict[str, Any]) -> str:
             rows.append([f"{name}, {score}", "", *line, f"{whole['seeds']}"])
     title = (
         "**SmolLM2 on WikiText-2: perplexity of the 64 tokens after a prompt**, by the speed-up of reading "
-        "it; in brackets the nats a token above the same model's with all tokens, ± the standard error over texts. "
+        "it; in brackets the nats a token above the same model's with all tokens, ± the standard error over "
+        "texts. "
         "`none` was not trained further, `leaving` with prompt tokens leaving, `plain` as much with all "
         "tokens. Its weights are dequantized from 4 bits.\n\n"
     )
