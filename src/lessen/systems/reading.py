@@ -127,6 +127,10 @@ def compress_reading(
         raise InputError(f"{plan.model} does not write; leave --prompt away")
     if base.transformer.decoder is not None and plan.prompt is None:
         raise InputError(f"{plan.model} answers; say how to ask with --prompt, and give labelled rows")
+    if base.config.form().language_exits:
+        raise InputError(
+            f"{plan.model} has exits that know its states; let tokens leave first, then give exits"
+        )
     tables = read_parts(plan)
     lessons = lessons_of(base, tables["train"], plan)
     say(f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts")
@@ -205,7 +209,7 @@ def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[
     else:
         for way in _ways(plan):
             asked = prompted(table, way)
-            known = {text: _ids(model, text, plan) for text in asked.targets or []}
+            known = {text: _ids(model, text, way, plan) for text in asked.targets or []}
             room = _room(model, plan, max(map(len, known.values()), default=1))
             prompts = encode(model.tokenizer, asked.prompts, room)
             pairs = zip(prompts, asked.targets or [], strict=True)
@@ -225,9 +229,10 @@ def tested(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[dict
             points[speedup] = model.point_at(speedup)
         except PlanError:
             break
+    longest = plan.prompting.prompt_tokens
     if plan.prompt is not None:
         return [
-            {"speedup": speedup, **evaluate_answers(model, table, way, point).as_dict()}
+            {"speedup": speedup, **evaluate_answers(model, table, way, point, max_tokens=longest).as_dict()}
             for way in _ways(plan)
             for speedup, point in points.items()
         ]
@@ -252,9 +257,12 @@ def _ways(plan: ReadingPlan) -> tuple[Template, ...]:
     return templates_of(plan.prompt, plan.answers)
 
 
-def _ids(model: LessenGenerator, text: str, plan: ReadingPlan) -> list[int]:
-    """Tokens of what is to be written; a long text is cut, and what ends it stays."""
+def _ids(model: LessenGenerator, text: str, way: Template, plan: ReadingPlan) -> list[int]:
+    """Tokens of what is to be written, and what ends it where it is not one of a few answers; cut if long."""
     ids = answer_ids(model.tokenizer, text, model.transformer)
+    end = model.tokenizer.eos_token_id if model.tokenizer is not None else None
+    if model.transformer.decoder is None and way.writes != "answer" and end is not None:
+        ids = [*ids, end]
     most = plan.prompting.new_tokens
     return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
 
