@@ -37,7 +37,7 @@ from lessen.systems.latency_adjustable import SYSTEM
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share, working_folder
 from lessen.systems.rounds import Say
-from lessen.systems.token_stages import TokenPlan, give_profile, leaving, passes_of
+from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
 from lessen.train.fine_tuning import Recipe
 from lessen.train.reading import Lesson, learn_to_answer
 
@@ -128,19 +128,21 @@ def compress_reading(
     if base.transformer.decoder is not None and plan.prompt is None:
         raise InputError(f"{plan.model} answers; say how to ask with --prompt, and give labelled rows")
     if base.config.form().language_exits:
-        raise InputError(
-            f"{plan.model} has exits that know its states; let tokens leave first, then give exits"
-        )
+        raise InputError(f"{plan.model} has exits; let tokens leave first, then give it exits")
     tables = read_parts(plan)
     lessons = lessons_of(base, tables["train"], plan)
     say(f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts")
+    asked = _asked(tables["train"], plan)
+    at_task = {"max_tokens": plan.prompting.prompt_tokens, "seed": plan.seed}
+    stages = [stage.model_copy(update=at_task) for stage in plan.stages]
+    for recipe in stages:
+        if recipe.speedup > 1:
+            check_tokens(base, asked, recipe, plan.tokens)
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     model = with_shape(base, base.config.form(), base.transformer.state_dict())
-    asked = _asked(tables["train"], plan)
     training = []
-    for number, recipe in enumerate(plan.stages, start=1):
+    for number, recipe in enumerate(stages, start=1):
         place = Milestone(work / f"stage-{number}")
-        recipe = recipe.model_copy(update={"max_tokens": plan.prompting.prompt_tokens, "seed": plan.seed})
         passes = None
         if recipe.speedup > 1:
             give_profile(model, asked, recipe, plan.tokens, place.folder)
