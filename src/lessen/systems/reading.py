@@ -206,6 +206,8 @@ def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[
         for row in encode(model.tokenizer, table.texts, LONGEST):
             for start in range(0, len(row.ids), whole):
                 piece = row.ids[start : start + whole]
+                if start and len(piece) < whole:
+                    break  # what is left of a document says little; a short document is taken as it is
                 if (ends := min(plan.prompting.new_tokens, len(piece) // 2)) > 0:
                     lessons.append(Lesson(piece[:-ends], piece[-ends:]))
     else:
