@@ -12,7 +12,7 @@ import torch
 from conftest import padded, ragged_ids, tiny_seq2seq
 
 import lessen
-from lessen.errors import PlanError
+from lessen.errors import InputError, PlanError
 from lessen.model.attention import attend_reference
 from lessen.model.cross import Source
 from lessen.model.linear import Linear
@@ -269,3 +269,34 @@ def test_a_cache_without_a_source_is_refused(tmp_path: Path) -> None:
     cache = KeyValueCache(model, 1, 3)
     with pytest.raises(PlanError, match="no encoder's output"), torch.no_grad():
         model.write(torch.tensor([0]), cache.layout({0: 1}), memory=cache.memory)
+
+
+@torch.no_grad()
+def test_12_what_is_left_stands_where_it_stood(tmp_path: Path) -> None:
+    """Every place of the padded batch is a survivor's last state or zero, and the mask says which."""
+    ours = both(tmp_path)[1].use(at(SHARES))
+    texts = ragged_ids(LENGTHS)
+    for side in ("left", "right"):
+        ids, mask = padded(texts, 0, side)
+        states = ours.get_encoder()(input_ids=ids, attention_mask=mask)
+        model, stays = ours.transformer, states.attention_mask.bool()
+        assert (states.last_hidden_state[~stays] == 0).all()
+        assert (stays <= mask.bool()).all()
+        for row, text in enumerate(texts):
+            alone, rows = pack([text])
+            eliminate = elimination_of(at(SHARES), model, alone, rows)
+            expected, left = model(alone, rows, None, None, eliminate)
+            places = stays[row].nonzero()[:, 0] - (mask.shape[1] - len(text) if side == "left" else 0)
+            assert places.tolist() == left.positions.tolist()
+            found = states.last_hidden_state[row][stays[row]]
+            assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
+
+
+def test_prompts_at_the_limit(tmp_path: Path) -> None:
+    """Both sides have all positions, however many tokens left: T5's usual 512."""
+    model = both(tmp_path)[1].transformer
+    full = ragged_ids([512])[0].tolist()
+    (tokens,) = texts_of(model, [full], at(SHARES))
+    assert 1 <= len(tokens) <= 10
+    with pytest.raises(InputError, match="the prompt has 513 tokens, the model takes 512"):
+        texts_of(model, [[*full, 1]], at(SHARES))

@@ -3,7 +3,6 @@
 float64 to 1e-9 of the largest logit.
 """
 
-import math
 from pathlib import Path
 
 import pytest
@@ -120,24 +119,22 @@ def test_the_loss_is_that_of_answers_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama-grouped", "t5"])
-def test_it_learns_what_follows_although_tokens_leave(family: str, tmp_path: Path) -> None:
-    """The answer is the token a prompt repeats: who only knows how often each is asked for loses ln 10."""
+def test_steps_lower_the_loss_where_tokens_leave(family: str, tmp_path: Path) -> None:
+    """To less than half, in what runs and not only in what is trained."""
     model = loaded(family, tmp_path / "model").float()
-    torch.manual_seed(0)
-    firsts = torch.randint(3, 13, (96,)).tolist()
-    lessons = [Lesson([first] * 21, [first]) for first in firsts]
-    profile = RetentionProfile(base=(0.7, 0.5, 0.4)[: model.transformer.depth], lengths=(21,))
-    inner = model.transformer
-    for parameter in inner.parameters():
-        if parameter.dim() > 1:
-            parameter.data.mul_(0.5)
-    recipe = Recipe(epochs=25, batch_size=16, learning_rate=5e-3)
+    lessons = [Lesson(*as_lists([ids])[0], [int(ids[0]) % 5 + 3]) for ids in ragged_ids([20] * 32)]
+    profile = RetentionProfile(base=(0.7, 0.5, 0.4)[: model.transformer.depth], lengths=(20,))
+    inner, point = model.transformer, Point(name="same", retention=profile.base)
+
+    def loss() -> float:
+        return -float(torch.cat(score_own(inner, *zip(*lessons, strict=True), point)).mean())
+
+    before = loss()
+    recipe = Recipe(epochs=20, batch_size=16, learning_rate=2e-2)
     passes = at(profile, 1.0, inner.shape, inner.architecture)
     record = learn_to_answer(model, lessons, recipe, tmp_path / "work", passes=passes, quiet=True)
-    point = Point(name="same", retention=profile.base)
-    found = score_own(inner, *zip(*lessons, strict=True), point)
-    assert record["steps"] == 150
-    assert -float(torch.cat(found).mean()) < math.log(10) / 2
+    assert record["steps"] == 40
+    assert loss() < before / 2
 
 
 def test_nothing_to_learn_is_an_error(tmp_path: Path) -> None:

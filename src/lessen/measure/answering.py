@@ -72,6 +72,7 @@ def evaluate_answers(
     *,
     batch_size: int = 16,
     per_token: bool = False,
+    max_tokens: int | None = None,
 ) -> Answered:
     """Score every answer on every row, of which the likeliest counts; or let numbers or sentences be written.
 
@@ -82,6 +83,7 @@ def evaluate_answers(
         point: How many tokens of the prompts leave on the way.
         batch_size: Rows read at once.
         per_token: As in `score_answers`.
+        max_tokens: Prompts are cut to this; to what the model takes if None.
 
     Raises:
         InputError: When rows and template do not fit, or there are no labels.
@@ -90,13 +92,13 @@ def evaluate_answers(
     if asked.targets is None:
         raise InputError(f"{table.name} has no labels to evaluate against")
     if template.writes != "answer":
-        return _written(model, asked, template, point, batch_size)
+        return _written(model, asked, template, point, batch_size, max_tokens)
     assert asked.labels is not None
     inner = model.eval().transformer
     answers = [answer_ids(model.tokenizer, answer, inner) for answer in asked.answers]
     most = inner.architecture.max_tokens
     room = most if inner.decoder is not None else most - max(map(len, answers)) + 1
-    encoded = encode(model.tokenizer, asked.prompts, room)
+    encoded = encode(model.tokenizer, asked.prompts, min(room, max_tokens or room))
     prompts = [row.ids for row in encoded]
     scores = score_answers(inner, prompts, answers, point, batch_size=batch_size, per_token=per_token)
     kind = "single_label_classification"
@@ -104,12 +106,19 @@ def evaluate_answers(
     return _answered(inner, template, point, encoded, METRIC_OF[kind], value)
 
 
-def _written(model: Any, asked: Prompted, template: Template, point: Point, batch_size: int) -> Answered:
+def _written(
+    model: Any,
+    asked: Prompted,
+    template: Template,
+    point: Point,
+    batch_size: int,
+    max_tokens: int | None,
+) -> Answered:
     """Let the model write, the likeliest tokens, and compare."""
     inner, most = model.eval().transformer, LONGEST[template.writes]
     assert asked.targets is not None
     room = inner.architecture.max_tokens - (0 if inner.decoder is not None else most - 1)
-    encoded = encode(model.tokenizer, asked.prompts, room)
+    encoded = encode(model.tokenizer, asked.prompts, min(room, max_tokens or room))
     said: dict[int, str] = {}
     order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
     for start in range(0, len(order), batch_size):

@@ -10,6 +10,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 import torch
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.generation.streamers import BaseStreamer
 
 from lessen.errors import InputError
@@ -116,6 +117,9 @@ def theirs(twin: Any) -> Candidate:
     def candidate(prompt: Sequence[int], new_tokens: int) -> Run:
         watch = _Watch()
         ids = torch.tensor([prompt])
+        cache = {}
+        if twin.config.is_encoder_decoder:  # its own has as many layers as the encoder, which may be too few
+            cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
         twin.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -125,6 +129,7 @@ def theirs(twin: Any) -> Candidate:
             eos_token_id=None,
             pad_token_id=0,
             streamer=watch,
+            **cache,
         )
         return Run(tuple(watch.tokens), tuple(second - watch.began for second in watch.seconds))
 

@@ -37,7 +37,7 @@ from lessen.systems.latency_adjustable import SYSTEM
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share, working_folder
 from lessen.systems.rounds import Say
-from lessen.systems.token_stages import TokenPlan, give_profile, leaving, passes_of
+from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
 from lessen.train.fine_tuning import Recipe
 from lessen.train.reading import Lesson, learn_to_answer
 
@@ -127,16 +127,22 @@ def compress_reading(
         raise InputError(f"{plan.model} does not write; leave --prompt away")
     if base.transformer.decoder is not None and plan.prompt is None:
         raise InputError(f"{plan.model} answers; say how to ask with --prompt, and give labelled rows")
+    if base.config.form().language_exits:
+        raise InputError(f"{plan.model} has exits; let tokens leave first, then give it exits")
     tables = read_parts(plan)
     lessons = lessons_of(base, tables["train"], plan)
     say(f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts")
+    asked = _asked(tables["train"], plan)
+    at_task = {"max_tokens": plan.prompting.prompt_tokens, "seed": plan.seed}
+    stages = [stage.model_copy(update=at_task) for stage in plan.stages]
+    for recipe in stages:
+        if recipe.speedup > 1:
+            check_tokens(base, asked, recipe, plan.tokens)
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     model = with_shape(base, base.config.form(), base.transformer.state_dict())
-    asked = _asked(tables["train"], plan)
     training = []
-    for number, recipe in enumerate(plan.stages, start=1):
+    for number, recipe in enumerate(stages, start=1):
         place = Milestone(work / f"stage-{number}")
-        recipe = recipe.model_copy(update={"max_tokens": plan.prompting.prompt_tokens, "seed": plan.seed})
         passes = None
         if recipe.speedup > 1:
             give_profile(model, asked, recipe, plan.tokens, place.folder)
@@ -200,12 +206,14 @@ def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[
         for row in encode(model.tokenizer, table.texts, LONGEST):
             for start in range(0, len(row.ids), whole):
                 piece = row.ids[start : start + whole]
+                if start and len(piece) < whole:
+                    break  # what is left of a document says little; a short document is taken as it is
                 if (ends := min(plan.prompting.new_tokens, len(piece) // 2)) > 0:
                     lessons.append(Lesson(piece[:-ends], piece[-ends:]))
     else:
         for way in _ways(plan):
             asked = prompted(table, way)
-            known = {text: _ids(model, text, plan) for text in asked.targets or []}
+            known = {text: _ids(model, text, way, plan) for text in asked.targets or []}
             room = _room(model, plan, max(map(len, known.values()), default=1))
             prompts = encode(model.tokenizer, asked.prompts, room)
             pairs = zip(prompts, asked.targets or [], strict=True)
@@ -225,9 +233,10 @@ def tested(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[dict
             points[speedup] = model.point_at(speedup)
         except PlanError:
             break
+    longest = plan.prompting.prompt_tokens
     if plan.prompt is not None:
         return [
-            {"speedup": speedup, **evaluate_answers(model, table, way, point).as_dict()}
+            {"speedup": speedup, **evaluate_answers(model, table, way, point, max_tokens=longest).as_dict()}
             for way in _ways(plan)
             for speedup, point in points.items()
         ]
@@ -252,9 +261,12 @@ def _ways(plan: ReadingPlan) -> tuple[Template, ...]:
     return templates_of(plan.prompt, plan.answers)
 
 
-def _ids(model: LessenGenerator, text: str, plan: ReadingPlan) -> list[int]:
-    """Tokens of what is to be written; a long text is cut, and what ends it stays."""
+def _ids(model: LessenGenerator, text: str, way: Template, plan: ReadingPlan) -> list[int]:
+    """Tokens of what is to be written, and what ends it where it is not one of a few answers; cut if long."""
     ids = answer_ids(model.tokenizer, text, model.transformer)
+    end = model.tokenizer.eos_token_id if model.tokenizer is not None else None
+    if model.transformer.decoder is None and way.writes != "answer" and end is not None:
+        ids = [*ids, end]
     most = plan.prompting.new_tokens
     return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
 
