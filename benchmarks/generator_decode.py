@@ -52,7 +52,7 @@ AT_ONCE = 8
 TIE = 1e-5
 """Of the largest logit: two tokens nearer than that are equally likely in float32."""
 LENGTHS = (2, 4, 8)
-PRECISIONS = ("float32", "bfloat16", "int8", "int8-weights")
+PRECISIONS = ("float32", "bfloat16", "int8", "int8-weights", "int4")
 
 Prompts = Sequence[Sequence[int]]
 
@@ -180,7 +180,7 @@ def speed(folder: str, precision: Any, prompts: Prompts, tokens: int, seconds: f
     assert isinstance(model, LessenForCausalLM)
     candidates = {mode: ours(model, decoding) for mode, decoding in modes_of(model).items()}
     others: dict[str, Any] = {}
-    if not precision.startswith("int8"):
+    if not precision.startswith("int"):
         candidates["transformers"] = theirs(generator_twin(model))
     if precision == "float32":
         longest = max(map(len, prompts)) + tokens

@@ -28,7 +28,8 @@ const Kernel *available(int place) {
 #if defined(LESSEN_X86)
     if (place == 0 && has_avx512() && tiles::usable()) return &amx;
     if (place == 1 && has_avx512()) return &avx512;
-    if (place == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
+    if (place == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c")) return &avx2;
 #elif defined(LESSEN_NEON)
     if (place == 0) return &neon;
 #endif

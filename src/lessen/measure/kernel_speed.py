@@ -68,7 +68,7 @@ def _ours(
 ) -> Callable[[], Tensor]:
     """A product with weights made ready, after it was checked; quantizing the values is part of it."""
     whole, steps = quantized(weight)
-    stored = whole.to(torch.int8) if kind == "w8a8" else pack(weight)
+    stored = whole.to(torch.int8) if kind.startswith("w8") else pack(weight)
     scales = steps.squeeze(1)
     run = partial(
         product, kind, values, arranged(kind, stored, values.shape[1], kernels), scales, bias, kernels
