@@ -1,6 +1,8 @@
 // Instruction sets from best to plainest, and the fork of the OpenMP runtime the caller has.
 #include "dispatch.h"
 
+#include "crew.h"
+
 #include <algorithm>
 #include <cstring>
 
@@ -57,6 +59,7 @@ bool use(const char *isa) {
 }
 
 void run(void (*work)(void *), void *data, int threads) {
+    if (threads > 1 && shared(work, data)) return;
     if (threads > 1)
         fork_with(work, data, static_cast<unsigned>(threads), 0);
     else

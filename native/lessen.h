@@ -119,7 +119,7 @@ typedef struct {
 LESSEN_API void lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out,
                                   int64_t m, int threads);
 
-/* A layer of a decoder for a few new tokens, norms before its branches:
+/* Layers of a decoder for a few new tokens, norms before their branches:
  *     middle = hidden + output(attention(norms[0](hidden)))
  *     out    = middle + down(activation(gate) * rest), where up(norms[1](middle)) is [gate, rest]; without `gated`
  *              down(activation(up(norms[1](middle)))); with `parallel` norms[1] reads hidden in place of middle.
@@ -146,10 +146,12 @@ typedef struct {
     int64_t count;
 } lessen_room;
 
-/* cosine and sine are [m][turned], hidden and out [m][output.n]: m tokens, those of each row in turn. A token's
- * result depends on the tokens before it in its row, and on no other row. */
-LESSEN_API void lessen_decoder_layer(const lessen_decoder *layer, const lessen_room *room, const float *cosine,
-                                     const float *sine, const float *hidden, float *out, int64_t m, int threads);
+/* `count` layers, one after the other, each with a room of its own. cosine and sine are [m][turned], hidden and out
+ * [m][output.n]: m tokens, those of each row in turn. With `narrow` each layer's result is rounded to bfloat16. A
+ * token's result depends on the tokens before it in its row, and on no other row. */
+LESSEN_API void lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms,
+                                      int64_t count, const float *cosine, const float *sine, const float *hidden,
+                                      float *out, int64_t m, int narrow, int threads);
 
 /* Largest difference between the kernels and plain loops, over shapes that take every path: some, or many. */
 LESSEN_API float lessen_self_check(int thorough);

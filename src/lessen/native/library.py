@@ -160,7 +160,7 @@ class Native:
         self._linear16 = library.lessen_linear_bf16
         self._attention = library.lessen_attention_f32
         self._layer_rest = library.lessen_layer_rest
-        self._decoder_layer = library.lessen_decoder_layer
+        self._decoder_layers = library.lessen_decoder_layers
         self._arrange = library.lessen_arrange_signs
         self._four_bits = library.lessen_linear_w4a8
         self._arrange_fours = library.lessen_arrange_fours
@@ -324,32 +324,40 @@ class Native:
         )
         return result
 
-    def decoder_layer(
-        self, layer: DecoderLayer, room: Room, turning: tuple[Tensor, Tensor] | None, hidden: Tensor
+    def decoder_layers(
+        self,
+        layers: Sequence[DecoderLayer],
+        rooms: Sequence[Room],
+        turning: tuple[Tensor, Tensor] | None,
+        hidden: Tensor,
     ) -> Tensor:
-        """A whole layer of a decoder for a few new tokens, whose keys and values it writes into the cache.
+        """Layers of a decoder for a few new tokens, whose keys and values they write into the cache.
 
         Args:
-            layer: Made ready.
-            room: Where the tokens go.
+            layers: Made ready, in order.
+            rooms: Of each layer, where the tokens go.
             turning: Cosine and sine of each, `[tokens, 1, turned]`, if positions are rotary.
-            hidden: `[tokens, hidden]`, float32 or bfloat16 on the CPU; computed in float32 either way.
+            hidden: `[tokens, hidden]`, float32 or bfloat16 on the CPU; computed in float32 either way, and
+                rounded to its type after each layer.
 
         Returns:
             `[tokens, hidden]`, of the same type.
         """
         given = hidden.float().contiguous()
         result = torch.empty_like(given)
+        places = ctypes.c_void_p * len(layers)
         turns = [] if turning is None else [part.float() for part in turning]
         cosine, sine = [part.data_ptr() for part in turns] or (None, None)
-        self._decoder_layer(
-            layer.place,
-            room.place,
+        self._decoder_layers(
+            places(*[layer.place for layer in layers]),
+            places(*[room.place for room in rooms]),
+            len(layers),
             cosine,
             sine,
             given.data_ptr(),
             result.data_ptr(),
             len(given),
+            hidden.dtype != torch.float32,
             self._threads(),
         )
         return result.to(hidden.dtype)
@@ -437,8 +445,14 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         product.restype = None
     library.lessen_layer_rest.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int]
     library.lessen_layer_rest.restype = None
-    library.lessen_decoder_layer.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64, ctypes.c_int]
-    library.lessen_decoder_layer.restype = None
+    library.lessen_decoder_layers.argtypes = [
+        *([ctypes.c_void_p] * 2),
+        ctypes.c_int64,
+        *([ctypes.c_void_p] * 4),
+        ctypes.c_int64,
+        *([ctypes.c_int] * 2),
+    ]
+    library.lessen_decoder_layers.restype = None
     library.lessen_attention_f32.argtypes = [
         ctypes.c_void_p,
         ctypes.c_void_p,

@@ -25,6 +25,7 @@ from lessen.model.causal import CausalAttention
 from lessen.model.rotary import rotation
 from lessen.model.rows import Rows
 from lessen.model.stack import InLayer, run_layers
+from lessen.model.stretch import Stretch
 from lessen.model.transformer import Transformer
 from lessen.runtime.cache import KeyValueCache
 from lessen.runtime.decoding import Decoding
@@ -79,6 +80,7 @@ class Waterfall:
         exits = [] if self.rule is None else model.shape.exit_layers
         asked = [layer for layer in exits if self.rule and self.rule.at(layer) is not None]
         self.stretches = [range(*ends) for ends in pairwise([0, *asked, self.writer.depth])]
+        self.runs = {layers: Stretch(self.writer, layers) for layers in self.stretches}
         self.waiting: list[dict[int, list[Tensor]]] = [{} for _ in self.stretches]
 
     def step(
@@ -131,7 +133,12 @@ class Waterfall:
     ) -> tuple[Tensor, Rows]:
         self.tally.layer_reads += len(layers)
         given, memory = rows, self.cache.memory
-        hidden, rows = run_layers(self.writer, hidden, rows, None, in_layer, memory, layers)
+        run = self.runs.get(layers) if in_layer is None else None
+        together = None if run is None else run.run(hidden, rows, memory)
+        if together is None:
+            hidden, rows = run_layers(self.writer, hidden, rows, None, in_layer, memory, layers)
+        else:
+            hidden = together
         self.thinned |= in_layer is not None
         for row, length, full in zip(given.original, given.lengths, given.full_lengths, strict=True):
             gone = [self.cache.layers[layer].gone[row] for layer in layers] if self.thinned else ()
