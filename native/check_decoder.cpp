@@ -78,7 +78,7 @@ struct Decoder {
         const lessen_room room{keys.data(), values.data(), capacity, rows.data(), int64_t(rows.size())};
         const lessen_decoder *layers[] = {&layer};
         const lessen_room *rooms[] = {&room};
-        lessen_decoder_layers(layers, rooms, 1, cosine, sine, hidden, out.data(), m, 0, 2);
+        lessen_decoder_layers(layers, rooms, 1, nullptr, cosine, sine, hidden, out.data(), m, 0, 2);
 
         float worst = 0;
         int64_t token = 0;

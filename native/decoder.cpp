@@ -127,6 +127,7 @@ struct Layers {
     const lessen_decoder *const *layers;
     const lessen_room *const *rooms;
     int64_t count;
+    const lessen_norm *last;
     const float *cosine, *sine;
     float *hidden;
     int64_t m;
@@ -141,6 +142,11 @@ void run_layers(void *data) {
         run_layer(layer, *all.rooms[each], all.cosine, all.sine, all.hidden, all.m, all.threads);
         if (all.narrow) narrow_all(all.hidden, all.m * layer.output.n);
     }
+    const lessen_decoder &layer = *all.layers[all.count - 1];
+    for (int64_t row = 0; all.last && row < all.m; row++) {
+        float *line = all.hidden + row * layer.output.n;
+        kernel->norm_row(line, norm_of(*all.last), layer.rms, layer.output.n, line);
+    }
 }
 
 }  // namespace
@@ -149,10 +155,14 @@ void run_layers(void *data) {
 using namespace lessen;
 
 void lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms, int64_t count,
-                           const float *cosine, const float *sine, const float *hidden, float *out, int64_t m,
-                           int narrow, int threads) {
+                           const lessen_norm *last, const float *cosine, const float *sine, const float *hidden,
+                           float *out, int64_t m, int narrow, int threads) {
     if (m <= 0 || count <= 0) return;
     std::copy_n(hidden, m * layers[0]->output.n, out);
-    Layers all{layers, rooms, count, cosine, sine, out, m, narrow != 0, threads};
+    Layers all{layers, rooms, count, last, cosine, sine, out, m, narrow != 0, threads};
     together(run_layers, &all, threads);
+}
+
+void lessen_likeliest(const float *values, int64_t *out, int64_t m, int64_t n) {
+    for (int64_t row = 0; row < m; row++) out[row] = kernel->largest(values + row * n, n);
 }

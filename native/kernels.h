@@ -132,6 +132,7 @@ struct Kernel {
     void (*sixteens)(const Fours &, int64_t first, int64_t last);
 
     // rowwise.h says what these compute.
+    int64_t (*largest)(const float *from, int64_t count);
     void (*activate)(Activation, float centre, const float *from, int64_t count, float *to);
     void (*add_norm)(const float *left, const float *right, const float *factor, const Norm &, int64_t count,
                      float *to);

@@ -147,11 +147,16 @@ typedef struct {
 } lessen_room;
 
 /* `count` layers, one after the other, each with a room of its own. cosine and sine are [m][turned], hidden and out
- * [m][output.n]: m tokens, those of each row in turn. With `narrow` each layer's result is rounded to bfloat16. A
- * token's result depends on the tokens before it in its row, and on no other row. */
+ * [m][output.n]: m tokens, those of each row in turn. With `narrow` each layer's result is rounded to bfloat16. `last`
+ * norms what comes out, as the layers' norms do; it may be NULL. A token's result depends on the tokens before it in
+ * its row, and on no other row. */
 LESSEN_API void lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms,
-                                      int64_t count, const float *cosine, const float *sine, const float *hidden,
-                                      float *out, int64_t m, int narrow, int threads);
+                                      int64_t count, const lessen_norm *last, const float *cosine,
+                                      const float *sine, const float *hidden, float *out, int64_t m, int narrow,
+                                      int threads);
+
+/* The place of the largest number of each row of [m][n], the first of equal ones; no NaN may be among them. */
+LESSEN_API void lessen_likeliest(const float *values, int64_t *out, int64_t m, int64_t n);
 
 /* Largest difference between the kernels and plain loops, over shapes that take every path: some, or many. */
 LESSEN_API float lessen_self_check(int thorough);

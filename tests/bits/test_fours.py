@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lessen.bits import fours
-from lessen.errors import PlanError
+from lessen.builtin import gguf_file
+from lessen.errors import InputError, PlanError
 from lessen.native import native
 
 KERNELS = [None] if native() is None else [None, native()]
@@ -35,6 +36,20 @@ def test_what_ggml_rounded_is_held_exactly(size: float):
     blocks = fours.fit(real)
     assert torch.equal(fours.unpack(blocks, 96), real)
     assert np.array_equal(blocks.numpy(), theirs.reshape(50, -1))
+
+
+def test_the_packaged_model_is_held_byte_for_byte():
+    """A matrix of SmolLM2's file, as the file says and as float32 becomes of it again."""
+    gguf = pytest.importorskip("gguf")
+    try:
+        file = gguf_file("smollm2-135m")
+    except InputError as missing:
+        pytest.skip(str(missing))
+    tensor = next(each for each in gguf.GGUFReader(file).tensors if each.name == "blk.7.ffn_down.weight")
+    real = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+    blocks = fours.fit(real)
+    assert torch.equal(fours.unpack(blocks, real.shape[1]), real)
+    assert np.array_equal(blocks.numpy(), tensor.data)
 
 
 @pytest.mark.parametrize("columns", COLUMNS)

@@ -10,10 +10,11 @@ from torch import Tensor
 from lessen.model.block import Block
 from lessen.model.causal import Memory
 from lessen.model.linear import FEW_TOKENS
-from lessen.model.rotary import rotation
+from lessen.model.rotary import Turns
 from lessen.model.rows import Rows
 from lessen.model.stack import Stack
-from lessen.native import DecoderLayer, Native, native_for
+from lessen.model.step import NORMS, norm_of
+from lessen.native import DecoderLayer, LastNorm, Native, native_for
 
 
 class Stretch:
@@ -25,16 +26,18 @@ class Stretch:
     Args:
         stack: Whose layers.
         layers: Which (0-based).
+        turns: Of positions, where they are rotary.
     """
 
-    def __init__(self, stack: Stack, layers: range) -> None:
-        self.stack, self.layers = stack, layers
+    def __init__(self, stack: Stack, layers: range, turns: Turns | None) -> None:
+        self.stack, self.layers, self.turns = stack, layers, turns
         self._kernels: Native | None = None
         self._made: list[DecoderLayer] = []
+        self._last: LastNorm | None = None
         self._most = 0
 
     def run(self, hidden: Tensor, rows: Rows, memory: Sequence[Memory]) -> Tensor | None:
-        """What `run_layers` makes of it; None, with nothing remembered, where layers are to be run one by one.
+        """What `run_layers` makes of it; None, with nothing remembered, where layers go one by one.
 
         Args:
             hidden: `[tokens, hidden]`.
@@ -56,12 +59,8 @@ class Stretch:
             room = memory[place].room(rows)
             assert room is not None, "memories of a model are of one kind"
             rooms.append(room)
-        rotary = self.stack.architecture.rotary
-        turning = None if rotary is None else rotation(rotary, rows.positions, hidden.dtype)
-        hidden = kernels.decoder_layers(self._made, rooms, turning, hidden)
-        if self.layers.stop == self.stack.depth and self.stack.final_norm is not None:
-            hidden = self.stack.final_norm(hidden)
-        return hidden
+        turning = None if self.turns is None else self.turns.at(rows, hidden.dtype)
+        return kernels.decoder_layers(self._made, rooms, turning, hidden, self._last)
 
     def _look(self, kernels: Native) -> None:
         """Make the layers ready, and note for how many tokens the kernels are faster than torch."""
@@ -70,11 +69,14 @@ class Stretch:
         self._kernels, self._most = kernels, 0
         if self.stack.relative_bias is not None or any(type(block) is not Block for block in blocks):
             return
+        last = self.stack.final_norm if self.layers.stop == self.stack.depth else None
+        if last is not None and (type(last) not in NORMS or last._forward_hooks or last._forward_pre_hooks):
+            return
         few, many = (
             [None if block.training else block.step(kernels, tokens) for block in blocks]
             for tokens in (1, FEW_TOKENS + 1)
         )
         made = [layer for layer in few if layer is not None]
         if len(made) == len(blocks):
-            self._made = made
+            self._made, self._last = made, None if last is None else LastNorm(norm_of(last))
             self._most = FEW_TOKENS if None in many else sys.maxsize

@@ -118,8 +118,20 @@ class Room:
 
     def hold(self, rows: Sequence[tuple[int, int, int]]) -> Room:
         """Say of each row with new tokens which it is, how many are new, and how many are held."""
-        self.struct.rows, self.struct.count = (_Row * len(rows))(*rows), len(rows)
+        if len(rows) != self.struct.count:
+            self.listed = (_Row * len(rows))()
+            self.struct.rows, self.struct.count = self.listed, len(rows)
+        for place, row in enumerate(rows):
+            self.listed[place] = row
         return self
+
+
+class LastNorm:
+    """The norm after the last layer; it keeps the tensors it points at."""
+
+    def __init__(self, norm: NormOf) -> None:
+        self.kept, self.struct = norm, _norm(norm)
+        self.place = ctypes.addressof(self.struct)
 
 
 def _norm(norm: NormOf) -> _Norm:

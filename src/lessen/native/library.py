@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lessen.native.decoder import DecoderLayer, Room
+    from lessen.native.decoder import DecoderLayer, LastNorm, Room
 
 ABI = 6
 NAMES = ("liblessen.so", "liblessen.dylib")
@@ -162,6 +162,7 @@ class Native:
         self._layer_rest = library.lessen_layer_rest
         self._decoder_layers = library.lessen_decoder_layers
         self._arrange = library.lessen_arrange_signs
+        self._likeliest = library.lessen_likeliest
         self._four_bits = library.lessen_linear_w4a8
         self._arrange_fours = library.lessen_arrange_fours
         self._fours_bytes = library.lessen_fours_bytes
@@ -272,6 +273,17 @@ class Native:
         )
         return result
 
+    def likeliest(self, logits: Tensor) -> list[int]:
+        """The first of the largest numbers of each row, as `logits.argmax(-1).tolist()`.
+
+        Args:
+            logits: `[rows, columns]`, float32 on the CPU, no NaN among them.
+        """
+        logits = logits.contiguous()
+        found = (ctypes.c_int64 * len(logits))()
+        self._likeliest(logits.data_ptr(), found, *logits.shape)
+        return list(found)
+
     def attention(
         self, qkv: Tensor, lengths: Sequence[int], *, received: bool = False
     ) -> tuple[Tensor, Tensor | None]:
@@ -330,6 +342,7 @@ class Native:
         rooms: Sequence[Room],
         turning: tuple[Tensor, Tensor] | None,
         hidden: Tensor,
+        last: LastNorm | None = None,
     ) -> Tensor:
         """Layers of a decoder for a few new tokens, whose keys and values they write into the cache.
 
@@ -339,6 +352,7 @@ class Native:
             turning: Cosine and sine of each, `[tokens, 1, turned]`, if positions are rotary.
             hidden: `[tokens, hidden]`, float32 or bfloat16 on the CPU; computed in float32 either way, and
                 rounded to its type after each layer.
+            last: The norm after them, of the kind of theirs, if there is one.
 
         Returns:
             `[tokens, hidden]`, of the same type.
@@ -352,6 +366,7 @@ class Native:
             places(*[layer.place for layer in layers]),
             places(*[room.place for room in rooms]),
             len(layers),
+            None if last is None else last.place,
             cosine,
             sine,
             given.data_ptr(),
@@ -448,11 +463,13 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.lessen_decoder_layers.argtypes = [
         *([ctypes.c_void_p] * 2),
         ctypes.c_int64,
-        *([ctypes.c_void_p] * 4),
+        *([ctypes.c_void_p] * 5),
         ctypes.c_int64,
         *([ctypes.c_int] * 2),
     ]
     library.lessen_decoder_layers.restype = None
+    library.lessen_likeliest.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
+    library.lessen_likeliest.restype = None
     library.lessen_attention_f32.argtypes = [
         ctypes.c_void_p,
         ctypes.c_void_p,

@@ -22,7 +22,7 @@ from torch import Tensor
 from lessen.depth.language import decide
 from lessen.model.block import Block
 from lessen.model.causal import CausalAttention
-from lessen.model.rotary import rotation
+from lessen.model.rotary import Turns, rotation
 from lessen.model.rows import Rows
 from lessen.model.stack import InLayer, run_layers
 from lessen.model.stretch import Stretch
@@ -80,7 +80,9 @@ class Waterfall:
         exits = [] if self.rule is None else model.shape.exit_layers
         asked = [layer for layer in exits if self.rule and self.rule.at(layer) is not None]
         self.stretches = [range(*ends) for ends in pairwise([0, *asked, self.writer.depth])]
-        self.runs = {layers: Stretch(self.writer, layers) for layers in self.stretches}
+        rotary = self.writer.architecture.rotary
+        turns = None if rotary is None else Turns(rotary)
+        self.runs = {layers: Stretch(self.writer, layers, turns) for layers in self.stretches}
         self.waiting: list[dict[int, list[Tensor]]] = [{} for _ in self.stretches]
 
     def step(
