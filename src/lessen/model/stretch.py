@@ -65,9 +65,10 @@ class Stretch:
     def _look(self, kernels: Native) -> None:
         """Make the layers ready, and note for how many tokens the kernels are faster than torch."""
         found = self.stack.layers
-        blocks = [found[min(place, len(found) - 1)] for place in self.layers]
+        asked = (found[min(place, len(found) - 1)] for place in self.layers)
+        blocks = [block for block in asked if isinstance(block, Block)]
         self._kernels, self._most = kernels, 0
-        if self.stack.relative_bias is not None or any(type(block) is not Block for block in blocks):
+        if self.stack.relative_bias is not None or len(blocks) < len(self.layers):
             return
         last = self.stack.final_norm if self.layers.stop == self.stack.depth else None
         if last is not None and (type(last) not in NORMS or last._forward_hooks or last._forward_pre_hooks):

@@ -122,7 +122,7 @@ class Room:
             self.listed = (_Row * len(rows))()
             self.struct.rows, self.struct.count = self.listed, len(rows)
         for place, row in enumerate(rows):
-            self.listed[place] = row
+            self.listed[place] = _Row(*row)
         return self
 
 
