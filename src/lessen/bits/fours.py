@@ -62,14 +62,14 @@ def fit(weight: Tensor) -> Tensor:
         raise PlanError("weights beyond 65504 cannot be held in 4 bits; use int8")
     surplus = -columns % GROUP
     last = weight[:, -1:].expand(rows, surplus)  # for columns that are not there: no range grows by it
-    groups = torch.cat([weight, last], 1).float().view(-1, GROUP)
+    groups = torch.cat([weight, last], 1).float().cpu().view(-1, GROUP)
     fits = [_fitted(some) for some in groups.split(AT_ONCE)]
     halves, numbers = (torch.cat(parts) for parts in zip(*fits, strict=True))
     whole = numbers.view(rows, -1)
     whole[:, columns:] = 0
     low, high = whole.view(-1, 2, GROUP // 2).unbind(1)
     blocks = torch.cat([halves.view(torch.uint8), low | high << 4], 1)
-    return blocks.view(rows, bytes_for(columns))
+    return blocks.view(rows, bytes_for(columns)).to(weight.device)
 
 
 def unpack(blocks: Tensor, columns: int, dtype: torch.dtype = torch.float32) -> Tensor:
