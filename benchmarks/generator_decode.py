@@ -30,10 +30,11 @@ from dataclasses import asdict
 from math import exp, log
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, get_args
+from typing import Any
 
 import results
 import torch
+from generator_verdicts import FEW_BITS
 from results import CACHE, add_run, kept
 
 from lessen.artefact import read_json, write_json
@@ -57,7 +58,7 @@ AT_ONCE = 8
 TIE = 1e-5
 """Of the largest logit: two tokens nearer than that are equally likely in float32."""
 LENGTHS = (2, 4, 8)
-PRECISIONS = ("float32", "bfloat16", *(each for each in get_args(Precision) if each.endswith("-weights")))
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", *FEW_BITS)
 
 Prompts = Sequence[Sequence[int]]
 
@@ -231,7 +232,7 @@ def speed(
     others: dict[str, Any] = {}
     if precision in ("float32", "bfloat16"):
         candidates["transformers"] = theirs(generator_twin(model))
-    elif precision.endswith("-weights"):
+    else:
         longest = max(map(len, prompts)) + tokens
         others = _of_gguf(folder, ("llama.cpp", "openvino-genai"), longest, named=False)
     runs = compare(candidates | others, prompts, new_tokens=tokens, seconds=seconds)
@@ -249,7 +250,7 @@ def speed(
 
 def missing(folder: str, precision: str, others: Any) -> set[str]:
     """Rivals that should have run beside weights of few bits and did not."""
-    return {"llama.cpp", "openvino-genai"} - set(others) if precision.endswith("-weights") else set()
+    return {"llama.cpp", "openvino-genai"} - set(others) if precision in FEW_BITS else set()
 
 
 def times_as_fast(rates: dict[str, list[float]], one: str, other: str) -> dict[str, float] | None:

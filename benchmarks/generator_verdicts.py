@@ -20,6 +20,9 @@ AGREEMENT = 0.95
 CONFIDENCE = 0.9
 TOKENS_PER_S = 70.0
 
+FEW_BITS = ("int8-weights", "int4")
+"""Precisions that runtimes of GGUF files are held against."""
+
 
 Verdict = tuple[str, str]
 """A target in words, and whether it was met, with the figure."""
@@ -41,7 +44,7 @@ def speed_verdicts(found: dict[str, Any]) -> list[Verdict]:
     if ratio is not None:
         said += f"; aiming at {AIM:g}x: {verdict(ratio['ratio'] - AIM, ratio['se'])}"
     lines.append((f"Drafts are at least {DRAFTED:g}x full depth in float32", said))
-    few = {precision: line for precision, line in found.items() if precision.endswith("-weights")}
+    few = {precision: line for precision, line in found.items() if precision in FEW_BITS}
     said, past = "not measured yet", "not measured yet"
     if few:
         precision, mode, rate, error = max(

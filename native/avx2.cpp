@@ -2,6 +2,7 @@
 #include "attention.h"
 #include "binary.h"
 #include "cached.h"
+#include "int4.h"
 #include "rowwise.h"
 
 #include <immintrin.h>
@@ -18,6 +19,10 @@ struct Avx2 {
     static Register load(const Brain *from) {
         const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
+    }
+    static Register load(const int8_t *from) {
+        const __m128i narrow = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(from));
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(narrow));
     }
     static Register broadcast(float value) { return _mm256_set1_ps(value); }
     static void store(float *to, Register value) { _mm256_storeu_ps(to, value); }
@@ -96,6 +101,25 @@ struct Whole {
     }
 };
 
+struct Nibbles {
+    using Sums = __m256i;  // of pairs, in 16 bits: eight pairs of products up to 15 * 127 fit
+    using Bytes = __m256i;
+    static constexpr int rows = 4;
+    static Sums no_sums() { return _mm256_setzero_si256(); }
+    static Bytes load(const uint8_t *from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)); }
+    static Bytes low(Bytes both) { return _mm256_and_si256(both, _mm256_set1_epi8(15)); }
+    static Bytes high(Bytes both) { return low(_mm256_srli_epi16(both, 4)); }
+    static Sums add_products(Bytes factors, const int8_t *four, Sums sums) {
+        int32_t values;
+        __builtin_memcpy(&values, four, sizeof values);
+        return _mm256_add_epi16(sums, _mm256_maddubs_epi16(factors, _mm256_set1_epi32(values)));
+    }
+    static __m256 numbers(Sums sums) { return _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, _mm256_set1_epi16(1))); }
+    static __m256 halves(const uint8_t *from) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(from)));
+    }
+};
+
 struct Bit {
     struct Counts {
         __m256i low, high;
@@ -153,6 +177,7 @@ const Kernel avx2 = {"avx2",
                      Avx2::columns,
                      panels<Avx2>,
                      panels<Avx2, Brain>,
+                     panels<Avx2, int8_t>,
                      attend<Avx2>,
                      attention_space<Avx2>,
                      quantize<Whole>,
@@ -163,6 +188,9 @@ const Kernel avx2 = {"avx2",
                      eights<Bit>,
                      signed_eights<Avx2>,
                      nullptr,
+                     quantize_groups,
+                     sixteens<Avx2, Nibbles>,
+                     largest<Avx2>,
                      activate,
                      add_norm<Avx2>,
                      norm_row<Avx2>,

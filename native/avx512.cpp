@@ -5,6 +5,7 @@
 #include "binary.h"
 #include "cached.h"
 #include "count512.h"
+#include "int4.h"
 #include "rowwise.h"
 #include "transpose512.h"
 
@@ -22,6 +23,10 @@ struct Avx512 {
     static Register load(const Brain *from) {
         const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
         return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+    }
+    static Register load(const int8_t *from) {
+        const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(narrow));
     }
     static Register broadcast(float value) { return _mm512_set1_ps(value); }
     static void store(float *to, Register value) { _mm512_storeu_ps(to, value); }
@@ -107,6 +112,25 @@ struct Whole {
     }
 };
 
+struct Nibbles {
+    using Sums = __m512i;
+    using Bytes = __m512i;
+    static constexpr int rows = 8;
+    static Sums no_sums() { return _mm512_setzero_si512(); }
+    static Bytes load(const uint8_t *from) { return _mm512_loadu_si512(from); }
+    static Bytes low(Bytes both) { return _mm512_and_si512(both, _mm512_set1_epi8(15)); }
+    static Bytes high(Bytes both) { return low(_mm512_srli_epi16(both, 4)); }
+    static Sums add_products(Bytes factors, const int8_t *four, Sums sums) {
+        int32_t values;
+        __builtin_memcpy(&values, four, sizeof values);
+        return _mm512_dpbusd_epi32(sums, factors, _mm512_set1_epi32(values));
+    }
+    static __m512 numbers(Sums sums) { return _mm512_cvtepi32_ps(sums); }
+    static __m512 halves(const uint8_t *from) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
+    }
+};
+
 struct Bit {
     static uint64_t negative(const float *row) {
         uint64_t word = 0;
@@ -185,6 +209,7 @@ const Kernel avx512 = {"avx512",
                        Avx512::columns,
                        panels<Avx512>,
                        panels<Avx512, Brain>,
+                       panels<Avx512, int8_t>,
                        attend<Avx512>,
                        attention_space<Avx512>,
                        quantize<Whole>,
@@ -195,6 +220,9 @@ const Kernel avx512 = {"avx512",
                        eights512,
                        look_up,
                        nullptr,
+                       quantize_groups,
+                       sixteens<Avx512, Nibbles>,
+                       largest<Avx512>,
                        activate,
                        add_norm<Avx512>,
                        norm_row<Avx512>,
@@ -205,6 +233,7 @@ const Kernel amx = {"amx",
                     Avx512::columns,
                     panels<Avx512>,
                     panels<Avx512, Brain>,
+                    panels<Avx512, int8_t>,
                     attend<Avx512>,
                     attention_space<Avx512>,
                     quantize<Whole>,
@@ -215,6 +244,9 @@ const Kernel amx = {"amx",
                     eights512,
                     look_up,
                     tiles::arrange,
+                    quantize_groups,
+                    sixteens<Avx512, Nibbles>,
+                    largest<Avx512>,
                     activate,
                     add_norm<Avx512>,
                     norm_row<Avx512>,

@@ -82,6 +82,10 @@ float wrong_in_low_bits(int64_t m, int64_t n, int64_t k) {
     };
     lessen_linear_w8a8(values.data(), weight.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
     compare(false, 8);
+    std::vector<int8_t> dense(n * k);
+    for (int64_t c = 0; c < n; c++) std::copy_n(weight.data() + c * depth, k, dense.data() + c * k);
+    lessen_linear_w8a32(values.data(), dense.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    compare(false, 32);
     lessen_linear_w1a8(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
     compare(true, 8);
     lessen_linear_w1a1(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
@@ -124,6 +128,19 @@ float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int
         start += length;
     }
     return worst;
+}
+
+// Whether the largest of so many numbers is found, wherever it stands, and the first of two.
+bool finds_the_largest(int64_t count) {
+    std::vector<float> values(2 * count);
+    for (int64_t place : {int64_t(0), count / 3, count / 2, count - 1}) {
+        for (int64_t i = 0; i < count; i++) values[i] = values[count + i] = -3 - std::abs(std::sin(float(i)));
+        values[place] = values[count - 1] = values[count + place] = -2;
+        int64_t found[2] = {-1, -1};
+        lessen_likeliest(values.data(), found, 2, count);
+        if (found[0] != place || found[1] != place) return false;
+    }
+    return true;
 }
 
 double activation(int64_t which, double x) {
@@ -215,10 +232,13 @@ float lessen_self_check(int thorough) {
         for (int64_t n : {1, 3, 8, 17})
             for (int64_t k : {1, 15, 16, 33, 2061}) worst = std::max(worst, wrong_in_linear(m, n, k));
     worst = std::max({worst, wrong_in_low_bits(5, 19, 70), wrong_in_low_bits(18, 9, 1)});
+    for (int64_t m : {1, 2, 3, 9}) worst = std::max({worst, wrong_in_fours(m, 37, 70), wrong_in_fours(m, 16, 64)});
     for (int64_t m : {1, 3, 16, 17, 33, 64})
         for (int64_t n : {1, 8, 39, 64})
             for (int64_t k : {1, 31, 63, 64, 65, 127, 128, 200, 1100})
-                if (thorough) worst = std::max(worst, wrong_in_low_bits(m, n, k));
+                if (thorough) worst = std::max({worst, wrong_in_low_bits(m, n, k), wrong_in_fours(m, n, k)});
+    for (int64_t count : {1, 2, 15, 16, 17, 70, 1024, 1025, 5000})
+        if (!finds_the_largest(count)) return 1;
     for (int64_t which = LESSEN_GELU; which <= LESSEN_TANH; which++)
         for (int64_t width : {5, 16, 70})
             worst = std::max({worst, Rest(3, width, 40, which, false).wrong(), Rest(9, width, 33, which, true).wrong()});

@@ -76,7 +76,9 @@ struct Decoder {
         const std::vector<float> old_keys = keys, old_values = values;
         std::vector<float> out(m * width);
         const lessen_room room{keys.data(), values.data(), capacity, rows.data(), int64_t(rows.size())};
-        lessen_decoder_layer(&layer, &room, cosine, sine, hidden, out.data(), m, 2);
+        const lessen_decoder *layers[] = {&layer};
+        const lessen_room *rooms[] = {&room};
+        lessen_decoder_layers(layers, rooms, 1, nullptr, cosine, sine, hidden, out.data(), m, 0, 2);
 
         float worst = 0;
         int64_t token = 0;

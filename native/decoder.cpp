@@ -1,8 +1,10 @@
-// A whole layer of a decoder for a few tokens, in one call: what is between its products is small and many.
+// Whole layers of a decoder for a few tokens, in one call: what is between their products is small and many.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <vector>
 
+#include "crew.h"
 #include "dispatch.h"
 
 namespace lessen {
@@ -73,44 +75,94 @@ void norm_rows(const lessen_decoder &layer, int which, const float *from, int64_
         kernel->norm_row(from + row * width, norm_of(layer.norms[which]), layer.rms, width, to + row * width);
 }
 
+// A layer on its input [m][width], in place.
+void run_layer(const lessen_decoder &layer, const lessen_room &room, const float *cosine, const float *sine,
+               float *hidden, int64_t m, int threads) {
+    const int64_t width = layer.output.n, inner = layer.heads * layer.dim, made = layer.up.n;
+    const int64_t neurons = layer.down.k;
+    thread_local Space<float> of_normed, of_qkv, of_context, of_output, of_made, of_read;
+    float *normed = of_normed.of(m * width), *qkv = of_qkv.of(m * layer.qkv.n), *context = of_context.of(m * inner);
+    float *output = of_output.of(m * width), *up = of_made.of(m * made), *read = of_read.of(m * neurons);
+
+    norm_rows(layer, 0, hidden, m, width, normed);
+    product_of(layer.qkv, normed, qkv, m, threads);
+    if (layer.parallel) norm_rows(layer, 1, hidden, m, width, normed);
+    place(layer, cosine, sine, qkv, m);
+    remember(layer, room, qkv);
+    CachedWork work{&layer, &room, qkv, context, {0}, {}};
+    int64_t multiplications = 0;
+    for (int64_t r = 0; r < room.count; r++) {
+        const lessen_row &row = room.rows[r];
+        work.starts.push_back(work.starts.back() + row.tokens);
+        multiplications += 2 * row.tokens * (row.held + row.tokens) * inner;
+    }
+    run(work_on_cached, &work, worth(multiplications, threads));
+    product_of(layer.output, context, output, m, threads);
+    for (int64_t i = 0; i < m * width; i++) hidden[i] += output[i];
+
+    if (!layer.parallel) norm_rows(layer, 1, hidden, m, width, normed);
+    product_of(layer.up, normed, up, m, threads);
+    for (int64_t row = 0; row < m; row++) {
+        const float *from = up + row * made;
+        float *to = read + row * neurons;
+        kernel->activate(static_cast<Activation>(layer.activation), 0.0f, from, neurons, to);
+        if (layer.gated)
+            for (int64_t i = 0; i < neurons; i++) to[i] *= from[neurons + i];
+    }
+    product_of(layer.down, read, output, m, threads);
+    for (int64_t i = 0; i < m * width; i++) hidden[i] += output[i];
+}
+
+// To bfloat16 and back, to the nearest, of two to the even one.
+void narrow_all(float *values, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000u;
+        std::memcpy(values + i, &bits, sizeof bits);
+    }
+}
+
+struct Layers {
+    const lessen_decoder *const *layers;
+    const lessen_room *const *rooms;
+    int64_t count;
+    const lessen_norm *last;
+    const float *cosine, *sine;
+    float *hidden;
+    int64_t m;
+    bool narrow;
+    int threads;
+};
+
+void run_layers(void *data) {
+    const auto &all = *static_cast<Layers *>(data);
+    for (int64_t each = 0; each < all.count; each++) {
+        const lessen_decoder &layer = *all.layers[each];
+        run_layer(layer, *all.rooms[each], all.cosine, all.sine, all.hidden, all.m, all.threads);
+        if (all.narrow) narrow_all(all.hidden, all.m * layer.output.n);
+    }
+    const lessen_decoder &layer = *all.layers[all.count - 1];
+    for (int64_t row = 0; all.last && row < all.m; row++) {
+        float *line = all.hidden + row * layer.output.n;
+        kernel->norm_row(line, norm_of(*all.last), layer.rms, layer.output.n, line);
+    }
+}
+
 }  // namespace
 }  // namespace lessen
 
 using namespace lessen;
 
-void lessen_decoder_layer(const lessen_decoder *layer, const lessen_room *room, const float *cosine,
-                          const float *sine, const float *hidden, float *out, int64_t m, int threads) {
-    if (m <= 0) return;
-    const int64_t width = layer->output.n, inner = layer->heads * layer->dim, made = layer->up.n;
-    const int64_t neurons = layer->down.k;
-    thread_local Space<float> of_normed, of_qkv, of_context, of_output, of_made, of_read;
-    float *normed = of_normed.of(m * width), *qkv = of_qkv.of(m * layer->qkv.n), *context = of_context.of(m * inner);
-    float *output = of_output.of(m * width), *up = of_made.of(m * made), *read = of_read.of(m * neurons);
+void lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms, int64_t count,
+                           const lessen_norm *last, const float *cosine, const float *sine, const float *hidden,
+                           float *out, int64_t m, int narrow, int threads) {
+    if (m <= 0 || count <= 0) return;
+    std::copy_n(hidden, m * layers[0]->output.n, out);
+    Layers all{layers, rooms, count, last, cosine, sine, out, m, narrow != 0, threads};
+    together(run_layers, &all, threads);
+}
 
-    norm_rows(*layer, 0, hidden, m, width, normed);
-    product_of(layer->qkv, normed, qkv, m, threads);
-    place(*layer, cosine, sine, qkv, m);
-    remember(*layer, *room, qkv);
-    CachedWork work{layer, room, qkv, context, {0}, {}};
-    int64_t multiplications = 0;
-    for (int64_t r = 0; r < room->count; r++) {
-        const lessen_row &row = room->rows[r];
-        work.starts.push_back(work.starts.back() + row.tokens);
-        multiplications += 2 * row.tokens * (row.held + row.tokens) * inner;
-    }
-    run(work_on_cached, &work, worth(multiplications, threads));
-    product_of(layer->output, context, output, m, threads);
-    for (int64_t i = 0; i < m * width; i++) out[i] = hidden[i] + output[i];
-
-    norm_rows(*layer, 1, layer->parallel ? hidden : out, m, width, normed);
-    product_of(layer->up, normed, up, m, threads);
-    for (int64_t row = 0; row < m; row++) {
-        const float *from = up + row * made;
-        float *to = read + row * neurons;
-        kernel->activate(static_cast<Activation>(layer->activation), 0.0f, from, neurons, to);
-        if (layer->gated)
-            for (int64_t i = 0; i < neurons; i++) to[i] *= from[neurons + i];
-    }
-    product_of(layer->down, read, output, m, threads);
-    for (int64_t i = 0; i < m * width; i++) out[i] += output[i];
+void lessen_likeliest(const float *values, int64_t *out, int64_t m, int64_t n) {
+    for (int64_t row = 0; row < m; row++) out[row] = kernel->largest(values + row * n, n);
 }

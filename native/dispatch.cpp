@@ -1,6 +1,8 @@
 // Instruction sets from best to plainest, and the fork of the OpenMP runtime the caller has.
 #include "dispatch.h"
 
+#include "crew.h"
+
 #include <algorithm>
 #include <cstring>
 
@@ -28,7 +30,8 @@ const Kernel *available(int place) {
 #if defined(LESSEN_X86)
     if (place == 0 && has_avx512() && tiles::usable()) return &amx;
     if (place == 1 && has_avx512()) return &avx512;
-    if (place == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &avx2;
+    if (place == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c")) return &avx2;
 #elif defined(LESSEN_NEON)
     if (place == 0) return &neon;
 #endif
@@ -56,6 +59,7 @@ bool use(const char *isa) {
 }
 
 void run(void (*work)(void *), void *data, int threads) {
+    if (threads > 1 && shared(work, data)) return;
     if (threads > 1)
         fork_with(work, data, static_cast<unsigned>(threads), 0);
     else

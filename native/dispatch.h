@@ -18,7 +18,8 @@ bool use(const char *isa);
 // Whose threads; null: the caller's only.
 extern lessen_fork fork_with;
 
-// Run work(data) on so many threads, or here if that is not worth it.
+// Run work(data) on so many threads, those of this thread's crew if it leads one (crew.h), or here if that is not
+// worth it. Any number of threads may take part, and any of them may find that nothing is left.
 void run(void (*work)(void *), void *data, int threads);
 
 // Threads that so many multiplications are worth.

@@ -14,10 +14,11 @@ using Brain = uint16_t;
 
 struct Linear {
     const float *values;
-    const void *weight;  // [n][k], float or Brain
+    const void *weight;  // [n][k], float, Brain or int8_t
     const float *bias;
     float *out;
     int64_t m, n, k;
+    const float *scales = nullptr;  // [n] of weights of 8 bits
 };
 
 // One head of one row.
@@ -63,6 +64,23 @@ struct Binary {
     int64_t m, n, k, words;
 };
 
+// How weights of 4 bits lie (int4.h): sixteen rows side by side, group after group.
+constexpr int64_t GROUP = 32;        // columns that share a scale and a minimum
+constexpr int64_t SIXTEEN = 16;      // rows
+constexpr int64_t LINE = 64;         // bytes; number j of a row: line j / 8, low bits where j % 8 < 4
+constexpr int64_t BLOCK = 5 * LINE;  // sixteen rows of a group: their numbers, then their scales and minimums
+
+// Weights of 4 bits as int4.h has them; activations whole numbers times a step of their group of 32 columns.
+struct Fours {
+    const int8_t *values;  // [m][groups * 32]
+    const float *steps;    // [m][groups]
+    const float *totals;   // [m][groups]: sums of the values, times their step
+    const uint8_t *blocks;
+    const float *bias;
+    float *out;
+    int64_t m, n, groups;
+};
+
 // Activations are float32.
 struct Signed {
     const float *values;
@@ -86,6 +104,8 @@ struct Kernel {
     void (*panels)(const Linear &, int64_t first, int64_t last, int64_t after);
     // The same for weights in bfloat16.
     void (*panels16)(const Linear &, int64_t first, int64_t last, int64_t after);
+    // The same for weights of 8 bits; values stay float32.
+    void (*panels_of_bytes)(const Linear &, int64_t first, int64_t last, int64_t after);
     // Attention within one head of one row; `space` has room for `attention_space` numbers.
     void (*attend)(const Attention &, float *space);
     int64_t (*attention_space)(int64_t tokens, int64_t dim);
@@ -106,7 +126,13 @@ struct Kernel {
     // The values of an Int8 in the order panels8 wants them for signs or other weights, if that is not row by row.
     void (*arrange)(const int8_t *values, int64_t m, int64_t depth, bool signs, int8_t *to);
 
+    // A row as whole numbers, with a step and a sum of each group; 0 beyond k.
+    void (*quantize_groups)(const float *row, int64_t k, int8_t *to, float *steps, float *totals);
+    // Sixteens first..last of a product with weights of 4 bits.
+    void (*sixteens)(const Fours &, int64_t first, int64_t last);
+
     // rowwise.h says what these compute.
+    int64_t (*largest)(const float *from, int64_t count);
     void (*activate)(Activation, float centre, const float *from, int64_t count, float *to);
     void (*add_norm)(const float *left, const float *right, const float *factor, const Norm &, int64_t count,
                      float *to);

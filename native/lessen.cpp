@@ -1,5 +1,7 @@
-// The C ABI but for what computes: versions, instruction sets, and how signs are arranged.
+// The C ABI but for what computes: versions, instruction sets, and how weights of few bits are arranged.
 #include "lessen.h"
+
+#include <cstring>
 
 #include "dispatch.h"
 
@@ -22,4 +24,26 @@ void lessen_arrange_signs(const uint64_t *rows, uint64_t *arranged, int64_t n, i
     for (int64_t c = 0; c < round_up(n, 8); c++)
         for (int64_t i = 0; i < words; i++)
             arranged[(c / 8 * words + i) * 8 + c % 8] = c < n ? rows[c * words + i] : 0;
+}
+
+int64_t lessen_fours_bytes(int64_t n, int64_t k) {
+    return round_up(n, SIXTEEN) / SIXTEEN * (round_up(k, GROUP) / GROUP) * BLOCK;
+}
+
+void lessen_arrange_fours(const uint8_t *rows, uint8_t *arranged, int64_t n, int64_t k) {
+    constexpr int64_t stored = 20;  // bytes of a group of one row: scale, minimum, 16 bytes of numbers
+    const int64_t groups = round_up(k, GROUP) / GROUP;
+    std::memset(arranged, 0, lessen_fours_bytes(n, k));
+    for (int64_t row = 0; row < n; row++)
+        for (int64_t g = 0; g < groups; g++) {
+            const uint8_t *from = rows + (row * groups + g) * stored;
+            uint8_t *to = arranged + (row / SIXTEEN * groups + g) * BLOCK;
+            const int64_t lane = row % SIXTEEN;
+            std::memcpy(to + 4 * LINE + 2 * lane, from, 2);
+            std::memcpy(to + 4 * LINE + 2 * (SIXTEEN + lane), from + 2, 2);
+            for (int64_t i = 0; i < GROUP; i++) {
+                const int number = i < 16 ? from[4 + i] & 15 : from[4 + i - 16] >> 4;
+                to[i / 8 * LINE + 4 * lane + i % 4] |= static_cast<uint8_t>(i % 8 < 4 ? number : number << 4);
+            }
+        }
 }

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 5
+#define LESSEN_ABI 6
 
 LESSEN_API int lessen_abi(void);
 
@@ -47,13 +47,27 @@ LESSEN_API void lessen_attention_f32(const float *qkv, const int64_t *lengths, i
 /* Products with low-bit weights: out = (values . weight^T) * scales + bias. `scales` is [n], bias [n] or NULL.
  *
  * `values` is [m][k] float32 for all of them. w8a8 and w1a8 make whole numbers from -127 to 127 of each row, its
- * largest becoming 127; w1a1 makes signs of it, and multiplies by its mean absolute value; w1a32 leaves it.
+ * largest becoming 127; w1a1 makes signs of it, and multiplies by its mean absolute value; w8a32 and w1a32 leave it.
  * A row's result does not depend on m, nor on threads. */
 
 /* Weights of 8 bits from -127 to 127, [n][depth] with depth = lessen_depth(k), 0 beyond k. */
 LESSEN_API int64_t lessen_depth(int64_t k);
 LESSEN_API void lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales,
                                    const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+
+/* The same weights, [n][k] without the zeros, with values as they are. */
+LESSEN_API void lessen_linear_w8a32(const float *values, const int8_t *weight, const float *scales,
+                                    const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+
+/* Weights of 4 bits: rows of groups of 32 columns, 20 bytes each, which are GGUF's Q4_1: a scale and a minimum, both
+ * float16, and 16 bytes, the low bits of byte i for column i of the group, the high ones for column 16 + i. A weight
+ * is scale * number + minimum. Arranged as the kernels read them they take lessen_fours_bytes(n, k) bytes, which
+ * should begin at a line of the cache. out = values . weight^T + bias, where values become whole numbers from -127
+ * to 127 of each group, its largest becoming 127; columns from k on count as 0 whatever their weights are. */
+LESSEN_API int64_t lessen_fours_bytes(int64_t n, int64_t k);
+LESSEN_API void lessen_arrange_fours(const uint8_t *rows, uint8_t *arranged, int64_t n, int64_t k);
+LESSEN_API void lessen_linear_w4a8(const float *values, const uint8_t *arranged, const float *bias, float *out,
+                                   int64_t m, int64_t n, int64_t k, int threads);
 
 /* Weights of one bit, 1 = negative: rows of 64-bit words, bit i of word j for place 64 j + i, 0 beyond k, arranged
  * as the kernels read them. `arranged` has lessen_signs_words(n, k) words. */
@@ -66,8 +80,17 @@ LESSEN_API void lessen_linear_w1a8(const float *values, const uint64_t *arranged
 LESSEN_API void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales,
                                     const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
 
-/* A matrix of one of the kinds above: [n][k], `scales` unused by the first and the last. */
-enum { LESSEN_F32, LESSEN_W8A8, LESSEN_W1A8, LESSEN_W1A1, LESSEN_W1A32, LESSEN_BF16 };
+/* A matrix of one of the kinds above: [n][k], `scales` unused by F32, BF16 and W4A8. */
+enum {
+    LESSEN_F32,
+    LESSEN_W8A8,
+    LESSEN_W1A8,
+    LESSEN_W1A1,
+    LESSEN_W1A32,
+    LESSEN_BF16,
+    LESSEN_W8A32,
+    LESSEN_W4A8,
+};
 typedef struct {
     int64_t kind, n, k;
     const void *weight;
@@ -96,7 +119,7 @@ typedef struct {
 LESSEN_API void lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out,
                                   int64_t m, int threads);
 
-/* A layer of a decoder for a few new tokens, norms before its branches:
+/* Layers of a decoder for a few new tokens, norms before their branches:
  *     middle = hidden + output(attention(norms[0](hidden)))
  *     out    = middle + down(activation(gate) * rest), where up(norms[1](middle)) is [gate, rest]; without `gated`
  *              down(activation(up(norms[1](middle)))); with `parallel` norms[1] reads hidden in place of middle.
@@ -123,10 +146,17 @@ typedef struct {
     int64_t count;
 } lessen_room;
 
-/* cosine and sine are [m][turned], hidden and out [m][output.n]: m tokens, those of each row in turn. A token's
- * result depends on the tokens before it in its row, and on no other row. */
-LESSEN_API void lessen_decoder_layer(const lessen_decoder *layer, const lessen_room *room, const float *cosine,
-                                     const float *sine, const float *hidden, float *out, int64_t m, int threads);
+/* `count` layers, one after the other, each with a room of its own. cosine and sine are [m][turned], hidden and out
+ * [m][output.n]: m tokens, those of each row in turn. With `narrow` each layer's result is rounded to bfloat16. `last`
+ * norms what comes out, as the layers' norms do; it may be NULL. A token's result depends on the tokens before it in
+ * its row, and on no other row. */
+LESSEN_API void lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms,
+                                      int64_t count, const lessen_norm *last, const float *cosine,
+                                      const float *sine, const float *hidden, float *out, int64_t m, int narrow,
+                                      int threads);
+
+/* The place of the largest number of each row of [m][n], the first of equal ones; no NaN may be among them. */
+LESSEN_API void lessen_likeliest(const float *values, int64_t *out, int64_t m, int64_t n);
 
 /* Largest difference between the kernels and plain loops, over shapes that take every path: some, or many. */
 LESSEN_API float lessen_self_check(int thorough);

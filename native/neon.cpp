@@ -2,6 +2,7 @@
 #include "attention.h"
 #include "binary.h"
 #include "cached.h"
+#include "int4.h"
 #include "rowwise.h"
 
 #include <arm_neon.h>
@@ -17,6 +18,11 @@ struct Neon {
     static Register load(const float *from) { return vld1q_f32(from); }
     static Register load(const Brain *from) {
         return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(from)), 16));
+    }
+    static Register load(const int8_t *from) {
+        uint32_t four;
+        __builtin_memcpy(&four, from, sizeof four);
+        return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four)))));
     }
     static Register broadcast(float value) { return vdupq_n_f32(value); }
     static void store(float *to, Register value) { vst1q_f32(to, value); }
@@ -66,6 +72,30 @@ struct Whole {
     }
 };
 
+struct Nibbles {
+    struct Sums {
+        int16x8_t of[2];  // pairs of two rows each: eight products up to 15 * 127 fit 16 bits
+    };
+    using Bytes = int8x16_t;
+    static constexpr int rows = 4;
+    static Sums no_sums() { return {{vdupq_n_s16(0), vdupq_n_s16(0)}}; }
+    static uint8x16_t load(const uint8_t *from) { return vld1q_u8(from); }
+    static Bytes low(uint8x16_t both) { return vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15))); }
+    static Bytes high(uint8x16_t both) { return vreinterpretq_s8_u8(vshrq_n_u8(both, 4)); }
+    static Sums add_products(Bytes factors, const int8_t *four, Sums sums) {
+        int32_t values;
+        __builtin_memcpy(&values, four, sizeof values);
+        const int8x8_t twice = vreinterpret_s8_s32(vdup_n_s32(values));
+        return {{vmlal_s8(sums.of[0], vget_low_s8(factors), twice), vmlal_s8(sums.of[1], vget_high_s8(factors), twice)}};
+    }
+    static float32x4_t numbers(const Sums &sums) {
+        return vcvtq_f32_s32(vpaddq_s32(vpaddlq_s16(sums.of[0]), vpaddlq_s16(sums.of[1])));
+    }
+    static float32x4_t halves(const uint8_t *from) {
+        return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from)));
+    }
+};
+
 struct Bit {
     struct Counts {
         uint32x4_t of[4];
@@ -112,6 +142,7 @@ const Kernel neon = {"neon",
                      Neon::columns,
                      panels<Neon>,
                      panels<Neon, Brain>,
+                     panels<Neon, int8_t>,
                      attend<Neon>,
                      attention_space<Neon>,
                      quantize<Whole>,
@@ -122,6 +153,9 @@ const Kernel neon = {"neon",
                      eights<Bit>,
                      signed_eights<Neon>,
                      nullptr,
+                     quantize_groups,
+                     sixteens<Neon, Nibbles>,
+                     largest<Neon>,
                      activate,
                      add_norm<Neon>,
                      norm_row<Neon>,

@@ -32,12 +32,14 @@ void work_on_linear(void *data) {
     }
 }
 
-void in_panels(const Linear &product, bool narrow, int threads) {
+using Panels = decltype(Kernel::panels);
+
+void in_panels(const Linear &product, Panels work_on, int threads) {
     if (product.m <= 0 || product.n <= 0 || product.k <= 0) return;
     threads = worth(product.m * product.n * product.k, threads);
     const int64_t panels = (product.n + kernel->columns - 1) / kernel->columns;
     const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
-    LinearWork work{product, narrow ? kernel->panels16 : kernel->panels, panels, step, threads};
+    LinearWork work{product, work_on, panels, step, threads};
     run(work_on_linear, &work, threads);
 }
 
@@ -55,7 +57,7 @@ const float *made_row(const Source &source, int64_t row, int64_t k) {
 }
 
 // What rows of activations become.
-enum class Made { numbers, signs, signs_as_numbers };
+enum class Made { numbers, signs, signs_as_numbers, grouped };
 
 // Rows of activations made, and perhaps made into whole numbers or signs, a few at a time by each thread.
 struct RowsWork {
@@ -64,8 +66,9 @@ struct RowsWork {
     int64_t m, k, depth;
     int8_t *numbers;  // [m][depth], or null:
     uint64_t *words;  // then these, [m][depth / 64], or null: rows stay float32
-    float *steps;
-    int32_t *totals;
+    float *steps;     // [m], or of each group, [m][depth / 32]
+    int32_t *totals;  // [m]
+    float *sums;      // of each group, [m][depth / 32]
     std::atomic<int64_t> next{0};
 };
 
@@ -79,6 +82,9 @@ void work_on_rows(void *data) {
             const float *from = made_row(work.source, row, work.k);
             if (work.numbers && work.made == Made::signs_as_numbers)
                 work.steps[row] = kernel->signs_as_numbers(from, work.k, work.depth, work.numbers + row * work.depth);
+            else if (work.numbers && work.made == Made::grouped)
+                kernel->quantize_groups(from, work.k, work.numbers + row * work.depth,
+                                        work.steps + row * (work.depth / GROUP), work.sums + row * (work.depth / GROUP));
             else if (work.numbers)
                 work.steps[row] = kernel->quantize(from, work.k, work.depth, work.numbers + row * work.depth,
                                                    &work.totals[row]);
@@ -92,12 +98,14 @@ void work_on_rows(void *data) {
 void make_rows(RowsWork &work, const Source &source, int64_t m, int64_t k, Made made, int threads) {
     thread_local Space<int8_t> numbers;
     thread_local Space<uint64_t> words;
-    thread_local Space<float> steps;
+    thread_local Space<float> steps, sums;
     thread_local Space<int32_t> totals;
-    work.source = source, work.made = made, work.m = m, work.k = k, work.depth = round_up(k, 64);
-    work.numbers = made == Made::signs ? nullptr : numbers.of(m * work.depth);
-    work.words = made == Made::signs ? words.of(m * work.depth / 64) : nullptr;
-    work.steps = steps.of(m), work.totals = totals.of(m);
+    const int64_t depth = round_up(k, made == Made::grouped ? GROUP : 64);
+    const int64_t groups = made == Made::grouped ? depth / GROUP : 1;
+    work.source = source, work.made = made, work.m = m, work.k = k, work.depth = depth;
+    work.numbers = made == Made::signs ? nullptr : numbers.of(m * depth);
+    work.words = made == Made::signs ? words.of(m * depth / 64) : nullptr;
+    work.steps = steps.of(m * groups), work.totals = totals.of(m), work.sums = sums.of(m * groups);
     run(work_on_rows, &work, worth(m * k, threads));
 }
 
@@ -105,7 +113,7 @@ void make_rows(RowsWork &work, const Source &source, int64_t m, int64_t k, Made 
 
 const float *plain_rows(const Source &source, int64_t m, int64_t k, int threads) {
     if (source.what == Source::plain) return source.from;
-    RowsWork work{source, {}, m, k, k, nullptr, nullptr, nullptr, nullptr};
+    RowsWork work{source, {}, m, k, k, nullptr, nullptr, nullptr, nullptr, nullptr};
     run(work_on_rows, &work, worth(m * k * 8, threads));
     return source.to;
 }
@@ -146,6 +154,32 @@ void linear8(const Source &values, const int8_t *weight, Signs signs, const floa
     Int8Work work{{numbers, rows.steps, rows.totals, weight, signs, scales, bias, out, m, n, rows.depth},
                   panels, step};
     run(work_on_int8, &work, threads);
+}
+
+struct FoursWork {
+    Fours product;
+    int64_t sixteens, step;
+    std::atomic<int64_t> next{0};
+};
+
+void work_on_fours(void *data) {
+    auto &work = *static_cast<FoursWork *>(data);
+    for (;;) {
+        const int64_t first = work.next.fetch_add(work.step);
+        if (first >= work.sixteens) return;
+        kernel->sixteens(work.product, first, std::min(work.sixteens, first + work.step));
+    }
+}
+
+void linear4(const Source &values, const uint8_t *blocks, const float *bias, float *out, int64_t m, int64_t n,
+             int64_t k, int threads) {
+    threads = worth(m * n * k, threads);
+    RowsWork rows;
+    make_rows(rows, values, m, k, Made::grouped, threads);
+    const int64_t all = (n + SIXTEEN - 1) / SIXTEEN;
+    const int64_t step = std::max<int64_t>(1, std::min(PANELS, all / (4 * threads)));
+    FoursWork work{{rows.numbers, rows.steps, rows.sums, blocks, bias, out, m, n, rows.depth / GROUP}, all, step};
+    run(work_on_fours, &work, threads);
 }
 
 struct EightsWork {
@@ -214,6 +248,13 @@ void multiply(const lessen_matrix &matrix, const Source &values, float *out, int
         lessen_linear_bf16(plain_rows(values, m, k, threads), static_cast<const uint16_t *>(matrix.weight), matrix.bias,
                            out, m, n, k, threads);
         return;
+    case LESSEN_W8A32:
+        lessen_linear_w8a32(plain_rows(values, m, k, threads), static_cast<const int8_t *>(matrix.weight),
+                            matrix.scales, matrix.bias, out, m, n, k, threads);
+        return;
+    case LESSEN_W4A8:
+        linear4(values, static_cast<const uint8_t *>(matrix.weight), matrix.bias, out, m, n, k, threads);
+        return;
     default:
         lessen_linear_f32(plain_rows(values, m, k, threads), static_cast<const float *>(matrix.weight), matrix.bias,
                           out, m, n, k, threads);
@@ -230,18 +271,29 @@ using namespace lessen;
 
 void lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out, int64_t m,
                        int64_t n, int64_t k, int threads) {
-    in_panels({values, weight, bias, out, m, n, k}, false, threads);
+    in_panels({values, weight, bias, out, m, n, k}, kernel->panels, threads);
 }
 
 void lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out, int64_t m,
                         int64_t n, int64_t k, int threads) {
-    in_panels({values, weight, bias, out, m, n, k}, true, threads);
+    in_panels({values, weight, bias, out, m, n, k}, kernel->panels16, threads);
 }
 
 void lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales, const float *bias, float *out,
                         int64_t m, int64_t n, int64_t k, int threads) {
     if (m <= 0 || n <= 0 || k <= 0) return;
     linear8({Source::plain, values, k}, weight, nullptr, scales, bias, out, m, n, k, threads);
+}
+
+void lessen_linear_w8a32(const float *values, const int8_t *weight, const float *scales, const float *bias,
+                         float *out, int64_t m, int64_t n, int64_t k, int threads) {
+    in_panels({values, weight, bias, out, m, n, k, scales}, kernel->panels_of_bytes, threads);
+}
+
+void lessen_linear_w4a8(const float *values, const uint8_t *arranged, const float *bias, float *out, int64_t m,
+                        int64_t n, int64_t k, int threads) {
+    if (m <= 0 || n <= 0 || k <= 0) return;
+    linear4({Source::plain, values, k}, arranged, bias, out, m, n, k, threads);
 }
 
 void lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales, const float *bias,

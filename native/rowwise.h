@@ -65,6 +65,29 @@ static void activate(Activation activation, float centre, const float *from, int
     }
 }
 
+// The place of the largest number, the first of equal ones.
+template <class V>
+int64_t largest(const float *from, int64_t count) {
+    constexpr int64_t together = 64 * V::lanes;  // of these the largest is remembered, and looked for in the end
+    float best = -__builtin_inff();
+    int64_t place = 0;
+    for (int64_t start = 0; start < count; start += together) {
+        const int64_t end = least(count, start + together);
+        float most = best, lanes[V::lanes];
+        int64_t i = start;
+        if (i + V::lanes <= end) {
+            auto larger = V::load(from + i);
+            for (i += V::lanes; i + V::lanes <= end; i += V::lanes) larger = V::larger(larger, V::load(from + i));
+            V::store(lanes, larger);
+            for (float lane : lanes) most = lane > most ? lane : most;
+        }
+        for (; i < end; i++) most = from[i] > most ? from[i] : most;
+        if (most > best) best = most, place = start;
+    }
+    while (place < count - 1 && from[place] != best) place++;
+    return place;
+}
+
 // to = norm(left + right), or norm(left + right * factor) if there is a factor.
 template <class V>
 void add_norm(const float *left, const float *right, const float *factor, const Norm &norm, int64_t count, float *to) {

@@ -2,6 +2,7 @@
 #include "attention.h"
 #include "binary.h"
 #include "cached.h"
+#include "int4.h"
 #include "rowwise.h"
 
 namespace lessen {
@@ -14,6 +15,7 @@ struct Scalar {
     static Register zero() { return 0.0f; }
     static Register load(const float *from) { return *from; }
     static Register load(const Brain *from) { return widened(*from); }
+    static Register load(const int8_t *from) { return widened(*from); }
     static Register broadcast(float value) { return value; }
     static void store(float *to, Register value) { *to = value; }
     static Register add(Register a, Register b) { return a + b; }
@@ -47,6 +49,34 @@ struct Whole {
     }
 };
 
+struct Nibbles {
+    struct Bytes {
+        uint8_t of[4];
+    };
+    using Sums = int32_t;
+    static constexpr int rows = 2;
+    static Sums no_sums() { return 0; }
+    static Bytes load(const uint8_t *from) { return {{from[0], from[1], from[2], from[3]}}; }
+    static Bytes low(Bytes both) {
+        for (auto &each : both.of) each &= 15;
+        return both;
+    }
+    static Bytes high(Bytes both) {
+        for (auto &each : both.of) each >>= 4;
+        return both;
+    }
+    static Sums add_products(Bytes factors, const int8_t *four, Sums sum) {
+        for (int i = 0; i < 4; i++) sum += factors.of[i] * four[i];
+        return sum;
+    }
+    static float numbers(Sums sum) { return static_cast<float>(sum); }
+    static float halves(const uint8_t *from) {
+        uint16_t number;
+        __builtin_memcpy(&number, from, sizeof number);
+        return half(number);
+    }
+};
+
 struct Bit {
     struct Counts {
         uint64_t of[8];
@@ -77,6 +107,7 @@ const Kernel scalar = {"scalar",
                        Scalar::columns,
                        panels<Scalar>,
                        panels<Scalar, Brain>,
+                       panels<Scalar, int8_t>,
                        attend<Scalar>,
                        attention_space<Scalar>,
                        quantize<Whole>,
@@ -87,6 +118,9 @@ const Kernel scalar = {"scalar",
                        eights<Bit>,
                        signed_eights<Scalar>,
                        nullptr,
+                       quantize_groups,
+                       sixteens<Scalar, Nibbles>,
+                       largest<Scalar>,
                        activate,
                        add_norm<Scalar>,
                        norm_row<Scalar>,

@@ -56,7 +56,7 @@ REFUSED = [
     ({"name": "x", "retention": [0.0]}, "retention[0]: "),
     ({"name": "x", "exits": {"criterion": "entropy"}}, "exits: give either threshold"),
     ({"name": "x", "exits": {"criterion": "entropy", "threshold": float("nan")}}, "exits.threshold"),
-    ({"name": "x", "precision": "int4"}, "precision: "),
+    ({"name": "x", "precision": "int3"}, "precision: "),
     ([], "valid dictionary"),
 ]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -23,7 +24,7 @@ from transformers import (
 )
 
 from lessen import artefact, builtin
-from lessen.bits.packing import broken
+from lessen.bits import fours, packing
 from lessen.certificate import check_promises
 from lessen.config import WRITTEN, LessenConfig
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError, UnsupportedModelError
@@ -40,7 +41,7 @@ from lessen.hf import (
 from lessen.model.digests import base_digest
 from lessen.model.transformer import initialise
 from lessen.plan import FORMAT_VERSION, Precision, dense_shape
-from lessen.reshaping import Model, in_int8, problem_type_of, with_language_exits
+from lessen.reshaping import Model, in_int4, in_int8, problem_type_of, with_language_exits
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -48,8 +49,12 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.b
 """One of these makes a tokenizer; without any, transformers invents one that knows no words."""
 
 
-ACTIVATION_BITS: dict[str | None, Literal[8, 32]] = {"int8": 8, "int8-weights": 32}
-"""Of what matrices of 8 bits multiply, by precision."""
+FEW_BITS: dict[str | None, Callable[[Model], Model]] = {
+    "int8": in_int8,
+    "int8-weights": partial(in_int8, activation_bits=32),
+    "int4": in_int4,
+}
+"""Precisions a model in float32 is converted to."""
 
 
 def load(
@@ -66,9 +71,11 @@ def load(
         name: A lessen folder, a Hugging Face folder or hub name, or `builtin:NAME`. `beexformer-small` and
             its like are not found but made, with weights drawn by torch's generator.
         precision: Type of the weights, or `int8`: the layers' matrices in 8 bits, whatever they multiply
-            rounded to 8 bits for each token; or `int8-weights`: matrices in 8 bits alone. As stored if None
-            (float32 unless it was saved in 8 bits). A certificate is about the one it was made in; in
-            another, Points are uncertified.
+            rounded to 8 bits for each token; or `int8-weights`: matrices in 8 bits alone; or `int4`: matrices
+            in 4 bits, whatever they multiply rounded to 8 bits for each 32 numbers of a token. With the last
+            two a generator's token table and language head are in 8 bits. As stored if None (float32 unless
+            it was saved in few bits). A certificate is about the one it was made in; in another, Points are
+            uncertified.
         point: Name of the saved Point to answer at; the artefact's own choice if None.
         promises: Check the folder's certificate and let its Points carry it. Off, they are uncertified.
         base: Of exits that were saved alone: where their model is, if not where it was.
@@ -82,7 +89,7 @@ def load(
         InputError: When nothing can be found under the name.
         ArtefactError: When the folder's files are incomplete, truncated or do not belong together.
         PlanError: When `config.json` has unknown fields or is of a newer version, the Point does not exist,
-            or weights stored in 8 bits are wanted in more.
+            or weights stored in few bits are wanted in others.
         UnsupportedModelError: When the architecture is not supported.
     """
     if (preset := _preset(name)) is not None:
@@ -120,12 +127,13 @@ def load(
 
 
 def _in_precision(model: Model, precision: Precision | None, name: str) -> Model:
-    if model.precision in ACTIVATION_BITS:
+    if model.precision in FEW_BITS:
         if precision in (None, model.precision):
             return model
-        raise PlanError(f"{name} was saved with weights of 8 bits; load it in {model.precision}")
-    if precision in ACTIVATION_BITS:
-        return in_int8(model.to(torch.float32), ACTIVATION_BITS[precision])
+        bits = 4 if model.precision == "int4" else 8
+        raise PlanError(f"{name} was saved with weights of {bits} bits; load it in {model.precision}")
+    if precision in FEW_BITS:
+        return FEW_BITS[precision](model.to(torch.float32))
     return model.to(getattr(torch, precision or "float32"))
 
 
@@ -312,10 +320,11 @@ def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) ->
 
 
 def _check_seals(folder: Path, state: Mapping[str, Tensor]) -> None:
-    """Refuse packed signs that are damaged, or packed in another way."""
+    """Refuse packed signs and blocks that are damaged, or packed in another way."""
     for name, beside in state.items():
         if name.endswith(".seal"):
             words = f"{name.removesuffix('seal')}weight"
+            broken = fours.broken if state[words].dtype == torch.uint8 else packing.broken
             if why := broken(state[words], beside):
                 raise ArtefactError(f"{folder / artefact.WEIGHTS}: tensor {words}: {why}")
 

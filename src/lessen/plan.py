@@ -20,8 +20,8 @@ from lessen.errors import PlanError
 FORMAT_VERSION = 1
 """Of Shape and Point; a higher one in a file is refused."""
 
-Bits = Literal[1, 8, 16, 32]
-"""Bits per weight or activation: 1 is a sign, 8 an integer, 16 bfloat16, 32 float32."""
+Bits = Literal[1, 4, 8, 16, 32]
+"""Bits per weight or activation: 1 is a sign, 4 and 8 an integer, 16 bfloat16, 32 float32."""
 
 TokenScore = Literal[
     "mean", "offdiag", "max_head", "last_query", "window", "causal_norm", "cumulative", "random", "first_k"
@@ -32,9 +32,9 @@ Rates = Literal["one", "drawn", "sandwich"]
 """How many tokens leave in the steps of a training: as many in each, a number drawn for each, or passes at
 several numbers in each. See `tokens/passes.py`."""
 
-Precision = Literal["float32", "bfloat16", "float64", "int8", "int8-weights"]
+Precision = Literal["float32", "bfloat16", "float64", "int8", "int8-weights", "int4"]
 """What a model computes in: the type of its weights, or 8-bit weights and activations, float32 between; or
-8-bit weights and float32 for all else."""
+8-bit weights and float32 for all else; or 4-bit weights and 8-bit activations."""
 
 WeightScale = Literal["row_mean", "tensor_mean", "learned", "none"]
 """What the signs of binary weights are multiplied by: the mean |w| of each row or of the matrix, a number
@@ -284,7 +284,7 @@ class Point(Strict):
     exits: ExitRule | None = None
     retention: tuple[Fraction, ...] | None = None
     token_score: TokenScore | None = None
-    precision: Literal["float32", "bfloat16", "int8", "int8-weights"] | None = None
+    precision: Literal["float32", "bfloat16", "int8", "int8-weights", "int4"] | None = None
     promise: Promise | None = None
     expected: Expectation | None = None
 

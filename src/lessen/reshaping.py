@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lessen.bits.conversion import packed, with_int8, with_latents
+from lessen.bits.conversion import packed, with_int4, with_int8, with_int8_vocabulary, with_latents
 from lessen.config import LessenConfig
 from lessen.errors import InputError, PlanError
 from lessen.families import family_of
@@ -32,15 +32,40 @@ def in_int8(model: Model, activation_bits: Literal[8, 32] = 8) -> Model:
 
     Args:
         model: In float32; unchanged.
-        activation_bits: Of what they multiply: rounded to 8 bits for each token, or left as it is.
+        activation_bits: Of what they multiply: rounded to 8 bits for each token; or left as it is, and a
+            generator's token table and language head are in 8 bits too.
 
     Raises:
         PlanError: For an encoder-decoder model.
     """
+    _refuse_two_stacks(model, "int8")
+    made = with_int8(model.transformer.state_dict(), model.config.form(), activation_bits)
+    if activation_bits == 32 and model.config.facts().language_head is not None:
+        made = with_int8_vocabulary(*made)
+    return _converted(model, made)
+
+
+def in_int4(model: Model) -> Model:
+    """The same model with its layers' matrices in 4 bits, and the same Points, uncertified.
+
+    A generator's token table and language head are in 8 bits, and multiply states that are not rounded.
+
+    Args:
+        model: In float32; unchanged.
+
+    Raises:
+        PlanError: For an encoder-decoder model, or weights beyond what float16 holds.
+    """
+    _refuse_two_stacks(model, "int4")
+    made = with_int4(model.transformer.state_dict(), model.config.form())
+    if model.config.facts().language_head is not None:
+        made = with_int8_vocabulary(*made)
+    return _converted(model, made)
+
+
+def _refuse_two_stacks(model: Model, precision: str) -> None:
     if model.transformer.decoder is not None:
-        raise PlanError("int8: a model with encoder and decoder runs in float32 or bfloat16")
-    state = model.transformer.state_dict()
-    return _converted(model, with_int8(state, model.config.form(), activation_bits))
+        raise PlanError(f"{precision}: a model with encoder and decoder runs in float32 or bfloat16")
 
 
 def in_latents(
@@ -188,6 +213,8 @@ def with_language_exits(
     """
     if not isinstance(model, LessenGenerator):
         raise InputError("language exits are for models that generate; this one does not")
+    if model.config.form().embedding_bits != 32:
+        raise PlanError("language exits learn from a model in float32; this one was saved in few bits")
     config = model.config
     shape = parse(
         Shape,

@@ -7,7 +7,6 @@ from conftest import run
 
 from lessen.errors import LessenError
 from lessen.measure import kernel_speed
-from lessen.native.library import LOW_BITS
 
 
 def test_every_kernel_is_timed(monkeypatch):
@@ -15,11 +14,12 @@ def test_every_kernel_is_timed(monkeypatch):
     code, out, problems = run("bench", "--kernels", "--seconds", 0.1, "--threads", 1, "--json")
     assert code == 0, problems
     rows = json.loads(out)["rows"]
-    assert {row["kernel"] for row in rows} == set(LOW_BITS)
+    assert {row["kernel"] for row in rows} == set(kernel_speed.KERNELS)
     assert {"kernel", "m", "n", "k", "threads", "ms", "torch_fp32_ms", "torch_bf16_ms", "int8_ms"} <= set(
         rows[0]
     )
     assert all(row["ms"] > 0 and row["threads"] == 1 for row in rows)
+    assert all(row["gb_per_s"] > 0 and row["read_gb_per_s"] > 0 for row in rows)
     assert run("bench", "--kernels", "--seconds", 0.1)[0] == 0
 
 

@@ -21,13 +21,13 @@ pytestmark = pytest.mark.skipif(native() is None, reason="the kernels are not bu
 def calls(monkeypatch) -> list[int]:
     """Tokens of each call of the kernel."""
     kernels, found = native(), []
-    plain = type(kernels).decoder_layer
+    plain = type(kernels).decoder_layers
 
-    def counted(self, layer, room, turning, hidden):
+    def counted(self, layers, rooms, turning, hidden):
         found.append(len(hidden))
-        return plain(self, layer, room, turning, hidden)
+        return plain(self, layers, rooms, turning, hidden)
 
-    monkeypatch.setattr(type(kernels), "decoder_layer", counted)
+    monkeypatch.setattr(type(kernels), "decoder_layers", counted)
     return found
 
 

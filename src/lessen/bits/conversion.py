@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lessen.bits import fours
 from lessen.bits.binarizer import EDGE, scales
 from lessen.bits.packing import pack, seal
 from lessen.bits.quantized import quantized
@@ -15,6 +16,7 @@ from lessen.errors import PlanError
 from lessen.plan import Bits, Latent, LayerShape, Shape
 
 TOKENS = "embeddings.token.weight"
+HEAD = "language_head.weight"
 
 
 def with_int8(
@@ -28,12 +30,45 @@ def with_int8(
         activation_bits: Of what the matrices multiply.
     """
     fresh = dict(state)
-    chosen = {number for number, layer in enumerate(shape.layers) if layer.bits == 32}
+    chosen = _real_layers(shape)
     for name in _matrices(state, chosen):
-        whole, steps = quantized(state[name])
-        fresh[name] = whole.to(torch.int8)
-        fresh[_beside(name, "scales")] = steps.squeeze(1)
+        _to_int8(fresh, name)
     return fresh, _with_bits(shape, chosen, 8, activation_bits)
+
+
+def with_int4(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tensor], Shape]:
+    """Matrices of all layers in 4 bits, a scale and a minimum for 32 columns of a row; all else as it is.
+
+    Args:
+        state: Tensors of a transformer, its layers in float. Matrices read from such blocks of 4 bits become
+            the same again.
+        shape: What exists of it; layers that have fewer bits already are left alone.
+
+    Raises:
+        PlanError: For weights beyond what float16 holds.
+    """
+    fresh = dict(state)
+    chosen = _real_layers(shape)
+    for name in _matrices(state, chosen):
+        fresh[name] = fours.fit(state[name])
+        fresh[_beside(name, "seal")] = fours.seal(fresh[name])
+    return fresh, _with_bits(shape, chosen, 4, 8)
+
+
+def with_int8_vocabulary(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tensor], Shape]:
+    """The token table in 8 bits, one scale for each token, and so a language head of its own; all else stays.
+
+    Args:
+        state: Tensors of a transformer.
+        shape: What exists of it; a table that has fewer bits already is left alone.
+    """
+    if shape.embedding_bits != 32:
+        return dict(state), shape
+    fresh = dict(state)
+    for name in (TOKENS, HEAD):
+        if name in state:
+            _to_int8(fresh, name)
+    return fresh, shape.model_copy(update={"embedding_bits": 8})
 
 
 def with_latents(
@@ -84,8 +119,8 @@ def places_to_binarize(shape: Shape, layers: Collection[int] | None = None) -> s
     for place in sorted(chosen):
         if place not in range(len(shape.layers)):
             raise PlanError(f"there is no layer {place + 1} to binarize; the model has {len(shape.layers)}")
-        if shape.layers[place].bits == 8:
-            raise PlanError(f"layer {place + 1} has weights of 8 bits; binarize the float model")
+        if (bits := shape.layers[place].bits) in (4, 8):
+            raise PlanError(f"layer {place + 1} has weights of {bits} bits; binarize the float model")
     binary = shape.embedding_bits == 1 or any(layer.bits == 1 for layer in shape.layers)
     if binary and shape.latent is None:
         raise PlanError("packed signs cannot be trained; continue from the folder that keeps the latents")
@@ -108,6 +143,16 @@ def packed(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tensor]
         if shape.latent.scale != "learned":
             fresh[_beside(name, "scales")] = scales(state[name], shape.latent.scale).squeeze(1)
     return fresh, shape.model_copy(update={"latent": None})
+
+
+def _to_int8(state: dict[str, Tensor], name: str) -> None:
+    whole, steps = quantized(state[name])
+    state[name] = whole.to(torch.int8)
+    state[_beside(name, "scales")] = steps.squeeze(1)
+
+
+def _real_layers(shape: Shape) -> set[int]:
+    return {number for number, layer in enumerate(shape.layers) if layer.bits == 32}
 
 
 def _matrices(state: Mapping[str, Tensor], places: Collection[int]) -> Iterator[str]:

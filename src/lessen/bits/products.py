@@ -40,6 +40,10 @@ def reference(
 
 
 def _by_torch(kind: LowBits, values: Tensor, factors: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+    packed = kind == "w8a32" and values.is_cpu and values.dtype == torch.float32
+    if packed and factors.numel() and len(values):
+        result = torch._weight_int8pack_mm(values.contiguous(), factors, scales)
+        return result if bias is None else result + bias
     factors = factors.to(values.dtype)
     if kind in ("w8a8", "w1a8"):
         values, steps = quantized(values)
@@ -52,7 +56,9 @@ def _by_torch(kind: LowBits, values: Tensor, factors: Tensor, scales: Tensor, bi
 
 
 def arranged(kind: LowBits, weight: Tensor, columns: int, kernels: Native | None) -> Tensor:
-    """Weights as `product` takes them with these kernels; without any, as float32."""
+    """Weights as `product` takes them with these kernels; without any, as float32, or for `w8a32` int8."""
+    if kind == "w8a32":  # read as it lies
+        return weight.to(torch.int8).contiguous()
     if kernels is None:
         return unpack(weight, columns) if kind != "w8a8" else weight[:, :columns].float()
     return padded(weight) if kind == "w8a8" else kernels.arranged(weight, columns)

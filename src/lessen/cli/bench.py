@@ -197,13 +197,19 @@ def _bench_kernels(model: str | None, thread_count: int | None, seconds: float, 
         say(f"the plain form in torch is timed, there are no kernels: {reason}")
     rivals = ("torch_fp32_ms", "torch_bf16_ms", "int8_ms")
     table(
-        ["kernel", "rows x in x out", "ms", *rivals],
+        ["kernel", "rows x in x out", "ms", "GB/s", *rivals],
         [
-            [row["kernel"], f"{row['m']} x {row['k']} x {row['n']}", f"{row['ms']:.3f}"]
+            [
+                row["kernel"],
+                f"{row['m']} x {row['k']} x {row['n']}",
+                f"{row['ms']:.3f}",
+                f"{row['gb_per_s']:.3g}",
+            ]
             + [f"{row[name]:.3f} ({row[name] / row['ms']:.1f}x)" for name in rivals]
             for row in rows
         ],
-        f"{rows[0]['isa']}, {rows[0]['threads']} threads; in brackets how many times faster the kernel is",
+        f"{rows[0]['isa']}, {rows[0]['threads']} threads; in brackets how many times faster the kernel is; "
+        f"GB/s are of weights, in a plain loop {rows[-1]['read_gb_per_s']:.3g} for the last size",
     )
 
 

@@ -77,7 +77,7 @@ def bench(
     for kind, model in models.items():
         candidates = {mode: ours(model, decoding) for mode, decoding in modes_of(model, point).items()}
         own = tuple(candidates)
-        if "transformers" in asked and not model.precision.startswith("int8"):
+        if "transformers" in asked and not model.precision.startswith("int"):
             candidates["transformers"] = theirs(generator_twin(model))
         candidates |= others
         runs = compare(candidates, prompts, new_tokens=new_tokens, seconds=seconds, seed=seed)

@@ -52,7 +52,8 @@ def command(
         )
     print("  " + ", ".join(f"{part} {size / 1e6:.3f} MB" for part, size in facts["bytes_by_part"].items()))
     if facts["embedding_bits"] != 32:
-        print(f"  the token table has {facts['embedding_bits']} bit for each weight")
+        bits = "1 bit" if facts["embedding_bits"] == 1 else f"{facts['embedding_bits']} bits"
+        print(f"  the token table has {bits} for each weight")
     if facts["latent"]:
         print("  binary weights are stored as the real numbers they learn by: this folder is for training")
     if facts["embedding_rank"] is not None:

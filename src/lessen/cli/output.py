@@ -36,7 +36,10 @@ Task = Annotated[
     ),
 ]
 Precision = Annotated[
-    str, typer.Option(help="Computed in float32, bfloat16, int8, or int8-weights: only weights have 8 bits.")
+    str,
+    typer.Option(
+        help="Computed in float32, bfloat16, int8, int8-weights (only weights have 8 bits) or int4."
+    ),
 ]
 MaxDrop = Annotated[
     list[str] | None, typer.Option(help="Loss allowed; repeat for several Points certified together. [1%]")
@@ -219,6 +222,7 @@ KINDS = {
     "bfloat16": "lessen-bf16",
     "int8": "lessen-int8",
     "int8-weights": "lessen-int8w",
+    "int4": "lessen-int4",
 }
 """What a model is called in tables, by its precision."""
 

@@ -186,7 +186,7 @@ class _Judged(NamedTuple):
 def _judged(model: Transformer, head: LanguageHead, hidden: Tensor, kinds: Sequence[Criterion]) -> _Judged:
     asked = head.asked(hidden)
     corrected = head.corrected(hidden[asked])
-    logits = head.judged(corrected, model.next_token, model.vocabulary_matrix)
+    logits = head.judged(corrected, model.next_token, model.vocabulary_matrix, model.vocabulary_scales)
     rule = ExitRule(criterion="entropy", threshold=0.0)
     found = torch.stack([kind.step(logits, None, rule)[0] for kind in kinds])
     scores = found.new_full((len(kinds), len(hidden)), math.inf)

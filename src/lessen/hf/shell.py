@@ -108,10 +108,12 @@ class LessenPreTrainedModel(PreTrainedModel):
 
     @property
     def precision(self) -> str:
-        """Type of the weights: `float32`, `bfloat16`, ...; of 8 bits `int8`, or `int8-weights` alone."""
+        """Type of the weights: `float32`, `bfloat16`, ...; of few bits `int8`, `int8-weights` or `int4`."""
         for layer in self.transformer.shape.layers:
             if layer.bits == 8:
                 return "int8" if layer.activation_bits == 8 else "int8-weights"
+            if layer.bits == 4:
+                return "int4"
         return str(self.dtype).removeprefix("torch.")
 
     def point_at(self, speedup: float) -> Point:

@@ -222,9 +222,9 @@ class Block(nn.Module):
             bias = bias[self.heads_of_bias]
         if memory is not None and keep is None and not self.training:
             kernels = native_for(hidden, narrow=True)
-            step = None if kernels is None else self._made_step(kernels, len(hidden))
+            step = None if kernels is None else self.step(kernels, len(hidden))
             if kernels is not None and step is not None and (room := memory.room(rows)) is not None:
-                return kernels.decoder_layer(step, room, rotation, hidden), rows
+                return kernels.decoder_layers([step], [room], rotation, hidden), rows
         given = self.attention_norm(hidden) if self.pre else hidden
         score = None if keep is None else keep.score
         if isinstance(self.attention, CausalAttention):
@@ -259,8 +259,8 @@ class Block(nn.Module):
             self._rest = Rest(self._parts())
         return self._rest.ready(kernels, tokens)
 
-    def _made_step(self, kernels: Native, tokens: int) -> DecoderLayer | None:
-        """The whole layer as one call for a few tokens of a decoder, where it can be."""
+    def step(self, kernels: Native, tokens: int) -> DecoderLayer | None:
+        """The whole layer for a few tokens of a decoder as the kernels take it, where they can compute it."""
         attention, half = self.attention, self.feed_forward
         if not isinstance(attention, CausalAttention) or not attention.heads or not self.pre:
             return None

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from lessen.bits import fours
 from lessen.bits.ops import OPERATORS
 from lessen.bits.packing import unpack, words_for
 from lessen.bits.products import arranged, product
 from lessen.errors import PlanError
 from lessen.native import Native, native_for, recorded
+from lessen.native.library import FewBits as Kind
 from lessen.native.library import LowBits
 from lessen.plan import Bits
 
@@ -35,18 +37,20 @@ class Stored(nn.Module):
 
     Attributes:
         weight: As stored; what subclasses say.
-        scales: `[out_features]`.
+        scales: `[out_features]`; None where `weight` holds them.
         bias: `[out_features]`, or None.
     """
 
     frozen: str
     """Why it does not learn, and what to do."""
 
-    def __init__(self, in_features: int, out_features: int, bias: bool, stored: Tensor) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool, stored: Tensor, *, scaled: bool = True
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(stored, requires_grad=False)
-        self.scales = nn.Parameter(torch.empty(out_features), requires_grad=False)
+        self.scales = nn.Parameter(torch.empty(out_features), requires_grad=False) if scaled else None
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
 
     def forward(self, values: Tensor) -> Tensor:
@@ -72,17 +76,17 @@ class Stored(nn.Module):
 class FewBits(Stored):
     """A matrix in few bits that our own kernels multiply by."""
 
-    kind: LowBits
+    kind: Kind
 
     _ready: _Ready | None = None
 
     def multiplied(self, values: Tensor) -> Tensor:
         """As in `Stored`."""
         if recorded():
-            return OPERATORS[self.kind](values, self.weight, self.scales, self._whole_bias())
+            return self._recorded(values)
         kernels = native_for(values) if self.weight.numel() else None
         weight, bias = self.made_ready(kernels)
-        return product(self.kind, values, weight, self.scales, bias, kernels)
+        return self._product(values, weight, bias, kernels)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_ready": None}
@@ -99,12 +103,25 @@ class FewBits(Stored):
         """The weights as these kernels want them, and the bias that goes with them; made once."""
         ready = self._ready
         if ready is None or ready.kernels is not kernels or ready.stored is not self.weight:
-            weight = arranged(self.kind, self.weight, self.in_features, kernels)
+            weight = self._arranged(kernels)
             ready = self._ready = _Ready(kernels, self.weight, weight, self._whole_bias())
         return ready.weight, ready.bias
 
     def _whole_bias(self) -> Tensor | None:
         return self.bias
+
+    def _arranged(self, kernels: Native | None) -> Tensor:
+        assert self.kind != "w4a8"
+        return arranged(self.kind, self.weight, self.in_features, kernels)
+
+    def _product(self, values: Tensor, weight: Tensor, bias: Tensor | None, kernels: Native | None) -> Tensor:
+        assert self.kind != "w4a8"
+        assert self.scales is not None
+        return product(self.kind, values, weight, self.scales, bias, kernels)
+
+    def _recorded(self, values: Tensor) -> Tensor:
+        assert self.kind != "w4a8"
+        return OPERATORS[self.kind](values, self.weight, self.scales, self._whole_bias())
 
 
 class Int8Linear(FewBits):
@@ -114,7 +131,7 @@ class Int8Linear(FewBits):
         weight: Whole numbers from -127 to 127, `[out_features, in_features]`, int8.
     """
 
-    kind: LowBits = "w8a8"
+    kind: Kind = "w8a8"
     frozen = "weights of 8 bits cannot be trained; load the model in float32"
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -122,8 +139,8 @@ class Int8Linear(FewBits):
         super().__init__(in_features, out_features, bias, stored)
 
 
-class Int8Weights(Stored):
-    """Weights of 8 bits for inputs that stay real numbers, by torch's own kernel on a CPU.
+class Int8Weights(FewBits):
+    """Weights of 8 bits for inputs that stay real numbers.
 
     They are read as they lie, a quarter of float32: what one token at a time waits for. Inputs are not
     rounded, so an answer is nearer to that of the real weights than with `Int8Linear`.
@@ -132,20 +149,58 @@ class Int8Weights(Stored):
         weight: Whole numbers from -127 to 127, `[out_features, in_features]`, int8.
     """
 
+    kind: Kind = "w8a32"
     frozen = Int8Linear.frozen
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         stored = torch.empty(out_features, in_features, dtype=torch.int8)
         super().__init__(in_features, out_features, bias, stored)
 
-    def multiplied(self, values: Tensor) -> Tensor:
-        """As in `Stored`."""
-        scales = self.scales.to(values.dtype)
-        if values.is_cpu and values.dtype == torch.float32 and self.weight.numel() and len(values):
-            result = torch._weight_int8pack_mm(values.contiguous(), self.weight, scales)
-        else:
-            result = values @ self.weight.to(values.dtype).T * scales
-        return result if self.bias is None else result + self.bias
+
+class Int8Embedding(Int8Weights):
+    """A table of 8 bits for each weight and a scale for each row, which may be the language head too.
+
+    Attributes:
+        weight: Whole numbers from -127 to 127, `[rows, width]`, int8.
+        scales: `[rows]`.
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(width, rows, bias=False)
+        self.num_embeddings, self.embedding_dim = rows, width
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """`[tokens]` to `[tokens, width]`."""
+        assert self.scales is not None
+        factors = self.scales.index_select(0, ids)[:, None]
+        return self.weight.index_select(0, ids).to(factors.dtype) * factors
+
+
+class Int4Linear(FewBits):
+    """Weights of 4 bits; inputs get 8 bits and a scale for each 32 columns of a token.
+
+    Attributes:
+        weight: Blocks of 32 columns, `[out_features, bytes]`, uint8 (`bits/fours.py`).
+        seal: The version and checksum of them, `[2]`, int64.
+    """
+
+    kind: Kind = "w4a8"
+    frozen = "weights of 4 bits cannot be trained; load the model in float32"
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        stored = torch.empty(out_features, fours.bytes_for(in_features), dtype=torch.uint8)
+        super().__init__(in_features, out_features, bias, stored, scaled=False)
+        self.seal = nn.Parameter(torch.empty(2, dtype=torch.int64), requires_grad=False)
+
+    def _arranged(self, kernels: Native | None) -> Tensor:
+        return fours.arranged(self.weight, self.in_features, kernels)
+
+    def _product(self, values: Tensor, weight: Tensor, bias: Tensor | None, kernels: Native | None) -> Tensor:
+        return fours.product(values, weight, bias, self.out_features, kernels)
+
+    def _recorded(self, values: Tensor) -> Tensor:
+        weight = fours.unpack(self.weight, self.in_features, values.dtype)
+        return fours.reference(values, weight, self.bias)
 
 
 class BinaryLinear(FewBits):
@@ -181,6 +236,7 @@ class BinaryLinear(FewBits):
     def _whole_bias(self) -> Tensor | None:
         if not self.centre:
             return self.bias
+        assert self.scales is not None
         shift = unpack(self.weight, self.in_features, self.scales.dtype).sum(1) * self.scales * self.centre
         return shift if self.bias is None else self.bias + shift
 

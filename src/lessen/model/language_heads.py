@@ -98,26 +98,32 @@ class LanguageHead(nn.Module):
         logit = self.probe(self.norm(hidden).detach())[:, 0]
         return logit.to(_at_least_float32(logit.dtype))
 
-    def judged(self, corrected: Tensor, unembed: Unembed, matrix: Tensor) -> Tensor:
+    def judged(
+        self, corrected: Tensor, unembed: Unembed, matrix: Tensor, scales: Tensor | None = None
+    ) -> Tensor:
         """Logits a token's sureness is judged by: of the short list, or of the whole vocabulary.
 
         Args:
             corrected: As `corrected` returned.
             unembed: The model's own matrix, as a function.
             matrix: The same, `[vocabulary, hidden]`; rows of it are kept for the short list.
+            scales: Of its rows, `[vocabulary]`, where it has 8 bits.
 
         Returns:
             `[tokens, words or vocabulary]`, float32 or wider.
         """
         if self.kind != "shortlist" or len(corrected) == 0:
             return self.named(corrected, unembed)
-        logits = multiply(self._scaled(corrected), self._rows_of(matrix))
+        logits = multiply(self._scaled(corrected), self._rows_of(matrix, scales))
         return logits.to(_at_least_float32(logits.dtype))
 
-    def _rows_of(self, matrix: Tensor) -> Tensor:
+    def _rows_of(self, matrix: Tensor, scales: Tensor | None) -> Tensor:
         """The short list's rows, gathered once; anew when the matrix was replaced or changed."""
         if self._short is None or self._short[0] is not matrix or self._short[1] != matrix._version:
-            self._short = matrix, matrix._version, matrix.detach()[self.words]
+            rows = matrix.detach()[self.words]
+            if scales is not None:
+                rows = rows * scales.detach()[self.words, None]
+            self._short = matrix, matrix._version, rows
         return self._short[2]
 
 

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lessen.model.few_bits import BinaryEmbedding, BinaryLinear, FewBits, Int8Linear, Int8Weights
+from lessen.model.few_bits import (
+    BinaryEmbedding,
+    BinaryLinear,
+    FewBits,
+    Int4Linear,
+    Int8Embedding,
+    Int8Linear,
+    Int8Weights,
+)
 from lessen.model.latent import LatentEmbedding, LatentLinear
 from lessen.model.linear import Linear
 from lessen.plan import Bits, Latent, LayerShape
@@ -61,9 +69,9 @@ class LowRank(nn.Module):
         return self.outer.activated(self.inner(values), activation)
 
 
-Matrix = Linear | FewBits | Int8Weights | LowRank
+Matrix = Linear | FewBits | LowRank
 
-OURS = (Linear, LatentLinear, Int8Linear, Int8Weights, BinaryLinear, LowRank)
+OURS = (Linear, LatentLinear, Int8Linear, Int8Weights, Int4Linear, BinaryLinear, LowRank)
 """Layers that apply an activation themselves; what somebody put in their place may not."""
 
 
@@ -93,10 +101,12 @@ def linear(
 
 def table(
     rows: int, width: int, bits: Bits = 32, latent: Latent | None = None
-) -> nn.Embedding | BinaryEmbedding:
+) -> nn.Embedding | BinaryEmbedding | Int8Embedding:
     """An embedding table."""
     if bits == 32:
         return nn.Embedding(rows, width)
+    if bits == 8:
+        return Int8Embedding(rows, width)
     return BinaryEmbedding(rows, width) if latent is None else LatentEmbedding(rows, width, latent)
 
 
@@ -105,7 +115,7 @@ def weights_of(module: nn.Module) -> int:
     total = 0
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
-            if isinstance(part, BinaryLinear) and name == "weight":
+            if isinstance(part, FewBits) and name == "weight":
                 total += part.in_features * part.out_features
             elif isinstance(part, BinaryEmbedding) and name == "weight":
                 total += part.num_embeddings * part.embedding_dim
@@ -116,12 +126,14 @@ def weights_of(module: nn.Module) -> int:
 
 def _whole(
     in_features: int, out_features: int, numbers: Numbers, centre: float = 0.0, *, bias: bool = True
-) -> Linear | FewBits | Int8Weights:
+) -> Linear | FewBits:
     if numbers.bits == 32:
         return Linear(in_features, out_features, bias=bias)
     if numbers.bits == 8:
         kind = Int8Linear if numbers.activation_bits == 8 else Int8Weights
         return kind(in_features, out_features, bias=bias)
+    if numbers.bits == 4:
+        return Int4Linear(in_features, out_features, bias=bias)
     if numbers.latent is None:
         return BinaryLinear(in_features, out_features, bias, numbers.activation_bits, centre)
     return LatentLinear(in_features, out_features, bias, numbers.activation_bits, centre, numbers.latent)

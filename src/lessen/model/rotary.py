@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lessen.model.architecture import Rotary
+from lessen.model.rows import Rows
 
 
 class Rotation(NamedTuple):
@@ -40,6 +41,26 @@ def rotation(rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> Rotation:
     angles = positions[:, None, None].float() * pace
     cosine, sine = angles.cos() * rotary.scale, angles.sin() * rotary.scale
     return Rotation(torch.cat([cosine, cosine], -1).to(dtype), torch.cat([-sine, sine], -1).to(dtype))
+
+
+class Turns:
+    """Rotations of all positions so far, worked out once and looked up for each token.
+
+    Args:
+        rotary: Of the architecture.
+    """
+
+    def __init__(self, rotary: Rotary) -> None:
+        self.rotary = rotary
+        self._known: Rotation | None = None
+
+    def at(self, rows: Rows, dtype: torch.dtype) -> Rotation:
+        """The same as `rotation` of the positions of the rows; always of one type."""
+        end = max(rows.full_lengths)
+        if self._known is None or len(self._known.cosine) < end:
+            positions = torch.arange(max(256, 2 * end), device=rows.device)
+            self._known = rotation(self.rotary, positions, dtype)
+        return Rotation(*(part.index_select(0, rows.positions) for part in self._known))
 
 
 def turn(heads: Tensor, by: Rotation) -> Tensor:

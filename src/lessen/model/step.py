@@ -17,6 +17,9 @@ from lessen.model.prepared import Prepared, matrix_of
 from lessen.native import DecoderLayer, Form, Native
 from lessen.native.library import ACTIVATIONS
 
+NORMS = (nn.LayerNorm, nn.RMSNorm)
+"""What the kernels can compute of norms."""
+
 
 class StepParts(NamedTuple):
     """The modules of a decoder's layer.
@@ -57,7 +60,7 @@ class Step:
             activation=architecture.hidden_act,
         )
         read = (*parts.matrices, *parts.norms, *parts.head_norms)
-        kinds = Linear, nn.LayerNorm, nn.RMSNorm
+        kinds = Linear, *NORMS
         self.prepared = Prepared(self._made, parts.halves, read, kinds, narrow=True)
 
     def ready(self, kernels: Native, tokens: int) -> DecoderLayer | None:
@@ -73,12 +76,13 @@ class Step:
 
     def _made(self, kernels: Native) -> DecoderLayer:
         qkv, output, up, down = (matrix_of(part, kernels) for part in self.parts.matrices)
-        first, second, *of_heads = (_norm(part) for part in (*self.parts.norms, *self.parts.head_norms))
+        first, second, *of_heads = (norm_of(part) for part in (*self.parts.norms, *self.parts.head_norms))
         head_norms = (of_heads[0], of_heads[1]) if of_heads else None
         return DecoderLayer(self.form, (qkv, output, up, down), (first, second), head_norms)
 
 
-def _norm(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None, float]:
+def norm_of(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None, float]:
+    """A norm as the kernels take it: weight, bias or None, and epsilon."""
     if isinstance(norm, nn.RMSNorm):
         assert norm.eps is not None
         return norm.weight.float(), None, norm.eps

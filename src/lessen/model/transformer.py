@@ -19,6 +19,7 @@ from lessen.model.block import Block
 from lessen.model.causal import Memory
 from lessen.model.cross import Source
 from lessen.model.dropout import Dropout
+from lessen.model.few_bits import Int8Embedding, Int8Weights
 from lessen.model.heads import Head
 from lessen.model.language_heads import LanguageHead
 from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
@@ -100,11 +101,10 @@ class Transformer(nn.Module):
         blocks = shape.layers[:1] if architecture.shared_layers else shape.layers
         self.layers = nn.ModuleList(Block(architecture, layer, shape.latent) for layer in blocks)
         self.final_norm = norm(architecture) if architecture.norm_place == "pre" else None
-        self.language_head = (
-            Linear(hidden, architecture.vocab_size, bias=False)
-            if architecture.language_head == "own"
-            else None
-        )
+        self.language_head: Linear | Int8Weights | None = None
+        if architecture.language_head == "own":
+            kind = Int8Weights if shape.embedding_bits == 8 else Linear
+            self.language_head = kind(hidden, architecture.vocab_size, bias=False)
         self.exits = nn.ModuleDict(
             {str(exit.layer): Head(hidden, outputs, exit, architecture.dropout) for exit in shape.exits}
         )
@@ -211,6 +211,8 @@ class Transformer(nn.Module):
             hidden = hidden * scale
         if self.language_head is not None:
             logits = self.language_head(hidden)
+        elif isinstance(self.embeddings.token, Int8Embedding):
+            logits = self.embeddings.token.activated(hidden, None)
         else:
             logits = multiply(hidden, self.vocabulary_matrix)
         return logits.float() if logits.dtype.itemsize < 4 else logits
@@ -218,6 +220,8 @@ class Transformer(nn.Module):
     @property
     def vocabulary_matrix(self) -> Tensor:
         """What `next_token` multiplies by, `[vocabulary, hidden]`: the language head's, or the token table.
+
+        Where it is int8, its rows count `vocabulary_scales` times.
 
         Raises:
             PlanError: When the model has no language head.
@@ -228,14 +232,24 @@ class Transformer(nn.Module):
             return _table_as_head(self.embeddings)
         raise PlanError("the model has no language head, so it cannot name a next token")
 
+    @property
+    def vocabulary_scales(self) -> Tensor | None:
+        """Factors of the rows of `vocabulary_matrix`, `[vocabulary]`, where it has 8 bits."""
+        head = self.embeddings.token if self.language_head is None else self.language_head
+        return head.scales if isinstance(head, Int8Weights) else None
+
 
 def _table_as_head(embeddings: Embeddings) -> Tensor:
     table = embeddings.token
-    if not isinstance(table, nn.Embedding):
+    if not isinstance(table, nn.Embedding | Int8Embedding):
         raise PlanError("a token table of one bit cannot be the language head too")
     if embeddings.project is not None or embeddings.widen is not None:
         raise PlanError("a token table of another width than the layers cannot be the language head too")
     return table.weight
+
+
+KINDS = {(32, 32), (8, 8), (8, 32), (4, 8), (1, 32), (1, 8), (1, 1)}
+"""Bits of weights and of activations that there are products for."""
 
 
 def _refuse_what_is_not_built(shape: Shape) -> None:
@@ -243,13 +257,14 @@ def _refuse_what_is_not_built(shape: Shape) -> None:
     if any((layer.bits, layer.activation_bits) != (32, 32) for layer in shape.decoder_layers):
         raise PlanError("shape.decoder_layers: a decoder that reads an encoder has 32 bits for each weight")
     for place, layer in enumerate(shape.layers):
-        if (layer.bits, layer.activation_bits) not in ((32, 32), (8, 8), (8, 32), (1, 32), (1, 8), (1, 1)):
+        if (layer.bits, layer.activation_bits) not in KINDS:
             raise PlanError(
                 f"shape.layers[{place}]: weights of {layer.bits} bits times activations of "
-                f"{layer.activation_bits} cannot be computed; there is 32 x 32, 8 x 8 or 32, 1 x 32, 8 or 1"
+                f"{layer.activation_bits} cannot be computed; there is 32 x 32, 8 x 8 or 32, 4 x 8, "
+                "1 x 32, 8 or 1"
             )
-    if shape.embedding_bits not in (32, 1):
-        raise PlanError(f"shape.embedding_bits: {shape.embedding_bits}, but a table has 32 bits or 1")
+    if shape.embedding_bits not in (32, 8, 1):
+        raise PlanError(f"shape.embedding_bits: {shape.embedding_bits}, but a table has 32 bits, 8 or 1")
 
 
 def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:

@@ -4,12 +4,13 @@ Where the library was not built, does not fit the processor or is switched off b
 `native()` is None and callers go on with torch.
 """
 
-from lessen.native.decoder import DecoderLayer, Form, Room
+from lessen.native.decoder import DecoderLayer, Form, LastNorm, Room
 from lessen.native.library import LayerRest, MatrixOf, Native, native, native_for, recorded, why_not
 
 __all__ = [
     "DecoderLayer",
     "Form",
+    "LastNorm",
     "LayerRest",
     "MatrixOf",
     "Native",

@@ -109,13 +109,28 @@ class Room:
     Args:
         keys: `[rows, key heads, capacity, dim]`, float32, contiguous.
         values: The same.
-        rows: For each row with new tokens: which it is in the cache, how many are new, how many are held.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, rows: Sequence[tuple[int, int, int]]) -> None:
-        listed = (_Row * len(rows))(*(_Row(*row) for row in rows))
-        self.kept = (keys, values)
-        self.struct = _Room(keys.data_ptr(), values.data_ptr(), keys.shape[2], listed, len(rows))
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values
+        self.struct = _Room(keys.data_ptr(), values.data_ptr(), keys.shape[2], None, 0)
+        self.place = ctypes.addressof(self.struct)
+
+    def hold(self, rows: Sequence[tuple[int, int, int]]) -> Room:
+        """Say of each row with new tokens which it is, how many are new, and how many are held."""
+        if len(rows) != self.struct.count:
+            self.listed = (_Row * len(rows))()
+            self.struct.rows, self.struct.count = self.listed, len(rows)
+        for place, row in enumerate(rows):
+            self.listed[place] = _Row(*row)
+        return self
+
+
+class LastNorm:
+    """The norm after the last layer; it keeps the tensors it points at."""
+
+    def __init__(self, norm: NormOf) -> None:
+        self.kept, self.struct = norm, _norm(norm)
         self.place = ctypes.addressof(self.struct)
 
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lessen.native.decoder import DecoderLayer, Room
+    from lessen.native.decoder import DecoderLayer, LastNorm, Room
 
-ABI = 5
+ABI = 6
 NAMES = ("liblessen.so", "liblessen.dylib")
-LowBits = Literal["w8a8", "w1a8", "w1a1", "w1a32"]
+LowBits = Literal["w8a8", "w8a32", "w1a8", "w1a1", "w1a32"]
 LOW_BITS: tuple[LowBits, ...] = get_args(LowBits)
-"""Products by bits of weights and of activations."""
+"""Products by bits of weights and of activations, with a scale for each output."""
 
 ACTIVATIONS = {
     "gelu": 0,
@@ -34,11 +34,26 @@ ACTIVATIONS = {
 }
 """The kernels' numbers of activations, by transformers' names."""
 
-Kind = LowBits | Literal["bf16"] | None
+FewBits = LowBits | Literal["w4a8"]
+"""The same, and the one with scales of its own (`bits/fours.py`)."""
+
+Kind = FewBits | Literal["bf16"] | None
 """What a product's weights are: None is float32."""
 
-KINDS: dict[Kind, int] = {None: 0, "w8a8": 1, "w1a8": 2, "w1a1": 3, "w1a32": 4, "bf16": 5}
+KINDS: dict[Kind, int] = {
+    None: 0,
+    "w8a8": 1,
+    "w1a8": 2,
+    "w1a1": 3,
+    "w1a32": 4,
+    "bf16": 5,
+    "w8a32": 6,
+    "w4a8": 7,
+}
 """The kernels' numbers of products."""
+
+LINE = 64
+"""Bytes of a line of the cache."""
 
 TOLERANCE = 1e-6
 """What the self-check may differ by, per product summed."""
@@ -77,7 +92,7 @@ class MatrixOf:
 
     Attributes:
         kind: Bits of weights and activations; None: float32; `bf16`: weights of bfloat16 times float32.
-        weight: As `Native.linear` or `Native.low_bit_linear` takes it.
+        weight: As `Native.linear`, `low_bit_linear` or `four_bit_linear` takes it.
         scales: `[out_features]`, or None where there are none.
         bias: `[out_features]`, or None.
         in_features: Columns.
@@ -145,8 +160,12 @@ class Native:
         self._linear16 = library.lessen_linear_bf16
         self._attention = library.lessen_attention_f32
         self._layer_rest = library.lessen_layer_rest
-        self._decoder_layer = library.lessen_decoder_layer
+        self._decoder_layers = library.lessen_decoder_layers
         self._arrange = library.lessen_arrange_signs
+        self._likeliest = library.lessen_likeliest
+        self._four_bits = library.lessen_linear_w4a8
+        self._arrange_fours = library.lessen_arrange_fours
+        self._fours_bytes = library.lessen_fours_bytes
         self._low_bits = {kind: getattr(library, f"lessen_linear_{kind}") for kind in LOW_BITS}
         self._threads = torch.get_num_threads
 
@@ -192,11 +211,11 @@ class Native:
         """`(values @ weight.T) * scales + bias` with weights of few bits.
 
         Args:
-            kind: Bits of weights and activations: `w8a8`, `w1a8`, `w1a1` or `w1a32`. Each row of the values
-                gets a scale of its own.
+            kind: Bits of weights and activations: `w8a8`, `w8a32`, `w1a8`, `w1a1` or `w1a32`. Each row of the
+                values gets a scale of its own.
             values: `[tokens, in_features]`, float32 on the CPU.
-            weight: Of 8 bits `[out_features, padded]`, the columns padded with zeros to a multiple of 64;
-                of one bit as `arranged` returns them.
+            weight: Of 8 bits `[out_features, in_features]`, contiguous, for `w8a8` padded with columns of
+                zeros to a multiple of 64; of one bit as `arranged` returns them.
             scales: `[out_features]`, float32.
             bias: `[out_features]`, float32, or None.
         """
@@ -215,6 +234,55 @@ class Native:
             self._threads(),
         )
         return result
+
+    def arranged_fours(self, rows: Tensor, in_features: int) -> Tensor:
+        """Weights of 4 bits as the kernels read them, uint8, beginning at a line of the cache.
+
+        Args:
+            rows: `[out_features, 20 * ceil(in_features / 32)]`, uint8, as `bits.fours` makes them.
+            in_features: Columns of the matrix.
+        """
+        rows = rows.contiguous()
+        count = self._fours_bytes(len(rows), in_features)
+        room = rows.new_empty(count + LINE)
+        start = -room.data_ptr() % LINE
+        self._arrange_fours(rows.data_ptr(), room.data_ptr() + start, len(rows), in_features)
+        return room[start : start + count]
+
+    def four_bit_linear(self, values: Tensor, weight: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
+        """`values @ weight.T + bias` with weights of 4 bits; values get 8 bits and a scale for 32 columns.
+
+        Args:
+            values: `[tokens, in_features]`, float32 on the CPU.
+            weight: As `arranged_fours` returns it.
+            bias: `[outputs]`, float32, or None.
+            outputs: Rows of the matrix.
+        """
+        values = values.contiguous()
+        rows, depth = values.shape
+        result = values.new_empty(rows, outputs)
+        self._four_bits(
+            values.data_ptr(),
+            weight.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            result.data_ptr(),
+            rows,
+            outputs,
+            depth,
+            self._threads(),
+        )
+        return result
+
+    def likeliest(self, logits: Tensor) -> list[int]:
+        """The first of the largest numbers of each row, as `logits.argmax(-1).tolist()`.
+
+        Args:
+            logits: `[rows, columns]`, float32 on the CPU, no NaN among them.
+        """
+        logits = logits.contiguous()
+        found = (ctypes.c_int64 * len(logits))()
+        self._likeliest(logits.data_ptr(), found, *logits.shape)
+        return list(found)
 
     def attention(
         self, qkv: Tensor, lengths: Sequence[int], *, received: bool = False
@@ -268,32 +336,43 @@ class Native:
         )
         return result
 
-    def decoder_layer(
-        self, layer: DecoderLayer, room: Room, turning: tuple[Tensor, Tensor] | None, hidden: Tensor
+    def decoder_layers(
+        self,
+        layers: Sequence[DecoderLayer],
+        rooms: Sequence[Room],
+        turning: tuple[Tensor, Tensor] | None,
+        hidden: Tensor,
+        last: LastNorm | None = None,
     ) -> Tensor:
-        """A whole layer of a decoder for a few new tokens, whose keys and values it writes into the cache.
+        """Layers of a decoder for a few new tokens, whose keys and values they write into the cache.
 
         Args:
-            layer: Made ready.
-            room: Where the tokens go.
+            layers: Made ready, in order.
+            rooms: Of each layer, where the tokens go.
             turning: Cosine and sine of each, `[tokens, 1, turned]`, if positions are rotary.
-            hidden: `[tokens, hidden]`, float32 or bfloat16 on the CPU; computed in float32 either way.
+            hidden: `[tokens, hidden]`, float32 or bfloat16 on the CPU; computed in float32 either way, and
+                rounded to its type after each layer.
+            last: The norm after them, of the kind of theirs, if there is one.
 
         Returns:
             `[tokens, hidden]`, of the same type.
         """
         given = hidden.float().contiguous()
         result = torch.empty_like(given)
+        places = ctypes.c_void_p * len(layers)
         turns = [] if turning is None else [part.float() for part in turning]
         cosine, sine = [part.data_ptr() for part in turns] or (None, None)
-        self._decoder_layer(
-            layer.place,
-            room.place,
+        self._decoder_layers(
+            places(*[layer.place for layer in layers]),
+            places(*[room.place for room in rooms]),
+            len(layers),
+            None if last is None else last.place,
             cosine,
             sine,
             given.data_ptr(),
             result.data_ptr(),
             len(given),
+            hidden.dtype != torch.float32,
             self._threads(),
         )
         return result.to(hidden.dtype)
@@ -368,17 +447,29 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.lessen_self_check.restype = ctypes.c_float
     library.lessen_arrange_signs.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
     library.lessen_arrange_signs.restype = None
+    library.lessen_fours_bytes.argtypes = [ctypes.c_int64] * 2
+    library.lessen_fours_bytes.restype = ctypes.c_int64
+    library.lessen_arrange_fours.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
+    library.lessen_arrange_fours.restype = None
     for kind in LOW_BITS:
         product = getattr(library, f"lessen_linear_{kind}")
         product.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_int]
         product.restype = None
-    for product in (library.lessen_linear_f32, library.lessen_linear_bf16):
+    for product in (library.lessen_linear_f32, library.lessen_linear_bf16, library.lessen_linear_w4a8):
         product.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
         product.restype = None
     library.lessen_layer_rest.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int]
     library.lessen_layer_rest.restype = None
-    library.lessen_decoder_layer.argtypes = [ctypes.c_void_p] * 6 + [ctypes.c_int64, ctypes.c_int]
-    library.lessen_decoder_layer.restype = None
+    library.lessen_decoder_layers.argtypes = [
+        *([ctypes.c_void_p] * 2),
+        ctypes.c_int64,
+        *([ctypes.c_void_p] * 5),
+        ctypes.c_int64,
+        *([ctypes.c_int] * 2),
+    ]
+    library.lessen_decoder_layers.restype = None
+    library.lessen_likeliest.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
+    library.lessen_likeliest.restype = None
     library.lessen_attention_f32.argtypes = [
         ctypes.c_void_p,
         ctypes.c_void_p,

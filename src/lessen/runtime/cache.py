@@ -33,6 +33,7 @@ class LayerCache:
     """
 
     source: SourceCache | None = None
+    _room: Room | None = None
 
     def __init__(
         self, rows: int, heads: int, capacity: int, head_dim: int, dtype: torch.dtype, device: torch.device
@@ -59,7 +60,9 @@ class LayerCache:
         """
         if self.keys.dtype != torch.float32 or self.keys.device.type != "cpu":
             return None
-        return Room(self.keys, self.values, self._reserved(rows))
+        if self._room is None or self._room.keys is not self.keys or self._room.values is not self.values:
+            self._room = Room(self.keys, self.values)
+        return self._room.hold(self._reserved(rows))
 
     def remember(self, key: Tensor, value: Tensor, rows: Rows) -> None:
         """As `model.causal.Memory`.

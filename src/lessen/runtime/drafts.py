@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lessen.runtime.sampling import Sampling, probabilities
+from lessen.runtime.sampling import Sampling, likeliest, probabilities
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def drafted(logits: Tensor, layer: int, sampling: Sampling, draw: torch.Generato
         draw: Of the row.
     """
     if sampling.temperature == 0:
-        return Draft(int(logits.argmax()), layer, None)
+        return Draft(likeliest(logits[None])[0], layer, None)
     shares = probabilities(logits[None], sampling)[0].cpu()
     return Draft(_drawn(shares, draw), layer, shares)
 
@@ -60,11 +60,11 @@ def verified(logits: Tensor, drafts: Sequence[Draft], sampling: Sampling, draw: 
         One token at least; one more than there are drafts at most.
     """
     if sampling.temperature == 0:
-        likeliest = logits.argmax(-1).tolist()
+        tokens = likeliest(logits)
         for place, draft in enumerate(drafts):
-            if draft.token != likeliest[place]:
-                return likeliest[: place + 1]
-        return likeliest
+            if draft.token != tokens[place]:
+                return tokens[: place + 1]
+        return tokens
     shares = probabilities(logits, sampling).cpu()
     stand: list[int] = []
     for ours, draft in zip(shares, drafts, strict=False):

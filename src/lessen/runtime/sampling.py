@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lessen.errors import InputError
+from lessen.native import native_for
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
     return scores.softmax(-1)
 
 
+def likeliest(logits: Tensor) -> list[int]:
+    """The likeliest token of each row of `[rows, vocabulary]`; of equal ones the first."""
+    kernels = native_for(logits) if logits.numel() else None
+    return logits.argmax(-1).tolist() if kernels is None else kernels.likeliest(logits)
+
+
 def choose(logits: Tensor, sampling: Sampling, draws: Sequence[torch.Generator]) -> list[int]:
     """The next token of each row.
 
@@ -77,6 +84,6 @@ def choose(logits: Tensor, sampling: Sampling, draws: Sequence[torch.Generator])
         draws: Of each of these rows.
     """
     if sampling.temperature == 0:
-        return logits.argmax(-1).tolist()
+        return likeliest(logits)
     shares = probabilities(logits, sampling).cpu()
     return [int(torch.multinomial(row, 1, generator=by)) for row, by in zip(shares, draws, strict=True)]

@@ -22,9 +22,10 @@ from torch import Tensor
 from lessen.depth.language import decide
 from lessen.model.block import Block
 from lessen.model.causal import CausalAttention
-from lessen.model.rotary import rotation
+from lessen.model.rotary import Turns, rotation
 from lessen.model.rows import Rows
 from lessen.model.stack import InLayer, run_layers
+from lessen.model.stretch import Stretch
 from lessen.model.transformer import Transformer
 from lessen.runtime.cache import KeyValueCache
 from lessen.runtime.decoding import Decoding
@@ -79,6 +80,9 @@ class Waterfall:
         exits = [] if self.rule is None else model.shape.exit_layers
         asked = [layer for layer in exits if self.rule and self.rule.at(layer) is not None]
         self.stretches = [range(*ends) for ends in pairwise([0, *asked, self.writer.depth])]
+        rotary = self.writer.architecture.rotary
+        turns = None if rotary is None else Turns(rotary)
+        self.runs = {layers: Stretch(self.writer, layers, turns) for layers in self.stretches}
         self.waiting: list[dict[int, list[Tensor]]] = [{} for _ in self.stretches]
         self.began: dict[int, int] = {}  # tokens of a row before the first one named
 
@@ -134,7 +138,12 @@ class Waterfall:
     ) -> tuple[Tensor, Rows]:
         self.tally.layer_reads += len(layers)
         given, memory = rows, self.cache.memory
-        hidden, rows = run_layers(self.writer, hidden, rows, None, in_layer, memory, layers)
+        run = self.runs.get(layers) if in_layer is None else None
+        together = None if run is None else run.run(hidden, rows, memory)
+        if together is None:
+            hidden, rows = run_layers(self.writer, hidden, rows, None, in_layer, memory, layers)
+        else:
+            hidden = together
         self.thinned |= in_layer is not None
         for row, length, full in zip(given.original, given.lengths, given.full_lengths, strict=True):
             gone = [self.cache.layers[layer].gone[row] for layer in layers] if self.thinned else ()
