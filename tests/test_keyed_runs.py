@@ -2,7 +2,7 @@
 
 import importlib
 import json
-import multiprocessing
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,36 +80,26 @@ def test_changes_from_the_command_line_have_a_file_of_their_own(modules) -> None
     assert "bits" not in names
 
 
-def _held(place: Path, ready, free) -> None:
-    sys.path.insert(0, str(BENCHMARKS))
-    from results import alone
-
-    with alone(place):
-        ready.set()
-        free.wait(60)
+HOLD = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'w'), fcntl.LOCK_EX); print(flush=True); input()"
 
 
 def test_a_run_that_another_process_makes_is_left_for_the_end(modules) -> None:
     keyed, _, _ = modules
     own, wanted = ledger(keyed, 1.0), [{"task": "trec", "variant": each} for each in ("first", "second")]
     lock = keyed.CACHE / "locks" / f"trial-{own.key(wanted[0])}.lock"
-    context = multiprocessing.get_context("spawn")
-    ready, free = context.Event(), context.Event()
-    other = context.Process(target=_held, args=(lock, ready, free))
-    other.start()
+    lock.parent.mkdir(parents=True)
     made = []
 
     def make(about: dict) -> dict:
         made.append(about["variant"])
-        free.set()
+        if other.poll() is None:
+            other.communicate(b"\n")
         return {"value": 0}
 
-    try:
-        assert ready.wait(120)
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline()
         own.once(wanted, make)
-    finally:
-        free.set()
-        other.join()
     assert made == ["second", "first"]
 
 
