@@ -26,7 +26,7 @@ OTHER_LAYERS = ("FFN", "shared layers")
 
 
 def twin_of(variant: str) -> str | None:
-    """The float model that differs in its bits alone, and in how they are learned; None where there is none."""
+    """The float model that differs in its bits alone, and how they are learned; None where there is none."""
     bits, _, change = variant.partition(", ")
     if not bits.startswith("W1") or change in OTHER_LAYERS:
         return None
