@@ -117,8 +117,8 @@ def width_speed_table(result: dict[str, Any]) -> str:
     title = (
         "**Time follows size: layers 2, 4 and 8 times smaller against the dense model**, in the running "
         "form, float32, full depth, random weights, interleaved; batch x tokens a row; in brackets the "
-        "middle half of the rounds. Each narrow model was found to compute what its masked twin does. Targets, "
-        "undecided where that half lies on both sides:\n\n"
+        "middle half of the rounds. Each narrow model was found to compute what its masked twin does. "
+        "Targets, undecided where that half lies on both sides:\n\n"
     )
     columns = ["", "heads", "neurons", "parameters, M", "encoder, M", "MACs", "ms per row", "faster"]
     verdicts = markdown(["target", ""], [list(each) for each in faster_verdicts(lines)])
