@@ -80,9 +80,12 @@ def test_changes_from_the_command_line_have_a_file_of_their_own(modules) -> None
     assert "bits" not in names
 
 
-HOLD = (
-    "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
-)
+HOLD = """import fcntl, sys
+with open(sys.argv[1], "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    print(flush=True)
+    input()
+"""
 
 
 def test_a_run_that_another_process_makes_is_left_for_the_end(modules) -> None:
