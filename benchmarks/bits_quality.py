@@ -163,10 +163,12 @@ def decided_by(setting: Setting, about: About) -> dict[str, Any] | None:
     if name == SIMPLE:
         return {"rows": rows_of(task)}
     variant = VARIANTS[name]
+    form = system_of("beexformer").exit
     words = words_plan(setting.preset, variant).model_dump(mode="json") if variant.words_first else None
     return {
         "preset": setting.preset,
         "facts": PRESETS[setting.preset].model_dump(mode="json") | variant.facts,
+        "exit": None if form is None else form.model_dump(mode="json"),
         "words": words,
         "recipe": recipe_of(setting, task, name, about["seed"]).model_dump(mode="json"),
         "rows": rows_of(task),

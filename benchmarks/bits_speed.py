@@ -144,7 +144,7 @@ int main(void) {
     printf("%f", 9e5 / best);
 }
 """
-"""Multiplications that wait for one another, three cycles each on Intel's cores and AMD's; the fastest of many
+"""Multiplications that wait for one another, three cycles each on Intel's cores and AMD's. The fastest of many
 short turns is one that nothing interrupted."""
 
 
