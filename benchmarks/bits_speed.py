@@ -144,8 +144,8 @@ int main(void) {
     printf("%f", 9e5 / best);
 }
 """
-"""Multiplications that wait for one another, three cycles each on Intel's cores and AMD's. The fastest of many
-short turns is one that nothing interrupted."""
+"""Multiplications that wait for one another, three cycles each on Intel's cores and AMD's. The fastest of
+many short turns is one that nothing interrupted."""
 
 
 def clock_ghz() -> float | None:

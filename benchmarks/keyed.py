@@ -70,7 +70,8 @@ class Ledger:
 
     def has(self, about: About) -> bool:
         """Whether a run is in the file."""
-        return any(run.get("key") == self.key(about) for run in self.everything())
+        key = self.key(about)
+        return any(run.get("key") == key for run in self.everything())
 
     def add(self, about: About, found: dict[str, Any]) -> None:
         """Put a run beside the others, whose number never falls."""

@@ -1,4 +1,4 @@
-"""What the benchmarks of width and bits run: every run has a key of its own, and sizes are gone through in steps."""
+"""What benchmarks of width and bits run: every run has a key of its own, sizes are gone through in steps."""
 
 import importlib
 from dataclasses import replace
