@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from certifying import DELTA, answers, by_any, certified
 from paired import packed, packed_right
 
+from lessen.data.reading import read
 from lessen.depth.criteria import criteria_for
 from lessen.loading import load
 from lessen.measure.metrics import quality
@@ -18,7 +20,7 @@ from lessen.model.transformer import parameter_counts
 from lessen.promise.calibrate import path_of
 from lessen.promise.outputs import Outputs, Task
 
-__all__ = ["BOUNDS", "DELTA", "answers_of_last", "facts_of"]
+__all__ = ["BOUNDS", "DELTA", "answers_of_last", "f1_of_most_frequent", "facts_of"]
 
 BOUNDS = (0.01, 0.02)
 
@@ -74,6 +76,14 @@ def f1(said: Any, labels: Any) -> float | None:
         return None
     hits = int(((said == 1) & (labels == 1)).sum())
     return 2 * hits / max(1, int((said == 1).sum() + (labels == 1).sum()))
+
+
+def f1_of_most_frequent(files: Mapping[str, Path]) -> float | None:
+    """Of saying the most frequent training label of everything: where that is label 1, F1 flatters."""
+    train = read(str(files["train"]))
+    test = read(str(files["test"])).with_labels_of(train.label_names)
+    frequent = max(set(train.labels or []), key=(train.labels or []).count)
+    return f1(np.full(len(test), frequent), np.array(test.labels))
 
 
 def macs_of(model: Any, outputs: Outputs) -> float:

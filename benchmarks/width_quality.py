@@ -32,7 +32,7 @@ from baselines import baselines
 from keyed import About, Ledger, key_of, named, reached
 from results import CACHE, alone
 from tasks import TASKS, prepare, rows_of
-from width_measuring import BOUNDS, DELTA, answers_of_last, facts_of
+from width_measuring import BOUNDS, DELTA, answers_of_last, f1_of_most_frequent, facts_of
 from width_summary import summary
 
 from lessen.artefact import WEIGHTS
@@ -324,7 +324,8 @@ def made(training: Training, about: About) -> dict[str, Any]:
     """One run."""
     task, way = about["task"], about["way"]
     if way == SIMPLE:
-        return {"baselines": baselines(prepare(task))}
+        files = prepare(task)
+        return {"baselines": baselines(files), "f1": {"most frequent label": f1_of_most_frequent(files)}}
     models = Models(training, task, about["seed"])
     whole = {DENSE: models.dense, ASSISTANT: models.assistant}
     one = whole[way]() if way in whole else models.slender(way, about["size"])

@@ -28,7 +28,9 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     lines: dict[str, Any] = {}
     for task in dict.fromkeys(run["task"] for run in runs):
         of_task = [run for run in runs if run["task"] == task]
-        simple = [run["baselines"] for run in of_task if run["way"] == "baselines"]
+        simple = [
+            {name: run[name] for name in ("baselines", "f1")} for run in of_task if run["way"] == "baselines"
+        ]
         found = {(run["way"], run["size"], run["seed"]): run for run in of_task if run["way"] != "baselines"}
         seeds = sorted({seed for way, _, seed in found if way == "dense"})
         models = {}
@@ -36,7 +38,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
             own = [seed for seed in seeds if (way, size, seed) in found]
             if own:
                 models[name_of(way, size)] = line(way, size, own, found)
-        lines[task] = {"baselines": simple[0] if simple else {}, "models": models}
+        lines[task] = {**(simple[0] if simple else {"baselines": {}, "f1": {}}), "models": models}
     return lines
 
 

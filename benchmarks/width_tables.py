@@ -18,7 +18,9 @@ def width_quality_table(result: dict[str, Any]) -> str:
         targets += width_verdicts(shown, models, settings["model"])
         blank = [""] * (12 + bounds)
         for name, value in found["baselines"].items():
-            rows.append([f"{shown}, {name}", *blank[:5], percent(value), *blank[6:]])
+            f1 = found["f1"].get(name)
+            figures = [percent(value), "", "" if f1 is None else percent(f1)]
+            rows.append([f"{shown}, {name}", *blank[:5], *figures, *blank[8:]])
         rows += [
             model_row(f"{shown}, {named(name, line)}", line, times, bounds) for name, line in models.items()
         ]

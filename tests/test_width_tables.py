@@ -124,7 +124,14 @@ def run(paired, way: str, size: int, seed: int, wrong: int, exits: int = LAYERS,
 def test_runs_are_brought_together_seed_by_seed(made) -> None:
     _, tables, summary, paired = made
     runs = [
-        {"task": "mrpc", "seed": None, "way": "baselines", "size": None, "baselines": {"simple": 0.66}},
+        {
+            "task": "mrpc",
+            "seed": None,
+            "way": "baselines",
+            "size": None,
+            "baselines": {"simple": 0.66},
+            "f1": {"simple": 0.8},
+        },
         run(paired, "calibrated", 8, 9, 50),  # without a dense model
     ]
     for seed, wrong in enumerate((60, 50, 70)):
@@ -160,6 +167,6 @@ def test_runs_are_brought_together_seed_by_seed(made) -> None:
     assert len({row.count("|") for row in [*table, next(r for r in text.splitlines() if "F1 |" in r)]}) == 1
     dense = next(row for row in table if row.startswith("| MRPC, dense"))
     assert "| 98.0 ± 0.0 |  | 90.0 |  |  |  |  |  | 3 |" in dense, "heads that were not trained say nothing"
-    assert "| MRPC, simple |  |  |  |  |  | 66.0 |" in text
+    assert "| MRPC, simple |  |  |  |  |  | 66.0 |  | 80.0 |" in text
     assert "MRPC 5 for the product's 6.9" in text
     assert "3, assistant made anew" in text
