@@ -29,7 +29,7 @@ from lessen.artefact import WEIGHTS
 from lessen.loading import load
 from lessen.measure.kernel_speed import kernel_rows, quartiles
 from lessen.measure.latency import interleaved, threads
-from lessen.measure.side_by_side import build_rivals, run_all
+from lessen.measure.side_by_side import build_rivals, must_agree, run_all
 from lessen.measure.size import bytes_by_part
 from lessen.model.rows import pack
 from lessen.plan import FULL, ExitShape
@@ -94,12 +94,13 @@ def int8_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as place:
         whole = with_exits(base, exits=last, labels=["no", "yes"], seed=0).eval()
         whole.save_pretrained(place)
-        small = load(place, precision="int8")
+        small = load(place, promises=False, precision="int8")
     with threads(thread_count):
         rivals = build_rivals(["openvino-int8", "openvino"], whole, thread_count, rows_of(64, LENGTH))
         lines = []
         for batch in (1, 8):
             rows = rows_of(batch, LENGTH)
+            must_agree("openvino", rivals["openvino"](rows), run_all(whole, rows, FULL, batch))
             candidates = {"lessen int8": partial(run_all, small, rows, FULL, batch)}
             candidates |= {"lessen": partial(run_all, whole, rows, FULL, batch)}
             candidates |= {kind: partial(rival, rows) for kind, rival in rivals.items()}
