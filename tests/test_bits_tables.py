@@ -183,7 +183,7 @@ def test_variants_are_held_against_their_own_twins_only(made) -> None:
     for seed in (0, 1):
         runs += [
             run(paired, "float twin", seed, 100),
-            run(paired, "W1A32", seed, 120 + seed),
+            run(paired, "W1A32", seed, 120),
             run(paired, "W1A32, no exits", seed, 125),
             run(paired, "W1A1", seed, 150),
             run(paired, "W1A32, FFN", seed, 110),
@@ -191,7 +191,7 @@ def test_variants_are_held_against_their_own_twins_only(made) -> None:
         ]
     found = summary.summary(runs)["trec"]
     variants = found["variants"]
-    assert variants["W1A32"]["loss"]["mean"] == pytest.approx(0.0205)
+    assert variants["W1A32"]["loss"]["mean"] == pytest.approx(0.02)
     assert variants["W1A1"]["loss"]["mean"] == pytest.approx(0.05)
     for name in ("float twin", "W1A32, FFN", "W1A32, words first", "W1A32, no exits"):
         assert variants[name]["loss"] is None, "its float twin was not run, or there is none"
@@ -200,14 +200,14 @@ def test_variants_are_held_against_their_own_twins_only(made) -> None:
     step = variants["W1A32"]["exiting"]
     assert step["thresholds"] == ["0.5", "0.5"], "the largest that is as good on tuning rows"
     assert step["macs_saved"] == 0.5
-    assert step["gain"]["mean"] == pytest.approx(-0.0055), "on test rows: 130.5 are wrong, and 125"
+    assert step["gain"]["mean"] == pytest.approx(-0.005), "on test rows: 130 are wrong, and 125"
     better = run(paired, "W1A32, no exits", 0, 125, tune=0.95)
     assert summary.chosen(runs[2]["facts"], better["facts"]) is None
     assert summary.step_of(runs[2]["facts"]["test"], None)["macs"] == 1.0
     settings = {"model": "m", "epochs": {"trec": 20.0}}
     text = tables.bits_quality_table({"settings": settings, "summary": {"trec": found}})
     assert "Epochs: trec 20." in text
-    assert "| trec, W1A32 | 50.0 88.0 | 88.0 ± 0.1 | 2.0 ± 0.5 | 60.0 |  | 3 | 50% | -0.5 ± 0.2 | 2 |" in text
+    assert "| trec, W1A32 | 50.0 88.0 | 88.0 ± 0.0 | 2.0 ± 0.4 | 60.0 |  | 3 | 50% | -0.5 ± 0.2 | 2 |" in text
     assert "| trec, simple |  | 70.0 |" in text
     assert len({row.count("|") for row in text.splitlines() if row.startswith("| trec, ")}) == 1
 
