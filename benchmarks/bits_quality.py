@@ -315,6 +315,12 @@ def facts_of(model: Any, task: str) -> dict[str, Any]:
     tune, test = (answers(model, table.texts, table.labels or [], task) for table in tables.values())
     texts, labels = tables["test"].texts, tables["test"].labels or []
     mixed = answers(model, shuffled(texts), labels, task)
+    sweeps = {
+        part: {f"{each:g}": exiting(model, said, each) for each in THRESHOLDS}
+        for part, said in (("tune", tune), ("test", test))
+    }
+    for step in sweeps["tune"].values():  # it chooses, and nothing else: the file stays below a megabyte
+        del step["answers"]
     turned = negated(texts)
     enough = len(turned) >= FEWEST
     return {
@@ -332,7 +338,7 @@ def facts_of(model: Any, task: str) -> dict[str, Any]:
             part: {
                 "rows": said.right.shape[1],
                 "answers": [packed_right(each.numpy()) for each in said.right],
-                "sweep": {f"{each:g}": exiting(model, said, each) for each in THRESHOLDS},
+                "sweep": sweeps[part],
             }
             for part, said in (("tune", tune), ("test", test))
         },

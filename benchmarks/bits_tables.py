@@ -126,6 +126,8 @@ def bits_quality_table(result: dict[str, Any]) -> str:
             [f"{task}, {name}", "", percent(value), *([""] * 7)] for name, value in found["baselines"].items()
         ]
     epochs = ", ".join(f"{task} {count:g}" for task, count in settings["epochs"].items())
+    if settings["changes"]:
+        epochs += f"; changed: {settings['changes']}"
     title = (
         f"**Binary weights, {settings['model']}**, from random weights, or where it says so from "
         "masked words of film reviews. Test accuracy of every exit (the first is the fixed exit 1) and of "
