@@ -99,7 +99,7 @@ def bits_quality_table(result: dict[str, Any]) -> str:
     """Targets; binary weights from scratch and from masked words, task by task."""
     rows, targets, settings = [], [], result["settings"]
     for task, found in result["summary"].items():
-        targets += quality_verdicts(task, found["variants"])
+        targets += quality_verdicts(task, found["variants"], found["baselines"])
         for name, line in found["variants"].items():
             step = line["exiting"]
             saved = ["", ""]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verdicts import counted, points, verdict
-from width_verdicts import NOT_YET, Verdict, faster_verdict, loss_verdict, middle
+from width_verdicts import NOT_YET, Verdict, counted_seeds, faster_verdict, loss_verdict, middle
 
 BATCH = (128, 768, 3072)
 ONE = (1, 768, 3072)
@@ -22,6 +22,9 @@ WARM = {"W1A32": 0.02, "W1A8": 0.03}
 SCRATCH = {"W1A32": 0.01, "W1A8": 0.02, "W1A1": 0.04}
 SAVED = 0.5485
 """Points lost, and share of MACs saved."""
+
+LEARNED = 0.02
+"""What a model is above the most frequent label that has learned something."""
 
 NAMES = {"torch_fp32": "float32", "torch_bf16": "bfloat16", "int8": "_int_mm", "int8_linear": "int8 linear"}
 
@@ -141,14 +144,23 @@ def exits_verdict(rows: Sequence[Line]) -> Verdict:
     return f"MiniLM in int8, exits certified within 1%: at least {OPENVINO_EXITS:g}x OpenVINO's int8", said
 
 
-def quality_verdicts(task: str, variants: Mapping[str, Line]) -> list[Verdict]:
-    """Of one task of bits_quality.py: losses against the float twin, and exits against none."""
-    found = []
+def quality_verdicts(
+    task: str, variants: Mapping[str, Line], baselines: Mapping[str, float]
+) -> list[Verdict]:
+    """Of one task of bits_quality.py: losses against the float twin, and exits against none.
+
+    Nothing can be lost to a twin that has learned nothing: then nothing is decided.
+    """
+    found, twin, frequent = [], variants.get("float twin"), baselines.get("most frequent label", 0.0)
+    empty = twin is not None and twin["last"] < frequent + LEARNED
+    nothing = f"undecided, the float twin is hardly above the most frequent label's {100 * frequent:.1f}"
     for name, allowed in SCRATCH.items():
         loss = variants.get(name, {}).get("loss")
-        said = NOT_YET if loss is None else loss_verdict(allowed, loss)
+        said = NOT_YET if loss is None else nothing if empty else loss_verdict(allowed, loss)
         found.append((f"{task}: {name} loses at most {100 * allowed:g} to its float twin", said))
-    return [*found, (f"{task}: exits save {100 * SAVED:g}% of MACs without loss", saving(variants))]
+    said = saving(variants)
+    said = nothing if empty and said != NOT_YET else said
+    return [*found, (f"{task}: exits save {100 * SAVED:g}% of MACs without loss", said)]
 
 
 def saving(variants: Mapping[str, Line]) -> str:
@@ -165,7 +177,7 @@ def saving(variants: Mapping[str, Line]) -> str:
     both = next(said for said in ("missed", "undecided", "met") if said in (saved, lost))
     return (
         f"{both}: {points(found['macs_saved'], None if sd is None else error)}% saved ({saved}), "
-        f"{100 * gain['mean']:+.1f} ± {100 * gain['error']:.1f} points ({lost}), {gain['seeds']} seeds"
+        f"{100 * gain['mean']:+.1f} ± {100 * gain['error']:.1f} points ({lost}), {counted_seeds(gain)}"
     )
 
 

@@ -33,7 +33,7 @@ def width_quality_table(result: dict[str, Any]) -> str:
         "layers and exits: at the last exit, and points lost against the dense model of the seed, ± the "
         "error over rows and seeds, paired; F1 where there are two labels; on average over exits; with "
         "19 times fewer MACs than the dense model, by leaving early at the step tuning rows chose; and, with "
-        "MACs against the dense model's, at the boldest step certified with "
+        "MACs against the dense model's, at the boldest step certified against its own full depth with "
         f"{100 * (1 - settings['delta']):g}% confidence (how many seeds have one). The dense model's other "
         "exits were not trained. Millions of parameters in all and in the layers; ms per row of 24 tokens, 2 "
         f"threads, random weights of the same shape. Epochs of the first stage: {epochs}. Targets, undecided "

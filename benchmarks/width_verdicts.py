@@ -53,9 +53,13 @@ def width_verdicts(task: str, models: Mapping[str, Any], checkpoint: str) -> lis
 
 def loss_verdict(allowed: float, loss: Mapping[str, Any]) -> str:
     """Of a loss, with its error over rows and seeds."""
-    seeds = f"{loss['seeds']} seed" + ("" if loss["seeds"] == 1 else "s")
     said = verdict(allowed - loss["mean"], loss["error"])
-    return f"{said}, {points(loss['mean'], loss['error'])} points lost, {seeds}"
+    return f"{said}, {points(loss['mean'], loss['error'])} points lost, {counted_seeds(loss)}"
+
+
+def counted_seeds(found: Mapping[str, Any]) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{found['seeds']} seed" + ("" if found["seeds"] == 1 else "s")
 
 
 def shallow(models: Mapping[str, Any]) -> str:
@@ -69,7 +73,7 @@ def shallow(models: Mapping[str, Any]) -> str:
         return NOT_YET
     verdicts = [verdict(each["mean"], each["error"]) for each in found.values()]
     figures = [
-        f"{points(each['mean'], each['error'])} at {size}, {each['seeds']} seeds"
+        f"{points(each['mean'], each['error'])} at {size}, {counted_seeds(each)}"
         for size, each in found.items()
     ]
     return f"{counted(verdicts)} ({'; '.join(figures)})"
@@ -91,7 +95,7 @@ def fewer_macs(task: str, line: Mapping[str, Any] | None, share: float) -> list[
             chosen = loss_verdict(share * line["dense"], at["loss"]) + f", {at['macs_ratio']:.1f} times fewer"
     fewer = f"{task}: {SIZE}x and exits have {FEWER_MACS:g} times fewer MACs"
     return [
-        (f"{fewer}, certified to lose at most 2 points", certified),
+        (f"{fewer}, certified to lose at most 2 points to its own full depth", certified),
         (f"{fewer} and lose at most {100 * share:g}% of the dense", chosen),
     ]
 

@@ -117,14 +117,15 @@ def difference(mean: float, error: float = 0.002, seeds: int = 3) -> dict:
 def test_losses_from_scratch_and_what_exits_save(made) -> None:
     verdicts = made("bits_verdicts")
 
-    def said(**changes) -> dict:
+    def said(twin: float = 0.8, **changes) -> dict:
         exiting = {"macs_saved": 0.6, "macs_saved_sd": 0.01, "gain": difference(0.005)} | changes
         variants = {
+            "float twin": {"last": twin, "loss": None, "exiting": None},
             "W1A32": {"loss": difference(0.005), "exiting": exiting},
             "W1A8": {"loss": difference(0.021), "exiting": None},
             "W1A1": {"loss": difference(0.05), "exiting": None},
         }
-        return dict(verdicts.quality_verdicts("trec", variants))
+        return dict(verdicts.quality_verdicts("trec", variants, {"most frequent label": 0.7}))
 
     found = said()
     assert found["trec: W1A32 loses at most 1 to its float twin"] == "met, 0.5 ± 0.2 points lost, 3 seeds"
@@ -136,7 +137,9 @@ def test_losses_from_scratch_and_what_exits_save(made) -> None:
     assert said(gain=difference(-0.005))[exits].startswith("missed: ")
     assert said(macs_saved=0.4)[exits].startswith("missed: 40.0 ± 0.6% saved (missed)")
     assert said(macs_saved=0.55)[exits].startswith("undecided: ")
-    assert all(each == "not measured yet" for _, each in verdicts.quality_verdicts("trec", {}))
+    nothing = "undecided, the float twin is hardly above the most frequent label's 70.0"
+    assert set(said(twin=0.715).values()) == {nothing}
+    assert all(each == "not measured yet" for _, each in verdicts.quality_verdicts("trec", {}, {}))
 
 
 def test_losses_of_the_variant_that_was_chosen(made) -> None:
