@@ -8,6 +8,8 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 ROWS, LAYERS = 1000, 6
+FEWER = "SST-2: 8x and exits have 19 times fewer MACs"
+CERTIFIED = f"{FEWER}, certified to lose at most 2 points to its own full depth"
 
 
 @pytest.fixture
@@ -49,11 +51,9 @@ def test_every_target_is_held_against_its_figure(made) -> None:
     assert said[eight].startswith("missed, 6.0 ± 0.2"), "6% of 90 are 5.4 points"
     calibrated = said["SST-2: calibrated scores above last-exit-only ones at exits 1-3"]
     assert calibrated == "met in 1 of 1 (1.0 ± 0.2 at 8x, 3 seeds)"
-    certified = said[
-        "SST-2: 8x and exits have 19 times fewer MACs, certified to lose at most 2 points to its own full depth"
-    ]
+    certified = said[CERTIFIED]
     assert certified == "met, 3 of 3 seeds (20.0, 19.5, 21.0 times fewer)"
-    chosen = said["SST-2: 8x and exits have 19 times fewer MACs and lose at most 6% of the dense"]
+    chosen = said[f"{FEWER} and lose at most 6% of the dense"]
     assert chosen == "undecided, 5.3 ± 0.2 points lost, 3 seeds, 19.4 times fewer"
     mpnet = dict(made[0].width_verdicts("MRPC", {"calibrated 8x": line(0.03)}, "builtin:mpnet-l12"))
     assert mpnet["MRPC: 8x smaller layers lose at most 3.5% of the dense"].startswith("undecided, 3.0 ± 0.2")
@@ -68,16 +68,11 @@ def test_nothing_is_met_by_default(made) -> None:
     late["calibrated 8x"] |= {"at_fewer_macs": None}
     late["calibrated 8x"]["certified"][1] |= {"macs_ratios": [18.0, 19.1, 5.0]}
     said = dict(made[0].width_verdicts("SST-2", late, "builtin:minilm-l6"))
-    fewer = "SST-2: 8x and exits have 19 times fewer MACs"
-    assert said[f"{fewer}, certified to lose at most 2 points to its own full depth"].startswith(
-        "undecided, 1 of 3"
-    )
-    assert said[f"{fewer} and lose at most 6% of the dense"] == "missed: no step is so early"
+    assert said[CERTIFIED].startswith("undecided, 1 of 3")
+    assert said[f"{FEWER} and lose at most 6% of the dense"] == "missed: no step is so early"
     late["calibrated 8x"]["certified"][1] |= {"macs_ratios": [18.0]}
     said = dict(made[0].width_verdicts("SST-2", late, "builtin:minilm-l6"))
-    assert said[f"{fewer}, certified to lose at most 2 points to its own full depth"].startswith(
-        "missed, 0 of 1"
-    )
+    assert said[CERTIFIED].startswith("missed, 0 of 1")
 
 
 def test_time_follows_size(made) -> None:
