@@ -103,8 +103,11 @@ class Ledger:
 
     def _write(self, runs: list[Run]) -> None:
         current = self.current(runs)
-        content = {"settings": self.settings, "stale": len(runs) - len(current)}
-        write_results(self.name, content | {"summary": self.summary(current), "runs": runs})
+        content = {"settings": self.settings, "stale": len(runs) - len(current), "summary": {}, "runs": runs}
+        try:
+            content["summary"] = self.summary(current)
+        finally:  # a run took minutes: it is kept even where the summary fails
+            write_results(self.name, content)
 
 
 def reached(folder: Path, make: Callable[[Milestone], None]) -> Milestone:

@@ -72,6 +72,13 @@ def test_runs_of_variants_that_are_gone_stay_in_the_file(modules) -> None:
     assert content(results)["summary"] == {"values": [8]}
 
 
+def test_a_run_is_kept_even_where_the_summary_fails(modules) -> None:
+    keyed, results, _ = modules
+    with pytest.raises(KeyError):
+        ledger(keyed, 1.0).once([{"task": "trec", "variant": "W1A32"}], lambda about: {"worth": 1})
+    assert [run["worth"] for run in content(results)["runs"]] == [1]
+
+
 def test_changes_from_the_command_line_have_a_file_of_their_own(modules) -> None:
     keyed, _, _ = modules
     assert keyed.named("bits", {}) == "bits"
