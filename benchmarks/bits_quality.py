@@ -1,35 +1,41 @@
 """Binary weights from scratch and from masked words: BEExformer beside its float twin, and what is simpler.
 
     LESSEN_DATA=/path/to/data python benchmarks/bits_quality.py [--tasks trec,movie-reviews] [--seeds 0,1,2]
-        [--variants "W1A32; W1A1"] [--model beexformer-small]
+        [--variants "W1A32; W1A1"] [--model beexformer-small] [--recipe '{"epochs": 0.1}']
 
 Without a choice it does `SCHEDULE`: headline variants for three seeds, the others for one on small tasks.
 Every variant has the same rows, steps and rates. The threshold of the fractional-entropy rule is chosen on
-tuning rows: the one that saves most layers while no worse there than the same model without exits. Each run
-(a task, a seed, a variant) is kept in the results file; what is there is not done again, and several
-processes may share the work. Models stay in `.cache/bits/`.
+tuning rows: the largest one that is no worse there than the same model without exits. Each run (a task, a
+seed, a variant) is kept under a key of all that decides it; what is there is not done again, and several
+processes may share the work. Another model or recipe has a results file of its own. Models stay in
+`.cache/bits/`.
+
+TREC's test part is that of the package, 1,076 questions, not the official 500; its 3,287 training questions
+are what is left without those, tuning and calibration rows and repeats.
 
 What it costs, estimated from steps timed on one core of a busy machine, halved for two: a step of
 beexformer-small with binary weights takes 0.17 s on 128 SST-2 phrases (13 tokens each) or 64 film reviews
 (25), 0.12 s on 64 questions of TREC, 0.29 s on 64 pairs of MRPC and 0.7 s of BoolQ; AdamW on 11M weights is
-a quarter of the short ones. So a run is 6 minutes on SST-2 phrases (2,050 steps), 2 on film reviews (660), 1
-on TREC (500), 2.5 on MRPC (500) and 11 on BoolQ (910); half a pass of masked words is 10. The whole schedule
-is 3.5 hours of two cores.
+a quarter of the short ones. So a run is 4.5 minutes on SST-2 phrases (1,540 steps), 2.2 on film reviews
+(790), 2 on TREC (1,030), 5 on MRPC (1,050) and 8 on BoolQ (700); half a pass of masked words is 10, twice.
+The whole schedule is four hours of two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
 from baselines import baselines
-from results import CACHE, add_run, kept
-from tasks import TASKS, negated, prepare, shuffled
+from bits_summary import summary
+from keyed import About, Ledger, key_of, named, reached
+from paired import packed_right
+from results import CACHE, alone
+from tasks import TASKS, negated, prepare, rows_of, shuffled
 
 from lessen.config import LessenConfig
 from lessen.data.reading import read
@@ -52,6 +58,9 @@ from lessen.train.fine_tuning import fine_tune
 
 THRESHOLDS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.1)
 """Of the page's sweep, and 1.1, at which every row leaves at the second exit."""
+
+EPOCHS = {"sst2-phrases": 3.0, "trec": 20.0, "movie-reviews": 10.0, "mrpc": 20.0, "boolq": 5.0}
+"""What is run, whatever the rows: MRPC's are the page's; on SST-2 phrases one fewer than the product's."""
 
 PASSES = 0.5
 """Over the reviews, in learning masked words; the system's own recipe has two."""
@@ -95,40 +104,95 @@ VARIANTS = {
 HEADLINE = ("float twin", "W1A32", "W1A8", "W1A1", "W1A32, no exits", "float twin, no exits")
 BEFORE = ("float twin, words first", "W1A32, words first")
 
-SCHEDULE: tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...] = (
+Wanted = tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...]
+SCHEDULE: Wanted = (
     ("movie-reviews", (0,), tuple(VARIANTS)),
     ("trec", (0,), (*HEADLINE, "2 layers in float", "W1A32, FFN", *BEFORE)),
     ("sst2-phrases", (0,), HEADLINE),
     ("movie-reviews", (1, 2), HEADLINE),
     ("trec", (1, 2), HEADLINE),
-    ("mrpc", (0,), ("float twin", "W1A32", "W1A1", "float twin, no exits", *BEFORE)),
-    ("sst2-phrases", (1, 2), ("float twin", "W1A32", "W1A1", "W1A32, no exits")),
+    ("sst2-phrases", (1, 2), ("float twin", "W1A32", "W1A1", "W1A32, no exits", "W1A8")),
+    ("mrpc", (0,), ("float twin", "W1A32", *BEFORE)),
     ("boolq", (0,), ("float twin", "W1A32")),
-    ("sst2-phrases", (1, 2), ("W1A8",)),
 )
 """Tasks, seeds and variants, what is wanted most first."""
 
 NAME = "bits_quality"
+FIELDS = ("task", "variant", "seed")
+SIMPLE = "baselines"
+"""In place of a variant: what is simpler than all."""
+
+USUAL = "beexformer-small"
 STAGE = system_of("beexformer").stages[0]
 
 
-def settings_of(model: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """What all runs have in common."""
-    names = dict.fromkeys(task for task, _, _ in SCHEDULE)
-    return {
-        "model": model,
-        "recipe": STAGE.model_dump(mode="json") | changes,
+@dataclass(frozen=True)
+class Setting:
+    """The preset, and changes to the recipe of every variant."""
+
+    preset: str = USUAL
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def different(self) -> dict[str, Any]:
+        """What is not as usual."""
+        return self.changes if self.preset == USUAL else self.changes | {"model": self.preset}
+
+
+def ledger(setting: Setting) -> Ledger:
+    """The results file of a setting."""
+    settings = {
+        "model": setting.preset,
+        "changes": setting.changes,
+        "epochs": EPOCHS,
         "batches": BATCHES,
         "passes_of_masked_words": PASSES,
-        "tasks": {name: asdict(TASKS[name]) for name in names},
     }
+
+    def decides(about: About) -> dict[str, Any] | None:
+        return decided_by(setting, about)
+
+    return Ledger(named(NAME, setting.different), FIELDS, settings, decides, summary)
+
+
+def decided_by(setting: Setting, about: About) -> dict[str, Any] | None:
+    """Everything a run depends on besides what it is called by; None of a variant there is no more."""
+    task, name = about["task"], about["variant"]
+    if task not in EPOCHS or name not in (*VARIANTS, SIMPLE):
+        return None
+    if name == SIMPLE:
+        return {"rows": rows_of(task)}
+    variant = VARIANTS[name]
+    form = system_of("beexformer").exit
+    words = words_plan(setting.preset, variant).model_dump(mode="json") if variant.words_first else None
+    return {
+        "preset": setting.preset,
+        "facts": PRESETS[setting.preset].model_dump(mode="json") | variant.facts,
+        "exit": None if form is None else form.model_dump(mode="json"),
+        "words": words,
+        "recipe": recipe_of(setting, task, name, about["seed"]).model_dump(mode="json"),
+        "rows": rows_of(task),
+        "thresholds": list(THRESHOLDS),
+    }
+
+
+def recipe_of(setting: Setting, task: str, name: str, seed: int) -> Binarizing:
+    """How a variant is trained."""
+    own = {
+        "epochs": EPOCHS[task],
+        "rows": None,
+        "max_tokens": TASKS[task].max_tokens,
+        "batch_size": BATCHES.get(task, STAGE.batch_size),
+        "seed": seed,
+    }
+    return Binarizing.model_validate(STAGE.model_dump() | own | VARIANTS[name].recipe | setting.changes)
 
 
 def start(preset: str, variant: Variant, seed: int) -> LessenModel:
     """The encoder a training starts with; the same for every variant of a seed that has the same layers."""
     torch.manual_seed(seed)
     if variant.words_first:
-        return load(having_read(preset, variant.recipe.get("weight_bits", 1)))
+        return load(having_read(preset, variant))
     base = load(f"builtin:{preset}")
     if not variant.facts:
         return base
@@ -144,18 +208,24 @@ def start(preset: str, variant: Variant, seed: int) -> LessenModel:
     return fresh.eval()
 
 
-def having_read(preset: str, bits: int) -> Path:
+def words_plan(preset: str, variant: Variant) -> Any:
+    """How masked words are learned."""
+    return plan_for(
+        system_of("masked-words"),
+        seed=0,
+        recipe={"epochs": PASSES, "weight_bits": variant.recipe.get("weight_bits", 1)},
+        model=f"builtin:{preset}",
+        data="builtin:imdb-reviews",
+    )
+
+
+def having_read(preset: str, variant: Variant) -> Path:
     """The preset after it has learned masked words of film reviews, which no task here is made of."""
-    out = (CACHE / "bits" / preset / f"words-{bits}").resolve()
-    if not out.exists():
-        plan = plan_for(
-            system_of("masked-words"),
-            seed=0,
-            recipe={"epochs": PASSES, "weight_bits": bits},
-            model=f"builtin:{preset}",
-            data="builtin:imdb-reviews",
-        )
-        print(preset, bits, "masked words:", pretrain(plan, working_folder(plan, out), out).after, flush=True)
+    plan = words_plan(preset, variant)
+    out = (CACHE / "bits" / preset / f"words-{key_of(plan.model_dump(mode='json'))}").resolve()
+    with alone(out.with_name(f"{out.name}.lock")):
+        if not out.exists():
+            print(preset, "masked words:", pretrain(plan, working_folder(plan, out), out).after, flush=True)
     return out
 
 
@@ -169,26 +239,24 @@ def checkpoint(preset: str, variant: Variant, labels: list[str], seed: int) -> A
     return with_exits(base, exits=exits, labels=labels, seed=seed)
 
 
-def trained(preset: str, task: str, name: str, seed: int, changes: dict[str, Any]) -> Any:
+def trained(setting: Setting, about: About) -> Any:
     """The packed model, made if it is not there yet."""
-    folder = CACHE / "bits" / preset / f"{task}-seed{seed}" / name.replace(", ", "-").replace(" ", "-")
+    task, name, seed = about["task"], about["variant"], about["seed"]
+    plain = name.replace(", ", "-").replace(" ", "-")
+    key = key_of(decided_by(setting, about))
     train = read(str(prepare(task)["train"]))
-    begin = checkpoint(preset, VARIANTS[name], train.label_names or [], seed)
-    milestone = Milestone(folder)
-    if not milestone.reached():
-        own: dict[str, Any] = {
-            "max_tokens": TASKS[task].max_tokens,
-            "batch_size": BATCHES.get(task, STAGE.batch_size),
-            "seed": seed,
-        }
-        own |= VARIANTS[name].recipe | changes
-        recipe = Binarizing.model_validate(STAGE.model_dump() | own)
+    begin = checkpoint(setting.preset, VARIANTS[name], train.label_names or [], seed)
+
+    def make(milestone: Milestone) -> None:
+        recipe = recipe_of(setting, task, name, seed)
         torch.manual_seed(seed)
-        model = binarized(begin, recipe)
-        record = fine_tune(model, train, recipe, folder / "checkpoints", told=turning(model, recipe))
+        model, work = binarized(begin, recipe), milestone.folder / "checkpoints"
+        record = fine_tune(model, train, recipe, work, told=turning(model, recipe))
         packed = in_signs(model)
         milestone.leave(packed.transformer.state_dict(), packed.config.form(), record)
-    return milestone.model(begin)
+
+    folder = CACHE / "bits" / setting.preset / f"{task}-seed{seed}" / f"{plain}-{key}"
+    return reached(folder, make).model(begin)
 
 
 @dataclass(frozen=True)
@@ -217,12 +285,16 @@ def answers(model: Any, texts: list[Any], labels: list[Any], task: str) -> Answe
     return Answers(found, torch.tensor(labels), [len(row.ids) for row in encoded])
 
 
-def exiting(model: Any, said: Answers, threshold: float) -> tuple[float, float]:
-    """Accuracy and share of MACs left by the fractional-entropy rule, all exits met on the way counted."""
+def exiting(model: Any, said: Answers, threshold: float) -> dict[str, Any]:
+    """The fractional-entropy rule: accuracy, every answer, and share of MACs left, all exits met counted."""
     rule = ExitRule(criterion="entropy_plateau", threshold=threshold)
     chosen = exit_of_every_row(rule, model.config.form().exit_layers, list(said.found))
     right = said.right[chosen, torch.arange(len(said.labels))]
-    return float(right.float().mean()), macs_left(model, said.lengths, [int(e) + 1 for e in chosen])
+    return {
+        "accuracy": float(right.float().mean()),
+        "macs": macs_left(model, said.lengths, [int(e) + 1 for e in chosen]),
+        "answers": packed_right(right.numpy()),
+    }
 
 
 def macs_left(model: Any, lengths: list[int], layers: list[int]) -> float:
@@ -236,131 +308,88 @@ def macs_left(model: Any, lengths: list[int], layers: list[int]) -> float:
 
 
 def facts_of(model: Any, task: str) -> dict[str, Any]:
-    """Accuracy of every exit, of the rule at every threshold, the overthinking count, and two controls."""
+    """On tuning and test rows every exit, and the rule at every threshold; and controls."""
     tables = {
         part: read(str(prepare(task)[part])).with_labels_of(model.label_names) for part in ("tune", "test")
     }
     tune, test = (answers(model, table.texts, table.labels or [], task) for table in tables.values())
     texts, labels = tables["test"].texts, tables["test"].labels or []
     mixed = answers(model, shuffled(texts), labels, task)
-    sweep = {
-        f"{threshold:g}": {
-            "tune": exiting(model, tune, threshold)[0],
-            **dict(zip(("test", "macs"), exiting(model, test, threshold), strict=True)),
-        }
-        for threshold in THRESHOLDS
+    sweeps = {
+        part: {f"{each:g}": exiting(model, said, each) for each in THRESHOLDS}
+        for part, said in (("tune", tune), ("test", test))
     }
+    for step in sweeps["tune"].values():  # it chooses, and nothing else: the file stays below a megabyte
+        del step["answers"]
     turned = negated(texts)
+    enough = len(turned) >= FEWEST
     return {
         "exits": test.right.float().mean(1).tolist(),
         "macs": [
             macs_left(model, test.lengths, [layer] * len(test.lengths))
             for layer in model.config.form().exit_layers
         ],
-        "tune": float(tune.right[-1].float().mean()),
+        "tune_exits": tune.right.float().mean(1).tolist(),
         "shuffled": float(mixed.right[-1].float().mean()),
-        "negated": float(test.right[-1][turned].float().mean()) if len(turned) >= FEWEST else None,
-        "negated_shuffled": float(mixed.right[-1][turned].float().mean()) if len(turned) >= FEWEST else None,
+        "negated": float(test.right[-1][turned].float().mean()) if enough else None,
+        "negated_shuffled": float(mixed.right[-1][turned].float().mean()) if enough else None,
         "overthinking": int((test.right[:-1].any(0) & ~test.right[-1]).sum()),
-        "rows": test.right.shape[1],
-        "sweep": sweep,
-    }
-
-
-def chosen(facts: dict[str, Any], baseline: dict[str, Any]) -> dict[str, Any]:
-    """The sweep's step that saves most among those as good on tuning rows as a model without exits."""
-    good = [line for line in facts["sweep"].values() if line["tune"] >= baseline["tune"]]
-    line = min(good, key=lambda line: line["macs"], default={"test": facts["exits"][-1], "macs": 1.0})
-    return {
-        "accuracy": line["test"],
-        "macs_saved": 1 - line["macs"],
-        "gain": line["test"] - baseline["exits"][-1],
-    }
-
-
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """For each task: means and deviations over seeds of each variant, and what is simpler."""
-    lines: dict[str, Any] = {}
-    for task in dict.fromkeys(run["task"] for run in runs):
-        of_task = {(run["variant"], run["seed"]): run["facts"] for run in runs if run["task"] == task}
-        lines[task] = {"variants": {}, "baselines": of_task.get((None, None), {})}
-        for name in (name for name in VARIANTS if any(variant == name for variant, _ in of_task)):
-            found = {seed: facts for (variant, seed), facts in of_task.items() if variant == name}
-            lines[task]["variants"][name] = means(found) | {"exiting": steps(name, found, of_task)}
-    return lines
-
-
-def means(found: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """Of the runs of a variant, by seed."""
-    each = list(found.values())
-    last = [facts["exits"][-1] for facts in each]
-    controls = {
-        name: None if each[0][name] is None else mean(facts[name] for facts in each)
-        for name in ("shuffled", "negated", "negated_shuffled")
-    }
-    return {
-        "seeds": len(each),
-        "last": mean(last),
-        "last_sd": stdev(last) if len(last) > 1 else None,
-        "exits": [mean(values) for values in zip(*(facts["exits"] for facts in each), strict=True)],
-        "fixed_exit_1": {
-            "accuracy": mean(f["exits"][0] for f in each),
-            "macs": mean(f["macs"][0] for f in each),
+        **{
+            part: {
+                "rows": said.right.shape[1],
+                "answers": [packed_right(each.numpy()) for each in said.right],
+                "sweep": sweeps[part],
+            }
+            for part, said in (("tune", tune), ("test", test))
         },
-        "overthinking": mean(facts["overthinking"] for facts in each),
-        **controls,
     }
 
 
-def steps(
-    name: str, found: dict[int, dict[str, Any]], of_task: dict[tuple[Any, Any], dict[str, Any]]
-) -> dict[str, float] | None:
-    """What the rule gains over the same model without exits, mean over the seeds that have both."""
-    if "objective" in VARIANTS[name].recipe and VARIANTS[name].recipe["objective"] == "last":
-        return None
-    without = "float twin, no exits" if name.startswith("float") else "W1A32, no exits"
-    made = [
-        chosen(facts, of_task[without, seed]) for seed, facts in found.items() if (without, seed) in of_task
-    ]
-    return {key: mean(step[key] for step in made) for key in made[0]} if made else None
+def made(setting: Setting, about: About) -> dict[str, Any]:
+    """One run."""
+    if about["variant"] == SIMPLE:
+        return {"baselines": baselines(prepare(about["task"]))}
+    facts = facts_of(trained(setting, about), about["task"])
+    print(about, [round(each, 4) for each in facts["tune_exits"]], flush=True)
+    return {"facts": facts}
+
+
+def runs_of(wanted: Wanted) -> list[About]:
+    """The runs of a schedule, those of each task after what is simpler."""
+    found: list[About] = []
+    for task, seeds, names in wanted:
+        each = [{"task": task, "variant": name, "seed": seed} for seed in seeds for name in names]
+        found += [
+            about for about in ({"task": task, "variant": SIMPLE, "seed": None}, *each) if about not in found
+        ]
+    return found
+
+
+def asked(options: argparse.Namespace) -> Wanted:
+    """The schedule, or the part of it, or the variants, tasks and seeds that were named."""
+    schedule = SCHEDULE
+    if options.tasks is not None:
+        schedule = tuple(each for each in schedule if each[0] in options.tasks.split(","))
+    if options.variants is not None:
+        names = tuple(name.strip() for name in options.variants.split(";"))
+        seeds = tuple(map(int, options.seeds.split(","))) if options.seeds else (0,)
+        return tuple((task, seeds, names) for task in dict.fromkeys(each[0] for each in schedule))
+    if options.seeds is not None:
+        wanted = set(map(int, options.seeds.split(",")))
+        schedule = tuple((task, tuple(wanted & set(seeds)), names) for task, seeds, names in schedule)
+    return schedule
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", help="of the schedule; or with the two others, these")
-    parser.add_argument("--seeds")
-    parser.add_argument("--variants")
-    parser.add_argument("--model", default="beexformer-small")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tasks", help="of the schedule")
+    parser.add_argument("--seeds", help="of the schedule; with --variants, these")
+    parser.add_argument("--variants", help="instead of the schedule's, parted by ;")
+    parser.add_argument("--model", default=USUAL, choices=sorted(PRESETS))
     parser.add_argument("--recipe", default="{}", help="JSON: changes to the recipe of every variant")
     options = parser.parse_args()
-    changes = json.loads(options.recipe)
-    settings = settings_of(options.model, changes)
-    for task, seeds, names in SCHEDULE if options.variants is None else asked(options):
-        if options.tasks is not None and task not in options.tasks.split(","):
-            continue
-        done = {(run["task"], run["variant"], run["seed"]) for run in kept(NAME, settings)}
-        if (task, None, None) not in done:
-            run = {"task": task, "variant": None, "seed": None, "facts": baselines(prepare(task))}
-            add_run(NAME, settings, run, summary)
-        for seed in seeds if options.seeds is None else map(int, options.seeds.split(",")):
-            for name in names:
-                if any(
-                    (run["task"], run["variant"], run["seed"]) == (task, name, seed)
-                    for run in kept(NAME, settings)
-                ):
-                    continue
-                facts = facts_of(trained(options.model, task, name, seed, changes), task)
-                print(task, seed, name, [round(each, 4) for each in facts["exits"]], flush=True)
-                run = {"task": task, "variant": name, "seed": seed, "facts": facts}
-                add_run(NAME, settings, run, summary)
-
-
-def asked(options: argparse.Namespace) -> list[tuple[str, tuple[int, ...], tuple[str, ...]]]:
-    """A schedule of the variants, tasks and seeds that were named."""
-    names = tuple(name.strip() for name in options.variants.split(";"))
-    tasks = options.tasks.split(",") if options.tasks else list(dict.fromkeys(t for t, _, _ in SCHEDULE))
-    seeds = tuple(map(int, options.seeds.split(","))) if options.seeds else (0,)
-    return [(task, seeds, names) for task in tasks]
+    setting = Setting(options.model, json.loads(options.recipe))
+    ledger(setting).once(runs_of(asked(options)), lambda about: made(setting, about))
 
 
 if __name__ == "__main__":

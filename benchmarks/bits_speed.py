@@ -1,17 +1,21 @@
 """Few bits in time and in bytes: products, whole models, and size on disk.
 
-    python benchmarks/bits_speed.py [--seconds 20] [--only sizes,kernels,models]
+    python benchmarks/bits_speed.py [--seconds 20] [--only sizes,kernels,models,int8]
 
 Products are timed beside torch's own of the same shape, quantizing of activations, scale and bias included;
-models beside their float twins, all interleaved in one process, with 1 and with 2 threads. Weights are
-random: neither time nor size depends on them. Parts that are not asked for stay in the results file as they
-are; each says of which commit it is.
+models beside their float twins; MiniLM in int8, exits off, beside OpenVINO's int8 of the same weights: all
+interleaved in one process, with 1 and with 2 threads. Weights are random but for MiniLM's: neither time nor
+size depends on them. Parts that are not asked for stay in the results file as they are; each says of which
+commit it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -23,17 +27,21 @@ from results import RESULTS, commit, write_results
 
 from lessen.artefact import WEIGHTS
 from lessen.loading import load
-from lessen.measure.kernel_speed import kernel_rows
+from lessen.measure.kernel_speed import kernel_rows, quartiles
 from lessen.measure.latency import interleaved, threads
+from lessen.measure.side_by_side import build_rivals, must_agree, run_all
 from lessen.measure.size import bytes_by_part
 from lessen.model.rows import pack
-from lessen.plan import FULL
+from lessen.plan import FULL, ExitShape
 from lessen.reshaping import in_latents, in_signs, with_exits
 from lessen.runtime.engine import run
+from lessen.runtime.text import Encoded
 from lessen.systems import system_of
 
 ACTIVATION_BITS = (32, 8, 1)
 TOKENS = 64
+LENGTH = 24
+"""Tokens of MiniLM's rows."""
 
 
 def classifier(preset: str) -> Any:
@@ -62,7 +70,6 @@ def model_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
         }
         with threads(thread_count), torch.inference_mode():
             timings = interleaved(candidates, seconds=seconds)
-        dense = timings["float32 twin"].median_ms
         lines += [
             {
                 "mode": name,
@@ -70,11 +77,98 @@ def model_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
                 "tokens": TOKENS,
                 "threads": thread_count,
                 "ms": timing.median_ms,
-                "speedup": dense / timing.median_ms,
+                "spread": [timing.low_ms, timing.high_ms],
+                "runs": timing.runs,
+                "faster": quartiles(timings["float32 twin"], timing),
             }
             for name, timing in timings.items()
         ]
     return lines
+
+
+def int8_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
+    """Milliseconds of MiniLM in int8 at full depth, without exits before the last, beside OpenVINO's int8."""
+    torch.manual_seed(0)
+    base = load("builtin:minilm-l6")
+    last = [ExitShape(layer=base.transformer.depth)]
+    with tempfile.TemporaryDirectory() as place:
+        whole = with_exits(base, exits=last, labels=["no", "yes"], seed=0).eval()
+        whole.save_pretrained(place)
+        small = load(place, promises=False, precision="int8")
+    with threads(thread_count):
+        rivals = build_rivals(["openvino-int8", "openvino"], whole, thread_count, rows_of(64, LENGTH))
+        lines = []
+        for batch in (1, 8):
+            rows = rows_of(batch, LENGTH)
+            must_agree("openvino", rivals["openvino"](rows), run_all(whole, rows, FULL, batch))
+            candidates = {"lessen int8": partial(run_all, small, rows, FULL, batch)}
+            candidates |= {"lessen": partial(run_all, whole, rows, FULL, batch)}
+            candidates |= {kind: partial(rival, rows) for kind, rival in rivals.items()}
+            timings = interleaved(candidates, seconds=seconds)
+            lines += [
+                {
+                    "name": name,
+                    "batch": batch,
+                    "tokens": LENGTH,
+                    "threads": thread_count,
+                    "ms": timing.median_ms,
+                    "spread": [timing.low_ms, timing.high_ms],
+                    "runs": timing.runs,
+                    "faster": quartiles(timings["openvino-int8"], timing),
+                }
+                for name, timing in timings.items()
+            ]
+    return lines
+
+
+def rows_of(count: int, tokens: int) -> list[Encoded]:
+    """Rows of random tokens."""
+    generator = torch.Generator().manual_seed(tokens)
+    ids = torch.randint(1000, 30_000, (count, tokens), generator=generator).tolist()
+    return [Encoded(row, None, False) for row in ids]
+
+
+CLOCK = """
+#include <stdio.h>
+#include <time.h>
+int main(void) {
+    double best = 1e9;
+    for (int turn = 0; turn < 1000; turn++) {
+        struct timespec from, to;
+        unsigned long x = 1;
+        clock_gettime(CLOCK_MONOTONIC, &from);
+        for (int i = 0; i < 300000; i++) { x *= 6364136223846793005UL; __asm__ volatile("" : "+r"(x)); }
+        clock_gettime(CLOCK_MONOTONIC, &to);
+        double took = (to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec);
+        best = took < best ? took : best;
+    }
+    printf("%f", 9e5 / best);
+}
+"""
+"""Multiplications that wait for one another, three cycles each on Intel's cores and AMD's. The fastest of
+many short turns is one that nothing interrupted."""
+
+
+def clock_ghz() -> float | None:
+    """The processor's clock as it runs now; None without a C compiler, or on another kind of processor."""
+    compiler = shutil.which("cc")
+    if compiler is None or platform.machine() != "x86_64":
+        return None
+    with tempfile.TemporaryDirectory() as place:
+        source, program = Path(place, "clock.c"), Path(place, "clock")
+        source.write_text(CLOCK)
+        subprocess.run([compiler, "-O1", str(source), "-o", str(program)], check=True)
+        return float(subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout)
+
+
+def limit_ms(line: dict[str, Any], ghz: float | None) -> float | None:
+    """Time of a product of one bit by one bit if its bits were only counted, 512 in a cycle of each core.
+
+    That is what `VPOPCNTQ` on 512 bits does on processors that have it; of no other is a limit known here.
+    """
+    if ghz is None or line["kernel"] != "w1a1" or line["isa"] not in ("avx512", "amx"):
+        return None
+    return line["m"] * line["n"] * line["k"] / 512 / (ghz * 1e6) / line["threads"]
 
 
 def sizes() -> list[dict[str, Any]]:
@@ -97,7 +191,7 @@ def sizes() -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each shape and batch")
-    parser.add_argument("--only", default="sizes,kernels,models", help="parts, parted by commas")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, parted by commas")
     options = parser.parse_args()
     content = known()
     for part in options.only.split(","):
@@ -117,7 +211,9 @@ def known() -> dict[str, Any]:
 
 def kernels(seconds: float) -> list[dict[str, Any]]:
     """Products with 1 and with 2 threads."""
-    return [line for count in (1, 2) for line in kernel_rows(thread_count=count, seconds=seconds)]
+    lines = [line for count in (1, 2) for line in kernel_rows(thread_count=count, seconds=seconds)]
+    ghz = clock_ghz()
+    return [line | {"ghz": ghz, "limit_ms": limit_ms(line, ghz)} for line in lines]
 
 
 def models(seconds: float) -> list[dict[str, Any]]:
@@ -125,11 +221,17 @@ def models(seconds: float) -> list[dict[str, Any]]:
     return [line for count in (1, 2) for line in model_rows(count, seconds)]
 
 
+def int8(seconds: float) -> list[dict[str, Any]]:
+    """MiniLM in int8 with 1 and with 2 threads."""
+    return [line for count in (1, 2) for line in int8_rows(count, seconds)]
+
+
 NAME = "bits_speed"
 PARTS: dict[str, Callable[[float], list[dict[str, Any]]]] = {
     "sizes": lambda _: sizes(),
     "kernels": kernels,
     "models": models,
+    "int8": int8,
 }
 """What is measured; sizes do not depend on how busy the machine is."""
 

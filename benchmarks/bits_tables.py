@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from cells import TASKS, markdown, percent, with_spread
+from bits_verdicts import exits_verdict, quality_verdicts, speed_verdicts, warm_verdicts
+from cells import TASKS, markdown, percent, read, with_noise, with_spread
+from verdicts import NOISY, points
 
 PARTS = ("weights", "scales", "norms", "embeddings", "exits", "listing", "tokenizer")
+RIVALS = ("torch_fp32", "torch_bf16", "int8", "int8_linear")
 
 
 def bits_speed_table(result: dict[str, Any]) -> str:
-    """Products of few bits, whole models, and bytes."""
+    """Targets, products of few bits, whole models, int8 beside OpenVINO, and bytes."""
+    latency = read("exit_latency")
+    targets = [*speed_verdicts(result), exits_verdict(latency["rows"] if latency else [])]
+    parts = [
+        "**Few bits in time and bytes.** Targets; of times, undecided where the middle half of the rounds "
+        "lies on both sides.\n\n" + markdown(["target", ""], [list(each) for each in targets])
+    ]
     kernels = [
         [
             f"{line['kernel'].upper()}, {line['m']} x {line['k']} x {line['n']}, {line['threads']} threads",
-            f"{line['ms']:.3f}",
-            *(f"{line[rival] / line['ms']:.1f}x" for rival in ("torch_fp32_ms", "torch_bf16_ms", "int8_ms")),
+            with_noise(f"{line['ms']:.3f}", {"noisy": wide(line["spread"]["ms"])}),
+            f"{line['module_ms']:.3f}",
+            *(f"{line['faster'][rival][1]:.1f}x" if rival in line["faster"] else "" for rival in RIVALS),
+            "" if line["limit_ms"] is None else f"{100 * line['limit_ms'] / line['ms']:.0f}%",
         ]
         for line in result.get("kernels", [])
     ]
     models = [
-        [
-            f"{line['mode']}, batch {line['batch']}, {line['threads']} threads",
-            f"{line['ms']:.2f}",
-            f"{line['speedup']:.2f}x",
-        ]
+        [f"{line['mode']}, batch {line['batch']}, {line['threads']} threads", *timed(line)]
         for line in result.get("models", [])
+    ]
+    int8 = [
+        [f"{line['name']}, {line['batch']} x {line['tokens']}, {line['threads']} threads", *timed(line)]
+        for line in result.get("int8", [])
     ]
     sizes = [
         [
@@ -37,19 +49,26 @@ def bits_speed_table(result: dict[str, Any]) -> str:
         ]
         for line in result.get("sizes", [])
     ]
-    parts = []
     if kernels:
         parts.append(
-            "**Products with few bits**, rows x inputs x outputs. Quantizing of activations, scale and bias "
-            "included; how many times faster than torch's `linear` in float32 and bfloat16, and than its "
-            "`_int_mm` on numbers that are whole already.\n\n"
-            + markdown(["", "ms", "float32", "bfloat16", "int8"], kernels)
+            "**Products with few bits**, rows x inputs x outputs, in ms, and of the layer that models call. "
+            "Quantizing of activations, scale and bias included; how many times faster the product is than "
+            "torch's `linear` in float32 and bfloat16, its `_int_mm` on numbers that are whole already, and "
+            "its dynamic int8 linear; and its share of the limit of counting bits.\n\n"
+            + markdown(
+                ["", "ms", "layer", "float32", "bfloat16", "`_int_mm`", "int8 linear", "of limit"], kernels
+            )
         )
     if models:
         parts.append(
             "**BEExformer-medium, 64 tokens, full depth**, against its float32 twin in the same form; random "
             "weights, so what each mode costs in accuracy stands in the tables of binary weights.\n\n"
             + markdown(["", "ms", "faster"], models)
+        )
+    if int8:
+        parts.append(
+            "**MiniLM in int8, exits off**, random tokens, and how many times faster than OpenVINO's int8 of "
+            "the same weights.\n\n" + markdown(["", "ms", "faster"], int8)
         )
     if sizes:
         parts.append(
@@ -60,21 +79,42 @@ def bits_speed_table(result: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def wide(percentiles: list[float]) -> bool:
+    """Whether a timing's 10th and 90th percentile are far apart."""
+    return percentiles[1] > NOISY * percentiles[0]
+
+
+def timed(line: Mapping[str, Any]) -> list[str]:
+    """A time, and how many times faster it is, with the middle half of the rounds."""
+    faster = "{1:.2f}x ({0:.2f} to {2:.2f})".format(*line["faster"])
+    return [with_noise(f"{line['ms']:.2f}", {"noisy": wide(line["spread"])}), faster]
+
+
+def lost(line: Mapping[str, Any]) -> str:
+    """Points below another model, with the error over rows and seeds."""
+    return "" if line["loss"] is None else points(line["loss"]["mean"], line["loss"]["error"])
+
+
 def bits_quality_table(result: dict[str, Any]) -> str:
-    """Binary weights from scratch and from masked words, task by task."""
-    rows = []
+    """Targets; binary weights from scratch and from masked words, task by task."""
+    rows, targets, settings = [], [], result["settings"]
     for task, found in result["summary"].items():
+        targets += quality_verdicts(task, found["variants"], found["baselines"])
         for name, line in found["variants"].items():
             step = line["exiting"]
             saved = ["", ""]
             if step is not None:
-                saved = [f"{100 * step['macs_saved']:.0f}%", f"{100 * step['gain']:+.1f}"]
-            exits = " ".join(f"{100 * value:.1f}" for value in line["exits"])
+                gain = step["gain"]
+                saved = [
+                    f"{100 * step['macs_saved']:.0f}%",
+                    f"{100 * gain['mean']:+.1f} ± {100 * gain['error']:.1f}",
+                ]
             rows.append(
                 [
                     f"{task}, {name}",
-                    exits,
+                    " ".join(map(percent, line["exits"])),
                     with_spread(line["last"], line["last_sd"]),
+                    lost(line),
                     percent(line["shuffled"]),
                     " / ".join(percent(line[key]) for key in ("negated", "negated_shuffled") if line[key]),
                     f"{line['overthinking']:.0f}",
@@ -83,48 +123,56 @@ def bits_quality_table(result: dict[str, Any]) -> str:
                 ]
             )
         rows += [
-            [f"{task}, {name}", "", f"{100 * value:.1f}", *([""] * 6)]
-            for name, value in found["baselines"].items()
+            [f"{task}, {name}", "", percent(value), *([""] * 7)] for name, value in found["baselines"].items()
         ]
+    epochs = ", ".join(f"{task} {count:g}" for task, count in settings["epochs"].items())
+    if settings["changes"]:
+        epochs += f"; changed: {settings['changes']}"
     title = (
-        f"**Binary weights, {result['settings']['model']}**, from random weights, or where it says so from "
+        f"**Binary weights, {settings['model']}**, from random weights, or where it says so from "
         "masked words of film reviews. Test accuracy of every exit (the first is the fixed exit 1) and of "
-        "the last; of the last with the words of each text shuffled, which a bag of words would not notice, "
+        "the last; points the last loses to the float twin, ± the error over rows and seeds, paired; of the "
+        "last with the words of each text shuffled, which a bag of words would not notice, "
         "and on texts with a negation, as they are and shuffled; rows an earlier exit had right and the last "
-        "has wrong; MACs the fractional-entropy rule saves, and its gain over the same model without exits."
-        "\n\n"
+        "has wrong; MACs the fractional-entropy rule saves, and its gain over the same model without exits, "
+        f"where that was trained. Epochs: {epochs}. TREC's test part is the package's, 1,076 questions. "
+        "Targets, undecided within one error:\n\n"
     )
-    columns = [
-        "",
-        "every exit",
-        "last",
-        "shuffled",
-        "with negation",
-        "overthinking",
-        "MACs saved",
-        "gain",
-        "seeds",
-    ]
-    return title + markdown(columns, rows)
+    columns = ["", "every exit", "last", "lost", "shuffled", "with negation", "overthinking", "MACs saved"]
+    verdicts = markdown(["target", ""], [list(each) for each in targets])
+    return f"{title}{verdicts}\n{markdown([*columns, 'gain', 'seeds'], rows)}"
 
 
 def bits_warm_table(result: dict[str, Any]) -> str:
-    """Binary weights for a pre-trained model."""
-    rows = [
-        [
-            f"{TASKS[task]}, {name}",
-            " ".join(f"{100 * value:.1f}" for value in line["exits"]),
-            with_spread(line["last"], line["last_sd"]),
-            "" if line["loss"] is None else f"{100 * line['loss']:.1f}",
-            percent(line["shuffled"]),
-            f"{line['seeds']}",
+    """Targets; binary weights for a pre-trained model."""
+    rows, targets, choices = [], [], []
+    for task, found in result["summary"].items():
+        if task == "sst2":
+            targets += warm_verdicts(TASKS[task], found)
+            choices += [
+                f'{bits} as "{best["variant"]}" ('
+                + ", ".join(f"{name} {percent(value)}" for name, value in best["tune"].items())
+                + ")"
+                for bits, best in found["chosen"].items()
+            ]
+        rows += [
+            [
+                f"{TASKS[task]}, {name}",
+                " ".join(map(percent, line["exits"])),
+                with_spread(line["last"], line["last_sd"]),
+                lost(line),
+                percent(line["shuffled"]),
+                f"{line['seeds']}",
+            ]
+            for name, line in found["models"].items()
         ]
-        for task, found in result["summary"].items()
-        for name, line in found.items()
-    ]
     title = (
         "**MiniLM-L6 with binary weights**, taught by its fine-tuned float self, or alone where it says so. "
-        "Test accuracy of every exit and of the last, what is lost against the dense model of the same seed, "
-        "and accuracy with the words of each text shuffled.\n\n"
+        "Test accuracy of every exit and of the last, what is lost against the dense model of the same seed "
+        "(± the error over rows and seeds, paired), and accuracy with the words of each text shuffled. "
+        f"Chosen on tuning rows with seed 0: {'; '.join(choices) or 'not yet'}. Targets, undecided within "
+        "one error:\n\n"
     )
-    return title + markdown(["", "every exit", "last", "lost", "shuffled", "seeds"], rows)
+    verdicts = markdown(["target", ""], [list(each) for each in targets])
+    columns = ["", "every exit", "last", "lost", "shuffled", "seeds"]
+    return f"{title}{verdicts}\n{markdown(columns, rows)}"

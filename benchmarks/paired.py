@@ -36,7 +36,7 @@ def packed(logits: Array, labels: Sequence[object], problem_type: str) -> str:
     """
     if problem_type == REGRESSION:
         return packed_numbers(logits[:, 0])
-    return b64encode(np.packbits(row_scores(logits, labels, problem_type) > 0).tobytes()).decode()
+    return packed_right(row_scores(logits, labels, problem_type) > 0)
 
 
 def packed_numbers(values: Sequence[Any] | Array) -> str:
@@ -78,6 +78,38 @@ def compared(ours: Sequence[Run], at: str, others: Sequence[Run], others_at: str
     differences = np.mean([seen(own) - seen(other) for own, other in pairs], axis=0)
     error = differences.std(ddof=1)
     return {"mean": above, "se": float(error / np.sqrt(rows) if labels is None else error)}
+
+
+def difference(
+    ours: Sequence[Sequence[str]], others: Sequence[Sequence[str]], rows: int
+) -> dict[str, float | None]:
+    """By how much the accuracy of some models is above that of others, mean over seeds.
+
+    Args:
+        ours: For each seed, packed answers of a classification; those of several exits are averaged.
+        others: On the same rows, of the same seeds in the same order.
+        rows: How many.
+
+    Returns:
+        `mean`; `se`, its standard error over rows, a row's difference averaged over seeds first; `sd` over
+        seeds, None with one; and `error`, of both: other rows and other seeds.
+    """
+    each = np.array(
+        [
+            np.mean([right(text, rows) for text in own], axis=0)
+            - np.mean([right(text, rows) for text in other], axis=0)
+            for own, other in zip(ours, others, strict=True)
+        ]
+    )
+    se = float(each.mean(0).std(ddof=1) / np.sqrt(rows))
+    sd = float(each.mean(1).std(ddof=1)) if len(each) > 1 else None
+    error = float(np.hypot(se, 0.0 if sd is None else sd / np.sqrt(len(each))))
+    return {"mean": float(each.mean()), "se": se, "sd": sd, "error": error, "seeds": len(each)}
+
+
+def packed_right(right: Sequence[bool] | Array) -> str:
+    """A bit for each row, in base64."""
+    return b64encode(np.packbits(np.asarray(right, dtype=bool)).tobytes()).decode()
 
 
 @cache

@@ -1,4 +1,7 @@
-"""Where benchmarks read data and write results: every file carries machine, versions, threads and date."""
+"""Where benchmarks read data and write results: every file carries machine, versions, threads and date.
+
+LESSEN_RESULTS and LESSEN_CACHE name other folders for results and for work, to try a benchmark out.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +21,8 @@ import torch
 from lessen.artefact import write_json
 
 ROOT = Path(__file__).parent
-CACHE = ROOT.parent / ".cache"
-RESULTS = ROOT / "results"
+CACHE = Path(os.environ.get("LESSEN_CACHE", ROOT.parent / ".cache"))
+RESULTS = Path(os.environ.get("LESSEN_RESULTS", ROOT / "results"))
 
 
 def data_folder() -> Path:
@@ -59,26 +63,48 @@ def add_run(
 ) -> None:
     """Put a run beside those in `results/NAME.json` that were made with the same settings.
 
-    Long benchmarks go on where they stopped, on another machine too, and several may write at once.
+    Long benchmarks go on where they stopped, on another machine too, and several may write at once. A file
+    of other settings is not lost: it is copied to `NAME-HASH.json` before the new one takes its place.
 
     Args:
         name: Of the results file.
-        settings: What all runs have in common; a change of it starts the file anew.
+        settings: What all runs have in common; a change of it starts a file of its own.
         run: What was found; it is noted of which commit.
         summary: Made of all runs.
     """
     with alone(RESULTS / f".{name}.lock"):
+        set_aside(name, settings)
         runs = [*kept(name, settings), run | {"commit": commit()}]
         write_results(name, {"settings": settings, "summary": summary(runs), "runs": runs})
 
 
+def set_aside(name: str, settings: dict[str, Any]) -> None:
+    """Copy `results/NAME.json` to `NAME-HASH.json`, after its content, if it is of other settings."""
+    path = RESULTS / f"{name}.json"
+    if path.exists():
+        content = path.read_bytes()
+        if json.loads(content).get("settings") != json.loads(json.dumps(settings)):
+            aside = path.with_name(f"{name}-{sha256(content).hexdigest()[:12]}.json")
+            aside.write_bytes(content)
+            print(f"{path.name} is of other settings: kept as {aside.name}", file=sys.stderr)
+
+
 @contextmanager
-def alone(place: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block with this file."""
+def alone(place: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Be the only process in such a block with this file.
+
+    Args:
+        place: The file; made if it is not there.
+        wait: Until no other process is; without, the block is told False while one is.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def commit() -> str | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from results import CACHE, data_folder
+from keyed import key_of
+from results import CACHE, alone, data_folder
 
 from lessen.builtin import model_folder
 from lessen.data.reading import read
@@ -52,12 +56,34 @@ BUILTIN = {
 
 
 def prepare(task: str) -> dict[str, Path]:
-    """Write the task's four files, cut to its longest text; once."""
-    folder = CACHE / "tokens" / task / "data"
-    files = {name: folder / f"{name}.jsonl" for name in PARTS}
-    if all(path.exists() for path in files.values()):
-        return files
-    setting = TASKS[task]
+    """Write the task's four files, cut to its longest text; once, by one process, and all or none."""
+    folder = CACHE / "tokens" / task / f"data-{key_of(rows_of(task))}"
+    with alone(folder.with_name(f"{folder.name}.lock")):
+        if not folder.exists():
+            unfinished = folder.with_name(f"{folder.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            for name, table in divided(task).items():
+                texts = cut(table.texts, TASKS[task].max_tokens)
+                rows = zip(texts, table.labels or [], strict=True)
+                lines = (json.dumps(_row(text, label)) + "\n" for text, label in rows)
+                (unfinished / f"{name}.jsonl").write_text("".join(lines))
+            unfinished.rename(folder)
+    return {name: folder / f"{name}.jsonl" for name in PARTS}
+
+
+@cache
+def rows_of(task: str) -> dict[str, Any]:
+    """Everything that decides which rows a task's parts have."""
+    setting = asdict(TASKS[task])
+    del setting["epochs"]
+    source = BUILTIN.get(task)
+    files = {} if source else {path.name: sha256(path.read_bytes()).hexdigest() for path in _files(task)}
+    return {"task": task, "source": source, "files": files} | setting
+
+
+def divided(task: str) -> dict[str, Table]:
+    """The task's parts, of which no two have a text in common."""
     parts: dict[str, Table] = {}
     if task in BUILTIN:
         source = read(BUILTIN[task])
@@ -66,20 +92,20 @@ def prepare(task: str) -> dict[str, Path]:
         if task == "boolq":  # its own test part has no labels
             parts = {"test": read("builtin:boolq[validation]")}
     else:
-        place = data_folder() / task.removesuffix("-phrases")
-        name = "train_sentences" if task == "sst2" else "train"
-        source = read(str(place / f"{name}.jsonl"))
-        parts = {"tune": read(str(place / "validation.jsonl")), "test": read(str(place / "test.jsonl"))}
+        source, parts["tune"], parts["test"] = (read(str(path)) for path in _files(task))
     source, _ = without(without_repeats(source), parts.values())
     order = random.Random(0).sample(range(len(source)), len(source))
-    for name, size in setting.sizes.items():
+    for name, size in TASKS[task].sizes.items():
         parts[name], order = source.take(order[:size]), order[size:]
     parts.setdefault("train", source.take(order))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in PARTS:
-        rows = zip(cut(parts[name].texts, setting.max_tokens), parts[name].labels or [], strict=True)
-        files[name].write_text("".join(json.dumps(_row(text, label)) + "\n" for text, label in rows))
-    return files
+    return {name: parts[name] for name in PARTS}
+
+
+def _files(task: str) -> list[Path]:
+    """Training, tuning and test rows in the data folder."""
+    place = data_folder() / task.removesuffix("-phrases")
+    train = "train_sentences" if task == "sst2" else "train"
+    return [place / f"{name}.jsonl" for name in (train, "validation", "test")]
 
 
 def cut(texts: list[Any], tokens: int) -> list[Any]:

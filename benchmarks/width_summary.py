@@ -1,0 +1,132 @@
+"""Runs of slender models brought together: means over seeds, and paired differences with their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from paired import difference
+
+Run = dict[str, Any]
+
+SHAPE = ("parameters", "heads", "neurons", "products", "embedding_rank")
+"""What a line says of the model's form, besides figures."""
+
+FEWER_MACS = 19.0
+"""How many times fewer than the dense model's: COST-EFF's own figure."""
+
+SHALLOW = 3
+"""Exits from the first that are shallow."""
+
+
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
+    """For each task: what is simpler, and each model beside the dense one of its seed.
+
+    Models whose dense one has not been measured are left out.
+    """
+    lines: dict[str, Any] = {}
+    for task in dict.fromkeys(run["task"] for run in runs):
+        of_task = [run for run in runs if run["task"] == task]
+        simple = [
+            {name: run[name] for name in ("baselines", "f1")} for run in of_task if run["way"] == "baselines"
+        ]
+        found = {(run["way"], run["size"], run["seed"]): run for run in of_task if run["way"] != "baselines"}
+        seeds = sorted({seed for way, _, seed in found if way == "dense"})
+        models = {}
+        for way, size in dict.fromkeys((way, size) for way, size, _ in found):
+            own = [seed for seed in seeds if (way, size, seed) in found]
+            if own:
+                models[name_of(way, size)] = line(way, size, own, found)
+        lines[task] = {**(simple[0] if simple else {"baselines": {}, "f1": {}}), "models": models}
+    return lines
+
+
+def name_of(way: str, size: int) -> str:
+    """As tables call it."""
+    return way if way in ("dense", "assistant") else f"{way} {size}x"
+
+
+def line(way: str, size: int, seeds: Sequence[int], found: dict[Any, Run]) -> dict[str, Any]:
+    """Of one way and size: what was measured with each seed, beside the dense model of that seed."""
+    each = [found[way, size, seed]["facts"] for seed in seeds]
+    dense = [found["dense", 1, seed]["facts"] for seed in seeds]
+    last, rows = [facts["exits"][-1] for facts in each], each[0]["test"]["rows"]
+    all_exits = way != "dense"
+    return {
+        "seeds": len(seeds),
+        **{name: each[0][name] for name in SHAPE},
+        "macs_ratio": mean(b["test"]["macs"] / a["test"]["macs"] for a, b in zip(each, dense, strict=True)),
+        "last": mean(last),
+        "last_sd": stdev(last) if len(last) > 1 else None,
+        "f1": None if each[0]["f1"] is None else mean(facts["f1"] for facts in each),
+        "dense": mean(facts["exits"][-1] for facts in dense),
+        "loss": difference(lasts(dense), lasts(each), rows) if all_exits else None,
+        "mean": mean(mean(facts["exits"]) for facts in each) if all_exits else None,
+        "exits": [mean(values) for values in zip(*(facts["exits"] for facts in each), strict=True)],
+        "above_last_only": shallow_difference(size, found) if way == "calibrated" else None,
+        "certified": [certified(place, each, dense) for place in range(len(each[0]["certified"]))],
+        "at_fewer_macs": fewer(each, dense, rows) if all_exits else None,
+        "remade": any(remade(found[way, size, seed], found, seed) for seed in seeds),
+    }
+
+
+def lasts(facts: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Answers of the last exit on test rows, of each seed."""
+    return [each["test"]["answers"][-1:] for each in facts]
+
+
+def shallow_difference(size: int, found: dict[Any, Run]) -> dict[str, Any] | None:
+    """What calibrated scoring is above scoring by the last exit alone, at the first exits of this size."""
+    ours, others = "calibrated", "last exit only"
+    both = [s for way, n, s in found if (way, n) == (ours, size) and (others, size, s) in found]
+    if not both:
+        return None
+    pairs = [[found[way, size, seed]["facts"]["test"] for seed in sorted(both)] for way in (ours, others)]
+    return difference(
+        *([each["answers"][:SHALLOW] for each in side] for side in pairs),  # type: ignore[arg-type]
+        rows=pairs[0][0]["rows"],
+    )
+
+
+def certified(place: int, each: Sequence[dict[str, Any]], dense: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The boldest step of one bound; MACs against the dense model's, of each seed."""
+    at = [facts["certified"][place] for facts in each]
+    return {
+        "bound": at[0]["bound"],
+        "certified": sum(step["certified"] for step in at),
+        "value": mean(step["test_accuracy"] for step in at),
+        "macs_ratios": [
+            step["macs_ratio"] * b["test"]["macs"] / a["test"]["macs"]
+            for step, a, b in zip(at, each, dense, strict=True)
+        ],
+    }
+
+
+def fewer(
+    each: Sequence[dict[str, Any]], dense: Sequence[dict[str, Any]], rows: int
+) -> dict[str, Any] | None:
+    """The step of the sweep with so many times fewer MACs than the dense model on tuning rows.
+
+    It is the most accurate of those there, on tuning rows; None where a seed has none.
+    """
+    steps = []
+    for own, whole in zip(each, dense, strict=True):
+        there = [at for at in own["sweep"] if whole["tune"]["macs"] >= FEWER_MACS * at["tune_macs"]]
+        if not there:
+            return None
+        steps.append(max(there, key=lambda at: at["tune"]))
+    ratios = [whole["test"]["macs"] / at["macs"] for at, whole in zip(steps, dense, strict=True)]
+    return {
+        "value": mean(at["test"] for at in steps),
+        "macs_ratio": mean(ratios),
+        "loss": difference(lasts(dense), [[at["answers"]] for at in steps], rows),
+    }
+
+
+def remade(run: Run, found: dict[Any, Run], seed: int) -> bool:
+    """Whether its assistant has other weights than the one that was measured."""
+    first = found.get(("assistant", 1, seed))
+    if first is None or "assistant" not in run:
+        return False
+    return bool(first["assistant"]["weights"] != run["assistant"]["weights"])
