@@ -64,6 +64,16 @@ def test_answers_given_with_all_tokens_judge_no_point_that_takes_some() -> None:
         answers(20, 0).answers_taken([Point(name="x", retention=(0.5,) * 4)], TASK)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_with_one_exit_there_is_nowhere_to_leave_early(loss) -> None:
+    whole = answers(200, 0)
+    last = Outputs(whole.logits[-1:], whole.labels, whole.keys)
+    alone = Task("single_label_classification", (4,))
+    path = freeze_path(last, alone, CRITERIA, 0.02, loss)
+    assert path == ()
+    assert judge(last, path, alone, [0.02], 0.1, loss=loss)[0].chosen.step is None
+
+
 def test_the_criterion_that_saves_most_is_chosen_on_the_tuning_rows() -> None:
     tune = answers(1500, 1)
     path = freeze_path(tune, TASK, CRITERIA, 0.02)

@@ -100,6 +100,8 @@ def _coverages(running: Array) -> Iterator[NDArray[np.int64]]:
     Args:
         running: Agreement among the surest rows of each exit, `[exits, rows]`, as more of them are taken.
     """
+    if not running.size:  # the last exit is the only one
+        return
     rows = running.shape[1]
     now = np.zeros(len(running), dtype=np.int64)
     for target in np.linspace(1.0, 0.5, AGREEMENT_LEVELS):
