@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 import lessen
 from lessen.certificate import Certificate, path_digest, read_certificate
 from lessen.data.table import Table, row_key
+from lessen.depth.criteria import criteria_for
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.plan import Point
 from lessen.promise.calibrate import LOSSES, Loss, freeze_path, judge, losses_of, path_of
@@ -69,7 +70,7 @@ def test_with_one_exit_there_is_nowhere_to_leave_early(loss) -> None:
     whole = answers(200, 0)
     last = Outputs(whole.logits[-1:], whole.labels, whole.keys)
     alone = Task("single_label_classification", (4,))
-    path = freeze_path(last, alone, CRITERIA, 0.02, loss)
+    path = freeze_path(last, alone, criteria_for(alone.problem_type), 0.02, loss)
     assert path == ()
     assert judge(last, path, alone, [0.02], 0.1, loss=loss)[0].chosen.step is None
 

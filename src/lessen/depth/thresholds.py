@@ -31,8 +31,11 @@ def path(logits: Array, layers: Sequence[int], criterion: str, *, label_range: f
     Criteria with a real-valued score get one threshold per exit, matched so that the rows leaving there agree
     with the last exit at a target rate, for targets falling from one to a half, with small steps between,
     never growing more careful along the path (self-supervised exits page, 6.1). Patience gets every count;
-    the entropy rules a grid of one global threshold.
+    the entropy rules a grid of one global threshold. With one exit there is nowhere to leave early, and no
+    rule.
     """
+    if len(layers) == 1:
+        return []
     kind = CRITERIA[criterion]
     if criterion in ("patience", "label_patience"):
         return [ExitRule(criterion=criterion, threshold=float(p)) for p in range(len(layers) - 1, 0, -1)]
@@ -100,8 +103,6 @@ def _coverages(running: Array) -> Iterator[NDArray[np.int64]]:
     Args:
         running: Agreement among the surest rows of each exit, `[exits, rows]`, as more of them are taken.
     """
-    if not running.size:  # the last exit is the only one
-        return
     rows = running.shape[1]
     now = np.zeros(len(running), dtype=np.int64)
     for target in np.linspace(1.0, 0.5, AGREEMENT_LEVELS):
