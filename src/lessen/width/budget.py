@@ -106,9 +106,10 @@ def scaled(architecture: Architecture, shape: Shape, share: float, rank: float |
 
     It says how large a model is; which heads stay is for importance to say. Heads are rounded up: the
     paper's smallest models also keep more of them than of the neurons. Neurons and ranks are rounded to what
-    vectors hold. The token table is stored as a product
-    only where that has fewer weights (COST-EFF page, 1.7), and so are matrices of the layers, of a share
-    `rank` of the rank they can have.
+    vectors hold. The embedding's rank follows the share, not the heads as in the authors' shapes (COST-EFF
+    page, 1.8): half of a small model is its token table, and sizes would come in steps as large as a head's.
+    That table is stored as a product only where it has fewer weights so (page, 1.7), and so are matrices of
+    the layers, of a share `rank` of the rank they can have.
     """
     layers = tuple(
         layer.model_copy(
