@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lessen.bits.packing import pack, unpack, words_for
 from lessen.bits.products import arranged, padded, product, quantized, reference
 from lessen.native import native
-from lessen.native.library import LOW_BITS
+from lessen.native.matrix import LOW_BITS
 
 SIZES = [1, 31, 63, 64, 65, 127, 128, 200, 768, 3072]
 KERNELS = [None] if native() is None else [None, native()]

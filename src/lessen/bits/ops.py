@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from lessen.bits.products import arranged, product
 from lessen.native import native
-from lessen.native.library import LOW_BITS, LowBits
+from lessen.native.matrix import LOW_BITS, LowBits
 
 SCHEMA = "(Tensor values, Tensor weight, Tensor scales, Tensor? bias) -> Tensor"
 

@@ -13,7 +13,7 @@ from lessen.bits.binarizer import signs
 from lessen.bits.packing import WORD, unpack
 from lessen.bits.quantized import quantized
 from lessen.native import Native
-from lessen.native.library import LowBits
+from lessen.native.matrix import LowBits
 
 
 def padded(whole: Tensor) -> Tensor:

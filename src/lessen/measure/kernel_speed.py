@@ -20,7 +20,7 @@ from lessen.errors import LessenError
 from lessen.measure.latency import Timing, interleaved, threads
 from lessen.model.few_bits import ONE_BIT, BinaryLinear, FewBits, Int4Linear, Int8Linear, Int8Weights
 from lessen.native import Native, native
-from lessen.native.library import LOW_BITS
+from lessen.native.matrix import LOW_BITS
 
 KERNELS = (*LOW_BITS, "w4a8")
 

@@ -15,8 +15,8 @@ from lessen.bits.packing import unpack, words_for
 from lessen.bits.products import arranged, product
 from lessen.errors import PlanError
 from lessen.native import Native, native_for, recorded
-from lessen.native.library import FewBits as Kind
-from lessen.native.library import LowBits
+from lessen.native.matrix import FewBits as Kind
+from lessen.native.matrix import LowBits
 from lessen.plan import Bits
 
 ONE_BIT: dict[Bits, LowBits] = {32: "w1a32", 8: "w1a8", 1: "w1a1"}

@@ -11,7 +11,7 @@ from torch import nn
 from lessen.model.few_bits import FewBits
 from lessen.model.linear import Linear
 from lessen.native import MatrixOf, Native
-from lessen.native.library import Kind
+from lessen.native.matrix import Kind
 
 Made = TypeVar("Made")
 

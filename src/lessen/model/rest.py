@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lessen.model.linear import FEW_TOKENS, Linear
 from lessen.model.prepared import Prepared, matrix_of
 from lessen.native import LayerRest, Native
-from lessen.native.library import ACTIVATIONS
+from lessen.native.matrix import ACTIVATIONS
 
 
 class Parts(NamedTuple):

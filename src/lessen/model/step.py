@@ -15,7 +15,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.linear import FEW_TOKENS, Linear
 from lessen.model.prepared import Prepared, matrix_of
 from lessen.native import DecoderLayer, Form, Native
-from lessen.native.library import ACTIVATIONS
+from lessen.native.matrix import ACTIVATIONS
 
 NORMS = (nn.LayerNorm, nn.RMSNorm)
 """What the kernels can compute of norms."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lessen.native.library import ACTIVATIONS, MatrixOf, _Matrix, _Norm
+from lessen.native.matrix import ACTIVATIONS, Matrix, MatrixOf, Norm
 
 NormOf = tuple[Tensor, Tensor | None, float]
 """Weight, bias or None, and epsilon."""
@@ -16,13 +16,13 @@ NormOf = tuple[Tensor, Tensor | None, float]
 
 class _Decoder(ctypes.Structure):
     _fields_ = (
-        ("qkv", _Matrix),
-        ("output", _Matrix),
-        ("up", _Matrix),
-        ("down", _Matrix),
-        ("norms", _Norm * 2),
-        ("query_norm", _Norm),
-        ("key_norm", _Norm),
+        ("qkv", Matrix),
+        ("output", Matrix),
+        ("up", Matrix),
+        ("down", Matrix),
+        ("norms", Norm * 2),
+        ("query_norm", Norm),
+        ("key_norm", Norm),
         *((name, ctypes.c_int64) for name in ("heads", "key_heads", "dim", "turned")),
         *((name, ctypes.c_int64) for name in ("rms", "gated", "parallel", "activation")),
     )
@@ -85,10 +85,10 @@ class DecoderLayer:
         head_norms: tuple[NormOf, NormOf] | None,
     ) -> None:
         self.kept = (matrices, norms, head_norms)
-        query_norm, key_norm = (_Norm(), _Norm()) if head_norms is None else map(_norm, head_norms)
+        query_norm, key_norm = (Norm(), Norm()) if head_norms is None else map(_norm, head_norms)
         self.struct = _Decoder(
-            *(matrix._struct() for matrix in matrices),
-            (_Norm * 2)(*map(_norm, norms)),
+            *(matrix.struct() for matrix in matrices),
+            (Norm * 2)(*map(_norm, norms)),
             query_norm,
             key_norm,
             form.heads,
@@ -134,6 +134,6 @@ class LastNorm:
         self.place = ctypes.addressof(self.struct)
 
 
-def _norm(norm: NormOf) -> _Norm:
+def _norm(norm: NormOf) -> Norm:
     weight, bias, eps = norm
-    return _Norm(weight.data_ptr(), None if bias is None else bias.data_ptr(), eps)
+    return Norm(weight.data_ptr(), None if bias is None else bias.data_ptr(), eps)

@@ -1,150 +1,21 @@
-"""The compiled library: found, checked against its reference, and called on torch tensors."""
+"""The kernels, called on torch tensors."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import sysconfig
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from lessen.native.decoder import DecoderLayer, LastNorm, Room
-
-ABI = 6
-NAMES = ("liblessen.so", "liblessen.dylib")
-LowBits = Literal["w8a8", "w8a32", "w1a8", "w1a1", "w1a32"]
-LOW_BITS: tuple[LowBits, ...] = get_args(LowBits)
-"""Products by bits of weights and of activations, with a scale for each output."""
-
-ACTIVATIONS = {
-    "gelu": 0,
-    "gelu_new": 1,
-    "gelu_pytorch_tanh": 1,
-    "gelu_fast": 1,
-    "relu": 2,
-    "silu": 3,
-    "sigmoid": 4,
-}
-"""The kernels' numbers of activations, by transformers' names."""
-
-FewBits = LowBits | Literal["w4a8"]
-"""The same, and the one with scales of its own (`bits/fours.py`)."""
-
-Kind = FewBits | Literal["bf16"] | None
-"""What a product's weights are: None is float32."""
-
-KINDS: dict[Kind, int] = {
-    None: 0,
-    "w8a8": 1,
-    "w1a8": 2,
-    "w1a1": 3,
-    "w1a32": 4,
-    "bf16": 5,
-    "w8a32": 6,
-    "w4a8": 7,
-}
-"""The kernels' numbers of products."""
+from lessen.native.binding import opened
+from lessen.native.decoder import DecoderLayer, LastNorm, Room
+from lessen.native.layer import LayerRest
+from lessen.native.matrix import LOW_BITS, LowBits
 
 LINE = 64
 """Bytes of a line of the cache."""
-
-TOLERANCE = 1e-6
-"""What the self-check may differ by, per product summed."""
-
-
-class _Matrix(ctypes.Structure):
-    _fields_ = (
-        ("kind", ctypes.c_int64),
-        ("n", ctypes.c_int64),
-        ("k", ctypes.c_int64),
-        ("weight", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-    )
-
-
-class _Norm(ctypes.Structure):
-    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("eps", ctypes.c_float))
-
-
-class _Rest(ctypes.Structure):
-    _fields_ = (
-        ("output", _Matrix),
-        ("up", _Matrix),
-        ("down", _Matrix),
-        ("learned", _Matrix),
-        ("norms", _Norm * 2),
-        ("activation", ctypes.c_int64),
-        ("centre", ctypes.c_float),
-    )
-
-
-@dataclass(frozen=True)
-class MatrixOf:
-    """A matrix as `Native.layer_rest` takes it.
-
-    Attributes:
-        kind: Bits of weights and activations; None: float32; `bf16`: weights of bfloat16 times float32.
-        weight: As `Native.linear`, `low_bit_linear` or `four_bit_linear` takes it.
-        scales: `[out_features]`, or None where there are none.
-        bias: `[out_features]`, or None.
-        in_features: Columns.
-        out_features: Rows.
-    """
-
-    kind: Kind
-    weight: Tensor
-    scales: Tensor | None
-    bias: Tensor | None
-    in_features: int
-    out_features: int
-
-    def _struct(self) -> _Matrix:
-        beside = [None if part is None else part.data_ptr() for part in (self.scales, self.bias)]
-        return _Matrix(KINDS[self.kind], self.out_features, self.in_features, self.weight.data_ptr(), *beside)
-
-
-class LayerRest:
-    """What a layer does after its attention, made ready to be called; it keeps the tensors it points at.
-
-    Args:
-        output: Of the attention.
-        up: Of the feed-forward half.
-        down: The same; of SLFN, that of the gate.
-        learned: Of SLFN's other branch, or None.
-        norms: Weight, bias and epsilon of both, each after its sum.
-        activation: A name from `ACTIVATIONS`; with `learned`, of the gate.
-        centre: Taken off after it.
-    """
-
-    def __init__(
-        self,
-        output: MatrixOf,
-        up: MatrixOf,
-        down: MatrixOf,
-        learned: MatrixOf | None,
-        norms: Sequence[tuple[Tensor, Tensor, float]],
-        activation: str,
-        centre: float = 0.0,
-    ) -> None:
-        self.kept = (output, up, down, learned, norms)
-        self.struct = _Rest(
-            output._struct(),
-            up._struct(),
-            down._struct(),
-            _Matrix() if learned is None else learned._struct(),
-            (_Norm * 2)(*(_Norm(weight.data_ptr(), bias.data_ptr(), eps) for weight, bias, eps in norms)),
-            ACTIVATIONS[activation],
-            centre,
-        )
-        self.place = ctypes.addressof(self.struct)
 
 
 class Native:
@@ -411,80 +282,5 @@ def why_not() -> str | None:
 
 @cache
 def _loaded() -> tuple[Native | None, str | None]:
-    if os.environ.get("LESSEN_DISABLE_NATIVE") == "1":
-        return None, "switched off by LESSEN_DISABLE_NATIVE=1"
-    place = _place()
-    if place is None:
-        return None, "not built: install lessen where a C++ compiler is"
-    try:
-        library = _declared(ctypes.CDLL(str(place)))
-    except (OSError, AttributeError) as error:
-        return None, f"{place} cannot be loaded: {error}"
-    if library.lessen_abi() != ABI:
-        return None, f"{place} is of another version: install lessen again"
-    wanted = os.environ.get("LESSEN_ISA")
-    if wanted and library.lessen_use_isa(wanted.encode()):
-        return None, f"LESSEN_ISA={wanted}: not on this processor"
-    library.lessen_use_fork(_fork())
-    if not library.lessen_self_check(0) <= TOLERANCE:
-        return None, f"{place} computes wrong results on this processor"
-    return Native(library), None
-
-
-def _place() -> Path | None:
-    """Beside this file; an editable install has it where other packages are."""
-    folders = (Path(__file__).parent, Path(sysconfig.get_path("platlib")) / "lessen" / "native")
-    places = (folder / name for folder in folders for name in NAMES)
-    return next((place for place in places if place.exists()), None)
-
-
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    library.lessen_isa.restype = ctypes.c_char_p
-    library.lessen_use_isa.argtypes = [ctypes.c_char_p]
-    library.lessen_use_fork.argtypes = [ctypes.c_void_p]
-    library.lessen_use_fork.restype = None
-    library.lessen_self_check.argtypes = [ctypes.c_int]
-    library.lessen_self_check.restype = ctypes.c_float
-    library.lessen_arrange_signs.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
-    library.lessen_arrange_signs.restype = None
-    library.lessen_fours_bytes.argtypes = [ctypes.c_int64] * 2
-    library.lessen_fours_bytes.restype = ctypes.c_int64
-    library.lessen_arrange_fours.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
-    library.lessen_arrange_fours.restype = None
-    for kind in LOW_BITS:
-        product = getattr(library, f"lessen_linear_{kind}")
-        product.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_int]
-        product.restype = None
-    for product in (library.lessen_linear_f32, library.lessen_linear_bf16, library.lessen_linear_w4a8):
-        product.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
-        product.restype = None
-    library.lessen_layer_rest.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int]
-    library.lessen_layer_rest.restype = None
-    library.lessen_decoder_layers.argtypes = [
-        *([ctypes.c_void_p] * 2),
-        ctypes.c_int64,
-        *([ctypes.c_void_p] * 5),
-        ctypes.c_int64,
-        *([ctypes.c_int] * 2),
-    ]
-    library.lessen_decoder_layers.restype = None
-    library.lessen_likeliest.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
-    library.lessen_likeliest.restype = None
-    library.lessen_attention_f32.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        *([ctypes.c_int64] * 3),
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        ctypes.c_int,
-    ]
-    library.lessen_attention_f32.restype = None
-    return library
-
-
-def _fork() -> ctypes.c_void_p | None:
-    """OpenMP's entry point in torch's own runtime, so that both share threads; None where it has none."""
-    try:
-        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
-    except AttributeError:
-        return None
+    library, why = opened()
+    return None if library is None else Native(library), why

@@ -1,0 +1,97 @@
+"""The compiled library found, declared to ctypes, and checked against its reference."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sysconfig
+from pathlib import Path
+
+from lessen.native.matrix import LOW_BITS
+
+ABI = 6
+NAMES = ("liblessen.so", "liblessen.dylib")
+
+TOLERANCE = 1e-6
+"""What the self-check may differ by, per product summed."""
+
+
+def opened() -> tuple[ctypes.CDLL | None, str | None]:
+    """The library, or None and why, in a few words."""
+    if os.environ.get("LESSEN_DISABLE_NATIVE") == "1":
+        return None, "switched off by LESSEN_DISABLE_NATIVE=1"
+    place = _place()
+    if place is None:
+        return None, "not built: install lessen where a C++ compiler is"
+    try:
+        library = _declared(ctypes.CDLL(str(place)))
+    except (OSError, AttributeError) as error:
+        return None, f"{place} cannot be loaded: {error}"
+    if library.lessen_abi() != ABI:
+        return None, f"{place} is of another version: install lessen again"
+    wanted = os.environ.get("LESSEN_ISA")
+    if wanted and library.lessen_use_isa(wanted.encode()):
+        return None, f"LESSEN_ISA={wanted}: not on this processor"
+    library.lessen_use_fork(_fork())
+    if not library.lessen_self_check(0) <= TOLERANCE:
+        return None, f"{place} computes wrong results on this processor"
+    return library, None
+
+
+def _place() -> Path | None:
+    """Beside this file; an editable install has it where other packages are."""
+    folders = (Path(__file__).parent, Path(sysconfig.get_path("platlib")) / "lessen" / "native")
+    places = (folder / name for folder in folders for name in NAMES)
+    return next((place for place in places if place.exists()), None)
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    library.lessen_isa.restype = ctypes.c_char_p
+    library.lessen_use_isa.argtypes = [ctypes.c_char_p]
+    library.lessen_use_fork.argtypes = [ctypes.c_void_p]
+    library.lessen_use_fork.restype = None
+    library.lessen_self_check.argtypes = [ctypes.c_int]
+    library.lessen_self_check.restype = ctypes.c_float
+    library.lessen_arrange_signs.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
+    library.lessen_arrange_signs.restype = None
+    library.lessen_fours_bytes.argtypes = [ctypes.c_int64] * 2
+    library.lessen_fours_bytes.restype = ctypes.c_int64
+    library.lessen_arrange_fours.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
+    library.lessen_arrange_fours.restype = None
+    for kind in LOW_BITS:
+        product = getattr(library, f"lessen_linear_{kind}")
+        product.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_int]
+        product.restype = None
+    for product in (library.lessen_linear_f32, library.lessen_linear_bf16, library.lessen_linear_w4a8):
+        product.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
+        product.restype = None
+    library.lessen_layer_rest.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int]
+    library.lessen_layer_rest.restype = None
+    library.lessen_decoder_layers.argtypes = [
+        *([ctypes.c_void_p] * 2),
+        ctypes.c_int64,
+        *([ctypes.c_void_p] * 5),
+        ctypes.c_int64,
+        *([ctypes.c_int] * 2),
+    ]
+    library.lessen_decoder_layers.restype = None
+    library.lessen_likeliest.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
+    library.lessen_likeliest.restype = None
+    library.lessen_attention_f32.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        *([ctypes.c_int64] * 3),
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int,
+    ]
+    library.lessen_attention_f32.restype = None
+    return library
+
+
+def _fork() -> ctypes.c_void_p | None:
+    """OpenMP's entry point in torch's own runtime, so that both share threads; None where it has none."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p)
+    except AttributeError:
+        return None
