@@ -133,33 +133,24 @@ def generator(request: pytest.FixtureRequest) -> str:
 
 def early_generator(folder: Path, family: str = "llama-grouped", kind: str = "full", **changes: Any) -> Any:
     """A tiny generator of five layers in float64 with exits after layers 1 and 3, which often disagree."""
-    import lessen
-    from lessen.plan import LanguageExitShape
-    from lessen.reshaping import with_language_exits
-
     count = {"gpt2": "n_layer"}.get(family, "num_hidden_layers")
     tiny_generator(family, **{count: 5, **changes}).save_pretrained(folder)
-    sizes = {"rank": None if kind == "full" else 6, "words": 30 if kind == "shortlist" else None}
-    exits = [LanguageExitShape(layer=layer, kind=kind, **sizes) for layer in (1, 3)]
-    model = with_language_exits(lessen.load(folder), exits, words=range(101) if sizes["words"] else ())
-    generator = torch.Generator().manual_seed(0)
-    for head in model.transformer.language_exits.values():
-        for parameter in head.parameters():
-            parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-        if kind == "gate":
-            head.probe.weight.data.normal_(generator=generator)
-            head.cut.fill_(-1.0)
-    return model.double().eval()
+    return _with_lively_exits(folder, kind, cut=-1.0)
 
 
 def early_seq2seq(folder: Path, family: str = "t5-v1.1", kind: str = "tied", **changes: Any) -> Any:
     """A tiny encoder-decoder model in float64 with exits after decoder layers 1 and 3 of five."""
+    tiny_seq2seq(family, num_decoder_layers=5, **changes).save_pretrained(folder)
+    return _with_lively_exits(folder, kind, cut=-3.0)
+
+
+def _with_lively_exits(folder: Path, kind: str, cut: float) -> Any:
+    """The saved model with exits after layers 1 and 3 that are all but trained; `cut` is a gate's."""
     import lessen
-    from lessen.plan import LanguageExitShape
+    from lessen.plan import WITHOUT_RANK, LanguageExitShape
     from lessen.reshaping import with_language_exits
 
-    tiny_seq2seq(family, num_decoder_layers=5, **changes).save_pretrained(folder)
-    sizes = {"rank": None if kind in ("full", "shared") else 6, "words": 30 if kind == "shortlist" else None}
+    sizes = {"rank": None if kind in WITHOUT_RANK else 6, "words": 30 if kind == "shortlist" else None}
     exits = [LanguageExitShape(layer=layer, kind=kind, **sizes) for layer in (1, 3)]
     model = with_language_exits(lessen.load(folder), exits, words=range(101) if sizes["words"] else ())
     generator = torch.Generator().manual_seed(0)
@@ -168,7 +159,7 @@ def early_seq2seq(folder: Path, family: str = "t5-v1.1", kind: str = "tied", **c
             parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=generator))
         if kind == "gate":
             head.probe.weight.data.normal_(generator=generator)
-            head.cut.fill_(-3.0)
+            head.cut.fill_(cut)
     return model.double().eval()
 
 
@@ -402,3 +393,20 @@ def run(*arguments: object) -> tuple[int, str, str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
         main([str(argument) for argument in arguments])
     return int(stop.value.code or 0), out.getvalue(), err.getvalue()
+
+
+def prompts_of(lengths: list[int], vocabulary: int = 101) -> list[list[int]]:
+    return [(ids % vocabulary).tolist() for ids in ragged_ids(lengths)]
+
+
+def rows_of(model: Any, prompts: list[list[int]], **options: Any) -> tuple[list[list[int]], Any]:
+    """What the loop writes after each prompt, and the tally."""
+    from lessen.runtime.generation import generate
+    from lessen.runtime.tally import Tally
+
+    tally = Tally()
+    found: list[list[int]] = [[] for _ in prompts]
+    for step in generate(model, prompts, tally=tally, **options):
+        for row, token in step.items():
+            found[row].append(token)
+    return found, tally

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import early_generator, median_rule, ragged_ids, tiny_generator
+from conftest import early_generator, median_rule, prompts_of, ragged_ids, rows_of, tiny_generator
 
 import lessen
 from lessen.depth.language import decide, states_at_exits
@@ -16,26 +16,12 @@ from lessen.model.rows import pack
 from lessen.plan import ExitRule
 from lessen.runtime.cache import KeyValueCache
 from lessen.runtime.decoding import Decoding
-from lessen.runtime.generation import generate
 from lessen.runtime.sampling import Sampling
 from lessen.runtime.tally import Tally
 from lessen.runtime.waterfall import Waterfall
 
 LENGTHS = [1, 9, 4, 4]
 STOP = frozenset(range(90, 101))
-
-
-def prompts_of(lengths: list[int], vocabulary: int = 101) -> list[list[int]]:
-    return [(ids % vocabulary).tolist() for ids in ragged_ids(lengths)]
-
-
-def rows_of(model, prompts, **options) -> tuple[list[list[int]], Tally]:
-    tally = Tally()
-    found: list[list[int]] = [[] for _ in prompts]
-    for step in generate(model, prompts, tally=tally, **options):
-        for row, token in step.items():
-            found[row].append(token)
-    return found, tally
 
 
 def exact_reference(model, prompt, rule, new_tokens, stop=(), most=16):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import early_seq2seq, median_rule, ragged_ids
+from conftest import early_seq2seq, median_rule, prompts_of, ragged_ids, rows_of
 
 from lessen.depth.decay import slack
 from lessen.depth.language import decide, states_at_exits
@@ -16,26 +16,12 @@ from lessen.errors import PlanError
 from lessen.plan import Decay, ExitRule, Point
 from lessen.runtime.cache import KeyValueCache
 from lessen.runtime.decoding import Decoding
-from lessen.runtime.generation import generate
 from lessen.runtime.source import Reply, batch_of, encoded
 from lessen.runtime.tally import Tally
 from lessen.runtime.waterfall import Waterfall
 
 LENGTHS = [1, 9, 4, 4]
 STOP = frozenset(range(90, 101))
-
-
-def rows_of(model, prompts, **options) -> tuple[list[list[int]], Tally]:
-    tally = Tally()
-    found: list[list[int]] = [[] for _ in prompts]
-    for step in generate(model, prompts, tally=tally, **options):
-        for row, token in step.items():
-            found[row].append(token)
-    return found, tally
-
-
-def prompts_of(lengths=LENGTHS) -> list[list[int]]:
-    return [ids.tolist() for ids in ragged_ids(lengths)]
 
 
 def states_after(model, prompt, tokens):
@@ -71,7 +57,7 @@ def exact_reference(model, prompt, rule, new_tokens, stop=(), most=16):
 def test_exact_is_the_reference_that_computes_all_anew(family: str, kind: str, tmp_path: Path) -> None:
     """Tokens and the layers they leave at, row by row; the encoder is deeper than none of it knows."""
     model = early_seq2seq(tmp_path, family, kind).transformer
-    rule, prompts = median_rule(model), prompts_of()
+    rule, prompts = median_rule(model), prompts_of(LENGTHS)
     options = {"max_new_tokens": 14, "stop": STOP, "decoding": Decoding("direct", rule, most=4)}
     found, tally = rows_of(model, prompts, **options)
     for row, prompt in enumerate(prompts):
@@ -208,7 +194,7 @@ def test_propagate_is_the_reference_that_keeps_early_states(tmp_path: Path) -> N
 @torch.no_grad()
 def test_drafts_of_a_decoder_are_verified(tmp_path: Path) -> None:
     model = early_seq2seq(tmp_path).transformer
-    prompts, rule = prompts_of(), median_rule(model)
+    prompts, rule = prompts_of(LENGTHS), median_rule(model)
     plain, _ = rows_of(model, prompts, max_new_tokens=12, stop=STOP)
     drafted, tally = rows_of(
         model, prompts, max_new_tokens=12, stop=STOP, decoding=Decoding("spec", rule, most=3)
@@ -246,7 +232,7 @@ def test_a_decaying_threshold_goes_by_the_place_in_the_text(tmp_path: Path) -> N
     model = early_seq2seq(tmp_path, kind="shared").transformer
     fixed = median_rule(model, criterion="closeness")
     decaying = fixed.model_copy(update={"decay": Decay(rate=6.0, tokens=14)})
-    prompts = prompts_of()
+    prompts = prompts_of(LENGTHS)
     found = {}
     for name, rule in (("fixed", fixed), ("decaying", decaying)):
         decoding = Decoding("direct", rule, most=99)

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ragged_ids, tiny_generator
+from conftest import ragged_ids, rows_of, tiny_generator
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import lessen
 from lessen.errors import InputError
 from lessen.runtime.completion import Pieces
-from lessen.runtime.generation import generate
 from lessen.runtime.sampling import Sampling, choose, probabilities
 
 LENGTHS = [1, 9, 4, 4]
@@ -22,18 +21,10 @@ def both(family: str, folder: Path):
     return theirs.double(), lessen.load(folder).double().transformer
 
 
-def rows_of(model, prompts, **options) -> list[list[int]]:
-    found: list[list[int]] = [[] for _ in prompts]
-    for step in generate(model, prompts, **options):
-        for row, token in step.items():
-            found[row].append(token)
-    return found
-
-
 def test_greedy_tokens_are_those_of_transformers(generator: str, tmp_path: Path) -> None:
     theirs, ours = both(generator, tmp_path)
     prompts = [ids.tolist() for ids in ragged_ids(LENGTHS)]
-    found = rows_of(ours, prompts, max_new_tokens=20, stop={2})
+    found = rows_of(ours, prompts, max_new_tokens=20, stop={2})[0]
     for prompt, tokens in zip(prompts, found, strict=True):
         expected = theirs.generate(
             torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=2, pad_token_id=0
@@ -45,19 +36,19 @@ def test_a_row_is_the_same_alone(tmp_path: Path) -> None:
     _, model = both("llama-grouped", tmp_path)
     prompts = [ids.tolist() for ids in ragged_ids(LENGTHS)]
     options = {"max_new_tokens": 15, "stop": {5, 6, 7, 8, 9, 10}}
-    together = rows_of(model, prompts, sampling=Sampling(1.0, 40, 0.95, seed=3), **options)
+    together = rows_of(model, prompts, sampling=Sampling(1.0, 40, 0.95, seed=3), **options)[0]
     for row, prompt in enumerate(prompts):
-        alone = rows_of(model, [prompt], sampling=Sampling(1.0, 40, 0.95, seed=3 + row), **options)
+        alone = rows_of(model, [prompt], sampling=Sampling(1.0, 40, 0.95, seed=3 + row), **options)[0]
         assert alone[0] == together[row]
     assert len({len(tokens) for tokens in together}) > 1, "rows should end at different steps"
 
 
 def test_rows_end_after_a_stop_token(tmp_path: Path) -> None:
     _, model = both("gpt2", tmp_path)
-    (endless,) = rows_of(model, [[3, 4]], max_new_tokens=10)
+    (endless,) = rows_of(model, [[3, 4]], max_new_tokens=10)[0]
     assert len(endless) == 10
     end = endless[4]
-    (ended,) = rows_of(model, [[3, 4]], max_new_tokens=10, stop={end})
+    (ended,) = rows_of(model, [[3, 4]], max_new_tokens=10, stop={end})[0]
     assert ended == endless[: endless.index(end) + 1]
 
 
@@ -65,7 +56,7 @@ def test_positions_may_be_used_up(generator: str, tmp_path: Path) -> None:
     """66 positions: a prompt of 66 tokens gets one more, which needs no position of its own."""
     _, model = both(generator, tmp_path)
     full, nearly = (ids.tolist() for ids in ragged_ids([66, 64]))
-    assert [len(tokens) for tokens in rows_of(model, [full, nearly], max_new_tokens=50)] == [1, 3]
+    assert [len(tokens) for tokens in rows_of(model, [full, nearly], max_new_tokens=50)[0]] == [1, 3]
     with pytest.raises(InputError, match="the prompt has 67 tokens, the model takes 66"):
         rows_of(model, [[*full, 1]], max_new_tokens=1)
 
@@ -76,7 +67,7 @@ def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
         rows_of(model, [[3], []], max_new_tokens=1)
     with pytest.raises(InputError, match="max_new_tokens 0"):
         rows_of(model, [[3]], max_new_tokens=0)
-    assert rows_of(model, [], max_new_tokens=1) == []
+    assert rows_of(model, [], max_new_tokens=1)[0] == []
 
 
 SETTINGS = [(0.7, None, None), (1.3, 5, None), (1.0, None, 0.6), (0.5, 20, 0.9), (1.0, 1, 0.01)]

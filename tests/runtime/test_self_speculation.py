@@ -5,17 +5,19 @@ bug hold what the page saw go wrong elsewhere (self-supervised exits page, 1.7).
 """
 
 import math
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import early_generator, median_rule, tiny_generator
+from conftest import early_generator, median_rule, prompts_of, rows_of, tiny_generator
 from scipy.stats import chi2
-from test_direct import LENGTHS, check_queues, prompts_of, rows_of
+from test_direct import LENGTHS, check_queues
 
 from lessen.model.rows import pack
 from lessen.plan import ExitRule, Point
+from lessen.reshaping import in_int4, in_int8
 from lessen.runtime import generation
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.drafts import Draft, verified
@@ -382,3 +384,14 @@ def test_the_base_model_is_what_full_depth_is(tmp_path: Path) -> None:
         model, [prompt], max_new_tokens=15, decoding=Decoding("spec", median_rule(model, 0.8))
     )
     assert found == expected[0, 9:].tolist()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("in_few_bits", [in_int4, partial(in_int8, activation_bits=32)], ids=["4", "8"])
+def test_drafts_are_verified_with_weights_of_few_bits_too(in_few_bits, tmp_path: Path) -> None:
+    model = in_few_bits(early_generator(tmp_path).float()).transformer
+    rule, prompts = median_rule(model), prompts_of([1, 6])
+    modes = Decoding(), Decoding("spec", rule), Decoding("direct", rule)
+    off, spec, direct = (rows_of(model, prompts, max_new_tokens=10, decoding=mode)[0] for mode in modes)
+    assert spec == off
+    assert all(len(tokens) == 10 for tokens in direct)
