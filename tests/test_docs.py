@@ -43,3 +43,16 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{page} links to {target}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+def test_commands_on_the_page_have_the_options_they_are_given(page: str) -> None:
+    sections = re.split(
+        r"^## lessen ", (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    options = {part.split()[0]: set(re.findall(r"(--[a-z-]+)", part)) for part in sections[1:]}
+    lines = re.findall(r"^\$ lessen (.*)", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert lines
+    for command, *words in (line.split() for line in lines):
+        given = {word for word in words if word.startswith("--")}
+        assert given <= options[command], f"lessen {command}: {given - options[command]}"
