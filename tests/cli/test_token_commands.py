@@ -2,15 +2,20 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import run
+from transformers import AutoModel
 
 import lessen
 from lessen.artefact import read_config
 from lessen.errors import PlanError
+from lessen.machine import processor
+from lessen.tokens.elimination import left_after_layers
 
 
 def test_compress_leaves_a_profile_and_one_path(adjustable: Path) -> None:
@@ -56,10 +61,11 @@ def test_bench_at_speedups_predicts_what_it_measures(adjustable: Path, data: Pat
     ours = [row for row in found["rows"] if row["kind"] == "lessen"]
     assert {(row["speedup"], row["batch"]) for row in ours} == {(1.0, 1), (1.5, 1), (1.0, 4), (1.5, 4)}
     assert set(ours[0]) == {
-        "kind", "speedup", "predicted_ms", "ms", "macs_ratio", "value", "batch", "length",
+        "kind", "speedup", "predicted_ms", "fit_error", "ms", "macs_ratio", "value", "batch", "length",
     }  # fmt: skip
     for row in ours:
         assert row["predicted_ms"] > 0
+        assert row["fit_error"] >= 0
         assert row["macs_ratio"] >= row["speedup"] - 0.2
     assert [row["kind"] for row in found["rows"] if row["speedup"] is None] == ["torch", "torch"]
     assert [fit["batch"] for fit in json.loads(run("inspect", folder, "--json")[1])["retention"]["fits"]] == [
@@ -83,6 +89,76 @@ def test_what_compress_and_inspect_say_of_tokens(adjustable: Path) -> None:
     assert "tokens may leave by mean (profile acc, trained for up to 1.8x): dial any speed-up up to" in out
     record = json.loads((adjustable / "training.json").read_text())
     assert "speedup-1.8x" in [result["name"] for result in record["test"]]
+
+
+def test_quality_at_speedups(adjustable: Path, data: Path) -> None:
+    code, out, err = run("evaluate", adjustable, "--data", data, "--speedups", "1,1.5", "--json")
+    assert code == 0, err
+    points = json.loads(out)["points"]
+    assert [point["name"] for point in points] == ["full", "speedup-1.5x"]
+    assert points[1]["macs_ratio"] > 1.3
+
+
+def test_a_fit_that_missed_by_much_is_not_used_in_silence(adjustable: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(adjustable, folder)
+    model = lessen.load(folder)
+    fit = {"threads": torch.get_num_threads(), "precision": "float32", "batch": 1, "error": 0.14}
+    known = {"processor": processor(), "date": "2026-01-01", "fits": [fit | {"factors": [0, 0, 0, 0, 1, 1]}]}
+    (folder / "latency.json").write_text(json.dumps(known))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.dial(speedup=1.5, by="latency")
+    known["fits"][0]["error"] = 0.48
+    (folder / "latency.json").write_text(json.dumps(known))
+    with pytest.warns(UserWarning, match="may be off by 48 %; run lessen bench --fit again"):
+        model.dial(speedup=1.5, by="latency")
+
+
+def compressed(tiny_checkpoint: Path, data: Path, out: Path, *options: object) -> dict:
+    """Trained a little with tokens leaving; its config."""
+    code, _, err = run(
+        "compress", tiny_checkpoint, "--data", data, "--out", out, "--system", "latency-adjustable",
+        "--epochs", 0.2, "--max-drop", "30%", *options,
+    )  # fmt: skip
+    assert code == 0, err
+    return read_config(out)
+
+
+def test_shares_that_are_given_are_trained_as_they_are(
+    tiny_checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    shares = (0.8, 0.6, 0.4)
+    given = ("--retention", ",".join(map(str, shares)))
+    profile = compressed(tiny_checkpoint, data, tmp_path / "given", *given)["profile"]
+    point = lessen.load(tmp_path / "given").dial(speedup=profile["trained_at"]).point
+    for length in profile["lengths"]:
+        assert left_after_layers(point.retention, length) == left_after_layers(shares, length)
+    scaled = compressed(tiny_checkpoint, data, tmp_path / "scaled", *given, "--speedup", 1.2)["profile"]
+    assert scaled["trained_at"] == 1.2
+    assert profile["trained_at"] > 1.2
+
+
+def test_the_papers_way(tiny_checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    """As the system's docstring says: one head that reads [CLS], one retention, an envelope."""
+    config = compressed(
+        tiny_checkpoint, data, tmp_path / "out", "--exits", 3, "--pool", "cls", "--objective", "last",
+        "--rates", "one", "--retention", "envelope",
+    )  # fmt: skip
+    assert config["profile"]["family"] == "envelope"
+    (exit,) = lessen.load(tmp_path / "out").config.form().exits
+    assert (exit.layer, exit.pool) == (3, "cls")
+
+
+def test_states_of_all_tokens_of_a_trained_folder(adjustable: Path) -> None:
+    """Through the Auto class: a token that left keeps the last state it had."""
+    model = AutoModel.from_pretrained(adjustable)
+    ids = torch.tensor([[2, *range(5, 25), 3]])
+    whole = model(ids).last_hidden_state
+    some = model.dial(speedup=1.8)(ids).last_hidden_state
+    assert some.shape == whole.shape == (1, 22, model.config.facts().hidden_size)
+    assert some.isfinite().all()
+    assert not torch.allclose(some, whole, atol=1e-3)
 
 
 WISHES = {
@@ -116,6 +192,14 @@ BAD = {
     "undefined": (["predict", "FAST", "x", "--speedup", "nan"], "must be a number of at least 1"),
     "slower than whole": (["predict", "FAST", "x", "--speedup", "0.3"], "must be a number of at least 1"),
     "beyond the cap": (["bench", "FAST", "--speedups", "500"], "at most on such rows, not 500"),
+    "twice": (["bench", "FAST", "--speedups", "2,2.0000001"], "two of them are the same"),
+    "quality, no profile": (["evaluate", "SMALL", "--data", "DATA", "--speedups", "2"], "latency-adjustable"),
+    "quality, both": (
+        ["evaluate", "FAST", "--data", "DATA", "--speedups", "2", "--point", "full"],
+        "not both",
+    ),
+    "quality of documents": (["evaluate", "FAST", "--data", "DATA", "--new-tokens", "3"], "is a classifier"),
+    "answers to nothing": (["evaluate", "FAST", "--data", "DATA", "--answers", "no,yes"], "--prompt"),
     "both": (["bench", "FAST", "--speedups", "2", "--point", "full"], "not both"),
     "fit nowhere": (["bench", "builtin:minilm-l6", "--fit"], "has no classifier"),
     "two wishes": (["predict", "FAST", "x", "--point", "full", "--speedup", "2"], "not both"),
@@ -127,7 +211,7 @@ BAD = {
     ),
     "slower": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "0.5"],
-        "speedup",
+        "--speedup 0.5: no token would leave",
     ),
     "out of reach": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "70"],
@@ -147,11 +231,23 @@ BAD = {
     ),
     "rising": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", ".5,.9,.1"],
-        "must not increase",
+        "none above the one before",
     ),
     "too short": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", "0.5,0.4"],
         "2 shares for a model of 3 layers",
+    ),
+    "no share": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--retention", "1,nan,0"],
+        "--retention 1,nan,0: expected shares",
+    ),
+    "undefined ratio": (
+        ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "nan"],
+        "--speedup nan",
+    ),
+    "nothing to imitate": (
+        ["compress", "CHECK", "--data", "DATA", "--objective", "self_supervised"],
+        "use the system self-exit",
     ),
     "score": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--token-score", "loud"],

@@ -10,11 +10,12 @@ import lessen
 from lessen.errors import PlanError
 from lessen.measure.generation_speed import is_greedy, ours, theirs
 from lessen.measure.latency_fit import fit_folder, probes_of
-from lessen.measure.reading_speed import reading_ratio, reading_rows
+from lessen.measure.reading_speed import reading_rows
 from lessen.measure.rivals.generator import generator_twin
 from lessen.model.macs import attention_macs, decoder_token_macs, layer_macs, row_macs, source_macs
 from lessen.plan import FULL, Point, RetentionProfile
 from lessen.runtime.latency_model import Fit, terms_of
+from lessen.runtime.retention import ratio_at
 from lessen.runtime.text import Encoded
 from lessen.tokens.elimination import left_after_layers
 
@@ -107,4 +108,4 @@ def test_the_ratio_of_reading_is_that_of_macs(tmp_path: Path) -> None:
     point = Point(name="less", retention=(0.8, 0.6, 0.5))
     facts, shape = model.config.facts(), model.config.form()
     expected = row_macs(facts, shape, 0, 40) / row_macs(facts, shape, 0, 40, left=[32, 24, 20])
-    assert reading_ratio(model, [40, 40], point) == pytest.approx(expected)
+    assert ratio_at(model.transformer, point, [40, 40]) == pytest.approx(expected)

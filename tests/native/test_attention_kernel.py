@@ -6,6 +6,7 @@ import torch
 from lessen.model.attention import LONG, attend, attend_reference, attend_scored, received
 from lessen.model.rows import pack
 from lessen.native import library, native, why_not
+from lessen.tokens.elimination import survivors
 from lessen.tokens.score import SCORES
 
 kernels = native()
@@ -45,6 +46,19 @@ def test_a_row_is_the_same_alone_and_in_a_batch():
         assert torch.equal(alone, together[part])
         assert torch.equal(gets_alone, gets[part])
         start += length
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 17, 31, 33, 63, 100, 200, 511])
+@pytest.mark.parametrize("score", ["mean", "max_head", "window"])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_15_of_tokens_that_get_the_same_attention_the_earliest_stay(length, score, gradients):
+    """Latency-adjustable page, 1.12: queries and keys of zeros, by our kernel and by torch."""
+    qkv, rows = batch([length, length + 2])
+    qkv[:, :2] = 0
+    with torch.set_grad_enabled(gradients):
+        gets = attend_scored(qkv, rows, SCORES[score])[1]
+    kept = max(1, length // 2)
+    assert survivors(gets, rows, (kept, kept)).tolist() == [*range(kept), *range(length, length + kept)]
 
 
 @pytest.mark.parametrize("shift", [-3000.0, 0.0, 3000.0])

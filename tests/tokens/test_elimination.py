@@ -232,7 +232,7 @@ def test_15_ties_keep_the_earliest(model: torch.nn.Module) -> None:
     _, rows = pack(ragged_ids([4, 6, 6]))
     index = survivors(torch.zeros(16), rows, (2, 3, 3))
     assert index.tolist() == [0, 1, 4, 5, 6, 10, 11, 12]
-    index = survivors(torch.zeros(16), rows, (2, 3, 3), protect_last=True)
+    index = survivors(torch.zeros(16), rows, (2, 3, 3), protect_last=1)
     assert index.tolist() == [0, 3, 4, 5, 9, 10, 11, 15]
 
 

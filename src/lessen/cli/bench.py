@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from lessen.cli.output import (
-    KINDS,
     Json,
     LabelColumn,
     PairColumn,
@@ -23,14 +22,11 @@ from lessen.cli.output import (
     say,
     table,
 )
+from lessen.cli.speedups import at_speedups, dialled_at, fit_here, predictions, show_speedups
 from lessen.errors import InputError
 
 CALIBRATION_ROWS = 300
 """For rivals that quantize activations: rows that are not timed, where there are others."""
-
-
-HONEST = 0.15
-"""A fit that misses a run by more is not to be relied on (latency-adjustable page, 1.7)."""
 
 
 def command(
@@ -126,8 +122,8 @@ def command(
             threads=thread_count,
             seed=seed,
             as_json=as_json,
-            dialled=None if speedups is None else _dialled(first, speedups),
-            fit=partial(_fitted, model, models, sizes=[1], seconds=seconds) if fit else None,
+            dialled=None if speedups is None else dialled_at(first, speedups),
+            fit=partial(fit_here, model, models, sizes=[1], seconds=seconds) if fit else None,
         )
         return
     kinds = rival_kinds(against or "torch")
@@ -149,13 +145,13 @@ def command(
     others = sorted(set(range(len(source))) - set(chosen))[:CALIBRATION_ROWS] or chosen
     calibration = encode(first.tokenizer, source.take(others).texts, first.config.facts().max_tokens)
     count = thread_count or torch.get_num_threads()
-    dialled = None if speedups is None else _dialled(first, speedups)
+    dialled = None if speedups is None else dialled_at(first, speedups)
     if dialled is not None and point:
         raise InputError("give --point or --speedups, not both")
     points = [first.use(name).point for name in point] if point else list(first.points.values())
     points = points if dialled is None else list(dialled.values())
     if fit:
-        _fitted(model, models, calibration, sizes, count, seconds)
+        fit_here(model, models, calibration, sizes, count, seconds)
     contestant = Contestant(
         models=models,
         reference=first,
@@ -166,7 +162,7 @@ def command(
     )
     result = compare({model: contestant}, batch_sizes=sizes, thread_count=count, seconds=seconds)[model]
     if dialled is not None:
-        lines = _at_speedups(result, dialled, first, encoded, predictions(model, count))
+        lines = at_speedups(result, dialled, first, encoded, predictions(model, count))
         if as_json:
             emit({"rows": lines, "threads": count, "machine": machine()})
         else:
@@ -223,93 +219,6 @@ def _unseen(source: Any, folder: Path, rows: int) -> Any:
         return source
     unseen = [row for row, text in enumerate(source.texts) if row_key(text) not in seen]
     return source.take(unseen) if len(unseen) >= rows else source
-
-
-def _dialled(model: Any, speedups: str) -> dict[float, Any]:
-    """The Point of each speed-up asked for."""
-    wanted = numbers(speedups, "--speedups", float, "1,1.5,2,3,4.8")
-    if model.config.retention_profile() is None:
-        raise InputError(
-            "--speedups: the model has no retention profile; compress it with --system latency-adjustable"
-        )
-    return {each: model.dial(speedup=each).point for each in wanted}
-
-
-def _fitted(name: str, models: Any, encoded: Any, sizes: list[int], count: int, seconds: float) -> None:
-    from lessen.measure.latency_fit import fit_folder
-
-    folder = Path(name)
-    if not folder.is_dir():
-        raise InputError(f"--fit: {name} is not a folder to keep the latencies in")
-    ways: dict[str, Any] = {"batch_sizes": sizes, "thread_count": count, "seconds": seconds}
-    for fit in fit_folder(folder, list(models.values()), encoded, **ways):
-        far = "; the machine was busy, or busier at times: fit again before trusting it"
-        say(
-            f"fitted {fit.precision}, batch {fit.batch}: within {percent(fit.error)} % of every run"
-            f"{far if fit.error > HONEST else ''}"
-        )
-
-
-def predictions(name: str, count: int) -> dict[tuple[str, int], Any]:
-    """Latencies fitted on this machine for these threads, by precision and batch size."""
-    from lessen.machine import processor
-    from lessen.runtime.latency_model import read_latency
-
-    kept = read_latency(Path(name)) if Path(name).is_dir() else None
-    if kept is None or kept.processor != processor():
-        return {}
-    return {(fit.precision, fit.batch): fit for fit in kept.fits if fit.threads == count}
-
-
-def _at_speedups(
-    result: Any, dialled: dict[float, Any], model: Any, encoded: Any, latencies: Any
-) -> list[dict[str, Any]]:
-    """One line for each row of the comparison, with what was predicted."""
-    from lessen.measure.evaluation import macs_ratio
-    from lessen.runtime.latency_model import predicted_ms
-
-    precisions = {kind: precision for precision, kind in KINDS.items()}
-    lengths = [len(row.ids) for row in encoded]
-    depth = model.transformer.depth
-    lines = []
-    for row in result:
-        asked = [speedup for speedup, point in dialled.items() if point.name == row.name]
-        line: dict[str, Any] = {"kind": row.kind, "speedup": None, "predicted_ms": None}
-        ratio = None
-        if row.kind in precisions and asked:
-            point = dialled[asked[0]]
-            found = latencies.get((precisions[row.kind], row.batch))
-            predicted = None if found is None else predicted_ms(model.transformer, found, lengths, point)
-            line |= {"speedup": asked[0], "predicted_ms": predicted}
-            ratio = macs_ratio(model.transformer, encoded, [depth] * len(encoded), point)
-        line |= {"ms": row.ms, "macs_ratio": ratio, "value": row.value}
-        line |= {"batch": row.batch, "length": row.length}
-        lines.append({k: round(v, 4) if isinstance(v, float) else v for k, v in line.items()})
-    return lines
-
-
-def show_speedups(lines: list[dict[str, Any]], title: str) -> None:
-    """One line per kind, batch and speed-up."""
-
-    def number(value: float | None, digits: int = 2) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
-
-    table(
-        ["kind", "batch", "speed-up", "MACs ratio", "ms per row", "predicted", "quality"],
-        [
-            [
-                line["kind"],
-                f"{line['batch']}",
-                number(line["speedup"]),
-                number(line["macs_ratio"]),
-                number(line["ms"]),
-                number(line["predicted_ms"]),
-                "" if line["value"] is None else percent(line["value"]),
-            ]
-            for line in lines
-        ],
-        title,
-    )
 
 
 def show(result: Any, title: str) -> None:

@@ -157,7 +157,7 @@ def _at_speedups(
 ) -> None:
     import torch
 
-    from lessen.cli.bench import predictions
+    from lessen.cli.speedups import predictions
     from lessen.machine import machine
     from lessen.measure.generation_speed import theirs
     from lessen.measure.reading_speed import reading_rows

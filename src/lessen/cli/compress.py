@@ -295,6 +295,11 @@ def _tokens(retention: str | None, score: str) -> dict[str, Any]:
         raise InputError(
             f"--retention {retention}: choose acc, envelope, geometric, tilt, or a share for each layer"
         ) from None
+    if not all(0 < share <= 1 for share in base) or sorted(base, reverse=True) != list(base):
+        raise InputError(
+            f"--retention {retention}: expected shares of a row's tokens, above 0, at most 1, none above the "
+            "one before"
+        )
     return tokens | {"family": "explicit", "base": base}
 
 

@@ -72,7 +72,11 @@ Uneven = Annotated[
     typer.Option("--uneven", help="cost-eff: layers may keep different widths.", rich_help_panel=SMALLER),
 ]
 Speedup = Annotated[
-    float | None, typer.Option(help="Ratio of MACs trained for. [4.8]", rich_help_panel=TOKENS)
+    float | None,
+    typer.Option(
+        help="Ratio of MACs trained for. [4.8, or what shares given to --retention come to]",
+        rich_help_panel=TOKENS,
+    ),
 ]
 RatesName = Annotated[
     Rates | None,
@@ -86,7 +90,7 @@ Retention = Annotated[
     str | None,
     typer.Option(
         help="How retention falls with depth: acc or envelope (measured), geometric, tilt, or a share "
-        "for each layer, such as 0.9,0.7,0.4. [acc]",
+        "for each layer, such as 0.9,0.7,0.4, which --speedup rescales. [acc]",
         rich_help_panel=TOKENS,
     ),
 ]

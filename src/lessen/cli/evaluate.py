@@ -20,6 +20,7 @@ from lessen.cli.output import (
     precision_of,
     say,
 )
+from lessen.cli.speedups import dialled_at
 from lessen.errors import InputError
 
 
@@ -42,12 +43,18 @@ def command(
         str | None, typer.Option(help="With a prompt of your own: an answer for each label, such as no,yes.")
     ] = None,
     speedups: Annotated[
-        str | None, typer.Option(help="With --prompt: let so many tokens of it leave, such as 1,1.5,2.")
+        str | None,
+        typer.Option(
+            help="Let so many tokens leave, such as 1,1.5,2, in place of the Points; of a model that writes "
+            "those of its --prompt."
+        ),
     ] = None,
     prompts: Annotated[
-        int,
-        typer.Option(min=1, help="Documents whose beginnings are continued.", rich_help_panel=GENERATORS),
-    ] = 100,
+        int | None,
+        typer.Option(
+            min=1, help="Documents whose beginnings are continued. [100]", rich_help_panel=GENERATORS
+        ),
+    ] = None,
     prompt_tokens: Annotated[
         int | None,
         typer.Option(
@@ -84,13 +91,22 @@ def command(
     from lessen.runtime.text import encode
 
     loaded = load(model, precision=precision_of(precision))
+    continued = {"prompts": prompts, "prompt-tokens": prompt_tokens, "new-tokens": new_tokens}
+
+    def refuse(options: dict[str, Any], why: str) -> None:
+        for name, value in options.items():
+            if value is not None:
+                raise InputError(f"--{name}: {why}")
 
     def rows_for(kind: str | None) -> Table:
         needed = None if kind else False
         columns: dict[str, Any] = {"text": text_column, "pair": pair_column, "label": label_column}
         return read(data, **columns, split=split, task=kind, labelled=needed)
 
+    if prompt is None:
+        refuse({"answers": answers}, "belongs to --prompt")
     if prompt is not None and isinstance(loaded, LessenGenerator):
+        refuse(continued, "is for documents that are continued; with --prompt rows are answered")
         ways = templates_of(prompt, None if answers is None else answers.split(","))
         evaluate_prompts(
             loaded,
@@ -109,18 +125,25 @@ def command(
             raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
         if not isinstance(loaded, LessenForCausalLM) or not loaded.config.form().language_exits:
             raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
+        refuse({"speedups": speedups}, "of a model that writes belongs to --prompt")
         evaluate_generator(
             loaded,
             model,
             data,
             text_column,
             [loaded.use(name).point for name in point] if point else list(loaded.points.values()),
-            prompts=prompts,
+            prompts=prompts or 100,
             prompt_tokens=prompt_tokens,
             new_tokens=new_tokens,
             as_json=as_json,
         )
         return
+    refuse(continued, f"{model} is a classifier and continues no documents")
+    if speedups is not None and point:
+        raise InputError("give --point or --speedups, not both")
+    chosen = [loaded.use(name).point for name in point] if point else list(loaded.points.values())
+    if speedups is not None:
+        chosen = list(dialled_at(loaded, speedups).values())
     table = rows_for(task or loaded.problem_type)
     if table.labels is None:
         raise InputError(f"{data} has no labels to evaluate against")
@@ -133,7 +156,6 @@ def command(
         say(
             f"{cut} of {len(encoded)} texts were cut to the model's {loaded.config.facts().max_tokens} tokens"
         )
-    chosen = [loaded.use(name).point for name in point] if point else list(loaded.points.values())
     labels = table.labels or []
     results = [evaluate(loaded, encoded, labels, each, batch_size) for each in chosen]
     if as_json:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from lessen.cli.output import emit, numbers, say, table
+from lessen.cli.output import emit, say, table
+from lessen.cli.speedups import dialled_at
 from lessen.errors import InputError
 
 
@@ -43,8 +44,7 @@ def evaluate_prompts(
     ways = templates_of(prompt, given)
     points = [model.point]
     if speedups is not None:
-        wanted = numbers(speedups, "--speedups", float, "1,1.5,2")
-        points = [model.dial(speedup=each).point for each in wanted]
+        points = list(dialled_at(model, speedups).values())
     began = time.perf_counter()
     found = [
         evaluate_answers(model, data, way, point, batch_size=batch_size) for way in ways for point in points

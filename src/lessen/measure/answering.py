@@ -22,9 +22,8 @@ from lessen.plan import Point
 from lessen.runtime.answers import answer_ids, score_answers
 from lessen.runtime.completion import complete
 from lessen.runtime.decoding import Decoding
-from lessen.runtime.retention import macs_cost
+from lessen.runtime.retention import ratio_at
 from lessen.runtime.text import Encoded, encode
-from lessen.tokens.elimination import fewest_left, left_after_layers
 
 LONGEST = {"number": 8, "first sentence": 48}
 """Tokens that are written at most."""
@@ -156,14 +155,12 @@ def _answered(
     unread: int = 0,
 ) -> Answered:
     lengths = [len(row.ids) for row in encoded]
-    cost, fewest = macs_cost(model), fewest_left(model.shape, model.architecture)
-    spent = sum(cost(n, left_after_layers(point.retention, n, fewest)) for n in lengths)
     return Answered(
         prompt=template.prompt,
         point=point.name,
         metric=metric,
         value=value,
-        macs_ratio=sum(cost(n, None) for n in lengths) / spent,
+        macs_ratio=ratio_at(model, point, lengths),
         tokens=sum(lengths) / len(lengths),
         truncated=sum(row.truncated for row in encoded),
         unread=unread,

@@ -17,8 +17,8 @@ from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, ExitRule, Point
 from lessen.runtime.engine import elimination_of, run
+from lessen.runtime.retention import left_at
 from lessen.runtime.text import Encoded, batches, collate
-from lessen.tokens.elimination import fewest_left, left_after_layers
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,6 @@ def answers_of_every_exit(
 
 def macs_ratio(model: Transformer, encoded: Sequence[Encoded], layers: Sequence[int], point: Point) -> float:
     """MACs of the whole model over MACs spent, heads included, for rows that used `layers` layers each."""
-    fewest = fewest_left(model.shape)
     cost: dict[tuple[int, int], int] = {}
     spent = dense = 0
     for row, depth in zip(encoded, layers, strict=True):
@@ -133,7 +132,7 @@ def macs_ratio(model: Transformer, encoded: Sequence[Encoded], layers: Sequence[
                     tokens,
                     layers=None if full else depth,
                     heads=None if full else heads_evaluated(model, point.exits, depth),
-                    left=None if full else left_after_layers(point.retention, tokens, fewest),
+                    left=None if full else left_at(model, point, tokens),
                 )
         spent += cost[tokens, depth]
         dense += cost[tokens, 0]

@@ -24,8 +24,8 @@ from lessen.runtime.decoding import Decoding
 from lessen.runtime.engine import run
 from lessen.runtime.generation import generate
 from lessen.runtime.latency_model import FILE, Fit, LatencyModel, fit, read_latency, terms_of
+from lessen.runtime.retention import left_at
 from lessen.runtime.text import Encoded, collate
-from lessen.tokens.elimination import fewest_left, left_after_layers
 
 BATCHES = 5
 """Batches timed at each speed-up: single rows from the shortest to the longest; else rows drawn at random."""
@@ -58,7 +58,6 @@ def probes_of(
         generator = random.Random(seed)
         chosen = [generator.choices(range(len(encoded)), k=batch) for _ in range(BATCHES)]
     inner = model.transformer
-    fewest = fewest_left(inner.shape, inner.architecture)
     reads = inner.architecture.language_head is not None
     probes = {}
     for number, rows in enumerate(chosen):
@@ -66,7 +65,7 @@ def probes_of(
         prompts = [encoded[row].ids for row in rows]
         lengths = [len(encoded[row].ids) for row in rows]
         for point in [FULL, *points]:
-            left = [left_after_layers(point.retention, length, fewest) for length in lengths]
+            left = [left_at(inner, point, length) for length in lengths]
             timed = partial(_read, inner, prompts, point) if reads else partial(_run, inner, inputs, point)
             probes[f"{number} {point.name}"] = Probe(timed, terms_of(inner, lengths, left))
     return probes

@@ -14,8 +14,7 @@ from lessen.measure.generation_speed import Candidate, Run, compare, ours
 from lessen.plan import Point
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.latency_model import Fit, predicted_ms
-from lessen.runtime.retention import macs_cost
-from lessen.tokens.elimination import fewest_left, left_after_layers
+from lessen.runtime.retention import ratio_at
 
 WHOLE = "1"
 """The speed-up at which all is read: what others are compared with."""
@@ -91,7 +90,7 @@ def reading_rows(
             ReadingRow(
                 kind=kind,
                 speedup=speedup,
-                macs_ratio=reading_ratio(model, lengths, point),
+                macs_ratio=ratio_at(model.transformer, point, lengths),
                 first_token_ms=1e3 * median(run.seconds[0] for run in found),
                 total_ms=1e3 * median(run.seconds[-1] for run in found),
                 predicted_ms=None if fit is None else predicted_ms(model.transformer, fit, lengths, point),
@@ -104,14 +103,6 @@ def reading_rows(
         first, last = (1e3 * median(run.seconds[place] for run in found) for place in (0, -1))
         lines.append(ReadingRow(name, None, None, first, last, None, _same(found, runs[WHOLE]), len(found)))
     return lines
-
-
-def reading_ratio(model: Any, lengths: Sequence[int], point: Point) -> float:
-    """MACs of reading whole prompts of these lengths over those at a Point."""
-    inner = model.transformer
-    cost, fewest = macs_cost(inner), fewest_left(inner.shape, inner.architecture)
-    spent = sum(cost(length, left_after_layers(point.retention, length, fewest)) for length in lengths)
-    return sum(cost(length, None) for length in lengths) / spent
 
 
 def _same(found: Sequence[Run], whole: Sequence[Run]) -> float:

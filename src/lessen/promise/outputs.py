@@ -26,8 +26,8 @@ from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point, Precision, parse
 from lessen.promise.kept import content_of, pack_keys, unpack_keys
+from lessen.runtime.retention import left_at
 from lessen.runtime.text import Encoded, encode
-from lessen.tokens.elimination import fewest_left, left_after_layers
 
 Array = NDArray[np.float64]
 
@@ -201,10 +201,9 @@ def outputs_of(
 def _macs(model: Transformer, tokens: Array, settings: Sequence[Point]) -> Array:
     """MACs of each answer, `[answers, rows]`."""
     lengths, place = np.unique(tokens.astype(int), return_inverse=True)
-    fewest = fewest_left(model.shape)
 
     def of(setting: Point, depth: int, length: int) -> int:
-        left = left_after_layers(setting.retention, length, fewest)
+        left = left_at(model, setting, length)
         left = None if left is None else left[:depth]
         parts = model.architecture, model.shape, model.outputs, length
         return row_macs(*parts, layers=depth, heads=[depth], left=left)

@@ -10,6 +10,7 @@ precision and number of rows (latency-adjustable page, 1.7).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,10 +25,13 @@ from lessen.machine import processor
 from lessen.model.macs import attention_macs, layer_macs, source_macs
 from lessen.model.transformer import Transformer
 from lessen.plan import Point, Precision, Size, Strict, parse
-from lessen.tokens.elimination import fewest_left, left_after_layers
+from lessen.runtime.retention import left_at
 from lessen.tokens.profile import Cost
 
 FILE = "latency.json"
+
+HONEST = 0.15
+"""A fit that misses a run by more is not to be relied on (latency-adjustable page, 1.7)."""
 
 TERMS = ("start", "layer", "leaving", "groups", "linear", "attention")
 
@@ -67,7 +71,7 @@ class LatencyModel(Strict):
     fits: Annotated[tuple[Fit, ...], Field(min_length=1)]
 
     def fit_for(self, threads: int, precision: str, batch: int) -> Fit:
-        """The fit for a way of running on this machine.
+        """The fit for a way of running on this machine; a warning where it is not to be relied on.
 
         Raises:
             PlanError: When there is none; the message says how to make it.
@@ -78,6 +82,12 @@ class LatencyModel(Strict):
             )
         for fit in self.fits:
             if (fit.threads, fit.precision, fit.batch) == (threads, precision, batch):
+                if fit.error > HONEST:
+                    warnings.warn(
+                        f"latencies were fitted on a busy machine and may be off by {100 * fit.error:.0f} %; "
+                        "run lessen bench --fit again",
+                        stacklevel=4,
+                    )
                 return fit
         raise PlanError(
             f"no latency was fitted for {threads} threads, {precision}, batch {batch}; "
@@ -141,11 +151,10 @@ def predicted_ms(model: Transformer, fit: Fit, lengths: Sequence[int], point: Po
 
     Exits are not looked at.
     """
-    fewest = fewest_left(model.shape, model.architecture)
     total = 0.0
     for start in range(0, len(lengths), fit.batch):
         some = lengths[start : start + fit.batch]
-        left = [left_after_layers(point.retention, length, fewest) for length in some]
+        left = [left_at(model, point, length) for length in some]
         total += milliseconds(fit, terms_of(model, some, left))
     return total / len(lengths)
 

@@ -12,8 +12,8 @@ from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point, Promise, RetentionProfile, TokenScore
 from lessen.runtime.text import Encoded, batches, collate
-from lessen.tokens.elimination import Watching, fewest_left, protected
-from lessen.tokens.profile import Cost, most, retention_of, shares_of_scores, solve
+from lessen.tokens.elimination import Watching, fewest_left, left_after_layers, protected
+from lessen.tokens.profile import Cost, most, retention_of, shares_of_scores, solve, speedup_of
 from lessen.tokens.score import SCORES
 
 MASS = 0.6
@@ -91,6 +91,18 @@ def macs_cost(model: Transformer) -> Cost:
     return cost
 
 
+def left_at(model: Transformer, point: Point, tokens: int) -> list[int] | None:
+    """Tokens that leave each layer of a row of so many, at a Point; None if all stay."""
+    return left_after_layers(point.retention, tokens, _fewest(model))
+
+
+def ratio_at(model: Transformer, point: Point, lengths: Sequence[int]) -> float:
+    """MACs of whole rows of these lengths over those spent at a Point, all going through every layer."""
+    cost = macs_cost(model)
+    spent = sum(cost(tokens, left_at(model, point, tokens)) for tokens in lengths)
+    return sum(cost(tokens, None) for tokens in lengths) / spent
+
+
 def alpha_for(
     model: Transformer, profile: RetentionProfile, speedup: float, cost: Cost | None = None
 ) -> float:
@@ -106,6 +118,11 @@ def alpha_for(
 def most_reached(model: Transformer, profile: RetentionProfile) -> float:
     """The speed-up in MACs, on a profile's typical rows, when every token leaves that may."""
     return most(profile, _lengths(model, profile), macs_cost(model), _fewest(model))
+
+
+def speedup_at(model: Transformer, profile: RetentionProfile, alpha: float) -> float:
+    """The speed-up in MACs, on a profile's typical rows, at a scalar."""
+    return speedup_of(profile, alpha, _lengths(model, profile), macs_cost(model), _fewest(model))
 
 
 def _fewest(model: Transformer) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -112,8 +113,11 @@ def plan_for(
     if system.name == "masked-words":
         _check_there_is_no_task(choices)
     of_tokens = {key: value for key, value in recipe.items() if key in ("speedup", "rates")}
-    if of_tokens.get("speedup") == 1:
-        raise InputError("--speedup 1: no token would leave; give more than 1, or use --system early-exit")
+    if not 1 < of_tokens.get("speedup", 2) < math.inf:
+        raise InputError(
+            f"--speedup {of_tokens['speedup']:g}: no token would leave; give a ratio above 1, or use "
+            "--system early-exit"
+        )
     if "speedup" in of_tokens:
         of_tokens["as_far_as_rows_allow"] = False
     if (of_tokens or "tokens" in choices) and not any(stage.speedup > 1 for stage in system.stages):
@@ -170,6 +174,11 @@ def check_names(plan: CompressionPlan) -> None:
         if not isinstance(stage, Pretraining) and stage.objective not in {**OBJECTIVES, **LESSONS}:
             known = ", ".join({**OBJECTIVES, **LESSONS})
             raise InputError(f"unknown objective {stage.objective!r}; one of {known}")
+        if stage.objective == "self_supervised" and stage.train_backbone:
+            raise InputError(
+                "objective self_supervised teaches exits what a model that stays as it is answers; "
+                "use the system self-exit"
+            )
     for criterion in plan.criteria:
         if criterion not in CRITERIA:
             raise InputError(f"unknown exit criterion {criterion!r}; one of {', '.join(CRITERIA)}")

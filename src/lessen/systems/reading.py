@@ -27,11 +27,11 @@ from lessen.errors import InputError, PlanError
 from lessen.hf import LessenGenerator
 from lessen.loading import load
 from lessen.measure.answering import evaluate_answers
-from lessen.measure.reading_speed import reading_ratio
 from lessen.plan import FULL, Point, Strict
 from lessen.promise.generators import Prompting
 from lessen.reshaping import with_shape
 from lessen.runtime.answers import answer_ids, score_own
+from lessen.runtime.retention import ratio_at
 from lessen.runtime.text import encode
 from lessen.systems.latency_adjustable import SYSTEM
 from lessen.systems.milestone import Milestone
@@ -248,7 +248,7 @@ def tested(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[dict
         lines.append(
             {
                 "speedup": speedup,
-                "macs_ratio": round(reading_ratio(model, [len(ids) for ids in prompts], point), 4),
+                "macs_ratio": round(ratio_at(model.transformer, point, [len(ids) for ids in prompts]), 4),
                 "loss": round(-float(scores.double().mean()), 6),
                 "tokens": len(scores),
             }

@@ -12,7 +12,7 @@ from lessen.artefact import read_json, write_json
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.plan import Fraction, RetentionProfile, Strict, TokenScore, parse
-from lessen.runtime.retention import MASS, alpha_for, measured_profile, most_reached, typical
+from lessen.runtime.retention import MASS, alpha_for, measured_profile, most_reached, speedup_at, typical
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import WAYS, Passes
 from lessen.train.fine_tuning import Recipe
@@ -34,7 +34,7 @@ class TokenPlan(Strict):
         family: Of the retention profile. `acc` measures it, shares compounding twice over layers;
             `envelope` measures it and takes shares as they are; the others need no rows.
         mass: Share of the attention whose holders stay at alpha 1, where it is measured.
-        base: `explicit`: share of tokens that leaves each layer at alpha 1.
+        base: `explicit`: share of tokens that leaves each layer, as it is if no speed-up was asked for.
     """
 
     score: TokenScore = "mean"
@@ -60,8 +60,9 @@ def check_tokens(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> N
     if plan.base is not None and len(plan.base) != layers:
         raise InputError(f"--retention: {len(plan.base)} shares for a model of {layers} layers")
     lengths = typical([len(row.ids) for row in _sample(model, train, recipe)])
-    base = plan.base or (0.5,) * layers
-    profile = parse(RetentionProfile, {"family": "explicit", "base": base, "lengths": lengths}, "--retention")
+    family = "geometric" if plan.base is None else "explicit"  # any will do where shares are measured
+    given = {"family": family, "base": plan.base or (0.5,) * layers, "lengths": lengths}
+    profile = parse(RetentionProfile, given, "--retention")
     speedup = speedup_for(model, profile, recipe)
     if speedup <= 1:
         raise InputError("no token would leave: give shares below 1 to --retention")
@@ -69,9 +70,12 @@ def check_tokens(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> N
 
 
 def speedup_for(model: Any, profile: RetentionProfile, recipe: Recipe) -> float:
-    """The speed-up a stage trains for: what its recipe says, or nearly what rows allow if that is less."""
+    """The speed-up a stage trains for: the one asked for; else what shares that were given come to, or what
+    the recipe says, or nearly what rows allow if that is less."""
     if not recipe.as_far_as_rows_allow:
         return recipe.speedup
+    if profile.family == "explicit":
+        return speedup_at(model.transformer, profile, 1.0)
     return min(recipe.speedup, max(1.0, NEARLY * most_reached(model.transformer, profile)))
 
 

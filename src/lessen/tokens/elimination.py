@@ -30,6 +30,9 @@ SINKS = 4
 RECENT = 4
 """Last tokens of a prompt that never leave; the very last names the token after it."""
 
+STEPS = 2.0**19
+"""Of a row's largest score; what differs by less, a few roundings of float32, may count as equal."""
+
 
 def count_left(retention: float, full: int, now: int, fewest: int = 1) -> int:
     """Tokens of a row that leave a layer: the share `retention` of all it came with, rounded up.
@@ -322,6 +325,12 @@ def layers_read(
     return read
 
 
+def _rounded(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Scores of rows of one length, `[rows, tokens]`, as whole numbers up to `STEPS`."""
+    largest = np.abs(scores).max(axis=1, keepdims=True, initial=1e-30)
+    return np.rint(scores * (STEPS / largest))
+
+
 def survivors(
     scores: Tensor,
     rows: Rows,
@@ -332,7 +341,8 @@ def survivors(
 ) -> Tensor:
     """Index of the tokens that stay, `[tokens left]`, ascending.
 
-    Of equal scores the earlier one stays. Few numbers are sorted: NumPy does that faster than torch.
+    Of equal scores the earlier one stays; those are equal that only rounding tells apart, so that kernels
+    agree. Few numbers are sorted: NumPy does that faster than torch.
 
     Args:
         scores: `[tokens]`.
@@ -353,7 +363,7 @@ def survivors(
         if count == length:
             order = np.arange(length)[None]
         else:
-            worst_last = -table[token : token + size].reshape(-1, length)
+            worst_last = -_rounded(table[token : token + size].reshape(-1, length))
             worst_last[:, :protect_first] = -np.inf
             worst_last[:, length - protect_last :] = -np.inf
             order = np.sort(worst_last.argsort(axis=1, kind="stable")[:, :count], axis=1)

@@ -54,7 +54,7 @@ class Recipe(Strict):
         train_backbone: Off: only exit heads before the last are trained, everything else is frozen.
         speedup: Tokens leave while training, at most as many as make for this ratio of MACs; 1: none.
         as_far_as_rows_allow: Whether a speed-up that rows are too short for is lowered, where it is refused
-            otherwise.
+            otherwise; and shares that were given for each layer are taken as they are.
         rates: Whether so many leave in every step, or fewer in some.
         word_dropout: Share of the tokens whose embedding is left out in a step, their position is not.
         attention_dropout: Overrides the checkpoint's; 0 spares the random numbers, most of an attention's
