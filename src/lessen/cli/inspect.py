@@ -78,7 +78,7 @@ def command(
         trained = "" if tokens["trained_at"] is None else f", trained for up to {tokens['trained_at']:.3g}x"
         print(
             f"tokens may leave by {tokens['score']} (profile {tokens['family']}{trained}): dial any speed-up "
-            f"up to {tokens['most']:.3g}x; latencies fitted for {len(tokens['fits'])} ways of running"
+            f"up to {tokens['most']:.2f}x; latencies fitted for {len(tokens['fits'])} ways of running"
         )
     for point in facts["points"]:
         print(f"point {point['name']}: {point['rule']}")
@@ -148,6 +148,7 @@ def _retention(model: Any) -> dict[str, Any] | None:
     """How tokens may leave, and speed-ups in MACs; None if no profile was measured."""
     from lessen.runtime.latency_model import read_latency
     from lessen.runtime.retention import most_reached
+    from lessen.tokens.profile import in_reach
 
     profile = model.config.retention_profile()
     if profile is None:
@@ -158,7 +159,7 @@ def _retention(model: Any) -> dict[str, Any] | None:
         "score": profile.score,
         "family": profile.family,
         "trained_at": profile.trained_at,
-        "most": round(most_reached(model.transformer, profile), 2),
+        "most": in_reach(most_reached(model.transformer, profile)),
         "fits": [fit.model_dump(include={"threads", "precision", "batch", "error"}) for fit in fits],
     }
 
