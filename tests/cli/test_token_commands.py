@@ -42,6 +42,7 @@ def test_predict_explains(adjustable: Path) -> None:
     code, out, _ = run("predict", adjustable, text, "--speedup", 1.8, "--explain")
     assert code == 0
     assert "[CLS]₃ good" in out
+    assert out.count("The answer reads [CLS] alone, which never leaves") == 1
     code, out, _ = run("predict", adjustable, text, "--point", "full", "--explain", "--json")
     assert {each["layers"] for each in json.loads(out)["predictions"][0]["read"]} == {3}
 

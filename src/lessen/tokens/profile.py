@@ -110,7 +110,7 @@ def most(profile: RetentionProfile, lengths: Sequence[int], cost: Cost, fewest: 
 
 
 def in_reach(speedup: float) -> float:
-    """The largest speed-up as people are told it: two decimals, rounded down, so that what is said is reached."""
+    """The largest speed-up as people are told it: rounded down to two decimals, so that it is reached."""
     return math.floor(100 * speedup) / 100
 
 
