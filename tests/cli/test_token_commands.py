@@ -42,7 +42,10 @@ def test_predict_explains(adjustable: Path) -> None:
     code, out, _ = run("predict", adjustable, text, "--speedup", 1.8, "--explain")
     assert code == 0
     assert "[CLS]₃ good" in out
-    assert out.count("The answer reads [CLS] alone, which never leaves") == 1
+    assert out.count("those that left on the way still count") == 1
+    code, out, _ = run("predict", adjustable, text, "--point", "full", "--explain")
+    assert "[CLS]₃ good₃" in out
+    assert "still count" not in out, "none left"
     code, out, _ = run("predict", adjustable, text, "--point", "full", "--explain", "--json")
     assert {each["layers"] for each in json.loads(out)["predictions"][0]["read"]} == {3}
 

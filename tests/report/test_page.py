@@ -211,18 +211,19 @@ def test_words_are_shaded_by_the_layers_they_went_through(adjustable: Path, tmp_
     assert re.search(r' <span class="piece s\d">great<sub>[0-3]</sub></span>', page), (
         "the blank is not shaded"
     )
-    assert page.count("The answer reads [CLS] alone, which never leaves") == 1
+    assert page.count("those that left on the way still count") == 1
     assert "How tokens leave" in page
     assert "in “Quality against work” tokens leave along it" in page
     tokens = json.loads((tmp_path / "r" / "report.json").read_text())["models"][0]["tokens"]
     lines = [re.findall(r"<td>(.*?)</td>", line) for line in re.findall(r"<tr>(.*?)</tr>", page)]
     assert len(tokens["dial"]) > 2
     for spot in tokens["dial"]:
-        trained = '<span class="tag trained">trained up to here</span>' if spot["speedup"] == 1.8 else ""
+        trained = ' <span class="tag trained">trained to here</span>' if spot["speedup"] == 1.8 else ""
         value = shown(spot["value"], "accuracy")
-        assert [f"{spot['speedup']:.3g}x", trained, f"{spot['macs_ratio']:.2f}x", value] in lines
+        assert [f"{spot['speedup']:.3g}x{trained}", value, f"{spot['macs_ratio']:.2f}x"] in lines
     for name, shares in tokens["left"].items():
-        assert [name, *(f"{100 * share:.0f}%" for share in shares)] in lines
+        row = [f"{100 * share:.0f}%" for share in shares]
+        assert [name.removeprefix("speedup-"), *row] in lines
     reader = Reader()
     reader.feed(page)
     assert not reader.open

@@ -122,7 +122,9 @@ def by_work(models: Sequence[dict[str, Any]]) -> Draw:
                 dialled += [spot["value"] for spot in model["tokens"]["dial"]]
                 dial = [(100 * spot["work"], spot["value"]) for spot in model["tokens"]["dial"]]
                 label = _first(axes, "tokens leaving, no exits")
-                axes.plot(*_columns(sorted(dial, key=_x)), "o--", color=FAINT, ms=3, lw=1.1, label=label)
+                axes.plot(
+                    *_columns(sorted(dial, key=_x)), "o--", color=FAINT, ms=3, lw=1.1, zorder=3, label=label
+                )
             path = [(100 * spot["work"], spot["value"]) for spot in model["path"]]
             path = [*path, (100.0, model["points"][0]["value"])]
             axes.plot(*_columns(sorted(path, key=_x)), "-", color=colour, lw=1.6, label=model["name"])

@@ -215,9 +215,10 @@ def tokens_of(model: Any, rows: Outputs, encoded: Sequence[Encoded], task: Task)
 
 def shares_left(point: Point, lengths: Sequence[int], shape: Shape) -> list[float]:
     """The share of a row's tokens left after each layer, on average over rows of these lengths."""
-    fewest = fewest_left(shape)
-    left = [np.divide(left_after_layers(point.retention, each, fewest), each) for each in lengths]
-    return np.mean(left, axis=0).tolist()
+    fewest, total = fewest_left(shape), np.zeros(len(shape.layers))
+    for tokens in lengths:
+        total += np.array(left_after_layers(point.retention, tokens, fewest) or tokens) / tokens
+    return [float(share) for share in total / len(lengths)]
 
 
 def ratio_of(model: Any, point: Point, rows: Outputs, encoded: Sequence[Encoded], task: Task) -> float:
