@@ -13,8 +13,10 @@ from transformers import AutoModel
 
 import lessen
 from lessen.artefact import read_config
+from lessen.cli.inspect import _rule
 from lessen.errors import PlanError
 from lessen.machine import processor
+from lessen.plan import FULL, ExitRule, Point, Promise
 from lessen.tokens.elimination import left_after_layers
 
 
@@ -45,6 +47,10 @@ def test_predict_explains(adjustable: Path) -> None:
     code, out, _ = run("predict", adjustable, text, "--speedup", 1.8, "--explain")
     assert code == 0
     assert "[CLS]₃ good" in out
+    assert out.count("those that left on the way still count") == 1
+    code, out, _ = run("predict", adjustable, text, "--point", "full", "--explain")
+    assert "[CLS]₃ good₃" in out
+    assert "still count" not in out, "none left"
     code, out, _ = run("predict", adjustable, text, "--point", "full", "--explain", "--json")
     assert {each["layers"] for each in json.loads(out)["predictions"][0]["read"]} == {3}
 
@@ -86,7 +92,12 @@ def test_bench_at_speedups_predicts_what_it_measures(adjustable: Path, data: Pat
 def test_what_compress_and_inspect_say_of_tokens(adjustable: Path) -> None:
     code, out, _ = run("inspect", adjustable)
     assert code == 0
-    assert "tokens may leave by mean (profile acc, trained for up to 1.8x): dial any speed-up up to" in out
+    most = json.loads(run("inspect", adjustable, "--json")[1])["retention"]["most"]
+    assert (
+        f"tokens may leave by mean (profile acc, trained for up to 1.8x): dial any speed-up up to {most:.2f}x"
+        in out
+    )
+    lessen.load(adjustable).dial(speedup=most)
     record = json.loads((adjustable / "training.json").read_text())
     assert "speedup-1.8x" in [result["name"] for result in record["test"]]
 
@@ -159,6 +170,48 @@ def test_states_of_all_tokens_of_a_trained_folder(adjustable: Path) -> None:
     assert some.shape == whole.shape == (1, 22, model.config.facts().hidden_size)
     assert some.isfinite().all()
     assert not torch.allclose(some, whole, atol=1e-3)
+
+
+RETENTION = (0.5, 0.125, 0.004)
+RULES = {
+    "tokens": (
+        Point(name="x", retention=RETENTION),
+        "every layer, keeps 50%, 12%, <1% of the tokens, by mean",
+    ),
+    "both": (
+        Point(
+            name="x",
+            exits=ExitRule(criterion="margin", threshold=0.5),
+            retention=RETENTION,
+            token_score="cumulative",
+            promise=Promise(kind="certified", epsilon=0.02, certificate="c"),
+        ),
+        "margin threshold 0.5, keeps 50%, 12%, <1% of the tokens, by cumulative (certified, max drop 0.02)",
+    ),
+    "dialled": (
+        Point(name="x", retention=(0.9,) * 12, promise=Promise(rule="dial")),
+        "every layer, keeps 90%, 90%, 90%, ..., 90%, 90%, 90% of the tokens, by mean",
+    ),
+    "exits": (Point(name="x", exits=ExitRule(criterion="margin", threshold=0.5)), "margin threshold 0.5"),
+    "full": (FULL, "every layer"),
+}
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_a_rule_says_which_tokens_leave(kind: str) -> None:
+    point, said = RULES[kind]
+    assert _rule(point) == said
+
+
+def test_inspect_says_of_every_point_how_tokens_leave(adjustable: Path) -> None:
+    code, out, _ = run("inspect", adjustable, "--json")
+    assert code == 0
+    points = lessen.load(adjustable).points
+    assert any(point.retention for point in points.values())
+    for said in json.loads(out)["points"]:
+        point = points[said["name"]]
+        assert said["retention"] == (None if point.retention is None else list(point.retention))
+        assert said["token_score"] == (None if point.retention is None else point.token_score or "mean")
 
 
 WISHES = {

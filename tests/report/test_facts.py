@@ -4,15 +4,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import rows as reviews
 
 import lessen
 from lessen.data.table import Table
 from lessen.measure.evaluation import evaluate
-from lessen.plan import FULL, ExitRule, Point
+from lessen.model.rows import pack
+from lessen.plan import FULL, ExitRule, ExitShape, Point, dense_shape
 from lessen.promise.outputs import Outputs, Task
-from lessen.report.facts import BUILT_IN, describe, exits_of, reliability, rows_of, spot_of, spread
+from lessen.report.facts import (
+    BUILT_IN,
+    describe,
+    exits_of,
+    reliability,
+    rows_of,
+    shares_left,
+    spot_of,
+    spread,
+)
+from lessen.runtime.predict import after_leaving
 from lessen.runtime.text import encode
+from lessen.tokens.elimination import elimination_for
 
 TASK = Task("single_label_classification", (1, 2, 3))
 
@@ -122,10 +135,41 @@ def test_tokens_that_leave_are_drawn(adjustable: Path) -> None:
         truth = evaluate(model, encoded, rows.labels, point)
         assert spot["value"] == pytest.approx(truth.value)
         assert spot["work"] == pytest.approx(1 / truth.macs_ratio, rel=1e-3)
-        assert tokens["left"].get(spot["name"]) == (None if point is FULL else list(point.retention))
+        assert spot["macs_ratio"] == pytest.approx(truth.macs_ratio)
+    assert [spot["speedup"] for spot in tokens["dial"]] == [1.0, *model.speeds()]
+    assert tokens["after_leaving"] == after_leaving(model.transformer.shape)
     for example in facts["examples"]:
         assert example["read"][0][0] == "[CLS]"
         assert max(layers for _, layers in example["read"]) == example["layer"]
+
+
+def test_tokens_left_are_those_that_leave(adjustable: Path) -> None:
+    """Counted as the engine takes them away, on rows of the profile's lengths; [CLS] is always among them."""
+    model = lessen.load(adjustable)
+    lengths = model.config.retention_profile().lengths
+    rows = table()
+    facts = describe("fast", adjustable, model, rows_of(model, rows), rows, with_examples=False)
+    left = facts["tokens"]["left"]
+    points = [*model.points.values(), *model.speeds().values()]
+    assert set(left) == {point.name for point in points if point.retention}
+    ids, layout = pack([torch.arange(length) % 50 for length in lengths])
+    for point in model.speeds().values():
+        elimination = elimination_for(model.transformer.shape, point.retention, point.token_score)
+        here = np.array(lengths, float)
+        shares = dict.fromkeys(range(1, 4), here / lengths)
+        with torch.no_grad():
+            model.transformer(ids, layout, None, None, elimination)
+        for layer, kept in elimination.kept:
+            for later in range(layer, 4):
+                shares[later] = np.array([kept.lengths[kept.original.index(i)] for i in range(len(lengths))])
+                shares[later] = shares[later] / lengths
+        assert left[point.name] == pytest.approx([shares[layer].mean() for layer in range(1, 4)])
+
+
+def test_bold_points_keep_cls() -> None:
+    shape = dense_shape(2, 2, 8, exits=(ExitShape(layer=2),))
+    point = Point(name="bold", retention=(0.5, 1e-6))
+    assert shares_left(point, (14, 7), shape) == pytest.approx([(7 / 14 + 4 / 7) / 2, (1 / 14 + 1 / 7) / 2])
 
 
 def test_without_a_profile_no_tokens_are_drawn(small: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import rows, run
 
-from lessen.report.page import page_of, shown, write_report
+from lessen.report.page import page_of, pieces, shown, write_report
 
 NASTY = '<script>alert("x")</script> & <b>bold</b>'
 
@@ -129,6 +129,8 @@ def test_two_models_side_by_side(facts: dict[str, Any]) -> None:
     times = facts["times"] + [row | {"model": "other"} for row in facts["times"]]
     text = read(page_of(facts | {"models": [facts["models"][0], other], "times": times})).text
     assert "other, exit by exit" in text
+    assert "tokens leave along it" not in text
+    assert "Tokens left after each layer" not in text
 
 
 def test_rows_a_certificate_was_made_on_are_left_out(small: Path, tmp_path: Path) -> None:
@@ -185,7 +187,16 @@ def test_other_tasks(task: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert ("Is its confidence right?" in text) == (task == "multi-label")
 
 
-def test_words_are_shaded_by_the_layers_that_read_them(adjustable: Path, tmp_path: Path) -> None:
+def test_pieces_leave_the_blank_before_a_word_bare() -> None:
+    read = [("[CLS]", 6), ("a", 0), ("grip", 3), ("##ping", 5), ("film", 6)]
+    assert pieces(read, 6) == [
+        ("", "[CLS]", 6, 5), (" ", "a", 0, 0), (" ", "grip", 3, 2), ("", "ping", 5, 4), (" ", "film", 6, 5),
+    ]  # fmt: skip
+    marked = [("<s>", 6), ("Ġgood", 2), ("Ġ", 1)]
+    assert pieces(marked, 6) == [("", "<s>", 6, 5), (" ", "good", 2, 2), (" ", "", 1, 1)]
+
+
+def test_words_are_shaded_by_the_layers_they_went_through(adjustable: Path, tmp_path: Path) -> None:
     nasty = tmp_path / "nasty.csv"
     lines = [f'"<script>alert({i})</script> a great story",pos\n"a poor story {i}",neg\n' for i in range(20)]
     nasty.write_text("text,label\n" + "".join(lines))
@@ -196,9 +207,23 @@ def test_words_are_shaded_by_the_layers_that_read_them(adjustable: Path, tmp_pat
     assert code == 0, err
     page = (tmp_path / "r" / "report.html").read_text()
     assert "<script" not in page
-    assert re.search(r'<span class="piece s\d" title="\d of 3 layers">\[CLS\]</span>', page)
-    assert re.search(r'<span class="piece s\d" title="\d of 3 layers"> great</span>', page)
+    assert re.search(r'<span class="piece s\d">\[CLS\]<sub>[1-3]</sub></span>', page), "it never leaves"
+    assert re.search(r' <span class="piece s\d">great<sub>[0-3]</sub></span>', page), (
+        "the blank is not shaded"
+    )
+    assert page.count("those that left on the way still count") == 1
     assert "How tokens leave" in page
+    assert "in “Quality against work” tokens leave along it" in page
+    tokens = json.loads((tmp_path / "r" / "report.json").read_text())["models"][0]["tokens"]
+    lines = [re.findall(r"<td>(.*?)</td>", line) for line in re.findall(r"<tr>(.*?)</tr>", page)]
+    assert len(tokens["dial"]) > 2
+    for spot in tokens["dial"]:
+        trained = ' <span class="tag trained">trained to here</span>' if spot["speedup"] == 1.8 else ""
+        value = shown(spot["value"], "accuracy")
+        assert [f"{spot['speedup']:.3g}x{trained}", value, f"{spot['macs_ratio']:.2f}x"] in lines
+    for name, shares in tokens["left"].items():
+        row = [f"{100 * share:.0f}%" for share in shares]
+        assert [name.removeprefix("speedup-"), *row] in lines
     reader = Reader()
     reader.feed(page)
     assert not reader.open

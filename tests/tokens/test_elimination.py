@@ -24,7 +24,7 @@ from lessen.tokens.elimination import (
     Elimination,
     Watching,
     count_left,
-    layers_read,
+    layers_passed,
     left_after_layers,
     seeds_of,
     survivors,
@@ -158,7 +158,7 @@ def test_cumulative_sums_the_scores_of_layers_in_which_none_left(model: torch.nn
     assert elimination(1, rows).score is not None
 
 
-def test_layers_read_of_rows_that_leave_by_an_exit() -> None:
+def test_layers_passed_of_rows_that_leave_by_an_exit() -> None:
     """Row 0 leaves with 2 of 4 tokens after layer 1; row 1 loses a token in layers 1 and 3 each."""
     _, rows = pack(ragged_ids([4, 3]))
     first = rows.keep(torch.tensor([0, 2, 3, 5]), (2, 2))
@@ -167,8 +167,8 @@ def test_layers_read_of_rows_that_leave_by_an_exit() -> None:
     kept = [(1, first), (3, second)]
     by_row = {0: [0, 2], 1: [0, 2]}
     assert {row: first.kept.tolist()[2 * i : 2 * i + 2] for i, row in enumerate(first.original)} == by_row
-    assert layers_read(kept, [4, 3], [1, 3]) == [[1, 1, 1, 1], [3, 1, 3]]
-    assert layers_read(kept, [4, 3], [2, 4]) == [[2, 1, 2, 1], [4, 1, 3]]
+    assert layers_passed(kept, [4, 3], [1, 3]) == [[1, 0, 1, 0], [3, 0, 2]]
+    assert layers_passed(kept, [4, 3], [2, 4]) == [[2, 0, 2, 0], [4, 0, 2]]
 
 
 def test_4_survivors_are_nested_ascending_and_as_many_as_the_formula_says(model: torch.nn.Module) -> None:

@@ -1,6 +1,7 @@
 """Profiles fall with alpha and depth; solving finds the speed-up asked for; the page's numbers come out."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.macs import row_macs
 from lessen.plan import ExitShape, RetentionProfile, dense_shape
 from lessen.tokens.elimination import left_after_layers
-from lessen.tokens.profile import most, retention_of, shares_of_scores, solve, speedup_of
+from lessen.tokens.profile import in_reach, most, retention_of, shares_of_scores, solve, speedup_of
 
 FAMILIES = ("acc", "envelope", "explicit", "geometric", "tilt")
 BASE = tuple(float(share) for share in np.linspace(0.9, 0.3, 12))
@@ -118,8 +119,19 @@ def test_the_cap_itself_is_reached() -> None:
     profile = RetentionProfile(family="explicit", base=(0.9995,) * 12)
     cap = most(profile, (128,), macs)
     assert speedup_of(profile, solve(profile, cap, (128,), macs), (128,), macs) == cap
-    with pytest.raises(PlanError, match=f"reaches a speed-up of {cap:.2f} at most"):
+    with pytest.raises(PlanError, match=f"reaches a speed-up of {in_reach(cap):.2f} at most"):
         solve(profile, cap + 0.01, (128,), macs)
+
+
+@pytest.mark.parametrize("length", range(10, 26))
+def test_the_most_that_is_said_can_be_reached(length: int) -> None:
+    """Of 16 lengths, about half of whose caps would be rounded up."""
+    profile = RetentionProfile(base=BASE)
+    with pytest.raises(PlanError) as refused:
+        solve(profile, 1000.0, (length,), macs)
+    said = float(re.findall(r"a speed-up of (\S+) at most", str(refused.value))[0])
+    assert most(profile, (length,), macs) - 0.01 < said
+    assert speedup_of(profile, solve(profile, said, (length,), macs), (length,), macs) >= said
 
 
 def test_what_cannot_be_reached_names_what_can() -> None:

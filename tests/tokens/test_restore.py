@@ -12,7 +12,7 @@ from lessen.model.heads import pool
 from lessen.model.rows import pack
 from lessen.plan import FULL, ExitRule, ExitShape, Point
 from lessen.runtime.engine import run
-from lessen.tokens.elimination import Elimination, elimination_for, layers_read
+from lessen.tokens.elimination import Elimination, elimination_for, layers_passed
 from lessen.tokens.restore import Restoring
 
 SHARES = (0.7, 0.5, 0.2)
@@ -37,11 +37,9 @@ def test_12_every_token_keeps_its_last_state(tiny_classifier: object) -> None:
         states[0], layouts[0] = model.embeddings(ids, rows), rows
     assert restored.shape == (rows.tokens, 32)
     start = 0
-    read = layers_read(elimination.kept, LENGTHS, [3] * len(LENGTHS))
+    passed = layers_passed(elimination.kept, LENGTHS, [3] * len(LENGTHS))
     for row, length in zip(rows.original, rows.lengths, strict=True):
-        for token, layer in enumerate(read[row]):
-            survived = layer == 3 and token in _positions(left, row)
-            depth = 3 if survived else layer - 1
+        for token, depth in enumerate(passed[row]):
             layout = layouts[depth]
             place = layout.original.index(row)
             at = sum(layout.lengths[:place]) + _positions(layout, row).index(token)

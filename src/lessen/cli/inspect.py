@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lessen.cli.output import Json, emit, table
+
+LAYERS_SHOWN = 6
+"""Of a Point at which tokens leave; with more layers only the first and last ones."""
 
 
 def command(
@@ -78,7 +82,7 @@ def command(
         trained = "" if tokens["trained_at"] is None else f", trained for up to {tokens['trained_at']:.3g}x"
         print(
             f"tokens may leave by {tokens['score']} (profile {tokens['family']}{trained}): dial any speed-up "
-            f"up to {tokens['most']:.3g}x; latencies fitted for {len(tokens['fits'])} ways of running"
+            f"up to {tokens['most']:.2f}x; latencies fitted for {len(tokens['fits'])} ways of running"
         )
     for point in facts["points"]:
         print(f"point {point['name']}: {point['rule']}")
@@ -90,6 +94,9 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     Of a generator these are the MACs of a prompt, logits of its next token included, and `macs_per_token`
     those of one token more. Of an encoder-decoder model they are the encoder's; `macs_of_source` are those
     of the keys and values its decoder makes of it, and `macs_per_token` those of the decoder's first token.
+
+    `keep` of a layer is the share of tokens that leaves it at the model's own Point; every Point has its own
+    `retention`, None where all tokens stay.
     """
     from lessen.artefact import WEIGHTS
     from lessen.hf import LessenModel
@@ -140,7 +147,15 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
         ],
         "retention": _retention(model),
         "labels": model.label_names if shape.exits else [],
-        "points": [{"name": point.name, "rule": _rule(point)} for point in points],
+        "points": [
+            {
+                "name": point.name,
+                "rule": _rule(point),
+                "retention": point.retention,
+                "token_score": point.retention and (point.token_score or "mean"),
+            }
+            for point in points
+        ],
     }
 
 
@@ -148,6 +163,7 @@ def _retention(model: Any) -> dict[str, Any] | None:
     """How tokens may leave, and speed-ups in MACs; None if no profile was measured."""
     from lessen.runtime.latency_model import read_latency
     from lessen.runtime.retention import most_reached
+    from lessen.tokens.profile import in_reach
 
     profile = model.config.retention_profile()
     if profile is None:
@@ -158,7 +174,7 @@ def _retention(model: Any) -> dict[str, Any] | None:
         "score": profile.score,
         "family": profile.family,
         "trained_at": profile.trained_at,
-        "most": round(most_reached(model.transformer, profile), 2),
+        "most": in_reach(most_reached(model.transformer, profile)),
         "fits": [fit.model_dump(include={"threads", "precision", "batch", "error"}) for fit in fits],
     }
 
@@ -186,16 +202,30 @@ def _named(ranks: dict[str, int]) -> str:
 
 
 def _rule(point: Any) -> str:
-    if point.exits is None:
-        return "every layer"
-    rule = point.exits
+    """Where rows leave, which tokens do, and what is promised of it."""
+    how = "every layer" if point.exits is None else _exits(point.exits)
+    if point.retention is not None:
+        how += f", {_tokens(point.retention, point.token_score or 'mean')}"
+    given = point.promise
+    if given is None or given.epsilon is None:
+        return how
+    return f"{how} ({given.kind}, max {given.loss or 'drop'} {given.epsilon:g})"
+
+
+def _exits(rule: Any) -> str:
     how = (
         f"threshold {rule.threshold:g}"
         if rule.threshold is not None
         else ", ".join(f"{layer}: {value:.4g}" for layer, value in rule.thresholds.items())
     )
-    given = point.promise
     if rule.decay is not None:
         how += f", decaying by {rule.decay.rate:g} over {rule.decay.tokens} tokens"
-    promise = f" ({given.kind}, max {given.loss or 'drop'} {given.epsilon:g})" if given else ""
-    return f"{rule.criterion} {how}{promise}"
+    return f"{rule.criterion} {how}"
+
+
+def _tokens(retention: Sequence[float], score: str) -> str:
+    """Shares of all layers, or of the first and last few."""
+    shares = ["<1%" if share < 0.01 else f"{100 * share:.0f}%" for share in retention]
+    if len(shares) > LAYERS_SHOWN:
+        shares = [*shares[: LAYERS_SHOWN // 2], "...", *shares[-LAYERS_SHOWN // 2 :]]
+    return f"keeps {', '.join(shares)} of the tokens, by {score}"

@@ -195,13 +195,13 @@ def parse_share(text: str, option: str) -> float:
 
 
 STYLES = ("bright_black", "blue", "cyan", "green", "yellow", "bold red")
-"""Of tokens that few layers read, up to those that all did."""
+"""Of tokens that went through few layers, up to those that went through all."""
 
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def coloured(piece: str, layers: int, depth: int) -> Text:
-    """A token's text in the colour of the layers that read it, followed by their number."""
+    """A token's text in the colour of the layers it went through, followed by their number."""
     return Text(piece, _style(layers, depth)).append(str(layers).translate(SUBSCRIPTS), "dim")
 
 
@@ -214,7 +214,7 @@ def legend(title: str, layers: Sequence[int], depth: int) -> Text:
 
 
 def _style(layers: int, depth: int) -> str:
-    return STYLES[round((layers - 1) / max(depth - 1, 1) * (len(STYLES) - 1))]
+    return STYLES[round(layers / depth * (len(STYLES) - 1))]
 
 
 KINDS = {

@@ -26,7 +26,9 @@ def command(
     speedup: Annotated[
         float | None, typer.Option(help="Let as many tokens (or layers) go as this speed-up takes.")
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Show how many layers read each token.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show how many layers each token went through.")
+    ] = False,
     precision: Precision = "float32",
     strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model.")] = False,
     as_json: Json = False,
@@ -63,7 +65,7 @@ def command(
         ],
     )
     if explain:
-        _show_tokens(predictions, loaded.transformer.depth)
+        _show_tokens(predictions, loaded.transformer.shape)
 
 
 def _other_use(loaded: Any) -> str:
@@ -72,22 +74,26 @@ def _other_use(loaded: Any) -> str:
     return "embed texts with lessen.load(...).embed in Python"
 
 
-def _show_tokens(predictions: list[Any], depth: int) -> None:
-    """Every text once more, each word coloured by the layers that read it and followed by their number."""
+def _show_tokens(predictions: list[Any], shape: Any) -> None:
+    """Every text once more, each word coloured by the layers it went through and followed by their number."""
     from rich.console import Console
     from rich.text import Text
 
+    from lessen.runtime.predict import after_leaving
     from lessen.runtime.text import joined_pieces
 
+    depth = len(shape.layers)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
-    console.print(legend("layers that read it", range(1, depth + 1), depth))
+    console.print(legend("layers it went through", range(depth + 1), depth))
     for prediction in predictions:
         line = Text()
         tokens, depths = zip(*prediction.read, strict=True)
         for piece, layers in zip(joined_pieces(tokens), depths, strict=True):
             line.append_text(coloured(piece, layers, depth))
         console.print(line)
+    if any(layers < prediction.layers for prediction in predictions for _, layers in prediction.read):
+        console.print(after_leaving(shape), markup=False)
 
 
 def _inputs(texts: list[str] | None, file: Path | None, pair: list[str] | None) -> list[Any]:

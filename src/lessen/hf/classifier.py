@@ -189,7 +189,7 @@ class LessenForSequenceClassification(LessenPointedModel):
             point: A Point or the name of one; the current one if None.
             batch_size: Texts per ragged batch.
             strict: Refuse texts longer than the model instead of cutting them.
-            explain: Say of every token how many layers read it.
+            explain: Say of every token how many layers it went through.
 
         Raises:
             InputError: With `strict`, for a text longer than the model takes.

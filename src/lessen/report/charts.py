@@ -23,6 +23,9 @@ INK, FAINT = "#1d2733", "#8a94a0"
 COLOURS = ("#0b6e99", "#c2571a", "#4f7f2a", "#7a4fa3", "#a8324a", "#6b6b2a")
 """One for each model; told apart with any kind of colour vision, and dark enough on white."""
 
+LINES = 5
+"""Of Points and speed-ups drawn in one chart; between the first and the last they are spread evenly."""
+
 RIVAL_MARKS = "sD^vPX<>p*"
 
 STYLE: Any = {
@@ -113,18 +116,22 @@ def by_work(models: Sequence[dict[str, Any]]) -> Draw:
     """Quality against the share of the MACs: the path, the Points, and tokens leaving alone."""
 
     def draw(axes: Axes) -> None:
+        dialled: list[float | None] = []
         for colour, model in zip(_colours(models), models, strict=True):
             if model["tokens"]:
+                dialled += [spot["value"] for spot in model["tokens"]["dial"]]
                 dial = [(100 * spot["work"], spot["value"]) for spot in model["tokens"]["dial"]]
                 label = _first(axes, "tokens leaving, no exits")
-                axes.plot(*_columns(sorted(dial, key=_x)), "o--", color=FAINT, ms=3, lw=1.1, label=label)
+                axes.plot(
+                    *_columns(sorted(dial, key=_x)), "o--", color=FAINT, ms=3, lw=1.1, zorder=3, label=label
+                )
             path = [(100 * spot["work"], spot["value"]) for spot in model["path"]]
             path = [*path, (100.0, model["points"][0]["value"])]
             axes.plot(*_columns(sorted(path, key=_x)), "-", color=colour, lw=1.6, label=model["name"])
             for spot in model["points"]:
                 where = _columns([(100 * spot["work"], spot["value"])])
                 axes.plot(*where, **_mark(spot["promise"], colour))
-        _quality_axis(axes, models)
+        _quality_axis(axes, models, whole=dialled)
         axes.set_xlim(left=0)
         axes.set_xlabel("MACs, % of the whole model's")
         axes.legend(loc="lower right")
@@ -133,12 +140,14 @@ def by_work(models: Sequence[dict[str, Any]]) -> Draw:
 
 
 def tokens_left(model: dict[str, Any]) -> Draw:
-    """Share of a row's tokens left after each layer, at each Point and speed-up."""
-    left = model["tokens"]["left"]
+    """Share of a row's tokens left after each layer, at a few of the Points and speed-ups."""
+    left = sorted(model["tokens"]["left"].items(), key=_kept, reverse=True)
+    count = min(LINES, len(left))
+    drawn = [left[round(place * (len(left) - 1) / max(count - 1, 1))] for place in range(count)]
 
     def draw(axes: Axes) -> None:
-        shades = mpl.colormaps["viridis"].resampled(len(left) + 1)
-        for place, (name, shares) in enumerate(left.items()):
+        shades = mpl.colormaps["viridis"].resampled(count + 1)
+        for place, (name, shares) in enumerate(drawn):
             layers = list(range(len(shares) + 1))
             axes.plot(layers, [1.0, *shares], "o-", color=shades(place), ms=3, lw=1.2, label=name)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -146,7 +155,7 @@ def tokens_left(model: dict[str, Any]) -> Draw:
         axes.set_ylim(0, 1.03)
         axes.set_xlabel("after layer")
         axes.set_ylabel("tokens left")
-        axes.legend(loc="upper right", ncols=2 if len(left) > 6 else 1)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=3)
 
     return draw
 
@@ -278,13 +287,17 @@ def _label_points(axes: Axes, models: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def _quality_axis(axes: Axes, models: Sequence[dict[str, Any]]) -> None:
-    """Room above for labels; exits far below full depth are cut off, or they would flatten the rest."""
+def _quality_axis(axes: Axes, models: Sequence[dict[str, Any]], whole: Sequence[float | None] = ()) -> None:
+    """Room above for labels; exits far below full depth are cut off, or they would flatten the rest.
+
+    Values of `whole` never are.
+    """
     values = [spot["value"] for model in models for spot in (*model["points"], *model["path"])]
     shown = [value for value in values if value is not None]
     if shown:
-        top = max(shown)
-        bottom = max(min(shown), top - 0.2)
+        always = [value for value in whole if value is not None]
+        top = max([*shown, *always])
+        bottom = min([max(min(shown), top - 0.2), *always])
         room = max(top - bottom, 0.01)
         limits = bottom - 0.1 * room, top + 0.2 * room
         axes.set_ylim(*limits)
@@ -302,6 +315,10 @@ def _percent_axis(axes: Axes, metric: str) -> None:
 def _first(axes: Axes, label: str) -> str | None:
     """A label for the legend, once."""
     return None if label in axes.get_legend_handles_labels()[1] else label
+
+
+def _kept(named: tuple[str, list[float]]) -> float:
+    return sum(named[1])
 
 
 def _x(point: tuple[float, float | None]) -> float:

@@ -18,10 +18,12 @@ from lessen.data.table import Table, Text
 from lessen.measure.evaluation import macs_ratio
 from lessen.measure.metrics import METRIC_OF, as_labels, quality, row_scores
 from lessen.model.transformer import parameter_counts
-from lessen.plan import FULL, Point
+from lessen.plan import FULL, Point, Shape
 from lessen.promise.audit import audit_facts
 from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
-from lessen.runtime.text import encode
+from lessen.runtime.predict import after_leaving
+from lessen.runtime.text import Encoded, encode
+from lessen.tokens.elimination import fewest_left, left_after_layers
 
 Array = NDArray[np.float64]
 
@@ -118,7 +120,7 @@ class Example:
         layer: Layers it went through.
         answer: For people.
         right: Whether the label agrees; None without one.
-        read: Its tokens, each with the number of layers that read it.
+        read: Its tokens, each with the number of layers it went through.
     """
 
     text: str
@@ -143,12 +145,10 @@ def describe(
     """
     task = task_of(model)
     encoded = encode(model.tokenizer, table.texts, model.config.facts().max_tokens)
-    spots = []
-    for point in model.points.values():
-        spot = spot_of(point, rows, task)
-        depths = task.depths(rows.answers_taken([point], task)[:, 0]).astype(int).tolist()
-        ratio = macs_ratio(model.transformer, encoded, depths, point)
-        spots.append(asdict(spot) | {"macs_ratio": ratio})
+    spots = [
+        asdict(spot_of(point, rows, task)) | {"macs_ratio": ratio_of(model, point, rows, encoded, task)}
+        for point in model.points.values()
+    ]
     certificate = read_certificate(folder) if folder.is_dir() else None
     weights = folder / WEIGHTS
     return {
@@ -162,7 +162,7 @@ def describe(
         "points": spots,
         "path": [asdict(spot_of(step, rows, task)) for step in model.config.steps()],
         "exits": [asdict(exit) for exit in exits_of(rows, task)],
-        "tokens": tokens_of(model, rows, task),
+        "tokens": tokens_of(model, rows, encoded, task),
         "certificate": None
         if certificate is None
         else {
@@ -180,19 +180,51 @@ def describe(
     }
 
 
-def tokens_of(model: Any, rows: Outputs, task: Task) -> dict[str, Any] | None:
-    """How tokens leave: shares left after each layer, quality as the dial turns; None if none do."""
+def tokens_of(model: Any, rows: Outputs, encoded: Sequence[Encoded], task: Task) -> dict[str, Any] | None:
+    """How tokens leave: shares left after each layer, quality as the dial turns; None if none do.
+
+    Shares are means over the profile's lengths, or over the rows where there is no profile. Some tokens never
+    leave, so a share of a Point can be less than what it leaves of a short row.
+    """
     points = [point for point in model.points.values() if point.retention is not None]
-    dialled = list(model.speeds().values())
+    dialled = model.speeds()
     if not points and not dialled:
         return None
-    curve = [spot_of(point, rows, task) for point in [FULL, *dialled]]
-    trained = model.config.retention_profile()
+    dial = []
+    for speedup, point in {1.0: FULL, **dialled}.items():
+        spot = spot_of(point, rows, task)
+        dial.append(
+            {
+                "name": spot.name,
+                "speedup": speedup,
+                "work": spot.work,
+                "macs_ratio": ratio_of(model, point, rows, encoded, task),
+                "value": spot.value,
+            }
+        )
+    profile, shape = model.config.retention_profile(), model.transformer.shape
+    lengths = [len(row.ids) for row in encoded] if profile is None else profile.lengths
+    leaving = {point.name: point for point in [*points, *dialled.values()]}
     return {
-        "left": {point.name: list(point.retention or ()) for point in [*points, *dialled]},
-        "dial": [{"name": spot.name, "work": spot.work, "value": spot.value} for spot in curve],
-        "trained_at": None if trained is None else trained.trained_at,
+        "left": {name: shares_left(point, lengths, shape) for name, point in leaving.items()},
+        "dial": dial,
+        "trained_at": None if profile is None else profile.trained_at,
+        "after_leaving": after_leaving(shape),
     }
+
+
+def shares_left(point: Point, lengths: Sequence[int], shape: Shape) -> list[float]:
+    """The share of a row's tokens left after each layer, on average over rows of these lengths."""
+    fewest, total = fewest_left(shape), np.zeros(len(shape.layers))
+    for tokens in lengths:
+        total += np.array(left_after_layers(point.retention, tokens, fewest) or tokens) / tokens
+    return [float(share) for share in total / len(lengths)]
+
+
+def ratio_of(model: Any, point: Point, rows: Outputs, encoded: Sequence[Encoded], task: Task) -> float:
+    """MACs of full depth over those a Point spends on the rows."""
+    depths = task.depths(rows.answers_taken([point], task)[:, 0]).astype(int).tolist()
+    return macs_ratio(model.transformer, encoded, depths, point)
 
 
 def example_point(model: Any) -> Point:

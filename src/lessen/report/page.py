@@ -110,6 +110,7 @@ def _page_of_classifiers(facts: dict[str, Any]) -> str:
             sizes=sizes,
             times=time_table(times, sizes),
             called=charts.CALLED,
+            dialled=any(model["tokens"] for model in models),
         )
     )
 
@@ -186,11 +187,13 @@ def shown(value: float | None, metric: str) -> str:
     return f"{value:.3f}" if metric == "pearson" else f"{100 * value:.1f}%"
 
 
-def pieces(read: Sequence[tuple[str, int]], depth: int) -> list[tuple[str, int, int]]:
-    """Tokens as they follow one another in a line, each with its layers and a shade from 0 to 5."""
-    drawn = joined_pieces([token for token, _ in read])
-    shades = [round(5 * (layers - 1) / max(depth - 1, 1)) for _, layers in read]
-    return [(piece, layers, shade) for piece, (_, layers), shade in zip(drawn, read, shades, strict=True)]
+def pieces(read: Sequence[tuple[str, int]], depth: int) -> list[tuple[str, str, int, int]]:
+    """Tokens as they follow one another in a line: blank before, text, layers, and a shade from 0 to 5."""
+    found = []
+    for piece, (_, layers) in zip(joined_pieces([token for token, _ in read]), read, strict=True):
+        bare = piece.lstrip(" ")
+        found.append((" " * (len(piece) - len(bare)), bare, layers, round(5 * layers / depth)))
+    return found
 
 
 def _details(place: int, model: dict[str, Any]) -> list[tuple[str, Markup]]:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lessen.data.table import Text
 from lessen.model.transformer import Transformer
-from lessen.plan import FULL, Point
+from lessen.plan import FULL, Point, Shape
 from lessen.runtime.engine import run
 from lessen.runtime.text import batches, collate, encode
-from lessen.tokens.elimination import layers_read
+from lessen.tokens.elimination import layers_passed
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Prediction:
         layers: Layers the text went through.
         tokens: Tokens it has, special tokens included.
         truncated: Whether it was cut to fit the model.
-        read: Each token with the number of layers that read it, where that was asked for.
+        read: Its tokens, each with the number of layers it went through, where that was asked for.
     """
 
     label: str | list[str] | None
@@ -62,7 +62,7 @@ def predict(
 ) -> list[Prediction]:
     """Answer texts in ragged batches; results come back in input order.
 
-    With `explain`, each says of every token how many layers read it.
+    With `explain`, each says of every token how many layers it went through.
 
     Raises:
         InputError: With `strict`, for a text longer than the model takes.
@@ -74,7 +74,7 @@ def predict(
         answers = run(model, *collate([encoded[i] for i in batch], device), point)
         depths = answers.layers.tolist()
         lengths = [len(encoded[place].ids) for place in batch]
-        depth_of = layers_read(answers.kept, lengths, depths) if explain else None
+        depth_of = layers_passed(answers.kept, lengths, depths) if explain else None
         for row, (place, logits, layers) in enumerate(zip(batch, answers.logits, depths, strict=True)):
             item = encoded[place]
             read = None
@@ -89,6 +89,20 @@ def predict(
                 read=read,
             )
     return [result for result in results if result is not None]
+
+
+def after_leaving(shape: Shape) -> str:
+    """What a classifier's answer has of tokens that have left, in a sentence."""
+    if any(exit.pool == "mean" for exit in shape.exits):
+        return (
+            "The answer reads the mean of all tokens, each in its last state: those that left on the way "
+            "still count."
+        )
+    read = "the last token" if any(exit.pool == "last" for exit in shape.exits) else "[CLS]"
+    return (
+        f"The answer reads {read} alone, which never leaves: others count by what was read of them "
+        "before they left."
+    )
 
 
 def _answer(logits: Tensor, labels: Sequence[str], problem_type: str) -> dict[str, Any]:

@@ -303,26 +303,28 @@ class _Listening:
         return torch.arange(len(hidden), device=hidden.device), rows
 
 
-def layers_read(
+def layers_passed(
     kept: Sequence[tuple[int, Rows]], tokens: Sequence[int], layers: Sequence[int]
 ) -> list[list[int]]:
-    """How many layers read each token: all its row went through, or up to the one it left in.
+    """How many layers each token went through: as many as its row, or those before the one it left in.
+
+    So it is the layer its last state comes from; the layer it left in read it once more, for the others.
 
     Args:
         kept: Of an `Elimination`, after the pass.
         tokens: Each row came with, in the caller's order; as is what is returned.
         layers: Each row went through.
     """
-    read = [[depth] * count for count, depth in zip(tokens, layers, strict=True)]
+    passed = [[depth] * count for count, depth in zip(tokens, layers, strict=True)]
     here: list[Sequence[int]] = [range(count) for count in tokens]
     for layer, rows in kept:
         positions, start = rows.positions.tolist(), 0
         for row, length in zip(rows.original, rows.lengths, strict=True):
             left = positions[start : start + length]
             for token in set(here[row]).difference(left):
-                read[row][token] = layer
+                passed[row][token] = layer - 1
             here[row], start = left, start + length
-    return read
+    return passed
 
 
 def _rounded(scores: NDArray[np.floating]) -> NDArray[np.floating]:

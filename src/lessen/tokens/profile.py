@@ -88,7 +88,7 @@ def solve(
     while (reached := whole / _spent(profile, high, lengths, cost, fewest)) < speedup:
         if high == LARGEST:
             raise PlanError(
-                f"taking tokens away reaches a speed-up of {reached:.2f} at most on such rows, "
+                f"taking tokens away reaches a speed-up of {in_reach(reached):.2f} at most on such rows, "
                 f"not {speedup:g}"
             )
         low, high = high, min(2 * high, LARGEST)
@@ -107,6 +107,11 @@ def most(profile: RetentionProfile, lengths: Sequence[int], cost: Cost, fewest: 
     Every token has left that may, but for shares of a base that are nearly 1.
     """
     return speedup_of(profile, LARGEST, lengths, cost, fewest)
+
+
+def in_reach(speedup: float) -> float:
+    """The largest speed-up as people are told it: rounded down to two decimals, so that it is reached."""
+    return math.floor(100 * speedup) / 100
 
 
 def shares_of_scores(
