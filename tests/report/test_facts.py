@@ -11,7 +11,7 @@ import lessen
 from lessen.data.table import Table
 from lessen.measure.evaluation import evaluate
 from lessen.model.rows import pack
-from lessen.plan import FULL, ExitRule, ExitShape, Point, dense_shape
+from lessen.plan import FULL, ExitRule, Point
 from lessen.promise.outputs import Outputs, Task
 from lessen.report.facts import (
     BUILT_IN,
@@ -166,10 +166,11 @@ def test_tokens_left_are_those_that_leave(adjustable: Path) -> None:
         assert left[point.name] == pytest.approx([shares[layer].mean() for layer in range(1, 4)])
 
 
-def test_bold_points_keep_cls() -> None:
-    shape = dense_shape(2, 2, 8, exits=(ExitShape(layer=2),))
-    point = Point(name="bold", retention=(0.5, 1e-6))
-    assert shares_left(point, (14, 7), shape) == pytest.approx([(7 / 14 + 4 / 7) / 2, (1 / 14 + 1 / 7) / 2])
+def test_bold_points_keep_cls(adjustable: Path) -> None:
+    point = Point(name="bold", retention=(0.5, 1e-6, 1e-6))
+    one = (1 / 14 + 1 / 7) / 2
+    found = shares_left(lessen.load(adjustable).transformer, point, (14, 7))
+    assert found == pytest.approx([(7 / 14 + 4 / 7) / 2, one, one])
 
 
 def test_without_a_profile_no_tokens_are_drawn(small: Path) -> None:

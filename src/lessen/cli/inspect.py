@@ -163,7 +163,6 @@ def _retention(model: Any) -> dict[str, Any] | None:
     """How tokens may leave, and speed-ups in MACs; None if no profile was measured."""
     from lessen.runtime.latency_model import read_latency
     from lessen.runtime.retention import most_reached
-    from lessen.tokens.profile import in_reach
 
     profile = model.config.retention_profile()
     if profile is None:
@@ -174,7 +173,7 @@ def _retention(model: Any) -> dict[str, Any] | None:
         "score": profile.score,
         "family": profile.family,
         "trained_at": profile.trained_at,
-        "most": in_reach(most_reached(model.transformer, profile)),
+        "most": most_reached(model.transformer, profile),
         "fits": [fit.model_dump(include={"threads", "precision", "batch", "error"}) for fit in fits],
     }
 

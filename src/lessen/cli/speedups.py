@@ -14,7 +14,8 @@ def dialled_at(model: Any, speedups: str) -> dict[float, Any]:
     wanted = numbers(speedups, "--speedups", float, "1,1.5,2,3,4.8")
     if model.config.retention_profile() is None:
         raise InputError(
-            "--speedups: the model has no retention profile; compress it with --system latency-adjustable"
+            "--speedups: the model has no retention profile; compress it with --system latency-adjustable, "
+            "or call measure_profile(texts)"
         )
     if len({f"{each:g}" for each in wanted}) < len(wanted):
         raise InputError(f"--speedups {speedups}: two of them are the same")

@@ -17,13 +17,13 @@ from lessen.certificate import read_certificate, repeated
 from lessen.data.table import Table, Text
 from lessen.measure.evaluation import macs_ratio
 from lessen.measure.metrics import METRIC_OF, as_labels, quality, row_scores
-from lessen.model.transformer import parameter_counts
-from lessen.plan import FULL, Point, Shape
+from lessen.model.transformer import Transformer, parameter_counts
+from lessen.plan import FULL, Point
 from lessen.promise.audit import audit_facts
 from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
 from lessen.runtime.predict import after_leaving
+from lessen.runtime.retention import left_at
 from lessen.runtime.text import Encoded, encode
-from lessen.tokens.elimination import fewest_left, left_after_layers
 
 Array = NDArray[np.float64]
 
@@ -202,22 +202,22 @@ def tokens_of(model: Any, rows: Outputs, encoded: Sequence[Encoded], task: Task)
                 "value": spot.value,
             }
         )
-    profile, shape = model.config.retention_profile(), model.transformer.shape
+    profile = model.config.retention_profile()
     lengths = [len(row.ids) for row in encoded] if profile is None else profile.lengths
     leaving = {point.name: point for point in [*points, *dialled.values()]}
     return {
-        "left": {name: shares_left(point, lengths, shape) for name, point in leaving.items()},
+        "left": {name: shares_left(model.transformer, point, lengths) for name, point in leaving.items()},
         "dial": dial,
         "trained_at": None if profile is None else profile.trained_at,
-        "after_leaving": after_leaving(shape),
+        "after_leaving": after_leaving(model.transformer.shape),
     }
 
 
-def shares_left(point: Point, lengths: Sequence[int], shape: Shape) -> list[float]:
+def shares_left(model: Transformer, point: Point, lengths: Sequence[int]) -> list[float]:
     """The share of a row's tokens left after each layer, on average over rows of these lengths."""
-    fewest, total = fewest_left(shape), np.zeros(len(shape.layers))
+    total = np.zeros(model.depth)
     for tokens in lengths:
-        total += np.array(left_after_layers(point.retention, tokens, fewest) or tokens) / tokens
+        total += np.array(left_at(model, point, tokens) or tokens) / tokens
     return [float(share) for share in total / len(lengths)]
 
 

@@ -13,7 +13,7 @@ from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point, Promise, RetentionProfile, TokenScore
 from lessen.runtime.text import Encoded, batches, collate
 from lessen.tokens.elimination import Watching, fewest_left, left_after_layers, protected
-from lessen.tokens.profile import Cost, most, retention_of, shares_of_scores, solve, speedup_of
+from lessen.tokens.profile import Cost, in_reach, most, retention_of, shares_of_scores, solve, speedup_of
 from lessen.tokens.score import SCORES
 
 MASS = 0.6
@@ -116,8 +116,8 @@ def alpha_for(
 
 
 def most_reached(model: Transformer, profile: RetentionProfile) -> float:
-    """The speed-up in MACs, on a profile's typical rows, when every token leaves that may."""
-    return most(profile, _lengths(model, profile), macs_cost(model), _fewest(model))
+    """The speed-up in MACs, on a profile's typical rows, when every token leaves that may; rounded down."""
+    return in_reach(most(profile, _lengths(model, profile), macs_cost(model), _fewest(model)))
 
 
 def speedup_at(model: Transformer, profile: RetentionProfile, alpha: float) -> float:

@@ -15,7 +15,6 @@ from lessen.plan import Fraction, RetentionProfile, Strict, TokenScore, parse
 from lessen.runtime.retention import MASS, alpha_for, measured_profile, most_reached, speedup_at, typical
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import WAYS, Passes
-from lessen.tokens.profile import in_reach
 from lessen.train.fine_tuning import Recipe
 
 ROWS = 1000
@@ -108,7 +107,7 @@ def leaving(model: Any, recipe: Recipe) -> str:
     ways = {"one": "always at", "drawn": "at a ratio drawn up to", "sandwich": "at several ratios up to"}
     return (
         f"tokens leave by {profile.score}, profile {profile.family}, {ways[recipe.rates]} "
-        f"{profile.trained_at:.3g}x fewer MACs (rows as long as these allow {in_reach(most):.2f}x)"
+        f"{profile.trained_at:.3g}x fewer MACs (rows as long as these allow {most:.2f}x)"
     )
 
 
