@@ -70,7 +70,9 @@ def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
     assert rows_of(model, [], max_new_tokens=1)[0] == []
     most = model.architecture.vocab_size
     for token in (-1, most):
-        with pytest.raises(InputError, match=f"token 2 of the prompt is {token}; the model's tokens are 0 to"):
+        with pytest.raises(
+            InputError, match=f"token 2 of the prompt is {token}; the model's tokens are 0 to"
+        ):
             rows_of(model, [[3], [most - 1, token]], max_new_tokens=1)
 
 
@@ -81,7 +83,12 @@ def test_logits_that_are_no_numbers_are_said_to_be(temperature: float, dtype, tm
     _, model = both("gpt2", tmp_path)
     model.to(dtype).vocabulary_matrix.data[7, 3] = float("nan")
     with pytest.raises(LessenError, match="logits are not numbers"):
-        rows_of(model, [[3, 5]], max_new_tokens=2, sampling=Sampling(temperature, top_k=4 if temperature else None))
+        rows_of(
+            model,
+            [[3, 5]],
+            max_new_tokens=2,
+            sampling=Sampling(temperature, top_k=4 if temperature else None),
+        )
 
 
 SETTINGS = [(0.7, None, None), (1.3, 5, None), (1.0, None, 0.6), (0.5, 20, 0.9), (1.0, 1, 0.01)]

@@ -145,7 +145,7 @@ class Native:
         return result
 
     def likeliest(self, logits: Tensor) -> list[int]:
-        """The first of the largest numbers of each row, as `logits.argmax(-1).tolist()`; -1 if there is a NaN.
+        """The first of the largest numbers of each row, as `logits.argmax(-1).tolist()`; -1 at a NaN.
 
         Args:
             logits: `[rows, columns]`, float32 on the CPU.

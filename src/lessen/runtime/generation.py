@@ -111,8 +111,8 @@ def generate(
         layers.read({row: ids[:-1] for row, ids in given.items() if len(ids) > 1})
         given = {row: ids[-1:] for row, ids in given.items()}
     while given:
-        # A prompt waits where its last token leaves, like any other token. One of which tokens leave for good is
-        # read to its end instead: none of what is left of it can wait.
+        # A prompt waits where its last token leaves, like any other token. One of which tokens leave for good
+        # is read to its end instead: none of what is left of it can wait.
         whole = {row for row in given if in_layer is not None or texts[row].must_be_whole}
         answers = layers.step(given, whole, {row: texts[row].wanted for row in given}, in_layer)
         in_layer = None
