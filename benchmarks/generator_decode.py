@@ -1,21 +1,26 @@
 """How a generator with exits decodes: its own loop, early tokens, self-speculation, and rivals.
 
-    python benchmarks/generator_decode.py [--folder FOLDER] [--prompts 200] [--smoke]
+    python benchmarks/generator_decode.py [--folder FOLDER] [--prompts 200] [--without-rivals] [--smoke]
 
-FOLDER was made by benchmarks/generator_exits.py (its `tied` heads if none is given). Prompts are beginnings
-of the reviews its plan kept for tests; nothing was chosen on them. The parts, each kept once it is finished:
+FOLDER was made by benchmarks/generator_exits.py; if none is given it is the one whose heads that script chose
+and trained longest. Prompts are beginnings of the reviews its plan kept for tests; nothing was chosen on
+them. The parts, each kept once it is finished:
 
 * `spec`: whether 200 texts of 64 tokens are those of full depth, ties apart; drafts kept, weights read.
-* `fixed`: drafts by one exit for every token, a fixed number at a time (as LayerSkip does, with our heads);
-  exit and number are those that read the fewest weights on tuning prompts.
-* `direct`: passes, MACs and layers at the Point, with exact keys and values and with propagated ones; where
-  tokens are named, and which of them full depth would not have named, given the text so far.
-* `boolq`: yes or no, as the next token after passage and question, at full depth and at the Point.
+  Exits, thresholds and length are those that read the fewest weights on tuning prompts.
+* `fixed`: drafts by one exit for every token, a fixed number at a time (as LayerSkip does, with our heads),
+  chosen alike.
+* `direct`: weights, passes, MACs and layers at the certified Point, with exact keys and values and with
+  propagated ones; where tokens are named, and which of them full depth would not have named, given the text
+  so far.
+* `boolq`: yes or no after passage and question, at full depth and at the Point.
 * `speed`: tokens/s of every mode in every precision, in turn with what else runs such weights: transformers
-  in float32 and bfloat16, llama.cpp and OpenVINO GenAI where weights have few bits.
+  in float32 and bfloat16, llama.cpp and OpenVINO GenAI where weights have few bits. Without one of these the
+  run is not finished, and is made again when it is there.
 
-Of a part that was stopped, finished batches of texts are kept in `.cache/generator-decode/`. `--smoke` runs
-all of it on a tiny random model in a minute and keeps nothing.
+Where nothing was certified there is no early token to look at; the rest runs. Of a part that was stopped,
+finished batches of texts are kept in `.cache/generator-decode/`. `--smoke` runs all of it on a tiny random
+model in a minute and keeps nothing.
 """
 
 from __future__ import annotations
@@ -25,210 +30,90 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from math import exp, log
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import results
 import torch
+from generator_drafts import decoding_of, fixed, spec
+from generator_questions import boolq
+from generator_texts import Batches, Prompts, counted
 from generator_verdicts import FEW_BITS
 from results import CACHE, add_run, kept
 
-from lessen.artefact import read_json, write_json
-from lessen.certificate import one_digest
+from lessen.artefact import read_json
+from lessen.certificate import is_certified, one_digest
 from lessen.cli.bench_generator import _of_gguf
-from lessen.data.reading import read
-from lessen.errors import InputError
 from lessen.hf import LessenForCausalLM
 from lessen.loading import load
-from lessen.measure.decoded import Decoded, continued, decoded, rightness
-from lessen.measure.generation_speed import compare, is_greedy, modes_of, ours, row, theirs, tie_at
+from lessen.measure.decoded import decoded, rightness
+from lessen.measure.generation_speed import LOSSY, Run, compare, is_greedy, modes_of, ours, row, theirs
 from lessen.measure.rivals.generator import generator_twin
-from lessen.plan import ExitRule, Precision, parse
+from lessen.plan import ExitRule, Point, Precision, parse
 from lessen.promise.generators import Prompting, prompts_of
 from lessen.runtime.decoding import OFF, Decoding
-from lessen.runtime.tally import Costs, Tally, TextTally
 from lessen.systems.generator import LanguagePlan, read_documents
 
 NAME = "generator_decode"
-AT_ONCE = 8
-TIE = 1e-5
-"""Of the largest logit: two tokens nearer than that are equally likely in float32."""
-LENGTHS = (2, 4, 8)
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", *FEW_BITS)
 
-Prompts = Sequence[Sequence[int]]
+RIVALS = {"llama_cpp": "llama-cpp-python", "openvino_genai": "openvino-genai"}
+"""Modules of runtimes of GGUF files, and what brings them."""
 
 
-class Batches:
-    """Texts of finished batches, and what they took, in files: a stopped run goes on from them.
+def early_point(model: LessenForCausalLM) -> Point | None:
+    """The first Point with a certificate at which tokens leave: the model's own need not be one.
 
-    Args:
-        model: Whose.
-        folder: For them.
-        tokens: New ones of each text at most.
+    Without certificates, as in `--smoke`, the model's own if tokens leave at it.
     """
-
-    def __init__(self, model: LessenForCausalLM, folder: Path, tokens: int) -> None:
-        self.model, self.folder, self.tokens = model, folder, tokens
-
-    def continued(self, prompts: Prompts, decoding: Decoding) -> tuple[list[list[int]], Tally]:
-        """Texts, ended by their stop tokens, and what they took."""
-        asked = json.dumps([prompts, repr(decoding), self.tokens])
-        folder = self.folder / hashlib.sha256(asked.encode()).hexdigest()[:16]
-        texts: list[list[int]] = []
-        tallies = []
-        for number, start in enumerate(range(0, len(prompts), AT_ONCE)):
-            place = folder / f"{number:04}.json"
-            if not place.exists():
-                found, tally = continued(self.model, prompts[start : start + AT_ONCE], decoding, self.tokens)
-                took = [asdict(text) for text in tally.texts]
-                content = {"texts": found, "took": took, "steps": tally.steps, "reads": tally.layer_reads}
-                write_json(place, content)
-            content = json.loads(place.read_text())
-            texts += content["texts"]
-            tallies.append(self._tally(content))
-        return texts, Tally.together(tallies)
-
-    def _tally(self, content: dict[str, Any]) -> Tally:
-        tally = Tally()
-        tally.costs = Costs(self.model.transformer)
-        tally.texts = [TextTally(**text) for text in content["took"]]
-        tally.steps, tally.layer_reads = content["steps"], content["reads"]
-        return tally
-
-
-def saved(per_text: Sequence[float], per_token: float, tally: Tally) -> dict[str, float]:
-    """Share of something saved against full depth, and its standard error over texts.
-
-    Args:
-        per_text: What each text took.
-        per_token: What a token takes at full depth, on average.
-        tally: How many tokens each text has.
-    """
-    counts = [len(text.layers) for text in tally.texts]
-    ratio = sum(per_text) / sum(counts)
-    off = sum((took - ratio * count) ** 2 for took, count in zip(per_text, counts, strict=True)) ** 0.5
-    return {"mean": 1 - ratio / per_token, "se": off / sum(counts) / per_token}
-
-
-def counted(line: Decoded, tally: Tally, whole: Tally) -> dict[str, Any]:
-    """The figures of a way of decoding, and what it saves against full depth."""
-    return line.as_dict() | {
-        "weights_per_token": tally.weights_per_token,
-        "passes_saved": saved([t.layer_weights / whole.costs.all_layers for t in tally.texts], 1.0, tally),
-        "macs_saved": saved([t.macs for t in tally.texts], whole.macs_per_token, tally),
-    }
-
-
-def identity(model: LessenForCausalLM, prompts: Prompts, off: Any, found: Any) -> dict[str, Any]:
-    """How many texts are those of full depth; of the others, which differ by a tie."""
-    gaps = [
-        tie_at(model, prompt, own, other)
-        for prompt, own, other in zip(prompts, off, found, strict=True)
-        if own != other
-    ]
-    ties = sum(gap <= TIE for gap in gaps)
-    return {"texts": len(prompts), "identical": len(prompts) - len(gaps), "ties": ties, "gaps": gaps}
-
-
-def spec(batches: Batches, prompts: Prompts) -> dict[str, Any]:
-    return drafted(batches, prompts, batches.model.decoding("spec"))
-
-
-def drafted(batches: Batches, prompts: Prompts, decoding: Decoding) -> dict[str, Any]:
-    model = batches.model
-    off, whole = batches.continued(prompts, OFF)
-    found, tally = batches.continued(prompts, decoding)
-    right = rightness(model, prompts, found, off)
-    line = decoded("spec", None, found, tally, right, off)
-    return {**counted(line, tally, whole), **identity(model, prompts, off, found)}
-
-
-def fixed(batches: Batches, tuning: Prompts, prompts: Prompts) -> dict[str, Any]:
-    tried = []
-    for layer in batches.model.config.form().exit_layers:
-        for most in LENGTHS:
-            _, tally = batches.continued(tuning, always(layer, most))
-            named = ("weights_per_token", "weight_passes", "acceptance", "draft_length")
-            tried.append({"layer": layer, "most": most} | {name: getattr(tally, name) for name in named})
-    best = min(tried, key=lambda each: each["weights_per_token"])
-    layer, most = best["layer"], best["most"]
-    return {"tried": tried, "layer": layer, "most": most, **drafted(batches, prompts, always(layer, most))}
-
-
-def always(layer: int, most: int) -> Decoding:
-    """Drafts by one exit for every token, so many at a time."""
-    return Decoding("spec", ExitRule(criterion="entropy", thresholds={layer: 1e6}), most=most)
+    points = [*model.points.values(), model.point]
+    return next(
+        (each for each in points if each.exits and is_certified(each)),
+        model.point if model.point.exits else None,
+    )
 
 
 def direct(batches: Batches, prompts: Prompts) -> dict[str, Any]:
+    """Early tokens at the certified Point; without one, that there is none."""
     model, lines = batches.model, {}
+    point = early_point(model)
+    if point is None:
+        print("direct missed: nothing certified", file=sys.stderr)
+        return {"point": None, "certified": None, "loss": None, "lines": {}}
     off, whole = batches.continued(prompts, OFF)
     for kv in ("exact", "propagate"):
-        found, tally = batches.continued(prompts, model.decoding("direct", None, kv))
+        found, tally = batches.continued(prompts, model.decoding("direct", point, kv))
         right = rightness(model, prompts, found, off)
-        line = decoded(f"direct {kv}", model.point.name, found, tally, right, off)
+        line = decoded(f"direct {kv}", point.name, found, tally, right, off)
         lines[line.mode] = counted(line, tally, whole)
-    promise = model.point.promise
+    promise = point.promise
     certified = {"epsilon": promise.epsilon, "delta": promise.delta} if promise and promise.delta else None
     return {
-        "point": model.point.name,
+        "point": point.name,
         "certified": certified,
         "loss": promise and promise.loss,
         "lines": lines,
     }
 
 
-def boolq(model: LessenForCausalLM, count: int) -> dict[str, Any]:
-    table, tokenizer = read("builtin:boolq"), model.tokenizer
-    assert tokenizer is not None
-    assert table.labels is not None
-    positive = next(i for i, name in enumerate(table.label_names) if name.lower() in ("1", "true", "yes"))
-    rows = []
-    for text, label in zip(table.texts, table.labels, strict=True):
-        first, second = text if isinstance(text, tuple) else (text, "")
-        passage, question = sorted((first, second), key=len, reverse=True)
-        ids = tokenizer(f"{passage}\nQuestion: {question}?\nAnswer yes or no:")["input_ids"]
-        if len(ids) < model.config.facts().max_tokens:
-            rows.append((ids, label == positive))
-        if len(rows) == count:
-            break
-    share = sum(yes for _, yes in rows) / len(rows)
-    lines: dict[str, Any] = {"most frequent": {"accuracy": max(share, 1 - share)}}
-    rights = {}
-    ways = {"off": OFF, "direct exact": model.decoding("direct")}
-    for name, decoding in ways.items():
-        found, layers = [], []
-        for start in range(0, len(rows), AT_ONCE):
-            some, tally = continued(model, [ids for ids, _ in rows[start : start + AT_ONCE]], decoding, 1)
-            found += some
-            layers += [text.layers[0] for text in tally.texts]
-        said = [tokenizer.decode(text).strip().lower() for text in found]
-        right = [word == ("yes" if yes else "no") for word, (_, yes) in zip(said, rows, strict=True)]
-        rights[name] = right
-        lines[name] = {
-            "accuracy": sum(right) / len(right),
-            "answered": sum(word in ("yes", "no") for word in said) / len(said),
-            "mean_layers": sum(layers) / len(layers),
-        }
-    change = [
-        float(one) - float(other) for one, other in zip(rights["direct exact"], rights["off"], strict=True)
-    ]
-    return {"rows": len(rows), "lines": lines, "change": {"mean": mean(change), "se": error_of(change)}}
-
-
 def speed(
-    folder: str, precision: Any, prompts: Prompts, tokens: int, seconds: float, best: Decoding | None
+    folder: str,
+    precision: Any,
+    prompts: Prompts,
+    tokens: int,
+    seconds: float,
+    point: Point | None,
+    drafts: dict[str, Decoding],
 ) -> dict[str, Any]:
+    """Every mode and every rival, in turn; `drafts` are those that were chosen on tuning prompts."""
     model = load(folder, precision=precision)
     assert isinstance(model, LessenForCausalLM)
-    candidates = {mode: ours(model, decoding) for mode, decoding in modes_of(model).items()}
-    if best is not None:
-        candidates["fixed draft"] = ours(model, best)
+    ways = {"off": OFF} if point is None else modes_of(model, point)
+    candidates = {mode: ours(model, decoding) for mode, decoding in (ways | drafts).items()}
     others: dict[str, Any] = {}
     if precision in ("float32", "bfloat16"):
         candidates["transformers"] = theirs(generator_twin(model))
@@ -244,8 +129,19 @@ def speed(
             same = all(is_greedy(model, p, t) for p, t in zip(prompts, own, strict=False))
         dtype = "gguf" if mode in others else None
         line = row(model, mode, mode, found, prompts, identical=same, dtype=dtype).as_dict()
+        line["agreement"] = agreement(model, prompts, found, own) if mode in LOSSY else None
+        line["total_ms"] = 1e3 * median(run.seconds[-1] for run in found)
         lines.append(line | {"rates": [round(run.rate, 3) for run in found]})
     return {"precision": precision, "lines": lines, "missing": sorted(missing(folder, precision, others))}
+
+
+def agreement(
+    model: LessenForCausalLM, prompts: Prompts, found: Sequence[Run], own: Sequence[tuple[int, ...]]
+) -> dict[str, float | None]:
+    """Share of the tokens full depth of these weights would have named, mean over texts, and its error."""
+    texts, whole = [list(run.tokens) for run in found], [list(tokens) for tokens in own]
+    shares = [mean(right) for right in rightness(model, prompts[: len(texts)], texts, whole)]
+    return {"mean": mean(shares), "se": error_of(shares) if len(shares) > 1 else None}
 
 
 def missing(folder: str, precision: str, others: Any) -> set[str]:
@@ -273,7 +169,7 @@ PAIRS = (
     ("spec", "fixed draft"),
     ("direct exact", "off"),
     ("direct propagate", "off"),
-    *((mode, rival) for mode in ("off", "spec") for rival in ("llama.cpp", "openvino-genai")),
+    *((mode, rival) for mode in ("off", "spec", "direct exact") for rival in ("llama.cpp", "openvino-genai")),
 )
 """Compared in one run, prompt by prompt."""
 
@@ -291,6 +187,8 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                         "se": error_of(line["rates"]) if line["runs"] > 1 else None,
                         "first_token_ms": line["first_token_ms"],
                         "weight_passes": line["weight_passes"],
+                        "total_ms": line["total_ms"],
+                        "agreement": line["agreement"],
                         "identical": line["identical"],
                         "dtype": line["dtype"],
                         "runs": line["runs"],
@@ -307,33 +205,47 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         elif run["part"] in ("spec", "fixed"):
             names = (
                 "texts",
+                "tokens",
                 "identical",
                 "ties",
+                "gaps",
                 "acceptance",
                 "draft_length",
                 "weight_passes",
+                "weights_saved",
+                "passes_saved",
                 "layer",
+                "point",
                 "most",
             )
             found[run["part"]] = {name: run[name] for name in names if name in run}
+            found[run["part"]]["tried"] = len(run["tried"])
         elif run["part"] == "direct":
-            names = ("passes_saved", "macs_saved", "agreement", "same_text", "mean_layers", "named_after")
+            names = (
+                "weights_saved",
+                "passes_saved",
+                "macs_saved",
+                "agreement",
+                "same_text",
+                "mean_layers",
+                "named_after",
+            )
             names = (*names, "wrong_after", "wrong_at", "tokens")
             lines = {mode: {name: line[name] for name in names} for mode, line in run["lines"].items()}
             found["direct"] = {key: run[key] for key in ("point", "certified", "loss")} | {"lines": lines}
         else:
-            found["boolq"] = {key: run[key] for key in ("rows", "lines", "change")}
+            found["boolq"] = {key: run[key] for key in ("rows", "wording", "tried", "lines", "change")}
     return found
 
 
 def main() -> None:
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=180, help="of timing, for each precision")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--without-rivals", action="store_true", help="time beside those there are")
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -343,8 +255,9 @@ def main() -> None:
             folder, prompts = tiny(Path(place) / "tiny")
             measure(folder, prompts[:2], prompts[2:], 2, 6, 1.0)
         return
-    default = CACHE / "generator-exits" / "smollm2-135m-tied-even-15m-0"
-    folder = options.folder or str(default)
+    if not options.without_rivals:
+        check_rivals()
+    folder = options.folder or str(chosen_folder())
     if not (Path(folder) / "plan.json").exists():
         sys.exit(f"{folder} has no plan: make it with benchmarks/generator_exits.py, or give --folder")
     plan = parse(LanguagePlan, read_json(Path(folder) / "plan.json", "make it again"), "plan")
@@ -355,34 +268,52 @@ def main() -> None:
     measure(folder, tuning, prompts, 300, options.new_tokens, options.seconds)
 
 
+def check_rivals() -> None:
+    """Stop where a runtime that is to be timed is not installed."""
+    absent = [package for module, package in RIVALS.items() if find_spec(module) is None]
+    if absent:
+        sys.exit(
+            f"pip install {' '.join(absent)} first: rivals of weights of few bits; or give --without-rivals"
+        )
+
+
+def chosen_folder() -> Path:
+    """Of the heads that benchmarks/generator_exits.py chose and trained longest."""
+    place = results.RESULTS / "generator_exits.json"
+    runs = json.loads(place.read_text())["runs"] if place.exists() else []
+    found = [run["folder"] for run in runs if run.get("chosen")]
+    if not found:
+        sys.exit("no heads were chosen yet: run benchmarks/generator_exits.py, or give --folder")
+    return CACHE / "generator-exits" / found[-1]
+
+
 def measure(
     folder: str, tuning: Prompts, prompts: Prompts, questions: int, tokens: int, seconds: float
 ) -> None:
     """Every part that is not kept yet."""
     model = load(folder)
     assert isinstance(model, LessenForCausalLM)
-    if model.point.exits is None:
-        raise InputError(f"{folder}: no token leaves at its Point; certify one first")
+    point = early_point(model)
     settings = {
         "folder": Path(folder).name,
-        "point": model.point.model_dump(mode="json"),
+        "point": None if point is None else point.model_dump(mode="json"),
         "prompts": len(prompts),
         "new_tokens": tokens,
         "threads": torch.get_num_threads(),
     }
-    done = {(run["part"], run.get("precision")) for run in kept(NAME, settings)}
+    done = finished(kept(NAME, settings))
     asked = json.dumps([settings, one_digest(Path(folder))])
     place = results.CACHE / "generator-decode" / hashlib.sha256(asked.encode()).hexdigest()[:16]
     batches = Batches(model, place, tokens)
-    parts: dict[tuple[str, str | None], Any] = {
-        ("spec", None): lambda: spec(batches, prompts),
+    parts: dict[tuple[str, str | None], Callable[[], dict[str, Any]]] = {
+        ("spec", None): lambda: spec(batches, folder, tuning, prompts),
         ("fixed", None): lambda: fixed(batches, tuning, prompts),
         ("direct", None): lambda: direct(batches, prompts),
-        ("boolq", None): lambda: boolq(model, questions),
+        ("boolq", None): lambda: boolq(model, point, questions),
     }
     for precision in PRECISIONS:
         parts["speed", precision] = lambda precision=precision: speed(
-            folder, precision, prompts, tokens, seconds, best_draft(settings)
+            folder, precision, prompts, tokens, seconds, point, drafts(settings)
         )
     for part, made in parts.items():
         if part not in done:
@@ -391,10 +322,16 @@ def measure(
             print(part[0], json.dumps(summary([run])), flush=True)
 
 
-def best_draft(settings: dict[str, Any]) -> Decoding | None:
-    """The fixed draft that was found to read the fewest weights."""
-    found = [run for run in kept(NAME, settings) if run["part"] == "fixed"]
-    return always(found[0]["layer"], found[0]["most"]) if found else None
+def finished(runs: Sequence[dict[str, Any]]) -> set[tuple[str, str | None]]:
+    """Parts that need not be run again: a timing without one of its rivals does."""
+    return {(run["part"], run.get("precision")) for run in runs if not run.get("missing")}
+
+
+def drafts(settings: dict[str, Any]) -> dict[str, Decoding]:
+    """Ways to draft that were found to read the fewest weights, as they are timed."""
+    names = {"spec": "spec", "fixed": "fixed draft"}
+    runs = [run for run in kept(NAME, settings) if run["part"] in names]
+    return {names[run["part"]]: decoding_of(run) for run in runs}
 
 
 def plain(folder: Path) -> str:

@@ -20,6 +20,8 @@ def generator_exits_table(result: dict[str, Any]) -> str:
     rows, settings = [], result["settings"]
     for name, run in result["summary"].items():
         exits = " ".join(f"{layer}: {percent(value)}" for layer, value in run["exits"].items())
+        learned = run.get("training")
+        name += f", {learned['steps']:,} steps, {learned['tokens'] / 1e6:.1f}M tokens" if learned else ""
         for loss, point in run["points"].items():
             drawn = point["draws"]
             rows.append(
@@ -39,7 +41,9 @@ def generator_exits_table(result: dict[str, Any]) -> str:
     target, said = kept_promises(result["summary"], settings["delta"], settings["draws"])
     title = (
         f"**Exits that learn a generator's own next tokens, {settings['model']}**, from film reviews, "
-        "without labels, in so many minutes. On tuning text how often each exit names the full model's "
+        "without labels, in so many minutes; the longest run is of the kind and the places that "
+        "cost least at the "
+        "bound on tuning prompts. On tuning text how often each exit names the full model's "
         f"token; then the step certified with {100 * (1 - settings['delta']):g}% confidence, on test "
         "prompts: "
         "agreement of all tokens, texts whose first 32 are the model's, tokens that leave early, layers "
@@ -55,8 +59,9 @@ def generator_exits_table(result: dict[str, Any]) -> str:
 def generator_decode_table(result: dict[str, Any]) -> str:
     """Targets, then tokens per second, early tokens, drafts and questions, as far as they were run."""
     summary, settings = result["summary"], result["settings"]
+    point = settings["point"]["name"] if settings["point"] else "none (nothing certified)"
     title = (
-        f"**How a generator with exits decodes, {settings['folder']}, point {settings['point']['name']}**: "
+        f"**How a generator with exits decodes, {settings['folder']}, point {point}**: "
         f"{settings['prompts']} prompts of held-out reviews, {settings['new_tokens']} new tokens, greedy, "
         f"{settings['threads']} threads. ± are standard errors over prompts; what lies within one of its "
         "target is undecided.\n\n"
@@ -64,9 +69,13 @@ def generator_decode_table(result: dict[str, Any]) -> str:
     parts = [title + markdown(["target", ""], [list(line) for line in decode_verdicts(summary)])]
     if "speed" in summary:
         parts.append(
-            "Tokens per second after the first, every mode on the same prompts in turn.\n\n" + _rates(summary)
+            "Tokens per second after the first, every mode on the same prompts in turn. An early "
+            "first token leaves "
+            "upper layers of the prompt to the tokens after it, so the whole text has a column of "
+            "its own. Agreement "
+            "is with full depth of the same weights.\n\n" + _rates(summary)
         )
-    if "direct" in summary:
+    if summary.get("direct", {}).get("lines"):
         parts.append(_early(summary))
     if "spec" in summary or "fixed" in summary:
         parts.append(_drafts(summary))
@@ -87,10 +96,13 @@ def _rates(summary: dict[str, Any]) -> str:
             weights = "Q4_1" if at["dtype"] == "gguf" else precision
             rate = f"{at['rate']:.1f}" + ("" if at["se"] is None else f" ± {at['se']:.1f}")
             same = "yes" if at["identical"] else "no"
-            ms, passes = f"{at['first_token_ms']:.0f}", f"{at['weight_passes']:.2f}"
-            rows.append([f"{mode}, {weights}", rate, ms, passes, same, ", ".join(against)])
-        rows += [[f"{name} beside {precision}", "did not run", "", "", "", ""] for name in line["missing"]]
-    return markdown(["", "tokens/s", "first token, ms", "weight passes", "identical to off", "against"], rows)
+            ms, whole = f"{at['first_token_ms']:.0f}", f"{at['total_ms']:.0f}"
+            agrees = "" if at["agreement"] is None else points(at["agreement"]["mean"], at["agreement"]["se"])
+            passes = f"{at['weight_passes']:.2f}"
+            rows.append([f"{mode}, {weights}", rate, ms, whole, passes, same, agrees, ", ".join(against)])
+        rows += [[f"{name} beside {precision}", "did not run", *[""] * 6] for name in line["missing"]]
+    columns = ["", "tokens/s", "first token, ms", "whole text, ms", "layer passes", "identical to off"]
+    return markdown([*columns, "agreement", "against"], rows)
 
 
 def _early(summary: dict[str, Any]) -> str:
@@ -106,20 +118,24 @@ def _early(summary: dict[str, Any]) -> str:
             for part in line["wrong_at"]
             if part["tokens"]
         )
-        cells = [points(line[name]["mean"], line[name]["se"]) for name in ("passes_saved", "macs_saved")]
+        names = ("weights_saved", "passes_saved", "macs_saved")
+        cells = [points(line[name]["mean"], line[name]["se"]) for name in names]
         rows.append(
             [mode, *cells, f"{line['mean_layers']:.1f}", percent(line["agreement"]),
              percent(line["same_text"]), named, places]
         )  # fmt: skip
     title = (
-        "Early tokens, in float32: % of weight passes and of MACs saved per token; how many tokens full "
+        "Early tokens, in float32: % of weights read saved per token, exits and language head "
+        "included; of those of "
+        "the layers alone; and of MACs; how many tokens full "
         "depth would have named, given the text so far; texts that are full depth's; % of tokens named "
         "after each layer, in brackets % of those that differ; and where in the text % of tokens differ. "
         "Only exact keys and values are certified.\n\n"
     )
     columns = [
         "",
-        "passes saved",
+        "weights saved",
+        "of layers alone",
         "MACs saved",
         "layers",
         "agreement",
@@ -134,18 +150,36 @@ def _drafts(summary: dict[str, Any]) -> str:
     rows = []
     for part in ("spec", "fixed"):
         if (line := summary.get(part)) is not None:
-            name = (
-                "as exits are sure" if part == "spec" else f"exit {line['layer']}, {line['most']} at a time"
-            )
+            asked = [line["layer"]] if part == "fixed" else line["point"]["exits"].get("thresholds", ())
+            exits = " ".join(str(layer) for layer in asked) or "all"
+            sure = f"as exits ({exits}) are sure, at most {line['most']}"
+            name = sure if part == "spec" else f"exit {exits}, {line['most']} at a time"
+            gap = f" (up to {max(line['gaps']):.1g})" if line["gaps"] else ""
+            saved = [
+                points(line[each]["mean"], line[each]["se"]) for each in ("weights_saved", "passes_saved")
+            ]
             rows.append(
-                [name, percent(line["acceptance"]), f"{line['draft_length']:.1f}",
-                 f"{line['weight_passes']:.2f}", f"{line['identical']} of {line['texts']}", f"{line['ties']}"]
+                [name, percent(line["acceptance"]), f"{line['draft_length']:.1f}", *saved,
+                 f"{line['identical']} of {line['texts']}", f"{line['ties']}{gap}", f"{line['tried']}"]
             )  # fmt: skip
     title = (
         "Drafts that the other layers verify: by every exit that is sure, and by one exit a fixed number at "
-        "a time (LayerSkip's way, with our heads; both chosen on tuning prompts).\n\n"
+        "a time (LayerSkip's way, with our heads). Both were chosen, among so many tried, by the "
+        "weights read on the same "
+        "tuning prompts; % of weights read saved per token, exits and language head included, and "
+        "of those of the "
+        "layers alone. In brackets how far apart logits were, of the largest, where a text is another.\n\n"
     )
-    columns = ["drafts", "% kept", "draft length", "weight passes", "identical", "ties"]
+    columns = [
+        "drafts",
+        "% kept",
+        "draft length",
+        "weights saved",
+        "of layers alone",
+        "identical",
+        "ties",
+        "tried",
+    ]
     return title + markdown(columns, rows)
 
 
@@ -154,13 +188,22 @@ def _questions(found: dict[str, Any]) -> str:
         [
             name,
             percent(line["accuracy"]),
-            percent(line["answered"]) if "answered" in line else "",
+            *(
+                percent(line[each]) if each in line else ""
+                for each in ("balanced", "unanswered", "agreement")
+            ),
             f"{line['mean_layers']:.1f}" if "mean_layers" in line else "",
         ]
         for name, line in found["lines"].items()
     ]
     title = (
-        f"Yes or no after passage and question, {found['rows']} of builtin:boolq, as the next token; the "
-        f"Point changes accuracy by {signed(found['change'])} points.\n\n"
-    )
-    return title + markdown(["", "accuracy", "said yes or no", "layers"], rows)
+        f"Yes or no after passage and question, {found['rows']} of builtin:boolq, asked "
+        f"{found['wording']} (chosen "
+        "at full depth on other rows), whichever is likelier where the token leaves; balanced is "
+        "the mean over rows "
+        "of yes and of no; not answered, how often another token is the likeliest; agreement, with "
+        "full depth. "
+        + ("No token leaves early.\n\n" if found["change"] is None else
+           f"The Point changes accuracy by {signed(found['change'])} points.\n\n")
+    )  # fmt: skip
+    return title + markdown(["", "accuracy", "balanced", "not answered", "agreement", "layers"], rows)

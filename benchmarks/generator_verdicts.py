@@ -44,30 +44,43 @@ def speed_verdicts(found: dict[str, Any]) -> list[Verdict]:
     if ratio is not None:
         said += f"; aiming at {AIM:g}x: {verdict(ratio['ratio'] - AIM, ratio['se'])}"
     lines.append((f"Drafts are at least {DRAFTED:g}x full depth in float32", said))
-    few = {precision: line for precision, line in found.items() if precision in FEW_BITS}
-    said, past = "not measured yet", "not measured yet"
-    if few:
-        precision, mode, rate, error = max(
-            (
-                (precision, mode, at["rate"], at["se"])
-                for precision, line in few.items()
-                for mode, at in line["tokens_per_s"].items()
-                if mode in ("off", "spec", "direct exact")
-            ),
-            key=lambda each: each[2],
-        )
-        off = "" if error is None else f" ± {error:.1f}"
-        said = f"{verdict(rate - TOKENS_PER_S, error)}, {rate:.1f}{off} ({mode}, {precision})"
-        missing = few[precision]["missing"]
-        ratios = few[precision]["times_as_fast"]
-        ratio = ratios.get(f"{mode} / llama.cpp")
-        if ratio is not None:
-            past = f"{verdict(ratio['ratio'] - 1, ratio['se'])}, {times(ratio)} of it ({mode}, {precision})"
-        elif "llama.cpp" in missing:
-            past = "not measured: llama.cpp did not run"
-    lines.append((f"With weights of few bits and exits at least {TOKENS_PER_S:g} tokens/s", said))
-    lines.append(("Aiming past llama.cpp on the packaged file", past))
-    return lines
+    return [*lines, *few_bit_verdicts({each: line for each, line in found.items() if each in FEW_BITS})]
+
+
+WAYS = {"off": "full depth, no exits", "spec": "drafts, verified", "direct exact": "early tokens"}
+"""Ways to decode with few bits, each of which is judged for itself: only early tokens are another text."""
+
+
+def few_bit_verdicts(few: dict[str, Any]) -> list[Verdict]:
+    """Of each way to decode, in its fastest precision: tokens per second, and against llama.cpp beside it."""
+    lines: list[Verdict] = []
+    against: list[str] = []
+    for mode, name in WAYS.items():
+        rates = [
+            (line["tokens_per_s"][mode]["rate"], precision)
+            for precision, line in few.items()
+            if mode in line["tokens_per_s"]
+        ]
+        said = "not measured yet"
+        if rates:
+            _, precision = max(rates)
+            at, line = few[precision]["tokens_per_s"][mode], few[precision]
+            off = "" if at["se"] is None else f" ± {at['se']:.1f}"
+            said = f"{verdict(at['rate'] - TOKENS_PER_S, at['se'])}, {at['rate']:.1f}{off} ({precision})"
+            if mode == "direct exact":
+                agrees = at.get("agreement")
+                its = "not measured" if agrees is None else f"{points(agrees['mean'], agrees['se'])}%"
+                said += f"; agreement with the same weights at full depth {its}, not certified"
+            ratio = line["times_as_fast"].get(f"{mode} / llama.cpp")
+            if ratio is not None:
+                past = verdict(ratio["ratio"] - 1, ratio["se"])
+                against.append(f"{name}: {past}, {times(ratio)} of it ({precision})")
+        lines.append((f"With weights of few bits at least {TOKENS_PER_S:g} tokens/s: {name}", said))
+    past = "; ".join(against)
+    if not past:
+        ran = any("llama.cpp" in line["missing"] for line in few.values())
+        past = "not measured: llama.cpp did not run" if ran else "not measured yet"
+    return [*lines, ("Aiming past llama.cpp on the packaged file", past)]
 
 
 def ratio_verdict(line: dict[str, Any] | None, pair: str, target: float) -> str:
@@ -93,32 +106,37 @@ def draft_verdicts(summary: dict[str, Any]) -> list[Verdict]:
         other = found["texts"] - found["identical"] - found["ties"]
         said = "met" if not other else f"missed by {other}"
         said += f", {found['identical']:,} of {found['texts']:,}, and {found['ties']} that part at a tie"
+        if found["gaps"]:
+            said += f" (logits apart by up to {max(found['gaps']):.1g} of the largest)"
     return [("Verified texts are token for token those of full depth", said)]
 
 
 def early_verdicts(summary: dict[str, Any]) -> list[Verdict]:
-    """What early tokens save at the certified Point."""
+    """What early tokens save at the certified Point: weights with those of exits and language head."""
     found = summary.get("direct")
-    certified, passes, macs = ("not measured yet",) * 3
-    if found is not None:
+    certified, weights, macs = ("not measured yet",) * 3
+    if found is not None and not found["lines"]:
+        certified, weights, macs = ("missed: nothing certified",) * 3
+    elif found is not None:
         held = found["certified"]
         right = held is not None and found["loss"] == "disagreement"
         right = right and 1 - held["epsilon"] >= AGREEMENT and 1 - held["delta"] >= CONFIDENCE
         certified = f"{'met' if right else 'missed'}, point {found['point']}"
-        passes, macs = (
+        exact, propagated = (found["lines"][f"direct {kv}"] for kv in ("exact", "propagate"))
+        weights, macs = (
             f"{verdict(cell['mean'] - FEWER, cell['se'])}, {points(cell['mean'], cell['se'])}% fewer"
-            for cell in (
-                found["lines"]["direct exact"]["passes_saved"],
-                found["lines"]["direct propagate"]["macs_saved"],
-            )
+            for cell in (exact["weights_saved"], propagated["macs_saved"])
         )
+        layers = exact["passes_saved"]
+        weights += f" (of the layers alone {points(layers['mean'], layers['se'])}%)"
+    few = f"at least {100 * FEWER:g}% fewer"
     return [
         (
             f"{100 * AGREEMENT:g}% agreement is certified with {100 * CONFIDENCE:g}% confidence (C2)",
             certified,
         ),
-        (f"Exact keys and values: at least {100 * FEWER:g}% fewer weight passes per token", passes),
-        (f"Propagated ones: at least {100 * FEWER:g}% fewer MACs per token", macs),
+        (f"Exact keys and values: {few} weights read per token, exits and language head included", weights),
+        (f"Propagated ones: {few} MACs per token", macs),
     ]
 
 

@@ -34,13 +34,8 @@ void work_on_attention(void *data) {
     }
 }
 
-}  // namespace
-}  // namespace lessen
-
-using namespace lessen;
-
-void lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim,
-                          float *out, float *received, int threads) {
+void attention_of(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim, float *out,
+                  float *received, int threads) {
     AttentionWork work{qkv, lengths, rows, heads, dim, out, {0}, {}};
     int64_t multiplications = 0;
     for (int64_t row = 0; row < rows; row++) {
@@ -59,4 +54,14 @@ void lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows
             received[t] = sum * share;
         }
     }
+}
+
+}  // namespace
+}  // namespace lessen
+
+using namespace lessen;
+
+int lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim,
+                         float *out, float *received, int threads) {
+    return result_of([&] { attention_of(qkv, lengths, rows, heads, dim, out, received, threads); });
 }

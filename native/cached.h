@@ -1,7 +1,9 @@
 // Attention of a row's new tokens to all tokens it has so far, whose keys and values a cache holds.
 //
-// Query heads that share keys go together, so that keys and values are read once for all of them. A token's
-// result does not depend on which tokens it came with.
+// Query heads that share keys go together, so that keys and values are read once for all of them. Of many tokens
+// a few go at a time, with the keys up to the last of these: what is kept of scores grows with the tokens, not with
+// their square, and none of the keys after them is multiplied. A token's result does not depend on which tokens it
+// came with, but for the order in which the sums of the last few keys of a block are added up.
 #pragma once
 
 #include "attention.h"
@@ -9,9 +11,11 @@
 
 namespace lessen {
 
+constexpr int64_t AT_ONCE = 32;  // tokens of a row whose scores are kept together
+
 template <class V>
-int64_t cached_space(int64_t queries, int64_t total, int64_t dim) {
-    return queries * (2 * dim + total + round_up(total, V::lanes));
+int64_t cached_space(int64_t tokens, int64_t shared, int64_t total, int64_t dim) {
+    return least(tokens, AT_ONCE) * shared * (2 * dim + total + round_up(total, V::lanes));
 }
 
 // out[r] = sum over `depth` of shares[r][i] * values[i], each of `dim` numbers.
@@ -28,7 +32,7 @@ inline void mixture(const float *shares, int64_t room, const float *values, int6
 }
 
 template <class V>
-void attend_cached(const Cached &a, float *space) {
+void attend_few(const Cached &a, float *space) {
     const int64_t dim = a.dim, m = a.tokens * a.shared, total = a.held + a.tokens, room = round_up(total, V::lanes);
     float *queries = space, *mixed = queries + m * dim, *scores = mixed + m * dim, *shares = scores + m * total;
     for (int64_t r = 0; r < m; r++)
@@ -46,6 +50,16 @@ void attend_cached(const Cached &a, float *space) {
     for (; r < m; r++) mixture<V, 1>(shares + r * room, room, a.values, total, dim, mixed + r * dim);
     for (r = 0; r < m; r++)
         for (int64_t i = 0; i < dim; i++) a.out[r / a.shared * a.out_apart + r % a.shared * dim + i] = mixed[r * dim + i];
+}
+
+template <class V>
+void attend_cached(const Cached &a, float *space) {
+    for (int64_t first = 0; first < a.tokens; first += AT_ONCE) {
+        Cached few = a;
+        few.queries += first * a.apart, few.out += first * a.out_apart;
+        few.held += first, few.tokens = least(AT_ONCE, a.tokens - first);
+        attend_few<V>(few, space);
+    }
 }
 
 // A row normed: LayerNorm, or with `rms` RMSNorm; the bias may be missing.

@@ -19,7 +19,7 @@ constexpr int ROUNDS = 1024;
 struct Crew {
     void (*task)(void *);
     void *data;
-    std::atomic<bool> led{false}, over{false};
+    std::atomic<bool> led{false}, over{false}, failed{false};
     // What is handed out, and how many pieces were before: written while nobody is inside.
     void (*work)(void *) = nullptr;
     void *of_work = nullptr;
@@ -39,7 +39,9 @@ void wait(int &rounds) {
     if (++rounds % ROUNDS == 0) std::this_thread::yield();
 }
 
-// Who is inside before it finds the work open is waited for; who comes later finds it closed.
+// Who is inside before it finds the work open is waited for; who comes later finds it closed. A helper that goes in for
+// the last turn may find this one's work open, do it, and enter it again when it sees the new turn: work that has nothing
+// left must take that.
 void help(Crew &crew) {
     int64_t seen = 0;
     for (int rounds = 0; !crew.over.load();) {
@@ -62,7 +64,7 @@ void join(void *data) {
         return;
     }
     leading = &crew;
-    crew.task(crew.data);
+    if (result_of([&] { crew.task(crew.data); })) crew.failed.store(true);
     leading = nullptr;
     crew.over.store(true);
 }
@@ -77,6 +79,7 @@ void together(void (*task)(void *), void *data, int threads) {
     Crew crew{};
     crew.task = task, crew.data = data;
     fork_with(join, &crew, static_cast<unsigned>(threads), 0);
+    if (crew.failed.load()) throw std::bad_alloc();
 }
 
 bool shared(void (*work)(void *), void *data) {

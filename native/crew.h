@@ -9,7 +9,8 @@
 
 namespace lessen {
 
-// Do task(data) once, on one of so many threads; what it hands to `run` is shared with the others.
+// Do task(data) once, on one of so many threads; what it hands to `run` is shared with the others. Where the task had
+// no memory, std::bad_alloc is thrown here.
 void together(void (*task)(void *), void *data, int threads);
 
 // Share work(data) with the others of this thread's crew; false if it leads none. It returns when all is done.

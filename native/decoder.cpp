@@ -32,11 +32,11 @@ void work_on_cached(void *data) {
         const int64_t row = item / layer.key_heads, head = item % layer.key_heads, start = work.starts[row];
         const lessen_row &at = work.room->rows[row];
         const int64_t offset = (at.row * layer.key_heads + head) * work.room->capacity * dim;
-        const int64_t first = head * shared * dim, queries = at.tokens * shared;
+        const int64_t first = head * shared * dim;
         kernel->attend_cached({work.qkv + start * apart + first, apart, work.room->keys + offset,
                                work.room->values + offset, work.context + start * inner + first, inner, at.tokens,
                                at.held, shared, dim},
-                              space.of(kernel->cached_space(queries, at.held + at.tokens, dim)));
+                              space.of(kernel->cached_space(at.tokens, shared, at.held + at.tokens, dim)));
     }
 }
 
@@ -154,13 +154,13 @@ void run_layers(void *data) {
 
 using namespace lessen;
 
-void lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms, int64_t count,
-                           const lessen_norm *last, const float *cosine, const float *sine, const float *hidden,
-                           float *out, int64_t m, int narrow, int threads) {
-    if (m <= 0 || count <= 0) return;
+int lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms, int64_t count,
+                          const lessen_norm *last, const float *cosine, const float *sine, const float *hidden,
+                          float *out, int64_t m, int narrow, int threads) {
+    if (m <= 0 || count <= 0) return 0;
     std::copy_n(hidden, m * layers[0]->output.n, out);
     Layers all{layers, rooms, count, last, cosine, sine, out, m, narrow != 0, threads};
-    together(run_layers, &all, threads);
+    return result_of([&] { together(run_layers, &all, threads); });
 }
 
 void lessen_likeliest(const float *values, int64_t *out, int64_t m, int64_t n) {

@@ -4,6 +4,7 @@
 #include "crew.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #if defined(LESSEN_X86)
@@ -58,12 +59,27 @@ bool use(const char *isa) {
     return false;
 }
 
+namespace {
+
+// Work of several threads, out of which no exception may come.
+struct Guarded {
+    void (*work)(void *);
+    void *data;
+    std::atomic<bool> failed{false};
+};
+
+void guarded(void *data) {
+    auto &all = *static_cast<Guarded *>(data);
+    if (result_of([&] { all.work(all.data); })) all.failed.store(true);
+}
+
+}  // namespace
+
 void run(void (*work)(void *), void *data, int threads) {
-    if (threads > 1 && shared(work, data)) return;
-    if (threads > 1)
-        fork_with(work, data, static_cast<unsigned>(threads), 0);
-    else
-        work(data);
+    if (threads <= 1) return work(data);
+    Guarded all{work, data};
+    if (!shared(guarded, &all)) fork_with(guarded, &all, static_cast<unsigned>(threads), 0);
+    if (all.failed.load()) throw std::bad_alloc();
 }
 
 int worth(int64_t multiplications, int threads) {

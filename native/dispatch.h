@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <exception>
 #include <new>
 
 #include "kernels.h"
@@ -19,7 +20,8 @@ bool use(const char *isa);
 extern lessen_fork fork_with;
 
 // Run work(data) on so many threads, those of this thread's crew if it leads one (crew.h), or here if that is not
-// worth it. Any number of threads may take part, and any of them may find that nothing is left.
+// worth it. Any number of threads may take part, and any of them may find that nothing is left. Where one of them had
+// no memory, std::bad_alloc is thrown here.
 void run(void (*work)(void *), void *data, int threads);
 
 // Threads that so many multiplications are worth.
@@ -30,22 +32,37 @@ inline Norm norm_of(const lessen_norm &norm) { return {norm.weight, norm.bias, n
 // out = values . matrix^T, whatever the kind of the matrix.
 void product_of(const lessen_matrix &matrix, const float *values, float *out, int64_t m, int threads);
 
-// Memory kept from call to call, at the start of a cache line: wide loads across two lines take twice as long.
+// What a C function does, and what it returns: 0, or 1 where memory ran out. No exception may leave it.
+template <class F>
+int result_of(const F &work) {
+    try {
+        work();
+    } catch (const std::exception &) {
+        return 1;
+    }
+    return 0;
+}
+
+// Memory kept from call to call, at the start of a cache line: wide loads across two lines take twice as long. Much
+// more than is asked for is given back: a long prompt needs a thousand times the room of the tokens after it.
 template <class T>
 class Space {
   public:
     T *of(int64_t count) {
-        if (count > room) {
+        if (count > room || (room > LARGE && count < room / 8)) {
             std::free(first);
-            room = count;
+            first = nullptr, room = 0;
             first = static_cast<T *>(std::aligned_alloc(64, round_up(count * sizeof(T), 64)));
             if (!first) throw std::bad_alloc();
+            room = count;
         }
         return first;
     }
+    int64_t held() const { return room; }
     ~Space() { std::free(first); }
 
   private:
+    static constexpr int64_t LARGE = (1 << 21) / sizeof(T);
     T *first = nullptr;
     int64_t room = 0;
 };

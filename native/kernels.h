@@ -140,7 +140,7 @@ struct Kernel {
     // cached.h says what these compute; `space` has room for `cached_space` numbers.
     void (*norm_row)(const float *from, const Norm &, bool rms, int64_t count, float *to);
     void (*attend_cached)(const Cached &, float *space);
-    int64_t (*cached_space)(int64_t queries, int64_t total, int64_t dim);
+    int64_t (*cached_space)(int64_t tokens, int64_t shared, int64_t total, int64_t dim);
 };
 
 extern const Kernel amx, avx512, avx2, neon, scalar;

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 6
+#define LESSEN_ABI 7
 
 LESSEN_API int lessen_abi(void);
 
@@ -27,22 +27,24 @@ typedef void (*lessen_fork)(void (*task)(void *), void *data, unsigned threads, 
 /* Whose threads to use, so that no second pool of them competes for the processor. NULL: the caller's only. */
 LESSEN_API void lessen_use_fork(lessen_fork fork);
 
-/* out[m][n] = values[m][k] . weight[n][k]^T + bias[n]; made for few rows, m up to about a hundred.
+/* What computes returns 0, or 1 if it had no memory; what it wrote until then means nothing.
+ *
+ * out[m][n] = values[m][k] . weight[n][k]^T + bias[n]; made for few rows, m up to about a hundred.
  *
  * k is at least 1; bias may be NULL. A row's result does not depend on m. At most `threads` threads work. */
-LESSEN_API void lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out,
-                                  int64_t m, int64_t n, int64_t k, int threads);
+LESSEN_API int lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out,
+                                 int64_t m, int64_t n, int64_t k, int threads);
 
 /* The same with weights in bfloat16, the upper halves of float32; what they multiply stays float32. */
-LESSEN_API void lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out,
-                                   int64_t m, int64_t n, int64_t k, int threads);
+LESSEN_API int lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out,
+                                  int64_t m, int64_t n, int64_t k, int threads);
 
 /* Attention of rows of different lengths, each to itself: softmax(q k^T / sqrt(dim)) v.
  *
  * qkv is [tokens][3][heads][dim], rows one after the other; out is [tokens][heads][dim]. received is [tokens] or
  * NULL: the mean over heads and queries of the probability each token gets. A row's result depends on it alone. */
-LESSEN_API void lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads,
-                                     int64_t dim, float *out, float *received, int threads);
+LESSEN_API int lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads,
+                                    int64_t dim, float *out, float *received, int threads);
 
 /* Products with low-bit weights: out = (values . weight^T) * scales + bias. `scales` is [n], bias [n] or NULL.
  *
@@ -52,12 +54,12 @@ LESSEN_API void lessen_attention_f32(const float *qkv, const int64_t *lengths, i
 
 /* Weights of 8 bits from -127 to 127, [n][depth] with depth = lessen_depth(k), 0 beyond k. */
 LESSEN_API int64_t lessen_depth(int64_t k);
-LESSEN_API void lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales,
-                                   const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+LESSEN_API int lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales,
+                                  const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
 
 /* The same weights, [n][k] without the zeros, with values as they are. */
-LESSEN_API void lessen_linear_w8a32(const float *values, const int8_t *weight, const float *scales,
-                                    const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+LESSEN_API int lessen_linear_w8a32(const float *values, const int8_t *weight, const float *scales,
+                                   const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
 
 /* Weights of 4 bits: rows of groups of 32 columns, 20 bytes each, which are GGUF's Q4_1: a scale and a minimum, both
  * float16, and 16 bytes, the low bits of byte i for column i of the group, the high ones for column 16 + i. A weight
@@ -66,19 +68,19 @@ LESSEN_API void lessen_linear_w8a32(const float *values, const int8_t *weight, c
  * to 127 of each group, its largest becoming 127; columns from k on count as 0 whatever their weights are. */
 LESSEN_API int64_t lessen_fours_bytes(int64_t n, int64_t k);
 LESSEN_API void lessen_arrange_fours(const uint8_t *rows, uint8_t *arranged, int64_t n, int64_t k);
-LESSEN_API void lessen_linear_w4a8(const float *values, const uint8_t *arranged, const float *bias, float *out,
-                                   int64_t m, int64_t n, int64_t k, int threads);
+LESSEN_API int lessen_linear_w4a8(const float *values, const uint8_t *arranged, const float *bias, float *out,
+                                  int64_t m, int64_t n, int64_t k, int threads);
 
 /* Weights of one bit, 1 = negative: rows of 64-bit words, bit i of word j for place 64 j + i, 0 beyond k, arranged
  * as the kernels read them. `arranged` has lessen_signs_words(n, k) words. */
 LESSEN_API int64_t lessen_signs_words(int64_t n, int64_t k);
 LESSEN_API void lessen_arrange_signs(const uint64_t *rows, uint64_t *arranged, int64_t n, int64_t k);
-LESSEN_API void lessen_linear_w1a1(const float *values, const uint64_t *arranged, const float *scales,
+LESSEN_API int lessen_linear_w1a1(const float *values, const uint64_t *arranged, const float *scales,
+                                  const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+LESSEN_API int lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales,
+                                  const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
+LESSEN_API int lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales,
                                    const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
-LESSEN_API void lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales,
-                                   const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
-LESSEN_API void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales,
-                                    const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
 
 /* A matrix of one of the kinds above: [n][k], `scales` unused by F32, BF16 and W4A8. */
 enum {
@@ -116,8 +118,8 @@ typedef struct {
 } lessen_rest;
 
 /* context is [m][output.k], hidden and out [m][output.n]. */
-LESSEN_API void lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out,
-                                  int64_t m, int threads);
+LESSEN_API int lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out,
+                                 int64_t m, int threads);
 
 /* Layers of a decoder for a few new tokens, norms before their branches:
  *     middle = hidden + output(attention(norms[0](hidden)))
@@ -150,12 +152,12 @@ typedef struct {
  * [m][output.n]: m tokens, those of each row in turn. With `narrow` each layer's result is rounded to bfloat16. `last`
  * norms what comes out, as the layers' norms do; it may be NULL. A token's result depends on the tokens before it in
  * its row, and on no other row. */
-LESSEN_API void lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms,
-                                      int64_t count, const lessen_norm *last, const float *cosine,
-                                      const float *sine, const float *hidden, float *out, int64_t m, int narrow,
-                                      int threads);
+LESSEN_API int lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms,
+                                     int64_t count, const lessen_norm *last, const float *cosine,
+                                     const float *sine, const float *hidden, float *out, int64_t m, int narrow,
+                                     int threads);
 
-/* The place of the largest number of each row of [m][n], the first of equal ones; no NaN may be among them. */
+/* The place of the largest number of each row of [m][n], the first of equal ones; -1 where a NaN is among them. */
 LESSEN_API void lessen_likeliest(const float *values, int64_t *out, int64_t m, int64_t n);
 
 /* Largest difference between the kernels and plain loops, over shapes that take every path: some, or many. */

@@ -224,6 +224,11 @@ void linear1(const Source &values, Signs signs, const float *scales, const float
     in_eights(product, {}, n, threads);
 }
 
+void linear1a32(const float *values, Signs signs, const float *scales, const float *bias, float *out, int64_t m,
+                int64_t n, int64_t k, int threads) {
+    in_eights({}, {values, signs, scales, bias, out, m, n, k, round_up(k, 64) / 64}, n, worth(m * n * k, threads));
+}
+
 }  // namespace
 
 void multiply(const lessen_matrix &matrix, const Source &values, float *out, int64_t m, int threads) {
@@ -241,23 +246,22 @@ void multiply(const lessen_matrix &matrix, const Source &values, float *out, int
         linear1(values, signs, matrix.scales, matrix.bias, out, m, n, k, threads);
         return;
     case LESSEN_W1A32:
-        lessen_linear_w1a32(plain_rows(values, m, k, threads), signs, matrix.scales, matrix.bias, out, m, n, k,
-                            threads);
+        linear1a32(plain_rows(values, m, k, threads), signs, matrix.scales, matrix.bias, out, m, n, k, threads);
         return;
     case LESSEN_BF16:
-        lessen_linear_bf16(plain_rows(values, m, k, threads), static_cast<const uint16_t *>(matrix.weight), matrix.bias,
-                           out, m, n, k, threads);
+        in_panels({plain_rows(values, m, k, threads), matrix.weight, matrix.bias, out, m, n, k}, kernel->panels16,
+                  threads);
         return;
     case LESSEN_W8A32:
-        lessen_linear_w8a32(plain_rows(values, m, k, threads), static_cast<const int8_t *>(matrix.weight),
-                            matrix.scales, matrix.bias, out, m, n, k, threads);
+        in_panels({plain_rows(values, m, k, threads), matrix.weight, matrix.bias, out, m, n, k, matrix.scales},
+                  kernel->panels_of_bytes, threads);
         return;
     case LESSEN_W4A8:
         linear4(values, static_cast<const uint8_t *>(matrix.weight), matrix.bias, out, m, n, k, threads);
         return;
     default:
-        lessen_linear_f32(plain_rows(values, m, k, threads), static_cast<const float *>(matrix.weight), matrix.bias,
-                          out, m, n, k, threads);
+        in_panels({plain_rows(values, m, k, threads), matrix.weight, matrix.bias, out, m, n, k}, kernel->panels,
+                  threads);
     }
 }
 
@@ -269,47 +273,47 @@ void product_of(const lessen_matrix &matrix, const float *values, float *out, in
 
 using namespace lessen;
 
-void lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out, int64_t m,
+int lessen_linear_f32(const float *values, const float *weight, const float *bias, float *out, int64_t m,
                        int64_t n, int64_t k, int threads) {
-    in_panels({values, weight, bias, out, m, n, k}, kernel->panels, threads);
+    return result_of([&] { in_panels({values, weight, bias, out, m, n, k}, kernel->panels, threads); });
 }
 
-void lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out, int64_t m,
+int lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out, int64_t m,
                         int64_t n, int64_t k, int threads) {
-    in_panels({values, weight, bias, out, m, n, k}, kernel->panels16, threads);
+    return result_of([&] { in_panels({values, weight, bias, out, m, n, k}, kernel->panels16, threads); });
 }
 
-void lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales, const float *bias, float *out,
+int lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales, const float *bias, float *out,
                         int64_t m, int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return;
-    linear8({Source::plain, values, k}, weight, nullptr, scales, bias, out, m, n, k, threads);
+    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    return result_of([&] { linear8({Source::plain, values, k}, weight, nullptr, scales, bias, out, m, n, k, threads); });
 }
 
-void lessen_linear_w8a32(const float *values, const int8_t *weight, const float *scales, const float *bias,
+int lessen_linear_w8a32(const float *values, const int8_t *weight, const float *scales, const float *bias,
                          float *out, int64_t m, int64_t n, int64_t k, int threads) {
-    in_panels({values, weight, bias, out, m, n, k, scales}, kernel->panels_of_bytes, threads);
+    return result_of([&] { in_panels({values, weight, bias, out, m, n, k, scales}, kernel->panels_of_bytes, threads); });
 }
 
-void lessen_linear_w4a8(const float *values, const uint8_t *arranged, const float *bias, float *out, int64_t m,
+int lessen_linear_w4a8(const float *values, const uint8_t *arranged, const float *bias, float *out, int64_t m,
                         int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return;
-    linear4({Source::plain, values, k}, arranged, bias, out, m, n, k, threads);
+    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    return result_of([&] { linear4({Source::plain, values, k}, arranged, bias, out, m, n, k, threads); });
 }
 
-void lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
+int lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
                         float *out, int64_t m, int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return;
-    linear8({Source::plain, values, k}, nullptr, arranged, scales, bias, out, m, n, k, threads);
+    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    return result_of([&] { linear8({Source::plain, values, k}, nullptr, arranged, scales, bias, out, m, n, k, threads); });
 }
 
-void lessen_linear_w1a1(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
+int lessen_linear_w1a1(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
                         float *out, int64_t m, int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return;
-    linear1({Source::plain, values, k}, arranged, scales, bias, out, m, n, k, threads);
+    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    return result_of([&] { linear1({Source::plain, values, k}, arranged, scales, bias, out, m, n, k, threads); });
 }
 
-void lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
+int lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
                          float *out, int64_t m, int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return;
-    in_eights({}, {values, arranged, scales, bias, out, m, n, k, round_up(k, 64) / 64}, n, worth(m * n * k, threads));
+    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    return result_of([&] { linear1a32(values, arranged, scales, bias, out, m, n, k, threads); });
 }

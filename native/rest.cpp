@@ -64,16 +64,21 @@ bool is_small(const lessen_rest &rest) {
     return true;
 }
 
+void all_of_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
+                 int threads) {
+    if (m <= ROWS_OF_REST || !is_small(*rest)) return rest_of_layer(rest, context, hidden, out, m, threads);
+    const int64_t parts = round_up((m + ROWS_OF_REST - 1) / ROWS_OF_REST, std::max(1, threads));
+    RestWork work{rest, context, hidden, out, m, (m + parts - 1) / parts};
+    run(work_on_rest, &work, worth(m * rest->output.n * rest->output.k, threads));
+}
+
 }  // namespace
 }  // namespace lessen
 
 using namespace lessen;
 
-void lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
-                       int threads) {
-    if (m <= 0) return;
-    if (m <= ROWS_OF_REST || !is_small(*rest)) return rest_of_layer(rest, context, hidden, out, m, threads);
-    const int64_t parts = round_up((m + ROWS_OF_REST - 1) / ROWS_OF_REST, std::max(1, threads));
-    RestWork work{rest, context, hidden, out, m, (m + parts - 1) / parts};
-    run(work_on_rest, &work, worth(m * rest->output.n * rest->output.k, threads));
+int lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
+                      int threads) {
+    if (m <= 0) return 0;
+    return result_of([&] { all_of_rest(rest, context, hidden, out, m, threads); });
 }

@@ -65,25 +65,31 @@ static void activate(Activation activation, float centre, const float *from, int
     }
 }
 
-// The place of the largest number, the first of equal ones.
+// The place of the largest number, the first of equal ones; -1 if there is a NaN, found by their sum.
 template <class V>
 int64_t largest(const float *from, int64_t count) {
     constexpr int64_t together = 64 * V::lanes;  // of these the largest is remembered, and looked for in the end
-    float best = -__builtin_inff();
+    float best = -__builtin_inff(), rest = 0;
     int64_t place = 0;
+    auto sums = V::zero();
     for (int64_t start = 0; start < count; start += together) {
         const int64_t end = least(count, start + together);
         float most = best, lanes[V::lanes];
         int64_t i = start;
         if (i + V::lanes <= end) {
             auto larger = V::load(from + i);
-            for (i += V::lanes; i + V::lanes <= end; i += V::lanes) larger = V::larger(larger, V::load(from + i));
+            sums = V::add(sums, larger);
+            for (i += V::lanes; i + V::lanes <= end; i += V::lanes) {
+                const auto value = V::load(from + i);
+                larger = V::larger(larger, value), sums = V::add(sums, value);
+            }
             V::store(lanes, larger);
             for (float lane : lanes) most = lane > most ? lane : most;
         }
-        for (; i < end; i++) most = from[i] > most ? from[i] : most;
+        for (; i < end; i++) most = from[i] > most ? from[i] : most, rest += from[i];
         if (most > best) best = most, place = start;
     }
+    if (const float all = V::total(sums) + rest; all != all) return -1;
     while (place < count - 1 && from[place] != best) place++;
     return place;
 }

@@ -1,9 +1,10 @@
 // Every kernel this processor has, against a plain loop; exits 1 and says which differs.
+#include <cmath>
 #include <cstdio>
 #include <thread>
 #include <vector>
 
-#include "lessen.h"
+#include "dispatch.h"
 
 static void threads(void (*task)(void *), void *data, unsigned count, unsigned) {
     std::vector<std::thread> all;
@@ -26,14 +27,89 @@ static bool same_alone() {
     return true;
 }
 
+// Of tokens that come together each gets what it gets alone, as many as there are; sums may be added in another order.
+static bool same_one_by_one() {
+    const int64_t heads = 4, key_heads = 2, dim = 20, width = 24, inner = 17, tokens = 75, held = 9;
+    const auto numbers = [](int64_t count, int step) {
+        std::vector<float> all(count);
+        for (int64_t i = 0; i < count; i++) all[i] = float(i * step % 23 - 11) / 60;
+        return all;
+    };
+    const auto qkv = numbers((heads + 2 * key_heads) * dim * width, 7), output = numbers(width * heads * dim, 5);
+    const auto up = numbers(inner * width, 3), down = numbers(width * inner, 11), norm = numbers(width, 9);
+    const auto hidden = numbers(tokens * width, 13), cosine = numbers(tokens, 1);
+    lessen_decoder layer{};
+    layer.qkv = {LESSEN_F32, (heads + 2 * key_heads) * dim, width, qkv.data(), nullptr, nullptr};
+    layer.output = {LESSEN_F32, width, heads * dim, output.data(), nullptr, nullptr};
+    layer.up = {LESSEN_F32, inner, width, up.data(), nullptr, nullptr};
+    layer.down = {LESSEN_F32, width, inner, down.data(), nullptr, nullptr};
+    for (lessen_norm &each : layer.norms) each = {norm.data(), nullptr, 1e-5f};
+    layer.heads = heads, layer.key_heads = key_heads, layer.dim = dim, layer.activation = LESSEN_SILU;
+    std::vector<float> found[2];
+    for (const bool alone : {false, true}) {
+        auto keys = numbers(key_heads * 100 * dim, 17), values = numbers(key_heads * 100 * dim, 19);
+        found[alone].resize(tokens * width);
+        const int64_t step = alone ? 1 : tokens;
+        for (int64_t first = 0; first < tokens; first += step) {
+            const lessen_row row{0, step, held + first};
+            const lessen_room room{keys.data(), values.data(), 100, &row, 1};
+            const lessen_decoder *layers[] = {&layer};
+            const lessen_room *rooms[] = {&room};
+            if (lessen_decoder_layers(layers, rooms, 1, nullptr, cosine.data(), cosine.data(),
+                                      hidden.data() + first * width, found[alone].data() + first * width, step, 0, 2))
+                return false;
+        }
+    }
+    for (int64_t i = 0; i < tokens * width; i++)
+        if (!(std::abs(found[0][i] - found[1][i]) <= 1e-5f)) return false;
+    return true;
+}
+
+// After memory ran out there is room again, much of it is given back, and nothing is thrown into C.
+[[maybe_unused]] static bool memory_runs_out() {
+    lessen::Space<float> space;
+    const float *first = space.of(16);
+    try {
+        space.of(int64_t(1) << 60);
+        return false;
+    } catch (const std::bad_alloc &) {
+    }
+    if (!first || !space.of(16) || space.held() != 16) return false;
+    space.of(int64_t(1) << 22);
+    if (space.of(int64_t(1) << 21); space.held() != int64_t(1) << 22) return false;
+    if (space.of(100); space.held() != 100) return false;
+    const int64_t one = 1;
+    float number = 0;
+    return lessen_attention_f32(&number, &one, 1, int64_t(1) << 45, 4, &number, &number, 2) == 1;
+}
+
+// A NaN is told, wherever it is.
+static bool tells_nan() {
+    for (int64_t count : {1, 7, 64, 1000, 1027})
+        for (int64_t place : {int64_t(0), count / 2, count - 1}) {
+            std::vector<float> values(count, -1.0f);
+            int64_t found = 0;
+            values[place] = NAN;
+            if (lessen_likeliest(values.data(), &found, 1, count); found != -1) return false;
+            values[place] = 3.0f;
+            if (count > 1) values[place ? 0 : 1] = -INFINITY;
+            if (lessen_likeliest(values.data(), &found, 1, count); found != place) return false;
+        }
+    return true;
+}
+
 int main() {
     int wrong = 0;
+#ifndef __SANITIZE_ADDRESS__  // which ends a program that asks for too much
+    wrong = !memory_runs_out();
+    if (wrong) std::printf("memory that runs out: WRONG\n");
+#endif
     for (const char *isa : {"amx", "avx512", "avx2", "neon", "scalar"}) {
         if (lessen_use_isa(isa)) continue;
         for (lessen_fork fork : {lessen_fork(nullptr), lessen_fork(threads)}) {
             lessen_use_fork(fork);
             const float difference = lessen_self_check(1);
-            const bool good = difference <= 1e-6f && same_alone();
+            const bool good = difference <= 1e-6f && same_alone() && same_one_by_one() && tells_nan();
             std::printf("%-7s %s: %s (largest difference %.2g)\n", isa, fork ? "threads" : "alone  ",
                         good ? "ok" : "WRONG", difference);
             wrong += !good;

@@ -38,6 +38,7 @@ from lessen.hf import (
     LessenGenerator,
     LessenModel,
 )
+from lessen.model.architecture import Architecture
 from lessen.model.digests import base_digest
 from lessen.model.transformer import initialise
 from lessen.plan import FORMAT_VERSION, Precision, dense_shape
@@ -150,6 +151,18 @@ def depth_of(name: str | Path) -> int:
         return len(config.form().writing_layers)
     facts = family_of(config.model_type).architecture(config)
     return facts.num_decoder_layers or facts.num_hidden_layers
+
+
+def facts_of(name: str | Path) -> Architecture:
+    """Facts about a model, from its config alone.
+
+    Raises:
+        InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
+    """
+    config = _config_of(_resolve(name))
+    if isinstance(config, LessenConfig):
+        return config.facts()
+    return family_of(config.model_type).architecture(config)
 
 
 def gguf_behind(name: str | Path) -> Path | None:

@@ -12,6 +12,7 @@ import lessen
 from lessen.artefact import EXITS, WEIGHTS
 from lessen.errors import ArtefactError, InputError
 from lessen.model.digests import base_digest
+from lessen.systems.generator import usual_kind
 
 OPTIONS = EXIT_OPTIONS
 
@@ -98,6 +99,21 @@ def test_inspect_counts_the_exits(made) -> None:
     assert 0 < first["layers_per_token"] < 1
     code, said, _ = run("inspect", out)
     assert "exit after layer 2: gate, rank 4" in said
+
+
+def test_what_cannot_be_promised_uses_no_attempt_up(made) -> None:
+    folder, _ = made
+    before = (folder / "certificate.json").read_bytes(), (folder / "config.json").read_bytes()
+    for options, why in (
+        (("--loss", "drop"), "--loss drop: of a generator choose disagreement, selective or block"),
+        (("--target-agreement", "0%"), "--target-agreement 0%: "),
+        (("--target-agreement", "101%"), "--target-agreement 101%: "),
+        (("--max-drop", "100%"), "--max-drop 100%: "),
+    ):
+        code, out, err = run("calibrate", folder, *options)
+        assert (code, out) == (2, "")
+        assert why in err
+    assert before == ((folder / "certificate.json").read_bytes(), (folder / "config.json").read_bytes())
 
 
 def test_calibrating_again_with_kept_traces_and_on_new_text(made, text: Path, tmp_path: Path) -> None:
@@ -362,6 +378,19 @@ def test_tokens_are_coloured_by_the_layer_they_left_at(made) -> None:
     assert shown.split(": ")[1].split() == ["1", "2", "3"]
     assert text.count("₂") + text.count("₃") == 4
     assert "₂" in text
+
+
+def test_one_text_is_no_list_of_texts(made) -> None:
+    with pytest.raises(InputError, match="prompts is one text"):
+        lessen.load(made[0]).generate_text("hello")
+
+
+def test_heads_are_short_where_the_vocabulary_is_dear(made) -> None:
+    facts = lessen.load(made[0]).config.facts()
+    assert usual_kind(facts) == "tied"
+    smollm2 = facts.model_copy(update={"vocab_size": 49152, "hidden_size": 576})
+    assert usual_kind(smollm2) == "shortlist"
+    assert usual_kind(smollm2.model_copy(update={"hidden_size": 2048})) == "tied"
 
 
 def test_the_same_words_in_python(made) -> None:

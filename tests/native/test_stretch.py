@@ -1,5 +1,6 @@
 """Layers in one call equal the same layers one by one, and step aside where they must."""
 
+import ctypes
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import torch
 from conftest import early_generator, median_rule, ragged_ids, tiny_generator
 
 import lessen
+from lessen.errors import LessenError
 from lessen.model.linear import FEW_TOKENS
 from lessen.model.rotary import Turns, rotation
-from lessen.model.rows import pack
+from lessen.model.rows import following, pack
 from lessen.model.stretch import Stretch
 from lessen.native import native
 from lessen.runtime.cache import KeyValueCache
@@ -119,3 +121,31 @@ def test_the_likeliest_is_the_first_of_the_largest(width: int) -> None:
     logits[3] = float("-inf")
     logits[3, width // 2] = -1e30
     assert likeliest(logits) == [int((row == row.max()).nonzero()[0]) for row in logits]
+    logits[4, width // 3] = float("nan")
+    with pytest.raises(LessenError, match="not numbers"):
+        likeliest(logits)
+
+
+def test_memory_that_runs_out_is_an_error_and_not_the_end() -> None:
+    kernels, one = native(), torch.zeros(1)
+    lengths = (ctypes.c_int64 * 1)(1)
+    with pytest.raises(LessenError, match="out of memory in the kernels"):
+        kernels._attention(one.data_ptr(), lengths, 1, 1 << 45, 4, one.data_ptr(), one.data_ptr(), 2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", ["float32", "int4"])
+def test_a_long_prompt_is_what_its_tokens_are_one_by_one(precision, tmp_path: Path) -> None:
+    """Queries go a few at a time, with the keys before them. Inputs of 4-bit weights may round either way."""
+    tiny_generator("llama-grouped").save_pretrained(tmp_path)
+    model = lessen.load(tmp_path, precision=precision).transformer
+    count = 66 if precision == "int4" else FEW_TOKENS
+    hidden, rows, cache = entered(model, [count])
+    found = stretch_of(model).run(hidden, rows, cache.memory)
+    beside, alone = KeyValueCache(model, 1, count), stretch_of(model)
+    for place in range(count):
+        ids, rows = pack([ragged_ids([count])[0][place : place + 1]])
+        rows = following(rows, [place])
+        one = alone.run(model.embeddings(ids, rows), rows, beside.memory)
+        limit = (2e-2 if precision == "int4" else 1e-5) * found.abs().max()
+        assert (one[0] - found[place]).abs().max() <= limit, place

@@ -16,7 +16,17 @@ from lessen.guarantee import certify, plug_in
 from lessen.model.architecture import Architecture
 from lessen.model.rows import pack
 from lessen.plan import ExitRule, LanguageExitShape, Point, dense_shape
-from lessen.promise.language import Decoder, freeze_path, judge, losses_of, measured, path_of, why_not
+from lessen.promise.generators import dearer_than_full
+from lessen.promise.language import (
+    Decoder,
+    freeze_path,
+    judge,
+    losses_of,
+    measured,
+    path_of,
+    sets_of_exits,
+    why_not,
+)
 from lessen.promise.traces import Traces, trace
 from lessen.reshaping import with_language_exits
 from lessen.runtime.decoding import Decoding
@@ -101,7 +111,9 @@ def test_certificates_hold_over_draws(loss: str) -> None:
     """P12: of 500 draws from a pool at most delta + 2 standard errors break the bound; plug-in far more."""
     epsilon, delta, draws = {"block": 0.3}.get(loss, 0.05), 0.1, 500
     pool = made_up(2000, 3)
-    path = freeze_path(made_up(300, 4), DECODER, epsilon, loss)
+    tune = made_up(300, 4)
+    path = path_of(tune, "entropy", LAYERS)  # of both exits: a cascade is where plug-in errs most
+    path = freeze_path(tune, DECODER, epsilon, loss) if loss == "selective" else path
     crossing = int((losses_of(loss, pool, path, DECODER, epsilon).risks > epsilon).argmax())
     assert crossing >= 6
     path = (*path[: crossing - 6 : 8], *path[crossing - 6 : crossing + 6])
@@ -158,6 +170,45 @@ def test_the_cost_is_the_closed_form_at_the_shares_seen() -> None:
     assert DECODER.whole_cost == pytest.approx(6 + head)
     expected = shares[0] * (2 + head) + shares[1] * (4 + 2 * head) + shares[2] * (6 + 3 * head)
     assert measured(traces, rule, DECODER)["block_equivalents"] == pytest.approx(expected)
+    one = ExitRule(criterion="entropy", thresholds={4: 1.5})
+    share = (traces.left_at(one, LAYERS)[traces.there] == 1).mean()
+    expected = share * (4 + head) + (1 - share) * (6 + 2 * head)
+    assert measured(traces, one, DECODER)["block_equivalents"] == pytest.approx(expected), "one exit is asked"
+
+
+def hardly_leaving(prompts: int, seed: int) -> Traces:
+    """Like `made_up`, but the first exit is right about the surest 2 % of the tokens, and no others."""
+    traces = made_up(prompts, seed)
+    right, scores = traces.right.copy(), traces.scores[0, 0]
+    right[0] = traces.there & (scores <= np.quantile(scores[traces.there], 0.02))
+    return replace(traces, right=right)
+
+
+def test_an_exit_that_does_not_pay_is_not_asked() -> None:
+    tune = hardly_leaving(300, 6)
+    path = freeze_path(tune, DECODER, 0.05, "disagreement")
+    assert {layer for step in path for layer in step.exits.thresholds} == {4}
+
+    def cost_of(path) -> float:
+        """At the boldest step within the bound."""
+        risks = losses_of("disagreement", tune, path, DECODER, 0.05).risks
+        return DECODER.cost(tune, path[int((risks <= 0.05).sum()) - 1].exits)
+
+    assert cost_of(path) < cost_of(path_of(tune, "entropy", LAYERS))
+    cheap = replace(DECODER, facts=FACTS.model_copy(update={"vocab_size": 4}))
+    both = freeze_path(made_up(300, 6), cheap, 0.05, "disagreement")
+    assert {layer for step in both for layer in step.exits.thresholds} == {2, 4}
+    assert sets_of_exits(2) == [(0, 1), (0,), (1,)]
+    assert len(sets_of_exits(4)) == 15
+    assert len(sets_of_exits(9)) == 10
+
+
+def test_a_point_that_costs_more_than_full_depth_says_so() -> None:
+    tune, rule = made_up(50, 9), ExitRule(criterion="entropy", thresholds={2: 1e-6})
+    said = dearer_than_full(tune, Point(name="p", exits=rule), DECODER)
+    assert said.startswith("its exits cost more than they save: 9.1 layers a token"), said
+    assert dearer_than_full(tune, Point(name="p", exits=ExitRule(criterion="entropy", threshold=9e9)),
+                            DECODER) is None  # fmt: skip
 
 
 @pytest.fixture(scope="module")

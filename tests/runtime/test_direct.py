@@ -189,10 +189,12 @@ def test_without_a_sure_exit_it_is_off(tmp_path: Path) -> None:
     prompts = prompts_of(LENGTHS)
     never = ExitRule(criterion="entropy", threshold=-1.0)
     off, _ = rows_of(model, prompts, max_new_tokens=12)
-    for decoding in (Decoding("direct", never), Decoding("direct", never, kv="propagate")):
+    modes = Decoding("direct", never), Decoding("direct", never, kv="propagate"), Decoding("spec", never)
+    for decoding in modes:
         found, tally = rows_of(model, prompts, max_new_tokens=12, decoding=decoding)
         assert found == off
         assert all(set(text.layers) == {5} for text in tally.texts)
+        assert tally.acceptance is None
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from conftest import ragged_ids, rows_of, tiny_generator
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import lessen
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.runtime.completion import Pieces
 from lessen.runtime.sampling import Sampling, choose, probabilities
 
@@ -68,6 +68,27 @@ def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="max_new_tokens 0"):
         rows_of(model, [[3]], max_new_tokens=0)
     assert rows_of(model, [], max_new_tokens=1)[0] == []
+    most = model.architecture.vocab_size
+    for token in (-1, most):
+        with pytest.raises(
+            InputError, match=f"token 2 of the prompt is {token}; the model's tokens are 0 to"
+        ):
+            rows_of(model, [[3], [most - 1, token]], max_new_tokens=1)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logits_that_are_no_numbers_are_said_to_be(temperature: float, dtype, tmp_path: Path) -> None:
+    """float64 takes torch's way in place of the kernels'; one weight of one token is enough."""
+    _, model = both("gpt2", tmp_path)
+    model.to(dtype).vocabulary_matrix.data[7, 3] = float("nan")
+    with pytest.raises(LessenError, match="logits are not numbers"):
+        rows_of(
+            model,
+            [[3, 5]],
+            max_new_tokens=2,
+            sampling=Sampling(temperature, top_k=4 if temperature else None),
+        )
 
 
 SETTINGS = [(0.7, None, None), (1.3, 5, None), (1.0, None, 0.6), (0.5, 20, 0.9), (1.0, 1, 0.01)]

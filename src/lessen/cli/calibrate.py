@@ -44,7 +44,7 @@ def command(
     one_threshold: OneThreshold = False,
     decay: DecayRate = None,
     confidence: Confidence = "90%",
-    loss: LossName = "drop",
+    loss: LossName = None,
     rule: RuleName = "certified",
     reference: Annotated[
         str | None, typer.Option(help="Measure losses against this model; else against its own full depth.")
@@ -82,7 +82,7 @@ def command(
             "--target-agreement": target_agreement,
             "--resplits": resplits,
             "--rule": rule != "certified" or None,
-            "--loss": loss != "drop" or None,
+            "--loss": loss,
             "--confidence": confidence != "90%" or None,
             "--precision": precision != "float32" or None,
             "--seed": seed or None,

@@ -15,7 +15,7 @@ OF_BOTH = ("objective", "batch_size", "learning_rate", "max_tokens")
 """Options about training that mean the same for generators."""
 
 
-def bounds_of(max_drop: list[str] | None, target_agreement: list[str] | None) -> list[str] | None:
+def bounds_of(max_drop: list[str] | None, target_agreement: list[str] | None) -> list[float]:
     """Shares that may differ, from either way of saying it.
 
     Raises:
@@ -24,14 +24,17 @@ def bounds_of(max_drop: list[str] | None, target_agreement: list[str] | None) ->
     if max_drop and target_agreement:
         raise InputError("--max-drop and --target-agreement say the same; give one of them")
     if not target_agreement:
-        return max_drop
-    return [f"{1 - parse_share(each, '--target-agreement'):.12g}" for each in target_agreement]
+        return [parse_share(each, "--max-drop") for each in max_drop or ["5%"]]
+    shares = [parse_share(each, "--target-agreement") for each in target_agreement]
+    if 0 in shares:
+        raise InputError("--target-agreement 0%: any exits would do; give one above 0%")
+    return [round(1 - share, 12) for share in shares]
 
 
 def language_asked(
-    bounds: list[str] | None,
+    bounds: list[float],
     confidence: str,
-    loss: str,
+    loss: str | None,
     rule: str,
     block: int,
     *,
@@ -47,7 +50,7 @@ def language_asked(
     from lessen.promise.calibrate import RULES
     from lessen.promise.generators import LanguageAsked
 
-    chosen = "disagreement" if loss == "drop" else loss
+    chosen = loss or "disagreement"
     if chosen not in ("disagreement", "selective", "block"):
         raise InputError(f"--loss {loss}: of a generator choose disagreement, selective or block")
     if rule not in RULES:
@@ -55,8 +58,7 @@ def language_asked(
     sure = parse_share(confidence, "--confidence")
     if sure == 0:
         raise InputError(f"--confidence {confidence}: must be above 0% and below 100%")
-    shares = tuple(parse_share(each, "--max-drop") for each in bounds or ["5%"])
-    raw = {"bounds": shares, "confidence": sure, "loss": chosen, "rule": rule, "block": block}
+    raw = {"bounds": tuple(bounds), "confidence": sure, "loss": chosen, "rule": rule, "block": block}
     raw |= {"one_threshold": one_threshold, "decay": decay}
     return parse(LanguageAsked, raw, "promise")
 
@@ -67,7 +69,7 @@ def language_plan(
     data: str,
     system: str,
     layers: str | None,
-    kind: str,
+    kind: str | None,
     rank: int | None,
     words: int | None,
     fresh: bool,
@@ -89,9 +91,9 @@ def language_plan(
     Raises:
         InputError: Naming the option that does not fit.
     """
-    from lessen.loading import depth_of
+    from lessen.loading import depth_of, facts_of
     from lessen.plan import WITHOUT_RANK, LanguageExitShape, parse
-    from lessen.systems.generator import LEARNING_RATES, LanguagePlan, language_exits
+    from lessen.systems.generator import LEARNING_RATES, LanguagePlan, language_exits, usual_kind
 
     if system != "self-exit":
         raise InputError(
@@ -102,6 +104,7 @@ def language_plan(
         if name not in OF_BOTH and value is not None:
             option = name.replace("_", "-")
             raise InputError(f"--{option} does not apply to a model that generates")
+    kind = kind or usual_kind(facts_of(model))
     parse(LanguageExitShape, {"layer": 1, "kind": kind, "rank": 1 if kind not in WITHOUT_RANK else None,
                               "words": 1 if kind == "shortlist" else None}, "--head")  # fmt: skip
     chosen_kind: Any = kind

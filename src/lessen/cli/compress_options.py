@@ -165,7 +165,8 @@ Criterion = Annotated[
 Head = Annotated[
     str | None,
     typer.Option(
-        help="What names a token at an exit: full, tied, gate, shortlist or shared. [tied]",
+        help="What names a token at an exit: full, tied, gate, shortlist or shared. [tied; shortlist where "
+        "the matrix to the vocabulary costs several layers]",
         rich_help_panel=GENERATORS,
     ),
 ]

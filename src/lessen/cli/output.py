@@ -74,9 +74,9 @@ Block = Annotated[
 ]
 Confidence = Annotated[str, typer.Option(help="That what is promised is true, over the calibration draw.")]
 LossName = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="What is bounded: drop (of quality), disagreement (with the reference), or selective "
+        help="What is bounded: drop (of quality) [default], disagreement (with the reference), or selective "
         "(disagreement among early answers). Generators: disagreement [their default], selective, or block "
         "(any of the next tokens differs)."
     ),
@@ -133,7 +133,7 @@ def precision_of(name: str) -> Any:
     return name
 
 
-def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str) -> Any:
+def asked_of(max_drop: list[str] | None, confidence: str, loss: str | None, rule: str) -> Any:
     """The options of a promise, checked.
 
     Raises:
@@ -143,6 +143,7 @@ def asked_of(max_drop: list[str] | None, confidence: str, loss: str, rule: str) 
     from lessen.promise.calibrate import LOSSES, RULES
     from lessen.promise.settle import Asked
 
+    loss = loss or "drop"
     if loss not in LOSSES:
         raise InputError(f"--loss {loss}: choose {', '.join(LOSSES)}")
     if rule not in RULES:
@@ -169,6 +170,8 @@ def show_promises(calibration: Any) -> None:
             print(f"Point {point.name!r} was chosen by the {point.promise.rule} rule; it is not certified.")
     for bound, why in calibration.reasons.items():
         print(f"No point for {100 * bound:g}%: {why}.")
+    if calibration.dearer:
+        print(f"The model answers at full depth unless told otherwise (--point): {calibration.dearer}.")
     if calibration.earlier:
         print("Nothing was certified now: the certificate of before stays, and the model answers as it did.")
     elif not calibration.points:

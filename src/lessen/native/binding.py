@@ -7,9 +7,10 @@ import os
 import sysconfig
 from pathlib import Path
 
+from lessen.errors import LessenError
 from lessen.native.matrix import LOW_BITS
 
-ABI = 6
+ABI = 7
 NAMES = ("liblessen.so", "liblessen.dylib")
 
 TOLERANCE = 1e-6
@@ -61,12 +62,12 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     for kind in LOW_BITS:
         product = getattr(library, f"lessen_linear_{kind}")
         product.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_int]
-        product.restype = None
+        product.restype = _done
     for product in (library.lessen_linear_f32, library.lessen_linear_bf16, library.lessen_linear_w4a8):
         product.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64] * 3 + [ctypes.c_int]
-        product.restype = None
+        product.restype = _done
     library.lessen_layer_rest.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int]
-    library.lessen_layer_rest.restype = None
+    library.lessen_layer_rest.restype = _done
     library.lessen_decoder_layers.argtypes = [
         *([ctypes.c_void_p] * 2),
         ctypes.c_int64,
@@ -74,7 +75,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         ctypes.c_int64,
         *([ctypes.c_int] * 2),
     ]
-    library.lessen_decoder_layers.restype = None
+    library.lessen_decoder_layers.restype = _done
     library.lessen_likeliest.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
     library.lessen_likeliest.restype = None
     library.lessen_attention_f32.argtypes = [
@@ -85,8 +86,18 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         ctypes.c_void_p,
         ctypes.c_int,
     ]
-    library.lessen_attention_f32.restype = None
+    library.lessen_attention_f32.restype = _done
     return library
+
+
+def _done(result: int) -> None:
+    """What a call that computes returned.
+
+    Raises:
+        LessenError: When it had no memory.
+    """
+    if result:
+        raise LessenError("out of memory in the kernels; give fewer or shorter texts at once")
 
 
 def _fork() -> ctypes.c_void_p | None:

@@ -145,10 +145,10 @@ class Native:
         return result
 
     def likeliest(self, logits: Tensor) -> list[int]:
-        """The first of the largest numbers of each row, as `logits.argmax(-1).tolist()`.
+        """The first of the largest numbers of each row, as `logits.argmax(-1).tolist()`; -1 at a NaN.
 
         Args:
-            logits: `[rows, columns]`, float32 on the CPU, no NaN among them.
+            logits: `[rows, columns]`, float32 on the CPU.
         """
         logits = logits.contiguous()
         found = (ctypes.c_int64 * len(logits))()

@@ -352,7 +352,20 @@ def calibrate_generator(
         traces, split = (kept.tune, "tuning") if tuning else (kept.calibration, "calibration")
         return expectation_of(traces, point, decoder, split)
 
-    return settle(folder, model, asked, basis, verdicts, reasons, expected)
+    step = verdicts[0].chosen.step
+    dearer = None if step is None else dearer_than_full(kept.tune, path[step], decoder)
+    return settle(folder, model, asked, basis, verdicts, reasons, expected, dearer)
+
+
+def dearer_than_full(tune: Traces, point: Point, decoder: Decoder) -> str | None:
+    """In a line, that a Point costs more than full depth on the tuning prompts; None where it does not."""
+    cost, whole = decoder.cost(tune, point.exits), decoder.whole_cost
+    if cost < whole:
+        return None
+    return (
+        f"its exits cost more than they save: {cost:.1f} layers a token on the tuning prompts, {whole:.1f} "
+        "at full depth; try fewer --exits or another --head"
+    )
 
 
 def expectation_of(traces: Traces, point: Point, decoder: Decoder, split: str) -> Expectation:

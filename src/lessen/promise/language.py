@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -50,6 +51,9 @@ class Thresholds:
 
 EACH = Thresholds()
 
+FEW_EXITS = 4
+"""Up to so many exits a path is tried with every set of them; of more with all, and with each alone."""
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -69,15 +73,22 @@ class Decoder:
         """Layers a token went through before it was named, given the index of its exit; any shape."""
         return np.array([*self.shape.exit_layers, len(self.shape.writing_layers)], dtype=float)[left]
 
-    def cost(self, traces: Traces, left: NDArray[np.int64]) -> float:
-        """Block-equivalents of a token, `left` at the exits of `Traces.left_at` (page, 1.3)."""
-        there, asked = traces.there, np.isfinite(traces.scores[0])
-        leaving, passing = [], []
-        for exit in range(len(traces.right)):
-            reached = (left >= exit) & there
-            leaving.append(float((left == exit)[there].mean()))
-            passing.append(float(asked[exit][reached].mean()) if reached.any() else 1.0)
-        return block_equivalents(self.facts, self.shape, leaving, passing)
+    def cost(self, traces: Traces, rule: ExitRule | None) -> float:
+        """Block-equivalents of a token, on average (page, 1.3); an exit without a threshold is not asked."""
+        if rule is None:
+            return self.whole_cost
+        there, passes = traces.there, np.isfinite(traces.scores[0])
+        left = traces.left_at(rule, self.shape.exit_layers)
+        asked, leaving, passing = [], [], []
+        for place, exit in enumerate(self.shape.language_exits):
+            if rule.at(exit.layer) is None:
+                continue
+            reached = (left >= place) & there
+            asked.append(exit)
+            leaving.append(float((left == place)[there].mean()))
+            passing.append(float(passes[place][reached].mean()) if reached.any() else 1.0)
+        shape = self.shape.model_copy(update={"language_exits": tuple(asked)})
+        return block_equivalents(self.facts, shape, leaving, passing)
 
     @property
     def whole_cost(self) -> float:
@@ -110,9 +121,20 @@ def losses_of(
 
 
 def path_of(
-    tune: Traces, criterion: str, layers: Sequence[int], thresholds: Thresholds = EACH
+    tune: Traces,
+    criterion: str,
+    layers: Sequence[int],
+    thresholds: Thresholds = EACH,
+    asked: Sequence[int] | None = None,
 ) -> tuple[Point, ...]:
     """Points of one criterion, the most careful first; the tokens that leave at one leave at all after it.
+
+    Args:
+        tune: On prompts paths are made from.
+        criterion: Its name.
+        layers: Depth of each exit.
+        thresholds: What they are.
+        asked: Places of the exits at which tokens may leave; all if None. The same threshold is for all.
 
     Raises:
         PlanError: For a decay of a criterion that has none.
@@ -123,7 +145,9 @@ def path_of(
     if thresholds.one:
         rules = global_path(kind, scores)[1:]  # no token is below the lowest
     else:
-        rules = matched_path(kind, scores, tune.right[:, tune.there], layers)
+        places = list(range(len(layers)) if asked is None else asked)
+        right = tune.right[:, tune.there][places]
+        rules = matched_path(kind, scores[places], right, [layers[place] for place in places])
         rules = [rule for rule in rules if rule.thresholds]
     rules = [rule.model_copy(update={"decay": decay}) for rule in rules]
     return tuple(Point(name=f"step {number}", exits=rule) for number, rule in enumerate(rules, start=1))
@@ -134,15 +158,18 @@ def freeze_path(
 ) -> tuple[Point, ...]:
     """The path that should save most at this bound, judged on the tuning prompts alone.
 
-    There is one for each criterion. As for classifiers, the boldest step is found whose loss there is below
-    the bound by 1.3 standard errors, and the path whose step costs the fewest block-equivalents wins. Step 0,
-    at which no token leaves, is not on it: it is always within the bound.
+    There is one for each criterion and each set of exits: every token would be asked at an exit at which few
+    of them leave. As for classifiers, the boldest step is found whose loss there is below the bound by 1.3
+    standard errors, and the path whose step costs the fewest block-equivalents wins. Step 0, at which no
+    token leaves, is not on it: it is always within the bound.
     """
+    layers = decoder.shape.exit_layers
+    sets = [tuple(range(len(layers)))] if thresholds.one else sets_of_exits(len(layers))
     best: tuple[float, tuple[Point, ...]] | None = None
-    for criterion in tune.criteria:
+    for criterion, asked in ((criterion, asked) for criterion in tune.criteria for asked in sets):
         if thresholds.decay is not None and criterion not in DECAYING:
             continue
-        path = path_of(tune, criterion, decoder.shape.exit_layers, thresholds)
+        path = path_of(tune, criterion, layers, thresholds, asked)
         if not path:
             continue
         found = losses_of(loss, tune, path, decoder, epsilon)
@@ -150,13 +177,23 @@ def freeze_path(
             evident = np.flatnonzero(betting(found, epsilon) <= EVIDENT)
             start = int(evident[0]) if len(evident) else 0
             path, found = path[start:], losses_of(loss, tune, path[start:], decoder, epsilon)
-        error = found.values.std(0) / np.sqrt(len(tune))
-        passed = leading(found.values.mean(0) + 1.3 * error <= epsilon)
-        step = path[passed - 1].exits if passed else None
-        cost = decoder.cost(tune, tune.left_at(step, decoder.shape.exit_layers))
+        passed = evidently_within(found, epsilon)
+        cost = decoder.cost(tune, path[passed - 1].exits if passed else None)
         if best is None or cost < best[0]:
             best = cost, path
     return () if best is None else best[1]
+
+
+def evidently_within(losses: Losses, epsilon: float) -> int:
+    """How many steps from the first on stay below the bound by 1.3 standard errors, on tuning prompts."""
+    error = losses.values.std(0) / np.sqrt(len(losses.values))
+    return leading(losses.values.mean(0) + 1.3 * error <= epsilon)
+
+
+def sets_of_exits(count: int) -> list[tuple[int, ...]]:
+    """Sets of exits a path is tried with, by their places; all of them first."""
+    sizes = range(count, 0, -1) if count <= FEW_EXITS else (count, 1)
+    return [chosen for size in sizes for chosen in combinations(range(count), size)]
 
 
 def judge(
@@ -210,14 +247,13 @@ def measured(traces: Traces, rule: ExitRule | None, decoder: Decoder) -> dict[st
     """
     left, there = traces.left_at(rule, decoder.shape.exit_layers), traces.there
     wrong, early = traces.wrong_at(left), (left < len(traces.right)) & there
-    skipped = decoder.whole_cost if rule is None else decoder.cost(traces, left)
     return {
         "early": float(early[there].mean()),
         "agreement": 1 - float((wrong.sum(1) / traces.lengths).mean()),
         "selective_agreement": 1 - float(wrong.sum() / max(1, early.sum())),
         "exact": 1 - float(wrong[:, : decoder.block].any(1).mean()),
         "mean_layers": float(decoder.depths(left)[there].mean()),
-        "block_equivalents": skipped,
+        "block_equivalents": decoder.cost(traces, rule),
     }
 
 

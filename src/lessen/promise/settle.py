@@ -64,6 +64,7 @@ class Calibration:
         certificate: None if nothing was certified.
         reasons: By bound that could not be kept: why.
         earlier: Whether a certificate of before stays, because nothing was certified now.
+        dearer: In a line, why the first Point is not the model's own though it could be made.
     """
 
     asked: Asked
@@ -73,6 +74,7 @@ class Calibration:
     certificate: Certificate | None
     reasons: dict[float, str]
     earlier: bool = False
+    dearer: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -104,6 +106,7 @@ class Calibration:
             ],
             "reasons": {f"{100 * bound:g}%": why for bound, why in self.reasons.items()},
             "earlier": self.earlier,
+            "dearer": self.dearer,
         }
 
 
@@ -132,6 +135,7 @@ def settle(
     verdicts: list[Verdict],
     reasons: dict[float, str],
     expected: Callable[[Point, bool], Expectation],
+    dearer: str | None = None,
 ) -> Calibration:
     """Record the Points that verdicts allow with a model whose weights lie in `folder`.
 
@@ -147,6 +151,7 @@ def settle(
         verdicts: One for each bound.
         reasons: By bound that could not be kept: why.
         expected: What a Point did, on the tuning rows if told so, else on the calibration rows.
+        dearer: In a line, why the model is not to answer at the first Point; None: it is.
     """
     standing = [] if certifies(basis, verdicts) else standing_points(folder, model)
     if not standing:
@@ -161,7 +166,7 @@ def settle(
     if not standing:
         steps = [step.model_copy(update={"expected": expected(step, True)}) for step in basis.path]
         model.config.path = plain(thinned(steps))
-        first_kept = bool(points) and verdicts[0].chosen.step is not None
+        first_kept = bool(points) and verdicts[0].chosen.step is not None and dearer is None
         model.config.point = points[0].name if first_kept else FULL.name
     if model.config.point not in model.config.choices():
         model.config.point = FULL.name
@@ -169,7 +174,7 @@ def settle(
     if certificate is not None:
         model.honour_certificate()
     model.use(model.config.point)
-    return Calibration(asked, basis, verdicts, points, certificate, reasons, earlier=bool(standing))
+    return Calibration(asked, basis, verdicts, points, certificate, reasons, bool(standing), dearer)
 
 
 def write_choices(folder: Path, config: Any) -> None:

@@ -16,7 +16,7 @@ from lessen.errors import InputError
 from lessen.model.rows import following, pack
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point
-from lessen.runtime.generation import check_prompt
+from lessen.runtime.generation import check_prompt, check_tokens
 from lessen.runtime.prefill import Beginning, begin
 
 
@@ -68,6 +68,7 @@ def score_answers(
     room = most if model.decoder is not None else most - longest + 1
     for prompt in prompts:
         check_prompt(prompt, room)
+        check_tokens(prompt, model.architecture.vocab_size)
     found = []
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for start in range(0, len(order), batch_size):
@@ -120,6 +121,7 @@ def score_own(
     most = model.architecture.max_tokens
     for prompt, answer in zip(prompts, answers, strict=True):
         check_prompt(prompt, most if model.decoder is not None else most - len(answer) + 1)
+        check_tokens(prompt, model.architecture.vocab_size)
     found: dict[int, Tensor] = {}
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for begins in range(0, len(order), batch_size):

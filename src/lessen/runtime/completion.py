@@ -105,7 +105,13 @@ def complete(
     decoding: Decoding = OFF,
     tally: Tally | None = None,
 ) -> list[Completion]:
-    """Continue prompts, all in one batch; arguments as in `generate`."""
+    """Continue prompts, all in one batch; arguments as in `generate`.
+
+    Raises:
+        InputError: When one text is given in place of a list.
+    """
+    if isinstance(prompts, str):
+        raise InputError("prompts is one text, which would be read letter by letter; give a list: [text]")
     ids = [prompt_ids(tokenizer, prompt, model.architecture.max_tokens) for prompt in prompts]
     tokens: list[list[int]] = [[] for _ in prompts]
     tally = tally or Tally()

@@ -33,6 +33,23 @@ def check_prompt(ids: Sequence[int], most: int) -> None:
         raise InputError(f"the prompt has {len(ids)} tokens, the model takes {most}; shorten it")
 
 
+def check_tokens(ids: Sequence[int], vocabulary: int) -> None:
+    """Refuse tokens that do not exist.
+
+    Args:
+        ids: Of a prompt, or of what follows it.
+        vocabulary: Tokens the model knows.
+
+    Raises:
+        InputError: Naming the first of them.
+    """
+    for place, token in enumerate(ids, start=1):
+        if not 0 <= token < vocabulary:
+            raise InputError(
+                f"token {place} of the prompt is {token}; the model's tokens are 0 to {vocabulary - 1}"
+            )
+
+
 @torch.no_grad()
 def generate(
     model: Transformer,
@@ -67,7 +84,9 @@ def generate(
         ended; with drafts, what was verified at once comes one by one.
 
     Raises:
-        InputError: For a prompt that is empty or too long, no tokens wanted, or tokens to be drawn early.
+        InputError: For a prompt that is empty or too long or has tokens that do not exist, no tokens wanted,
+            or tokens to be drawn early.
+        LessenError: When the model's logits are no numbers.
         PlanError: For a mode with exits and a model without them.
     """
     most = model.architecture.max_tokens
@@ -75,6 +94,7 @@ def generate(
         raise InputError(f"max_new_tokens {max_new_tokens}: must be 1 or more")
     for prompt in prompts:
         check_prompt(prompt, most)
+        check_tokens(prompt, model.architecture.vocab_size)
     check_decoding(model, decoding, sampling)
     if not prompts:
         return
@@ -91,7 +111,8 @@ def generate(
         layers.read({row: ids[:-1] for row, ids in given.items() if len(ids) > 1})
         given = {row: ids[-1:] for row, ids in given.items()}
     while given:
-        # A prompt of which tokens leave is read to its end: none of what is left of it can wait.
+        # A prompt waits where its last token leaves, like any other token. One of which tokens leave for good
+        # is read to its end instead: none of what is left of it can wait.
         whole = {row for row in given if in_layer is not None or texts[row].must_be_whole}
         answers = layers.step(given, whole, {row: texts[row].wanted for row in given}, in_layer)
         in_layer = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.native import native_for
 
 
@@ -55,6 +55,9 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
 
     Temperature comes first, then top-k, then top-p, as in transformers. Of equal logits at the edge of top-k
     all stay.
+
+    Raises:
+        LessenError: When a logit is no number.
     """
     scores = logits / sampling.temperature
     never = float("-inf")
@@ -66,13 +69,33 @@ def probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         share = ordered.softmax(-1)
         beyond = share.cumsum(-1) - share >= sampling.top_p
         scores = scores.masked_fill(beyond.scatter(-1, order, beyond), never)
-    return scores.softmax(-1)
+    shares = scores.softmax(-1)
+    if shares[:, 0].isnan().any():  # one NaN makes all of its row NaN
+        raise LessenError(NO_NUMBERS)
+    return shares
+
+
+NO_NUMBERS = (
+    "the model's logits are not numbers (NaN): its weights are damaged, or it overflows in this precision; "
+    "try --precision float32, or make the model again"
+)
 
 
 def likeliest(logits: Tensor) -> list[int]:
-    """The likeliest token of each row of `[rows, vocabulary]`; of equal ones the first."""
+    """The likeliest token of each row of `[rows, vocabulary]`; of equal ones the first.
+
+    Raises:
+        LessenError: When a logit is no number.
+    """
     kernels = native_for(logits) if logits.numel() else None
-    return logits.argmax(-1).tolist() if kernels is None else kernels.likeliest(logits)
+    if kernels is not None:
+        tokens = kernels.likeliest(logits)
+        broken = -1 in tokens
+    else:
+        tokens, broken = logits.argmax(-1).tolist(), bool(logits.isnan().any())
+    if broken:
+        raise LessenError(NO_NUMBERS)
+    return tokens
 
 
 def choose(logits: Tensor, sampling: Sampling, draws: Sequence[torch.Generator]) -> list[int]:

@@ -28,6 +28,7 @@ from lessen.errors import InputError
 from lessen.hf import LessenGenerator
 from lessen.loading import load
 from lessen.measure.exit_quality import exit_quality, set_cuts
+from lessen.model.architecture import Architecture
 from lessen.plan import WITHOUT_RANK, LanguageExitShape, LanguageHeadKind, Size, Strict, parse
 from lessen.promise.generators import (
     LanguageAsked,
@@ -57,6 +58,9 @@ EXITS = 3
 
 RANK, WORDS = 64, 4096
 """Of corrections, and of short lists, where the user names none."""
+
+DEAR = 2
+"""Layers the matrix to the vocabulary may cost; where it is more, exits judge by a short list of tokens."""
 
 LEARNING_RATES: dict[LanguageHeadKind, float] = {
     "full": 1e-4,
@@ -163,6 +167,15 @@ def language_exits(
         fields["words"] = words or WORDS
     chosen = sorted({*layers}) if layers else usual_places(depth, EXITS)
     return tuple(parse(LanguageExitShape, {"layer": layer, **fields}, "exits") for layer in chosen)
+
+
+def usual_kind(facts: Architecture) -> LanguageHeadKind:
+    """Of exits, where the user names none: no exit may ask for a whole matrix that costs several layers.
+
+    That matrix is V / (12 d) layers of the page (1.3), and every token pays it at every exit it is asked at.
+    """
+    dear = facts.vocab_size > DEAR * 12 * facts.hidden_size
+    return "shortlist" if dear and facts.vocab_size >= 4 * WORDS else "tied"
 
 
 def compress_generator(
