@@ -31,7 +31,7 @@ import numpy as np
 import results
 from generator_decode import plain
 
-from lessen.loading import depth_of, load
+from lessen.loading import facts_of, load
 from lessen.plan import FULL, Point
 from lessen.promise.generators import KeptTraces, LanguageAsked, Prompting, traces_of
 from lessen.promise.kept import KEPT
@@ -83,7 +83,7 @@ def plan_for(model: str, kind: Any, minutes: float, layers: Sequence[int] | None
         model=model,
         data=DATA,
         recipe=recipe,
-        exits=language_exits(depth_of(model), layers, kind),
+        exits=language_exits(facts_of(model), layers, kind),
         promise=LanguageAsked(bounds=(BOUNDS["disagreement"],), confidence=1 - DELTA),
         **{f"{part}_prompts": most for part, most in (FEWER if minutes < SHORT else PROMPTS).items()},
         seed=seed,

@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "card": {"errors", "artefact", "certificate"},
     "guarantee": set(),
     "memory": set(),
-    "native": set(),
+    "native": {"errors"},
     "machine": {"native"},
     "bits": {"errors", "plan", "native"},
     "model": {"errors", "plan", "native", "bits"},

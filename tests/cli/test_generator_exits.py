@@ -416,7 +416,7 @@ def test_every_mode_is_timed_and_compared(made, text: Path) -> None:
     assert all(rows[mode]["identical"] for mode in ("off", "spec", "transformers"))
     assert rows["off"]["weight_passes"] == 1
     assert rows["direct exact"]["weight_passes"] < 1
-    assert rows["direct propagate"]["macs_per_token"] < rows["direct exact"]["macs_per_token"]
+    assert rows["direct propagate"]["macs_per_token"] < rows["off"]["macs_per_token"]
     assert rows["off"]["macs_per_token"] == rows["transformers"]["macs_per_token"]
     assert 0 <= rows["spec"]["acceptance"] <= 1
     assert rows["off"]["acceptance"] is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lessen.depth import language_losses
-from lessen.depth.language_losses import foresight, imitation, penalized, positions_at_once
+from lessen.depth.language_losses import candidates, foresight, imitation, penalized, positions_at_once
 
 
 def test_imitation_is_the_divergence_and_zero_for_equals() -> None:
@@ -63,3 +63,21 @@ def test_a_probe_learns_whether_the_exit_agrees() -> None:
 def test_logits_of_a_large_vocabulary_stay_within_bounds() -> None:
     assert positions_at_once(49152) * 49152 * 4 <= language_losses.LOGITS_BYTES < 100e6
     assert positions_at_once(10**9) == 1
+
+
+def test_candidates_stand_for_the_whole_vocabulary() -> None:
+    """Sampled softmax: sum of exp(logit) right on average; standard error over 2,000 draws, 4 of them."""
+    draw = torch.Generator().manual_seed(0)
+    teacher, student = torch.randn(2, 3, 200, dtype=torch.float64, generator=draw)
+    whole, sums = student.exp().sum(-1), []
+    for _ in range(2000):
+        chosen = candidates(teacher, 30, draw)
+        assert chosen is not None
+        assert len(chosen.tokens.unique()) == len(chosen.tokens)
+        assert set(teacher.argmax(-1).tolist()) <= set(chosen.tokens.tolist())
+        sums.append((student[:, chosen.tokens] + chosen.more).exp().sum(-1))
+    found = torch.stack(sums)
+    assert ((found.mean(0) - whole).abs() < 4 * found.std(0) / 2000**0.5).all()
+    plain = torch.stack([student[:, candidates(teacher, 30, draw).tokens].exp().sum(-1) for _ in range(50)])
+    assert (plain.mean(0) < 0.6 * whole).all(), "without the weights it is not"
+    assert candidates(teacher, 100, draw) is None

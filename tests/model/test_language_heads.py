@@ -178,3 +178,18 @@ def test_what_does_not_fit_is_refused(fields: dict, why: str, tmp_path: Path) ->
 def test_encoders_have_none(tiny_classifier) -> None:
     with pytest.raises(InputError, match="models that generate"):
         with_language_exits(tiny_classifier, [KINDS["tied"]])
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_some_tokens_get_the_logits_they_get_among_all(kind: str, tmp_path: Path) -> None:
+    """A product of fewer columns, added up in another order: 1e-5 of the largest."""
+    model = loaded("llama-grouped", tmp_path).transformer
+    facts = model.architecture.model_copy(update={"language_head_scale": 0.3})
+    head = LanguageHead(facts, KINDS[kind])
+    start(head, model.final_norm, model.vocabulary_matrix)
+    tokens = torch.tensor([40, 3, 77])
+    corrected = head.corrected(torch.randn(6, facts.hidden_size))
+    whole = head.named(corrected, lambda hidden: model.next_token(0.3 * hidden))
+    for chosen, expected in ((None, whole), (tokens, whole[:, tokens])):
+        found = head.among(corrected, model.vocabulary_matrix, chosen)
+        assert (found - expected).abs().max() <= 1e-5 * whole.abs().max()

@@ -91,7 +91,7 @@ def language_plan(
     Raises:
         InputError: Naming the option that does not fit.
     """
-    from lessen.loading import depth_of, facts_of
+    from lessen.loading import facts_of
     from lessen.plan import WITHOUT_RANK, LanguageExitShape, parse
     from lessen.systems.generator import LEARNING_RATES, LanguagePlan, language_exits, usual_kind
 
@@ -104,7 +104,8 @@ def language_plan(
         if name not in OF_BOTH and value is not None:
             option = name.replace("_", "-")
             raise InputError(f"--{option} does not apply to a model that generates")
-    kind = kind or usual_kind(facts_of(model))
+    facts = facts_of(model)
+    kind = kind or usual_kind(facts)
     parse(LanguageExitShape, {"layer": 1, "kind": kind, "rank": 1 if kind not in WITHOUT_RANK else None,
                               "words": 1 if kind == "shortlist" else None}, "--head")  # fmt: skip
     chosen_kind: Any = kind
@@ -119,7 +120,7 @@ def language_plan(
         "model": model,
         "data": data,
         "recipe": training,
-        "exits": language_exits(depth_of(model), _places(layers), chosen_kind, rank, words),
+        "exits": language_exits(facts, _places(layers), chosen_kind, rank, words),
         "promise": promise,
         "prompting": {"prompt_tokens": prompt_tokens, "new_tokens": new_tokens},
         "with_model": not alone,

@@ -172,7 +172,11 @@ Head = Annotated[
 ]
 HeadRank = Annotated[
     int | None,
-    typer.Option(min=1, help="Of an exit's correction of hidden states. [64]", rich_help_panel=GENERATORS),
+    typer.Option(
+        min=1,
+        help="Of an exit's correction of hidden states. [256, at most half the width]",
+        rich_help_panel=GENERATORS,
+    ),
 ]
 Words = Annotated[
     int | None,

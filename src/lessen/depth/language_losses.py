@@ -5,6 +5,8 @@ No labels are needed: the model is its own teacher (self-supervised exits page, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import log
 from typing import Literal
 
 import torch
@@ -54,8 +56,50 @@ def foresight(probed: Tensor, logits: Tensor, teacher: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(probed, agrees, reduction="sum")
 
 
+LIKELIEST = 8
+"""Tokens of the teacher's at each place that are always looked at."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Tokens that stand for the whole vocabulary where probabilities are compared.
+
+    Attributes:
+        tokens: Ids, `[candidates]`.
+        more: Added to the logit of each, `[candidates]`.
+    """
+
+    tokens: Tensor
+    more: Tensor
+
+
+def candidates(teacher: Tensor, drawn: int, draw: torch.Generator) -> Candidates | None:
+    """The teacher's likeliest tokens, and some drawn of all others; None where nearly all would be looked at.
+
+    A drawn one counts for as many as were left out, so that the sum of exp(logit) over the candidates, which
+    is what a softmax divides by, is that of the whole vocabulary on average (sampled softmax: Bengio and
+    Senecal 2008; Jean et al. 2015).
+
+    Args:
+        teacher: Of the whole model, `[tokens, vocabulary]`.
+        drawn: How many are drawn.
+        draw: What they are drawn by, on the CPU.
+    """
+    vocabulary = teacher.shape[1]
+    sure = torch.zeros(vocabulary, dtype=torch.bool, device=teacher.device)
+    sure[teacher.topk(min(LIKELIEST, vocabulary), -1).indices.flatten()] = True
+    others = (~sure).nonzero()[:, 0]
+    if len(others) <= 2 * drawn:
+        return None
+    chosen = others[torch.randperm(len(others), generator=draw)[:drawn].to(others.device)]
+    likeliest = sure.nonzero()[:, 0]
+    more = teacher.new_zeros(len(likeliest) + drawn)
+    more[len(likeliest) :] = log(len(others) / drawn)
+    return Candidates(torch.cat([likeliest, chosen]), more)
+
+
 LOGITS_BYTES = 48 << 20
-"""Of one tensor of logits; a step of training holds about five."""
+"""Of one tensor of logits of the whole vocabulary; a step of training holds one or two."""
 
 
 def positions_at_once(vocabulary: int, dtype: torch.dtype = torch.float32) -> int:

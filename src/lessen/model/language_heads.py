@@ -78,6 +78,23 @@ class LanguageHead(nn.Module):
         logits = unembed(corrected) if self.output is None else self.output(self._scaled(corrected))
         return logits.to(_at_least_float32(logits.dtype))
 
+    def among(self, corrected: Tensor, matrix: Tensor, tokens: Tensor | None) -> Tensor:
+        """Logits of some tokens: what `named` says of them, for less.
+
+        Args:
+            corrected: As `corrected` returned.
+            matrix: The model's own, `[vocabulary, hidden]`; not used by a `full` head. Products are made in
+                its type.
+            tokens: Ids, `[chosen]`; None: all.
+
+        Returns:
+            `[tokens, chosen]`, float32 or wider.
+        """
+        rows = matrix if self.output is None else self.output.weight
+        rows = (rows if tokens is None else rows[tokens]).to(matrix.dtype)
+        logits = multiply(self._scaled(corrected).to(matrix.dtype), rows)
+        return logits.to(_at_least_float32(logits.dtype))
+
     def _scaled(self, corrected: Tensor) -> Tensor:
         """As the model scales last states itself, where its own matrix is not multiplied by."""
         return corrected if self.scale == 1 else corrected * self.scale

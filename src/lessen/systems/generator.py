@@ -56,18 +56,18 @@ from lessen.train.language_exits import LanguageRecipe, train_exits
 EXITS = 3
 """Exits of a generator, where the user names no places; fewer where so many do not fit."""
 
-RANK, WORDS = 64, 4096
-"""Of corrections, and of short lists, where the user names none."""
+RANK, WORDS = 256, 4096
+"""Of corrections, at most and no more than half the width, and of short lists, where the user names none."""
 
 DEAR = 2
 """Layers the matrix to the vocabulary may cost; where it is more, exits judge by a short list of tokens."""
 
 LEARNING_RATES: dict[LanguageHeadKind, float] = {
     "full": 1e-4,
-    "tied": 1e-3,
-    "gate": 1e-3,
-    "shortlist": 1e-3,
-    "shared": 1e-3,
+    "tied": 5e-3,
+    "gate": 5e-3,
+    "shortlist": 5e-3,
+    "shared": 5e-3,
 }
 """A matrix that starts as the model's own is changed with care; a correction starts from nothing."""
 
@@ -142,7 +142,7 @@ class GeneratorOutcome:
 
 
 def language_exits(
-    depth: int,
+    facts: Architecture,
     layers: Sequence[int] | None = None,
     kind: LanguageHeadKind = "tied",
     rank: int | None = None,
@@ -151,10 +151,10 @@ def language_exits(
     """Exits of one kind.
 
     Args:
-        depth: Layers of the model.
+        facts: Of the model.
         layers: After how many of them exits sit (1-based); spread evenly if None.
         kind: Of all.
-        rank: Of their corrections, where the kind has one.
+        rank: Of their corrections, where the kind has one; `RANK` if None.
         words: Of their short lists, where the kind has one.
 
     Raises:
@@ -162,9 +162,10 @@ def language_exits(
     """
     fields: dict[str, Any] = {"kind": kind, "rank": rank, "words": words}
     if kind not in WITHOUT_RANK:
-        fields["rank"] = rank or RANK
+        fields["rank"] = rank or max(1, min(RANK, facts.hidden_size // 2))
     if kind == "shortlist":
         fields["words"] = words or WORDS
+    depth = facts.num_decoder_layers or facts.num_hidden_layers
     chosen = sorted({*layers}) if layers else usual_places(depth, EXITS)
     return tuple(parse(LanguageExitShape, {"layer": layer, **fields}, "exits") for layer in chosen)
 

@@ -1,8 +1,9 @@
 """Train the language exits of a frozen generator on plain text, from its own answers.
 
-The backbone runs in evaluation mode and gets no gradient; logits are made for a few hundred tokens at a time.
-A run may be stopped, and goes on where it was; it may be given a time, and then ends within it, its learning
-rate at zero. (Self-supervised exits page, 1.4 and 1.5.)
+The backbone runs in evaluation mode and gets no gradient; it is most of the work, so a pass of it over some
+text is followed by many small updates of the exits, each from a few of its tokens drawn without return, in
+probabilities over some of the vocabulary. A run may be stopped, and goes on where it was; it may be given a
+time, and then ends within it, its learning rate at zero. (Self-supervised exits page, 1.4 and 1.5.)
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +19,12 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from lessen.depth.language import head_after, states_at_exits, tokens_that_count
 from lessen.depth.language_losses import (
     LanguageObjective,
+    candidates,
     foresight,
     imitation,
     penalized,
@@ -30,6 +32,7 @@ from lessen.depth.language_losses import (
 )
 from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
+from lessen.model.linear import multiply
 from lessen.model.transformer import Transformer
 from lessen.plan import Size, Strict
 from lessen.runtime.source import Reply, Written, batch_of
@@ -54,9 +57,13 @@ class LanguageRecipe(Strict):
     Attributes:
         objective: `imitation` (KL, the paper's second version) or `penalized` (its first).
         penalty: Of `penalized`: how much an exit's entropy is rewarded.
-        steps: Of the optimizer.
+        steps: Passes of the backbone over a batch of text.
         time_limit: Seconds after which training ends, whatever steps are left; None: no limit.
         batch_size: Stretches of text in a step.
+        update_tokens: Tokens of a step that an update of the optimizer is made from; a step makes as many
+            updates as there are such parts of it.
+        drawn: Tokens of the vocabulary that stand for all unlikely ones in an update; see
+            `depth.language_losses.candidates`.
         max_tokens: Documents are cut into stretches of this length, or what the model takes; all are used. An
             encoder-decoder model learns from replies instead, whose lengths the plan says.
         learning_rate: Peak, at the first step; falls to zero along a cosine, by steps or seconds, whichever
@@ -71,8 +78,10 @@ class LanguageRecipe(Strict):
     steps: Size = 1000
     time_limit: Annotated[float, Field(gt=0)] | None = None
     batch_size: Size = 4
+    update_tokens: Size = 128
+    drawn: Size = 4096
     max_tokens: Annotated[int, Field(ge=2)] = 512
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     clip: Annotated[float, Field(gt=0)] = 1.0
     fresh: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
@@ -114,7 +123,14 @@ def train_exits(
     trained = _only_exits_learn(model)
     if not trained:
         return _nothing_to_learn(recipe)
-    run = _Run(torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.0))
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.0)
+    run = _Run(optimizer)
+
+    def update() -> None:
+        nn.utils.clip_grad_norm_(trained, recipe.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
     place = folder / CHECKPOINT
     resumed = run.restore(model, place)
     stop, progress = StopAtStepEnd(), Progress(quiet=quiet, title="training exits")
@@ -128,10 +144,8 @@ def train_exits(
             began = time.monotonic()
             for group in run.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * (1 + math.cos(math.pi * run.share(recipe))) / 2
-            run.learned(*learn(model, [rows[row] for row in batch], recipe))
-            nn.utils.clip_grad_norm_(trained, recipe.clip)
-            run.optimizer.step()
-            run.optimizer.zero_grad(set_to_none=True)
+            draw = torch.Generator().manual_seed((recipe.seed << 32) + run.step)
+            run.learned(*learn(model, [rows[row] for row in batch], recipe, draw, update))
             run.seconds += time.monotonic() - began
             state.global_step = int(THOUSANDTHS * min(1.0, run.share(recipe)))
             progress.on_log(None, state, None, {"loss": run.losses[-1]})
@@ -170,8 +184,14 @@ def _nothing_to_learn(recipe: LanguageRecipe) -> dict[str, Any]:
     }
 
 
-def learn(model: Transformer, batch: Sequence[Written], recipe: LanguageRecipe) -> tuple[float, int]:
-    """Add the gradient of one step to the exits.
+def learn(
+    model: Transformer,
+    batch: Sequence[Written],
+    recipe: LanguageRecipe,
+    draw: torch.Generator,
+    update: Callable[[], None],
+) -> tuple[float, int]:
+    """One pass of the backbone, and the updates of the exits made from it.
 
     Every token counts once, but for the first of each stretch, which has nothing before it to go by. A reply
     has what was read.
@@ -179,35 +199,73 @@ def learn(model: Transformer, batch: Sequence[Written], recipe: LanguageRecipe) 
     Args:
         model: With language exits.
         batch: Stretches or replies.
-        recipe: Says what is minimised.
+        recipe: Says what is minimised, and by how many tokens at once.
+        draw: What order and candidates are drawn by, on the CPU.
+        update: Called when the gradient of an update stands in the exits: the mean over its tokens and exits.
 
     Returns:
-        The mean loss over tokens and exits, and the number of tokens.
+        The mean loss over tokens and exits, as it was before each update, and the number of tokens.
     """
     device = model.vocabulary_matrix.device
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=_half(model)):
         ids, rows, source = batch_of(model, batch)
         states, last = states_at_exits(model, ids, rows, source)
     counted = tokens_that_count(model, rows)
+    counted = counted[torch.randperm(len(counted), generator=draw).to(device)]
     wide = model.vocabulary_matrix.dtype
-    states, last = [state[counted].to(wide) for state in states], last[counted].to(wide)
+    matrix = model.vocabulary_matrix.detach().to(torch.bfloat16 if _half(model) else wide)
+    total = 0.0
+    for tokens in counted.split(recipe.update_tokens):
+        whole = len(tokens) * len(states)
+        for part in tokens.split(positions_at_once(model.architecture.vocab_size)):
+            read = [state[part].to(wide) for state in states]
+            total += _gradient(model, read, last[part].to(wide), matrix, recipe, whole, draw) * whole
+        update()
+    return total / max(1, len(counted) * len(states)), len(counted)
+
+
+def _gradient(
+    model: Transformer,
+    states: Sequence[Tensor],
+    last: Tensor,
+    matrix: Tensor,
+    recipe: LanguageRecipe,
+    whole: int,
+    draw: torch.Generator,
+) -> float:
+    """Add the gradient of some tokens to the exits.
+
+    Args:
+        model: With language exits.
+        states: At each exit, `[tokens, hidden]`.
+        last: What the language head reads, `[tokens, hidden]`.
+        matrix: To the vocabulary, in the type logits are made in.
+        recipe: Says what is minimised.
+        whole: Tokens times exits of the update.
+        draw: What candidates are drawn by.
+
+    Returns:
+        Their loss, as a part of the mean.
+    """
     objective = imitation if recipe.objective == "imitation" else partial(penalized, penalty=recipe.penalty)
-    total, whole = 0.0, len(last) * len(states)
-    at_once = positions_at_once(model.architecture.vocab_size)
-    for part in torch.arange(len(last), device=device).split(at_once):
-        with torch.no_grad():
-            teacher = model.next_token(last[part])
-        for layer, state in zip(model.shape.exit_layers, states, strict=True):
-            head = head_after(model, layer)
-            if head.kind == "shared":
-                continue
-            logits = head(state[part], model.next_token)
-            loss = objective(logits, teacher) / whole
-            total += loss.item()
-            if head.probe is not None:
-                loss = loss + foresight(head.probed(state[part]), logits.detach(), teacher) / whole
-            loss.backward()
-    return total, len(last)
+    with torch.no_grad():
+        logits = multiply((last * model.architecture.language_head_scale).to(matrix.dtype), matrix)
+        chosen = candidates(logits, recipe.drawn, draw)
+        tokens = None if chosen is None else chosen.tokens
+        more = 0.0 if chosen is None else chosen.more.to(last.dtype)
+        teacher = (logits if tokens is None else logits[:, tokens]).to(last.dtype) + more
+    total = 0.0
+    for layer, state in zip(model.shape.exit_layers, states, strict=True):
+        head = head_after(model, layer)
+        if head.kind == "shared":
+            continue
+        answer = head.among(head.corrected(state), matrix, tokens)
+        loss = objective(answer + more, teacher) / whole
+        total += loss.item()
+        if head.probe is not None:
+            loss = loss + foresight(head.probed(state), answer.detach(), teacher - more) / whole
+        loss.backward()
+    return total
 
 
 class _Run:
