@@ -7,9 +7,9 @@ and trained longest. Prompts are beginnings of the reviews its plan kept for tes
 them. The parts, each kept once it is finished:
 
 * `spec`: whether 200 texts of 64 tokens are those of full depth, ties apart; drafts kept, weights read.
-  Exits, thresholds and length are those that read the fewest weights on tuning prompts.
-* `fixed`: drafts by one exit for every token, a fixed number at a time (as LayerSkip does, with our heads),
-  chosen alike.
+  Drafts are made as `lessen compress` chose it from its traces of tuning prompts.
+* `fixed`: drafts by one exit for every token, a fixed number at a time (as LayerSkip does, with our heads);
+  exit and number are those that read the fewest weights on tuning prompts.
 * `direct`: weights, passes, MACs and layers at the certified Point, with exact keys and values and with
   propagated ones; where tokens are named, and which of them full depth would not have named, given the text
   so far.
@@ -39,14 +39,14 @@ from typing import Any
 
 import results
 import torch
-from generator_drafts import decoding_of, fixed, spec
+from generator_drafts import decoding_of, early_point, fixed, spec
 from generator_questions import boolq
 from generator_texts import Batches, Prompts, counted
 from generator_verdicts import FEW_BITS
 from results import CACHE, add_run, kept
 
 from lessen.artefact import read_json
-from lessen.certificate import is_certified, one_digest
+from lessen.certificate import one_digest
 from lessen.cli.bench_generator import _of_gguf
 from lessen.hf import LessenForCausalLM
 from lessen.loading import load
@@ -63,18 +63,6 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", *FEW_BITS)
 
 RIVALS = {"llama_cpp": "llama-cpp-python", "openvino_genai": "openvino-genai"}
 """Modules of runtimes of GGUF files, and what brings them."""
-
-
-def early_point(model: LessenForCausalLM) -> Point | None:
-    """The first Point with a certificate at which tokens leave: the model's own need not be one.
-
-    Without certificates, as in `--smoke`, the model's own if tokens leave at it.
-    """
-    points = [*model.points.values(), model.point]
-    return next(
-        (each for each in points if each.exits and is_certified(each)),
-        model.point if model.point.exits else None,
-    )
 
 
 def direct(batches: Batches, prompts: Prompts) -> dict[str, Any]:
@@ -215,11 +203,11 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 "weights_saved",
                 "passes_saved",
                 "layer",
-                "point",
+                "rule",
                 "most",
+                "foretold",
             )
             found[run["part"]] = {name: run[name] for name in names if name in run}
-            found[run["part"]]["tried"] = len(run["tried"])
         elif run["part"] == "direct":
             names = (
                 "weights_saved",
@@ -297,6 +285,7 @@ def measure(
     settings = {
         "folder": Path(folder).name,
         "point": None if point is None else point.model_dump(mode="json"),
+        "drafts": model.config.drafts,
         "prompts": len(prompts),
         "new_tokens": tokens,
         "threads": torch.get_num_threads(),
@@ -306,7 +295,7 @@ def measure(
     place = results.CACHE / "generator-decode" / hashlib.sha256(asked.encode()).hexdigest()[:16]
     batches = Batches(model, place, tokens)
     parts: dict[tuple[str, str | None], Callable[[], dict[str, Any]]] = {
-        ("spec", None): lambda: spec(batches, folder, tuning, prompts),
+        ("spec", None): lambda: spec(batches, prompts),
         ("fixed", None): lambda: fixed(batches, tuning, prompts),
         ("direct", None): lambda: direct(batches, prompts),
         ("boolq", None): lambda: boolq(model, point, questions),
@@ -328,7 +317,7 @@ def finished(runs: Sequence[dict[str, Any]]) -> set[tuple[str, str | None]]:
 
 
 def drafts(settings: dict[str, Any]) -> dict[str, Decoding]:
-    """Ways to draft that were found to read the fewest weights, as they are timed."""
+    """The two ways to draft, as they are timed."""
     names = {"spec": "spec", "fixed": "fixed draft"}
     runs = [run for run in kept(NAME, settings) if run["part"] in names]
     return {names[run["part"]]: decoding_of(run) for run in runs}

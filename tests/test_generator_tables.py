@@ -69,11 +69,11 @@ def summary() -> dict:
             },
         },
         "spec": {"texts": 200, "tokens": 12800, "identical": 198, "ties": 2, "gaps": [1e-7, 4e-6],
-                 "acceptance": 0.8, "draft_length": 3.0, "weight_passes": 0.5, "most": 8, "tried": 38,
+                 "acceptance": 0.8, "draft_length": 3.0, "weight_passes": 0.5, "most": 8, "foretold": 0.21,
                  "weights_saved": line["weights_saved"], "passes_saved": line["passes_saved"],
-                 "point": {"exits": {"criterion": "entropy", "thresholds": {"8": 0.1, "15": 0.4}}}},
+                 "rule": {"criterion": "entropy", "thresholds": {"8": 0.1, "15": 0.4}}},
         "fixed": {"texts": 200, "tokens": 12800, "identical": 200, "ties": 0, "gaps": [], "acceptance": 0.6,
-                  "draft_length": 4.0, "weight_passes": 0.6, "layer": 8, "most": 4, "tried": 12,
+                  "draft_length": 4.0, "weight_passes": 0.6, "layer": 8, "most": 4, "foretold": None,
                   "weights_saved": line["weights_saved"], "passes_saved": line["passes_saved"]},
         "direct": {
             "point": "disagreement-5%",
@@ -179,7 +179,7 @@ def test_tables_show_what_was_run(made) -> None:
         "8: 60.0 (5.0) 30: 40.0 (0.0) | 1-8: 2.0 |",
         "| as exits (8 15) are sure, at most 8 | 80.0 | 3.0 | 12.0 ± 2.0 | 40.0 ± 2.0 | 198 of 200 "
         "| 2 (up to 4e-06) | 38 |",
-        "| exit 8, 4 at a time | 60.0 | 4.0 | 12.0 ± 2.0 | 40.0 ± 2.0 | 200 of 200 | 0 | 12 |",
+        "| exit 8, 4 at a time | 60.0 | 4.0 | 12.0 ± 2.0 | 40.0 ± 2.0 | 200 of 200 | 0 |  |",
         "changes accuracy by -1.0 ± 1.0 points",
         "| off | 60.0 | 55.0 | 2.0 | 100.0 | 30.0 |",
     ):

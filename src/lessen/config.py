@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
-from lessen.plan import FORMAT_VERSION, FULL, Base, Point, RetentionProfile, Shape, check_point, parse
+from lessen.plan import FORMAT_VERSION, FULL, Base, Drafts, Point, RetentionProfile, Shape, check_point, parse
 
 WRITTEN = (
     "model_type",
@@ -19,6 +19,7 @@ WRITTEN = (
     "point",
     "path",
     "profile",
+    "drafts",
     "base",
     "architectures",
     "dtype",
@@ -28,6 +29,10 @@ WRITTEN = (
     "transformers_version",
 )
 """The fields of `config.json`: no others are written, and `lessen.load` refuses a file that has others."""
+
+
+ABSENT = ("base", "drafts")
+"""Fields of generators, which are not written where they say nothing."""
 
 
 class LessenConfig(PreTrainedConfig):
@@ -42,6 +47,7 @@ class LessenConfig(PreTrainedConfig):
     point: str = "full"
     path: list | None = None
     profile: dict | None = None
+    drafts: dict | None = None
     base: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -52,13 +58,14 @@ class LessenConfig(PreTrainedConfig):
             self.choices()
             self.steps()
             self.retention_profile()
+            self.drafting()
             self.base_model()
             self.is_encoder_decoder = self.facts().decoder is not None
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What is written: the known fields only, whatever a trainer has set on the config."""
         written = {key: value for key, value in super().to_diff_dict().items() if key in WRITTEN}
-        return {key: value for key, value in written.items() if key != "base" or value is not None}
+        return {key: value for key, value in written.items() if key not in ABSENT or value is not None}
 
     @property
     def hidden_size(self) -> int:
@@ -107,6 +114,17 @@ class LessenConfig(PreTrainedConfig):
                 f"{self._where('profile')}: base has {len(profile.base)} shares, the model {layers} layers"
             )
         return profile
+
+    def drafting(self) -> Drafts | None:
+        """The validated `drafts` field: how to draft in mode `spec`; None if nothing was found to pay."""
+        if self.drafts is None:
+            return None
+        drafts = parse(Drafts, self.drafts, self._where("drafts"))
+        try:
+            check_point(Point(name="drafts", exits=drafts.rule), self.form())
+        except PlanError as error:
+            raise PlanError(f"{self._where('drafts')}.{error}") from None
+        return drafts
 
     def base_model(self) -> Base | None:
         """The validated `base` field: whose exits these are, where they are saved alone."""

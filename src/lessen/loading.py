@@ -327,7 +327,8 @@ def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) ->
     heads = {key: value for key, value in model.state_dict().items() if ".language_exits." in key}
     artefact.check_weights(folder, {key: tuple(value.shape) for key, value in heads.items()})
     model.load_state_dict(load_file(folder / artefact.EXITS), strict=False)
-    model.config.points, model.config.path, model.config.point = config.points, config.path, config.point
+    for field in ("points", "path", "point", "drafts"):
+        setattr(model.config, field, getattr(config, field))
     assert isinstance(model, LessenForCausalLM | LessenForSeq2SeqLM)
     return model.use(config.point)
 

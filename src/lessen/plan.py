@@ -297,6 +297,19 @@ class Point(Strict):
         return self
 
 
+class Drafts(Strict):
+    """How a generator drafts in mode `spec` where no Point is named: when a token leaves, how many in a row.
+
+    `weights_saved` is the share of weights read for a token that this should save against full depth, by the
+    tuning prompts: a figure, not a promise. See `promise/drafting.py`.
+    """
+
+    version: Literal[1] = 1
+    rule: ExitRule
+    most: Size
+    weights_saved: float
+
+
 class RetentionProfile(Strict):
     """How retention falls with depth, as one scalar moves it; see `tokens/profile.py`.
 

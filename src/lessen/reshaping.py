@@ -111,7 +111,7 @@ def in_signs(model: Model) -> Model:
 def _converted(model: Model, made: tuple[Mapping[str, Tensor], Shape]) -> Model:
     state, shape = made
     fresh = with_shape(model, shape, state)
-    for field in ("points", "path", "point"):
+    for field in ("points", "path", "point", "drafts"):
         setattr(fresh.config, field, getattr(model.config, field))
     if not isinstance(fresh, LessenModel):
         fresh.use(fresh.config.point)

@@ -27,6 +27,7 @@ from lessen.cli.output import (
     percent,
     precision_of,
     say,
+    show_drafts,
     show_promises,
     table,
 )
@@ -205,6 +206,7 @@ def _calibrate_generator(
         emit(facts)
         return
     _show(outcome, facts, "prompts")
+    show_drafts(loaded.config)
     if "resplits" in facts:
         _show_draws(facts, asked)
 

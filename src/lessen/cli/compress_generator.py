@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lessen.cli.output import emit, parse_share, percent, say, show_promises, table
+from lessen.cli.output import emit, parse_share, percent, say, show_drafts, show_promises, table
 from lessen.errors import InputError
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -203,6 +203,7 @@ def carry_out(plan: Any, out: Path, as_json: bool) -> None:
         f"on {outcome.rows['test']:,} prompts never seen; work in layers, if none is made up for later",
     )
     show_promises(outcome.calibration)
+    show_drafts(outcome.model.config)
     say(f"saved {out}; it answers at point {outcome.model.config.point!r}")
 
 

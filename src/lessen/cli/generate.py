@@ -46,7 +46,8 @@ def command(
         str | None,
         typer.Option(
             help="When tokens leave: a Point's name, or thresholds of --criterion, one for all exits or one "
-            "for each, such as 0.2,0.4; the model's default Point if not given."
+            "for each, such as 0.2,0.4. If not given: in mode spec what drafts best by the tuning prompts, "
+            "else the model's default Point."
         ),
     ] = None,
     criterion: Annotated[
@@ -101,7 +102,10 @@ def command(
     if speedup is not None:
         decoding = replace(decoding, prompts=loaded.point_at(speedup))
     check_decoding(loaded.transformer, decoding, sampling)
-    used = None if mode == "off" else used or loaded.point
+    if mode == "off" or (mode == "spec" and used is None and loaded.config.drafting() is not None):
+        used = None
+    else:
+        used = used or loaded.point
     promised = mode == "direct" and kv == "exact" and used is not None and is_certified(used)
     promised = promised and speedup is None  # certified of prompts read whole
     if mode == "direct" and not promised and used is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.output import Json, emit, table
+from lessen.cli.output import Json, emit, show_drafts, table
 
 LAYERS_SHOWN = 6
 """Of a Point at which tokens leave; with more layers only the first and last ones."""
@@ -22,7 +22,8 @@ def command(
     """Count parameters, bytes and MACs, and list layers, exits and Points."""
     from lessen.loading import load
 
-    facts = describe(load(model), model, tokens)
+    loaded = load(model)
+    facts = describe(loaded, model, tokens)
     if as_json:
         emit(facts)
         return
@@ -84,6 +85,8 @@ def command(
             f"tokens may leave by {tokens['score']} (profile {tokens['family']}{trained}): dial any speed-up "
             f"up to {tokens['most']:.2f}x; latencies fitted for {len(tokens['fits'])} ways of running"
         )
+    if generates:
+        show_drafts(loaded.config)
     for point in facts["points"]:
         print(f"point {point['name']}: {point['rule']}")
 
@@ -120,6 +123,8 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     elif facts.language_head is not None:
         macs += matrix_macs(facts.hidden_size, facts.vocab_size)
         generating = {"macs_per_token": token_macs(facts, shape, tokens), "language_exits": _early(model)}
+    if generating:
+        generating["drafts"] = model.config.drafts
     file, parts = Path(name) / WEIGHTS, bytes_by_part(model, model.folder)
     return {
         "family": facts.family,

@@ -156,6 +156,17 @@ def asked_of(max_drop: list[str] | None, confidence: str, loss: str | None, rule
     return parse(Asked, raw, "promise")
 
 
+def show_drafts(config: Any) -> None:
+    """How mode `spec` drafts, in a line; nothing where no way to draft was found to pay."""
+    if (drafts := config.drafting()) is None:
+        return
+    places = ", ".join(str(layer) for layer in sorted(drafts.rule.thresholds or {}))
+    print(
+        f"Mode spec drafts up to {drafts.most} tokens after layers {places}, by {drafts.rule.criterion}; "
+        f"on the tuning prompts it reads {100 * drafts.weights_saved:.0f}% fewer weights than full depth."
+    )
+
+
 def show_promises(calibration: Any) -> None:
     """What was promised, or why not, in sentences."""
     from lessen.certificate import repeated

@@ -160,7 +160,8 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
             mode: `off`: all layers for every token. `direct`: a token is what the first sure exit names,
                 which is not always the model's own; the Point says how far it may be trusted. `spec`: exits
                 draft, the layers left over verify, and the text is that of `off`.
-            point: A Point, or the name of one; the current one if None.
+            point: A Point, or the name of one. If None, drafts are made as was found to pay on tuning prompts
+                (`config.drafts`), and for all else the current Point holds.
             kv: In mode `direct`, what skipped layers remember: `exact`, which Points are certified for, or
                 `propagate`, which costs fewer MACs and of which nothing is promised.
 
@@ -173,6 +174,9 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
             raise InputError("mode off asks no exit; leave the Point away, or use mode direct or spec")
         chosen = self._point if point is None else self._named(point) if isinstance(point, str) else point
         check_point(chosen, self.config.form())
+        if mode == "spec" and point is None and (drafts := self.config.drafting()) is not None:
+            language_criterion(drafts.rule.criterion)
+            return Decoding(mode, drafts.rule, kv, drafts.most, prompts=chosen)
         if mode in ("direct", "spec") and chosen.exits is None:
             others = [name for name, each in self.config.choices().items() if each.exits is not None]
             has = (

@@ -80,7 +80,9 @@ def decode_all(
     points: Sequence[Point],
     watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Decoded]:
-    """Full depth, and every mode at each Point.
+    """Full depth, drafts as the model's tuning prompts chose them, and every mode at each Point.
+
+    Where nothing was chosen to draft by, every Point is drafted by.
 
     Args:
         model: A `LessenForCausalLM`.
@@ -90,10 +92,14 @@ def decode_all(
         watch: Told how many continuations are finished, of how many.
     """
     ways: list[tuple[str, str | None, Decoding]] = [("off", None, OFF)]
+    drafts = model.config.drafting() is not None
+    known = ("off", "spec") if drafts else ("off",)
     for point in points:
         if point.exits is not None:
             found = modes_of(model, point)
-            ways += [(mode, point.name, decoding) for mode, decoding in found.items() if mode != "off"]
+            ways += [(mode, point.name, decoding) for mode, decoding in found.items() if mode not in known]
+    if drafts:
+        ways.append(("spec", None, model.decoding("spec")))
     own: list[list[int]] = []
     lines = []
     for number, (mode, name, decoding) in enumerate(ways):

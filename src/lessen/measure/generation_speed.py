@@ -216,17 +216,16 @@ def modes_of(model: LessenGenerator, point: Point | None = None) -> dict[str, De
 
     Args:
         model: With or without exits.
-        point: When tokens leave; the model's own if None. Where none do, there is `off` only.
+        point: When tokens leave, and drafts are made; the model's own if None, and its own way to draft.
+            Where no token leaves, there is no `direct`, and where none is drafted no `spec`.
     """
-    chosen = point or model.point
-    if chosen.exits is None:
-        return {"off": OFF}
-    return {
-        "off": OFF,
-        "direct exact": model.decoding("direct", chosen),
-        "direct propagate": model.decoding("direct", chosen, "propagate"),
-        "spec": model.decoding("spec", chosen),
-    }
+    chosen, modes = point or model.point, {"off": OFF}
+    if chosen.exits is not None:
+        modes["direct exact"] = model.decoding("direct", chosen)
+        modes["direct propagate"] = model.decoding("direct", chosen, "propagate")
+    if chosen.exits is not None or (point is None and model.config.drafting() is not None):
+        modes["spec"] = model.decoding("spec", point)
+    return modes
 
 
 LOSSY = ("direct exact", "direct propagate")

@@ -24,6 +24,7 @@ from lessen.loading import load
 from lessen.model.digests import base_digest, heads_digest
 from lessen.plan import Decay, Expectation, Point, Precision, Size, Strict
 from lessen.promise.calibrate import Loss
+from lessen.promise.drafting import choose_drafts
 from lessen.promise.kept import KEPT, content_of, pack_keys, unpack_keys
 from lessen.promise.language import Decoder, LanguageLoss, Thresholds, freeze_path, judge, measured, why_not
 from lessen.promise.record import Basis, count_attempt
@@ -352,6 +353,8 @@ def calibrate_generator(
         traces, split = (kept.tune, "tuning") if tuning else (kept.calibration, "calibration")
         return expectation_of(traces, point, decoder, split)
 
+    drafts = choose_drafts(kept.tune, decoder)
+    model.config.drafts = None if drafts is None else drafts.model_dump(mode="json", exclude_none=True)
     step = verdicts[0].chosen.step
     dearer = None if step is None else dearer_than_full(kept.tune, path[step], decoder)
     return settle(folder, model, asked, basis, verdicts, reasons, expected, dearer)

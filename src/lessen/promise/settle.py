@@ -178,9 +178,10 @@ def settle(
 
 
 def write_choices(folder: Path, config: Any) -> None:
-    """Points and path into the folder's config; what it says of the weights stays, whatever they run in."""
-    choices = {field: getattr(config, field) for field in ("points", "path", "point")}
-    write_json(folder / CONFIG, read_config(folder) | choices)
+    """Points, path and drafts into the folder's config; what it says of weights stays as it was."""
+    fields = ("points", "path", "point", *(["drafts"] if config.drafts is not None else []))
+    before = {key: value for key, value in read_config(folder).items() if key != "drafts"}
+    write_json(folder / CONFIG, before | {field: getattr(config, field) for field in fields})
 
 
 def standing_points(folder: Path, model: Any) -> list[Point]:

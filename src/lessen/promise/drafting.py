@@ -1,0 +1,110 @@
+"""How a generator should draft: at which exits and thresholds, and how far, to read the fewest weights.
+
+Drafts change no text, or no law where tokens are drawn, so nothing has to be promised of them: they are
+chosen on tuning prompts by what they would have read along the model's own continuations (self-supervised
+exits page, 1.7 and 6.5).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lessen.model.macs import block_equivalents
+from lessen.plan import Drafts, ExitRule
+from lessen.promise.language import Decoder, path_of, sets_of_exits
+from lessen.promise.traces import Traces
+
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Tokens of a draft at most."""
+
+MIDDLE = 6
+"""The length thresholds are chosen at, before the length is."""
+
+STEPS = 16
+"""Of each path that are tried, evenly from the most careful to the boldest."""
+
+
+def choose_drafts(tune: Traces, decoder: Decoder) -> Drafts | None:
+    """The way to draft that reads the fewest weights for a token; None where full depth reads no more.
+
+    Args:
+        tune: On prompts nothing is certified with.
+        decoder: Sizes of the model.
+    """
+    layers = decoder.shape.exit_layers
+    rules: list[ExitRule] = []
+    for criterion in tune.criteria:
+        for asked in sets_of_exits(len(layers)):
+            path = path_of(tune, criterion, layers, asked=asked)
+            places = np.linspace(0, len(path) - 1, STEPS).round().astype(int) if path else ()
+            rules += [rule for place in sorted({*places}) if (rule := path[place].exits) is not None]
+    if not rules:
+        return None
+    rule = min(rules, key=lambda each: read_per_token(tune, each, MIDDLE, decoder))
+    read = {most: read_per_token(tune, rule, most, decoder) for most in LENGTHS}
+    most = min(read, key=lambda each: read[each])
+    saved = 1 - read[most] / decoder.whole_cost
+    return Drafts(rule=rule, most=most, weights_saved=saved) if saved > 0 else None
+
+
+def read_per_token(tune: Traces, rule: ExitRule, most: int, decoder: Decoder) -> float:
+    """Weights a token would have read in mode `spec`, in block-equivalents.
+
+    A draft goes as far as its exit; the first token that does not leave, or must not, takes all that waits
+    through the layers left over in one reading, and full depth names every token up to the first wrong draft.
+    What was drafted after it is lost. Until then this is what decoding does (but that attention counts as if
+    each token stood alone); how far it would have drafted on after a wrong token is not in the traces, so it
+    is taken to be as far as along the right text.
+
+    Args:
+        tune: Continuations.
+        rule: When a token leaves.
+        most: Tokens of a draft at most.
+        decoder: Sizes of the model.
+    """
+    never = tune.right.shape[2] + 1
+    left = tune.left_at(rule, decoder.shape.exit_layers, never)
+    wrong, costs, exits = tune.wrong_at(left), costs_at(tune, rule, left, decoder), len(tune.right)
+    at, drafted = np.zeros((2, len(tune)), dtype=np.int64)
+    failed = np.full(len(tune), -1)
+    total = 0.0
+    while len(rows := np.flatnonzero(at < tune.lengths)):
+        place = at[rows]
+        whole = (drafted[rows] >= most) | (place + 1 >= tune.lengths[rows])
+        exit = np.where(whole, exits, left[rows, place])
+        total += np.where(whole, decoder.whole_cost, costs[exit]).sum()
+        early = exit < exits
+        fails = early & wrong[rows, place] & (failed[rows] < 0)
+        failed[rows[fails]] = place[fails]
+        drafted[rows] = np.where(early, drafted[rows] + 1, 0)
+        stands = np.where(failed[rows] < 0, place, failed[rows])
+        at[rows] = np.where(early, place, stands) + 1
+        failed[rows[~early]] = -1
+    return total / float(tune.lengths.sum())
+
+
+def costs_at(tune: Traces, rule: ExitRule, left: NDArray[np.int64], decoder: Decoder) -> NDArray[np.float64]:
+    """Block-equivalents of a token by where it left, the exits it was asked at included, `[exits + 1]`.
+
+    Args:
+        tune: Says how often probes let a token pass.
+        rule: Which exits are asked.
+        left: Index of the exit each token leaves at.
+        decoder: Sizes of the model.
+    """
+    asked = [
+        place for place, exit in enumerate(decoder.shape.language_exits) if rule.at(exit.layer) is not None
+    ]
+    shape = decoder.shape.model_copy(
+        update={"language_exits": tuple(decoder.shape.language_exits[place] for place in asked)}
+    )
+    passes, passing = np.isfinite(tune.scores[0]), []
+    for place in asked:
+        reached = (left >= place) & tune.there
+        passing.append(float(passes[place][reached].mean()) if reached.any() else 1.0)
+    found = np.full(len(tune.right) + 1, np.inf)
+    for number, place in enumerate([*asked, len(tune.right)]):
+        leaving = [float(number == other) for other in range(len(asked))]
+        found[place] = block_equivalents(decoder.facts, shape, leaving, passing)
+    return found
