@@ -25,8 +25,12 @@ STEPS = 16
 """Of each path that are tried, evenly from the most careful to the boldest."""
 
 
+WORTH = 0.02
+"""Share of the weights that drafts must save: less is lost to what verifying takes besides."""
+
+
 def choose_drafts(tune: Traces, decoder: Decoder) -> Drafts | None:
-    """The way to draft that reads the fewest weights for a token; None where full depth reads no more.
+    """The way to draft that reads the fewest weights for a token; None where full depth reads hardly more.
 
     Args:
         tune: On prompts nothing is certified with.
@@ -45,7 +49,7 @@ def choose_drafts(tune: Traces, decoder: Decoder) -> Drafts | None:
     read = {most: read_per_token(tune, rule, most, decoder) for most in LENGTHS}
     most = min(read, key=lambda each: read[each])
     saved = 1 - read[most] / decoder.whole_cost
-    return Drafts(rule=rule, most=most, weights_saved=saved) if saved > 0 else None
+    return Drafts(rule=rule, most=most, weights_saved=saved) if saved >= WORTH else None
 
 
 def read_per_token(tune: Traces, rule: ExitRule, most: int, decoder: Decoder) -> float:
