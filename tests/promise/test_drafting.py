@@ -10,7 +10,7 @@ from conftest import ragged_ids, tiny_generator
 
 import lessen
 from lessen.plan import ExitRule, LanguageExitShape
-from lessen.promise.drafting import LENGTHS, choose_drafts, costs_at, read_per_token
+from lessen.promise.drafting import LENGTHS, choose_drafts, read_per_token
 from lessen.promise.language import Decoder
 from lessen.promise.traces import Traces, trace
 from lessen.reshaping import with_language_exits
@@ -114,7 +114,7 @@ def test_a_token_costs_the_layers_and_the_exits_on_its_way(traced) -> None:
     _, traces, decoder = traced
     rule = ExitRule(criterion="entropy", thresholds={2: 0.5})
     left = traces.left_at(rule, (1, 2))
-    costs = costs_at(traces, rule, left, decoder)
+    costs = decoder.costs(traces, rule, left)
     assert np.isinf(costs[0]), "no token leaves at an exit without a threshold"
     share = float((left == 1)[traces.there].mean())
     assert share * costs[1] + (1 - share) * costs[2] == pytest.approx(decoder.cost(traces, rule))

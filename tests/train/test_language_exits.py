@@ -124,6 +124,18 @@ def test_some_of_the_vocabulary_teaches_nearly_what_all_of_it_does(made, monkeyp
     assert float((found - expected).norm()) < 0.15 * float(expected.norm())
 
 
+def test_entropy_is_that_of_the_whole_vocabulary(made, monkeypatch) -> None:
+    """`penalized` rewards it, so it looks at all tokens; `imitation` does not."""
+    monkeypatch.setattr(language_losses, "LIKELIEST", 1)
+    model, rows = made().transformer, stretches(TEXTS, 32)
+
+    def of(objective: str, drawn: int) -> float:
+        return measured(model, rows, RECIPE.model_copy(update={"objective": objective, "drawn": drawn}))[0]
+
+    assert of("penalized", 20) == of("penalized", 101)
+    assert of("imitation", 20) != of("imitation", 101)
+
+
 @pytest.mark.parametrize("objective", ["imitation", "penalized"])
 def test_exits_learn_and_nothing_else_changes(made, tmp_path: Path, objective: str) -> None:
     """P6: the backbone has no gradient and the same bytes; every part of every head has moved."""

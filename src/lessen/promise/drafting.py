@@ -8,9 +8,7 @@ exits page, 1.7 and 6.5).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lessen.model.macs import block_equivalents
 from lessen.plan import Drafts, ExitRule
 from lessen.promise.language import Decoder, path_of, sets_of_exits
 from lessen.promise.traces import Traces
@@ -69,7 +67,7 @@ def read_per_token(tune: Traces, rule: ExitRule, most: int, decoder: Decoder) ->
     """
     never = tune.right.shape[2] + 1
     left = tune.left_at(rule, decoder.shape.exit_layers, never)
-    wrong, costs, exits = tune.wrong_at(left), costs_at(tune, rule, left, decoder), len(tune.right)
+    wrong, costs, exits = tune.wrong_at(left), decoder.costs(tune, rule, left), len(tune.right)
     at, drafted = np.zeros((2, len(tune)), dtype=np.int64)
     failed = np.full(len(tune), -1)
     total = 0.0
@@ -86,29 +84,3 @@ def read_per_token(tune: Traces, rule: ExitRule, most: int, decoder: Decoder) ->
         at[rows] = np.where(early, place, stands) + 1
         failed[rows[~early]] = -1
     return total / float(tune.lengths.sum())
-
-
-def costs_at(tune: Traces, rule: ExitRule, left: NDArray[np.int64], decoder: Decoder) -> NDArray[np.float64]:
-    """Block-equivalents of a token by where it left, the exits it was asked at included, `[exits + 1]`.
-
-    Args:
-        tune: Says how often probes let a token pass.
-        rule: Which exits are asked.
-        left: Index of the exit each token leaves at.
-        decoder: Sizes of the model.
-    """
-    asked = [
-        place for place, exit in enumerate(decoder.shape.language_exits) if rule.at(exit.layer) is not None
-    ]
-    shape = decoder.shape.model_copy(
-        update={"language_exits": tuple(decoder.shape.language_exits[place] for place in asked)}
-    )
-    passes, passing = np.isfinite(tune.scores[0]), []
-    for place in asked:
-        reached = (left >= place) & tune.there
-        passing.append(float(passes[place][reached].mean()) if reached.any() else 1.0)
-    found = np.full(len(tune.right) + 1, np.inf)
-    for number, place in enumerate([*asked, len(tune.right)]):
-        leaving = [float(number == other) for other in range(len(asked))]
-        found[place] = block_equivalents(decoder.facts, shape, leaving, passing)
-    return found

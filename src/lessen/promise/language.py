@@ -77,18 +77,28 @@ class Decoder:
         """Block-equivalents of a token, on average (page, 1.3); an exit without a threshold is not asked."""
         if rule is None:
             return self.whole_cost
-        there, passes = traces.there, np.isfinite(traces.scores[0])
         left = traces.left_at(rule, self.shape.exit_layers)
-        asked, leaving, passing = [], [], []
-        for place, exit in enumerate(self.shape.language_exits):
-            if rule.at(exit.layer) is None:
-                continue
-            reached = (left >= place) & there
-            asked.append(exit)
-            leaving.append(float((left == place)[there].mean()))
+        return float(self.costs(traces, rule, left)[left[traces.there]].mean())
+
+    def costs(self, traces: Traces, rule: ExitRule, left: NDArray[np.int64]) -> Array:
+        """The same by where a token left, `[exits + 1]`; infinite where none can.
+
+        Args:
+            traces: Say how often the probe of an exit lets a token pass that gets there.
+            rule: Which exits are asked.
+            left: Index of the exit each token leaves at, `[prompts, tokens]`.
+        """
+        exits, passes, passing = self.shape.language_exits, np.isfinite(traces.scores[0]), []
+        asked = [place for place, exit in enumerate(exits) if rule.at(exit.layer) is not None]
+        for place in asked:
+            reached = (left >= place) & traces.there
             passing.append(float(passes[place][reached].mean()) if reached.any() else 1.0)
-        shape = self.shape.model_copy(update={"language_exits": tuple(asked)})
-        return block_equivalents(self.facts, shape, leaving, passing)
+        shape = self.shape.model_copy(update={"language_exits": tuple(exits[place] for place in asked)})
+        found = np.full(len(exits) + 1, np.inf)
+        for number, place in enumerate([*asked, len(exits)]):
+            leaving = [float(number == other) for other in range(len(asked))]
+            found[place] = block_equivalents(self.facts, shape, leaving, passing)
+        return found
 
     @property
     def whole_cost(self) -> float:

@@ -62,7 +62,7 @@ class LanguageRecipe(Strict):
         batch_size: Stretches of text in a step.
         update_tokens: Tokens of a step that an update of the optimizer is made from; a step makes as many
             updates as there are such parts of it.
-        drawn: Tokens of the vocabulary that stand for all unlikely ones in an update; see
+        drawn: Of `imitation`: tokens of the vocabulary that stand for all unlikely ones in an update; see
             `depth.language_losses.candidates`.
         max_tokens: Documents are cut into stretches of this length, or what the model takes; all are used. An
             encoder-decoder model learns from replies instead, whose lengths the plan says.
@@ -250,7 +250,8 @@ def _gradient(
     objective = imitation if recipe.objective == "imitation" else partial(penalized, penalty=recipe.penalty)
     with torch.no_grad():
         logits = multiply((last * model.architecture.language_head_scale).to(matrix.dtype), matrix)
-        chosen = candidates(logits, recipe.drawn, draw)
+        # An entropy, which `penalized` rewards, is not that of the candidates.
+        chosen = candidates(logits, recipe.drawn, draw) if recipe.objective == "imitation" else None
         tokens = None if chosen is None else chosen.tokens
         more = 0.0 if chosen is None else chosen.more.to(last.dtype)
         teacher = (logits if tokens is None else logits[:, tokens]).to(last.dtype) + more
