@@ -1,19 +1,19 @@
 """Self-supervised exits on a generator: what each kind of head learns in a given time, what is certified.
 
-    python benchmarks/generator_exits.py [--model builtin:smollm2-135m] [--runs tied:3,gate:3] [--smoke]
+    python benchmarks/generator_exits.py [--model builtin:smollm2-135m] [--runs tied:3,gate:3:8-20] [--smoke]
 
-Heads are trained on IMDB reviews, all four kinds at the same depths, for 3 minutes each. The kind whose
-tokens cost the fewest layers at the bound on tuning prompts, heads included, is then trained for 15, at those
-exits only at which tokens are asked there: what costs more than it saves is no headline. Reviews they were
-not trained on say how often each agrees with the whole model, and others certify 95 % agreement with 90 %
-confidence (loss C2; C1 and C3 beside it), on 500 prompts after 15 minutes of training and 100 after 3. The
-tables show test prompts, which nothing was chosen on; the violation rate is that of 1,000 draws from
-calibration and test prompts together. Work in layers is what tokens cost where skipped layers are never made
-up for; with an exact cache they are, in fewer passes.
+Heads are trained on IMDB reviews, all four kinds at the same depths and two of them at others too, for 3
+minutes each. The kind and the places whose tokens cost the fewest layers at the bound on tuning prompts, heads
+included, are then trained for 15, at those exits only at which tokens are asked there: what costs more than it
+saves is no headline. Reviews they were not trained on say how often each agrees with the whole model, and
+others certify 95 % agreement with 90 % confidence (loss C2; C1 and C3 beside it), on 500 prompts after 15
+minutes of training and 100 after 3. The tables show test prompts, which nothing was chosen on; the violation
+rate is that of 1,000 draws from calibration and test prompts together. Work in layers is what tokens cost where
+skipped layers are never made up for; with an exact cache they are, in fewer passes.
 
-Finished runs are kept in the results file, and models in `.cache/generator-exits/`: a stopped run goes on, in
-the middle of training or of continuing prompts. `--smoke` runs one kind on a tiny random model and keeps
-nothing.
+Finished runs are kept in the results file under a key of their whole plan, and models in
+`.cache/generator-exits/`: a stopped run goes on, in the middle of training or of continuing prompts. `--smoke`
+runs two kinds on a tiny random model and keeps nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keyed
 import numpy as np
 import results
 from generator_decode import plain
+from keyed import About, Ledger
 
 from lessen.loading import facts_of, load
 from lessen.plan import FULL, Point
@@ -61,8 +63,11 @@ LOSSES: tuple[LanguageLoss, ...] = ("disagreement", "selective", "block")
 BOUNDS: dict[LanguageLoss, float] = {"disagreement": 0.05, "selective": 0.05, "block": 0.2}
 DELTA = 0.1
 DRAWS = 1000
-RUNS = "tied:3,gate:3,shortlist:3,full:3"
-"""Kinds of heads, and minutes of training each."""
+RUNS = "tied:3,gate:3,shortlist:3,full:3,gate:3:6-22-26,shortlist:3:6-22-26"
+"""Kinds of heads, minutes of training, and after which layers if they are not spread evenly."""
+
+FIELDS = ("kind", "minutes", "places", "chosen")
+"""What a run is called by."""
 
 LONG = 15.0
 """Minutes of training of the kind that was chosen."""
@@ -170,10 +175,10 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """By run: agreement of each exit on tuning text, and the certified step on test prompts."""
     fields = ("epsilon", "certified", "criterion", "agreement", "early", "mean_layers", "exact", "draws")
     return {
-        f"{run['kind']}, {run['minutes']:g} min": {
+        label(run): {
             "prompts": run["prompts"],
             "training": {name: run["training"][0][name] for name in ("steps", "tokens")},
-            "chosen": run.get("chosen", False),
+            "chosen": run["chosen"],
             "tuned": run["tuned"] | {"whole": run["whole"]},
             "layers": run["layers"],
             "exits": {row["layer"]: round(row["agreement"], 4) for row in run["exits"]},
@@ -187,82 +192,71 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def label(run: About) -> str:
+    """As tables call it; they show the places with how well each does."""
+    placed = "" if run["places"] is None else f" at {', '.join(map(str, run['places']))}"
+    return f"{run['kind']}{placed}, {run['minutes']:g} min"
+
+
+def wanted(text: str) -> list[About]:
+    """Of `--runs`."""
+    runs = []
+    for each in text.split(","):
+        kind, minutes, *places = each.split(":")
+        layers = [int(layer) for layer in places[0].split("-")] if places else None
+        runs.append({"kind": kind, "minutes": float(minutes), "places": layers, "chosen": False})
+    return runs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="builtin:smollm2-135m")
-    parser.add_argument("--runs", default=RUNS, help="kind:minutes, separated by commas")
-    parser.add_argument("--exits", help="layers run before each, such as 8,15,22; spread evenly if not given")
+    parser.add_argument("--runs", default=RUNS, help="kind:minutes[:layer-layer...], separated by commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     if options.smoke:
         with tempfile.TemporaryDirectory() as place:
-            results.RESULTS = results.CACHE = Path(place)
+            results.RESULTS = keyed.RESULTS = results.CACHE = keyed.CACHE = Path(place)
             smoke(plain(Path(place) / "tiny"))
         return
-    layers = [int(layer) for layer in options.exits.split(",")] if options.exits else None
-    runs = [(each.split(":")[0], float(each.split(":")[1])) for each in options.runs.split(",")]
-    every_run(options.model, DATA, runs, layers, options.seed, {}, LONG)
+    every_run(options.model, DATA, wanted(options.runs), options.seed, {}, LONG)
 
 
 def smoke(model: str) -> None:
     """All of it, with hardly any text."""
     few = {"prompting": Prompting(prompt_tokens=6, new_tokens=4), "criteria": ("entropy",)}
     prompts = dict.fromkeys(("tune_prompts", "calibration_prompts", "test_prompts"), 30)
-    every_run(
-        model, "builtin:movie-reviews", [("tied", 0.05), ("full", 0.05)], [1, 2], 0, few | prompts, 0.06
-    )
+    every_run(model, "builtin:movie-reviews", wanted("tied:0.05:1-2,full:0.05:1-2"), 0, few | prompts, 0.06)
 
 
 def every_run(
-    model: str,
-    data: str,
-    runs: Sequence[tuple[str, float]],
-    layers: list[int] | None,
-    seed: int,
-    changes: dict[str, Any],
-    long: float,
+    model: str, data: str, runs: Sequence[About], seed: int, changes: dict[str, Any], long: float
 ) -> None:
-    """Every kind of head not kept yet, then the one chosen, for `long` minutes; `changes` are of plans."""
-    settings = {
-        "model": model,
-        "data": data,
-        "layers": layers,
-        "seed": seed,
-        "delta": DELTA,
-        "draws": DRAWS,
-        "bounds": BOUNDS,
-    }
+    """Every run not kept yet, then the one chosen, for `long` minutes; `changes` are of plans."""
+    settings = {"model": model, "data": data, "seed": seed, "delta": DELTA, "draws": DRAWS, "bounds": BOUNDS}
 
-    def one(kind: str, minutes: float, places: list[int] | None, *, chosen: bool) -> None:
-        for run in results.kept(NAME, settings):
-            if (run["kind"], run["minutes"], run["places"], run["chosen"]) == (kind, minutes, places, chosen):
-                return
-        named = "even" if places is None else "-".join(map(str, places))
-        name = f"{Path(model.split(':')[-1]).name}-{kind}-{named}-{minutes:g}m-{seed}"
+    def plan_of(about: About) -> LanguagePlan:
+        plan = plan_for(model, about["kind"], about["minutes"], about["places"], seed)
+        return plan.model_copy(update={"data": data, **changes})
+
+    def decides(about: About) -> dict[str, Any]:
+        return settings | {"plan": plan_of(about).model_dump(mode="json")}
+
+    def one(about: About) -> dict[str, Any]:
+        name = f"{Path(model.split(':')[-1]).name}-{about['kind']}-{about['minutes']:g}m-{book.key(about)}"
         folder = results.CACHE / "generator-exits" / name
-        plan = plan_for(model, kind, minutes, places, seed).model_copy(update={"data": data, **changes})
-        found = measure(plan, folder)
+        found = measure(plan_of(about), folder)
         training = json.loads((folder / "training.json").read_text())
-        run = {
-            "kind": kind,
-            "minutes": minutes,
-            "places": places,
-            "chosen": chosen,
-            "folder": name,
-            "training": training["training"],
-            "exits": training["exits"],
-            **found,
-        }
-        results.add_run(NAME, settings, run, summary)
-        print(json.dumps(summary([run])), flush=True)
+        return {"folder": name, "training": training["training"], "exits": training["exits"], **found}
 
-    for kind, minutes in runs:
-        one(kind, minutes, layers, chosen=False)
-    short = [run for run in results.kept(NAME, settings) if not run["chosen"]]
+    book = Ledger(NAME, FIELDS, settings, decides, summary)
+    book.once(runs, one)
+    short = [run for run in book.current(book.everything()) if not run["chosen"]]
     kind, places = chosen_of(short)
     print(f"chosen on tuning prompts: {kind}, exits after {', '.join(map(str, places))}", file=sys.stderr)
-    one(kind, long, places, chosen=True)
+    book.once([{"kind": kind, "minutes": long, "places": places, "chosen": True}], one)
+    book.sum_up()
 
 
 if __name__ == "__main__":
