@@ -3,17 +3,17 @@
     python benchmarks/generator_exits.py [--model builtin:smollm2-135m] [--runs tied:3,gate:3:8-20] [--smoke]
 
 Heads are trained on IMDB reviews, all four kinds at the same depths and two of them at others too, for 3
-minutes each. The kind and the places whose tokens cost the fewest layers at the bound on tuning prompts, heads
-included, are then trained for 15, at those exits only at which tokens are asked there: what costs more than it
-saves is no headline. Reviews they were not trained on say how often each agrees with the whole model, and
-others certify 95 % agreement with 90 % confidence (loss C2; C1 and C3 beside it), on 500 prompts after 15
+minutes each. The kind and the places whose tokens cost the fewest layers at the bound on tuning prompts,
+heads included, are then trained for 15, at those exits only at which tokens are asked there: what costs more
+than it saves is no headline. Reviews they were not trained on say how often each agrees with the whole model,
+and others certify 95 % agreement with 90 % confidence (loss C2; C1 and C3 beside it), on 500 prompts after 15
 minutes of training and 100 after 3. The tables show test prompts, which nothing was chosen on; the violation
-rate is that of 1,000 draws from calibration and test prompts together. Work in layers is what tokens cost where
-skipped layers are never made up for; with an exact cache they are, in fewer passes.
+rate is that of 1,000 draws from calibration and test prompts together. Work in layers is what tokens cost
+where skipped layers are never made up for; with an exact cache they are, in fewer passes.
 
 Finished runs are kept in the results file under a key of their whole plan, and models in
-`.cache/generator-exits/`: a stopped run goes on, in the middle of training or of continuing prompts. `--smoke`
-runs two kinds on a tiny random model and keeps nothing.
+`.cache/generator-exits/`: a stopped run goes on, in the middle of training or of continuing prompts.
+`--smoke` runs two kinds on a tiny random model and keeps nothing.
 """
 
 from __future__ import annotations
