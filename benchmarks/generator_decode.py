@@ -53,8 +53,9 @@ from lessen.loading import load
 from lessen.measure.decoded import decoded, rightness
 from lessen.measure.generation_speed import LOSSY, Run, compare, is_greedy, modes_of, ours, row, theirs
 from lessen.measure.rivals.generator import generator_twin
-from lessen.plan import ExitRule, Point, Precision, parse
+from lessen.plan import ExitRule, Point, Precision
 from lessen.promise.generators import Prompting, prompts_of
+from lessen.records import parse
 from lessen.runtime.decoding import OFF, Decoding
 from lessen.systems.generator import LanguagePlan, read_documents
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from lessen.cli import app
-from lessen.plan import Point, Shape, json_schema
+from lessen.plan import Point, Shape
 
 DOCS = Path(__file__).parent
 
@@ -39,7 +39,7 @@ def cli_page() -> str:
 def schemas() -> dict[str, str]:
     """File name to content."""
     return {
-        f"schema/{kind.__name__.lower()}.json": json.dumps(json_schema(kind), indent=2) + "\n"
+        f"schema/{kind.__name__.lower()}.json": json.dumps(kind.model_json_schema(), indent=2) + "\n"
         for kind in (Shape, Point)
     }
 

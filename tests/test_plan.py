@@ -7,16 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessen.errors import PlanError
-from lessen.plan import (
-    ExitRule,
-    ExitShape,
-    LayerShape,
-    Point,
-    Shape,
-    dense_shape,
-    json_schema,
-    parse,
-)
+from lessen.plan import ExitRule, ExitShape, LayerShape, Point, Shape, dense_shape
+from lessen.records import parse
 
 SHAPE = dense_shape(3, 4, 64, exits=tuple(ExitShape(layer=i) for i in (1, 2, 3)))
 
@@ -101,4 +93,4 @@ def test_thresholds_by_layer_and_first_layer() -> None:
 
 def test_schemas_name_every_field() -> None:
     for kind in (Shape, Point):
-        assert set(json_schema(kind)["properties"]) == set(kind.model_fields)
+        assert set(kind.model_json_schema()["properties"]) == set(kind.model_fields)

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from lessen.artefact import CONFIG, read_json, weights_of_folder, write_text
 from lessen.errors import ArtefactError
-from lessen.plan import Point, Precision, Strict, parse
+from lessen.plan import Point, Precision
+from lessen.records import Strict, parse
 
 FILE = "certificate.json"
 

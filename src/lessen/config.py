@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
-from lessen.plan import FORMAT_VERSION, FULL, Base, Drafts, Point, RetentionProfile, Shape, check_point, parse
+from lessen.plan import FULL, Base, Drafts, Point, RetentionProfile, Shape, check_point
+from lessen.records import FORMAT_VERSION, parse, suggestion
 
 WRITTEN = (
     "model_type",
@@ -33,6 +35,8 @@ WRITTEN = (
 
 ABSENT = ("base", "drafts")
 """Fields of generators, which are not written where they say nothing."""
+
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 
 class LessenConfig(PreTrainedConfig):
@@ -148,3 +152,36 @@ class LessenConfig(PreTrainedConfig):
     def _where(self, field: str) -> str:
         name = getattr(self, "_name_or_path", "")
         return f"{name}/config.json: {field}" if name else f"config.json: {field}"
+
+
+def check_written(raw: Mapping[str, Any], where: str) -> None:
+    """Refuse a `config.json` that this version cannot have written, before transformers reads it its own way.
+
+    Args:
+        raw: As it is in the file.
+        where: The file, as named in the error.
+
+    Raises:
+        PlanError: For a newer format, an unknown field, or labels, task or dtype that cannot be.
+    """
+    version = raw.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise PlanError(
+            f"{where}: format_version {version!r} is newer than this lessen reads ({FORMAT_VERSION}); "
+            "upgrade lessen"
+        )
+    for field in raw:
+        if field not in WRITTEN:
+            raise PlanError(f"{where}: unknown field {field!r}{suggestion(field, WRITTEN)}")
+    labels = raw.get("id2label")
+    if labels is not None and (
+        not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels)))
+    ):
+        raise PlanError(f"{where}: id2label must name the outputs 0, 1, 2, ... without gaps")
+    problem = raw.get("problem_type")
+    if problem is not None and problem not in PROBLEM_TYPES:
+        raise PlanError(f"{where}: problem_type {problem!r} is none of {', '.join(PROBLEM_TYPES)}")
+    if problem == "regression" and labels is not None and len(labels) != 1:
+        raise PlanError(f"{where}: regression has one output, id2label names {len(labels)}")
+    if raw.get("dtype") not in (None, "float32", "bfloat16", "float16", "float64"):
+        raise PlanError(f"{where}: dtype {raw['dtype']!r} is not one a checkpoint can have")

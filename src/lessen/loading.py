@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from transformers import (
 from lessen import artefact, builtin
 from lessen.bits import fours, packing
 from lessen.certificate import check_promises
-from lessen.config import WRITTEN, LessenConfig
+from lessen.config import LessenConfig, check_written
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError, UnsupportedModelError
 from lessen.families import family_of
 from lessen.families.beexformer import CHARACTERS, PRESETS, SPECIAL, characters
@@ -41,10 +40,8 @@ from lessen.hf import (
 from lessen.model.architecture import Architecture
 from lessen.model.digests import base_digest
 from lessen.model.transformer import initialise
-from lessen.plan import FORMAT_VERSION, Precision, dense_shape
+from lessen.plan import Precision, dense_shape
 from lessen.reshaping import Model, in_int4, in_int8, problem_type_of, with_language_exits
-
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 """One of these makes a tokenizer; without any, transformers invents one that knows no words."""
@@ -235,7 +232,7 @@ def _config_of(source: str) -> PreTrainedConfig:
     if Path(source).is_dir():
         raw = artefact.read_config(Path(source))
         if raw.get("model_type") == "lessen":
-            _check_own_config(raw, source)
+            check_written(raw, f"{source}/config.json")
         elif isinstance(raw.get("model_type"), str):
             family_of(raw["model_type"])
     try:
@@ -261,36 +258,6 @@ def _downloaded(name: str) -> str:
         return snapshot_download(name)
     except Exception as error:  # of the network, the hub or the disk
         raise InputError(f"cannot download {name!r}: {_first_line(error)}") from None
-
-
-def _check_own_config(raw: dict[str, Any], source: str) -> None:
-    version = raw.get("format_version", FORMAT_VERSION)
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise PlanError(
-            f"{source}/config.json: format_version {version!r} is newer than this lessen reads "
-            f"({FORMAT_VERSION}); upgrade lessen"
-        )
-    for field in raw:
-        if field not in WRITTEN:
-            near = difflib.get_close_matches(field, WRITTEN, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else "; it may come from a newer lessen"
-            raise PlanError(f"{source}/config.json: unknown field {field!r}{hint}")
-    _check_task(raw, f"{source}/config.json")
-
-
-def _check_task(raw: dict[str, Any], where: str) -> None:
-    labels = raw.get("id2label")
-    if labels is not None and (
-        not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels)))
-    ):
-        raise PlanError(f"{where}: id2label must name the outputs 0, 1, 2, ... without gaps")
-    problem = raw.get("problem_type")
-    if problem is not None and problem not in PROBLEM_TYPES:
-        raise PlanError(f"{where}: problem_type {problem!r} is none of {', '.join(PROBLEM_TYPES)}")
-    if problem == "regression" and labels is not None and len(labels) != 1:
-        raise PlanError(f"{where}: regression has one output, id2label names {len(labels)}")
-    if raw.get("dtype") not in (None, "float32", "bfloat16", "float16", "float64"):
-        raise PlanError(f"{where}: dtype {raw['dtype']!r} is not one a checkpoint can have")
 
 
 def _load_own(folder: Path, config: LessenConfig) -> Model:

@@ -1,4 +1,4 @@
-"""Shape and Point: which weights exist, and how much of them an input uses; JSON in and out.
+"""Shape and Point: which weights exist, and how much of them an input uses.
 
 A `Shape` is what training leaves behind (heads, neurons, ranks, bits, exits). A `Point` is a choice made at
 load time or per request (exit rule, token retention, precision). Both have room for all four axes;
@@ -8,17 +8,13 @@ it has one.
 
 from __future__ import annotations
 
-import difflib
 import itertools
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from lessen.errors import PlanError
-
-FORMAT_VERSION = 1
-"""Of Shape and Point; a higher one in a file is refused."""
+from lessen.records import Strict
 
 Bits = Literal[1, 4, 8, 16, 32]
 """Bits per weight or activation: 1 is a sign, 4 and 8 an integer, 16 bfloat16, 32 float32."""
@@ -57,13 +53,6 @@ WITHOUT_RANK: tuple[LanguageHeadKind, ...] = ("full", "shared")
 
 Size = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-Record = TypeVar("Record", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """Immutable, and refuses fields it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Rank(Strict):
@@ -362,36 +351,6 @@ def check_point(point: Point, shape: Shape) -> None:
             )
 
 
-def parse(kind: type[Record], value: object, where: str) -> Record:
-    """Validate untrusted JSON as a `Shape`, `Point`, ... .
-
-    Args:
-        kind: The record class to build.
-        value: The decoded JSON value.
-        where: File and field named in the error, such as `small/config.json: shape`.
-
-    Raises:
-        PlanError: With one line naming the field, what is wrong with it, and (for an unknown field) the
-            nearest known one.
-    """
-    if isinstance(value, Mapping):
-        version = value.get("version", FORMAT_VERSION)
-        if "version" in kind.model_fields and isinstance(version, int) and version > FORMAT_VERSION:
-            raise PlanError(
-                f"{where}: written by a newer lessen (format {version}, this one reads {FORMAT_VERSION}); "
-                "upgrade lessen"
-            )
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        raise PlanError(f"{where}: {_first_problem(kind, error)}") from None
-
-
-def json_schema(kind: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a record class, as shipped in `docs/schema/`."""
-    return kind.model_json_schema()
-
-
 def dense_shape(
     layers: int,
     heads: int,
@@ -408,25 +367,3 @@ def dense_shape(
         for count in (layers, decoder_layers)
     ]
     return Shape(layers=stacks[0], exits=exits, decoder_layers=stacks[1])
-
-
-def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
-    problems = error.errors()
-    problem = problems[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(
-        "."
-    )
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        field = str(problem["loc"][-1])
-        message = "unknown field" + _suggestion(field, kind)
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place}: {message}{more}" if place else message + more
-
-
-def _suggestion(field: str, kind: type[BaseModel]) -> str:
-    known: set[str] = set()
-    for definition in [schema := kind.model_json_schema(), *schema.get("$defs", {}).values()]:
-        known |= set(definition.get("properties", ()))
-    near = difflib.get_close_matches(field, sorted(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else "; it may come from a newer lessen"

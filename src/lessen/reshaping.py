@@ -22,7 +22,8 @@ from lessen.hf import (
 )
 from lessen.model.language_heads import LanguageHead, start
 from lessen.model.transformer import initialise
-from lessen.plan import Bits, ExitShape, LanguageExitShape, Latent, Shape, parse
+from lessen.plan import Bits, ExitShape, LanguageExitShape, Latent, Shape
+from lessen.records import parse
 
 Model = LessenForSequenceClassification | LessenForCausalLM | LessenForSeq2SeqLM | LessenModel
 

@@ -4,7 +4,8 @@ import pytest
 
 from lessen.depth.placement import places, usual_places
 from lessen.errors import PlanError
-from lessen.plan import LanguageExitShape, parse
+from lessen.plan import LanguageExitShape
+from lessen.records import parse
 
 
 def test_as_many_as_fit_before_the_last_layer() -> None:

@@ -1,7 +1,6 @@
 """Weights of 4 bits: what they were rounded to, in one call for each layer, saved and certified as such."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -87,19 +86,3 @@ def test_encoders_have_it_too(tiny_classifier) -> None:
     assert small.config.form().embedding_bits == 32
     exact, found = (torch.stack(every_exit(each.transformer, ids, rows)) for each in (tiny_classifier, small))
     assert (found - exact).norm() < 0.2 * exact.norm()
-
-
-def test_a_certificate_in_int4(small: Path, data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(small, folder)
-    more = tmp_path / "more.csv"
-    lines = data.read_text().splitlines()
-    more.write_text("\n".join([lines[0], *(line.replace("number", "more") for line in lines[1:])]))
-    code, _, said = run("calibrate", folder, "--data", more, "--precision", "int4", "--max-drop", "20%")
-    assert code == 0, said
-    kinds = {
-        point.promise.kind for point in lessen.load(folder, precision="int4").points.values() if point.promise
-    }
-    assert kinds == {"certified"}
-    others = lessen.load(folder, precision="int8").points.values()
-    assert all(point.promise.kind == "uncertified" for point in others if point.promise)

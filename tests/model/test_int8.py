@@ -1,7 +1,6 @@
 """Weights of 8 bits: close to float32, the same for every row alone, saved as such, and not trainable."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -98,18 +97,3 @@ def test_embeddings_of_sentences(tmp_path: Path):
         each.tokenizer = CharacterTokenizer()
     a, b = encoder.embed(["some words"]), few.embed(["some words"])
     assert torch.cosine_similarity(torch.as_tensor(a), torch.as_tensor(b)).min() > 0.99
-
-
-def test_a_certificate_in_int8(small: Path, data: Path, tmp_path: Path):
-    folder = tmp_path / "copy"
-    shutil.copytree(small, folder)
-    more = tmp_path / "more.csv"
-    lines = data.read_text().splitlines()
-    more.write_text("\n".join([lines[0], *(line.replace("number", "more") for line in lines[1:])]))
-    code, _, said = run("calibrate", folder, "--data", more, "--precision", "int8", "--max-drop", "20%")
-    assert code == 0, said
-    few = lessen.load(folder, precision="int8")
-    kinds = {point.promise.kind for point in few.points.values() if point.promise}
-    assert kinds == {"certified"}
-    float_points = lessen.load(folder).points.values()
-    assert all(point.promise.kind == "uncertified" for point in float_points if point.promise)

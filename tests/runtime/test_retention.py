@@ -198,7 +198,7 @@ def test_the_dial_uses_fitted_latencies(adjustable, tmp_path) -> None:
 
 
 def test_a_latency_file_refuses_what_it_does_not_know() -> None:
-    from lessen.plan import parse
+    from lessen.records import parse
 
     with pytest.raises(PlanError, match="newer lessen"):
         parse(LatencyModel, {"version": 2, "fits": []}, "latency.json")

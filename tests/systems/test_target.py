@@ -3,7 +3,7 @@
 import pytest
 
 from lessen.errors import InputError, PlanError
-from lessen.plan import parse
+from lessen.records import parse
 from lessen.systems import system_of
 from lessen.systems.planning import CompressionPlan, plan_for
 from lessen.systems.target import Target, narrow_shape, shallow_shape, targets_of

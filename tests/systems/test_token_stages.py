@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import CharacterTokenizer, lively, task
 
-from lessen.plan import RetentionProfile, parse
+from lessen.plan import RetentionProfile
+from lessen.records import parse
 from lessen.runtime.retention import alpha_for
 from lessen.systems import token_stages
 from lessen.systems.token_stages import TokenPlan, give_profile, passes_of

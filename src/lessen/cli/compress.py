@@ -310,7 +310,7 @@ def _task(task: str | None) -> Any:
 
 
 def _read_plan(path: Path) -> Any:
-    from lessen.plan import parse
+    from lessen.records import parse
     from lessen.systems.generator import LanguagePlan
     from lessen.systems.planning import CompressionPlan
     from lessen.systems.reading import ReadingPlan

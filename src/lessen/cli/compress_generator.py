@@ -46,9 +46,9 @@ def language_asked(
     Raises:
         InputError: Naming the option.
     """
-    from lessen.plan import parse
     from lessen.promise.calibrate import RULES
     from lessen.promise.generators import LanguageAsked
+    from lessen.records import parse
 
     chosen = loss or "disagreement"
     if chosen not in ("disagreement", "selective", "block"):
@@ -92,7 +92,8 @@ def language_plan(
         InputError: Naming the option that does not fit.
     """
     from lessen.loading import facts_of
-    from lessen.plan import WITHOUT_RANK, LanguageExitShape, parse
+    from lessen.plan import WITHOUT_RANK, LanguageExitShape
+    from lessen.records import parse
     from lessen.systems.generator import LEARNING_RATES, LanguagePlan, language_exits, usual_kind
 
     if system != "self-exit":

@@ -37,7 +37,7 @@ def reading_plan(
         InputError: Naming the option that does not fit.
     """
     from lessen.data.prompts import templates_of
-    from lessen.plan import parse
+    from lessen.records import parse
     from lessen.systems.reading import STAGES, ReadingPlan
 
     for name, value in recipe.items():

@@ -182,7 +182,8 @@ def point_of(loaded: Any, text: str | None, criterion: str | None = None) -> Any
         InputError: When there are as many thresholds as the model has no exits, or a criterion without any.
         PlanError: For a name no Point has.
     """
-    from lessen.plan import ExitRule, Point, parse
+    from lessen.plan import ExitRule, Point
+    from lessen.records import parse
 
     if text is None or text in loaded.points:
         if criterion is not None:

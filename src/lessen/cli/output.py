@@ -139,9 +139,9 @@ def asked_of(max_drop: list[str] | None, confidence: str, loss: str | None, rule
     Raises:
         InputError: Naming the option.
     """
-    from lessen.plan import parse
     from lessen.promise.calibrate import LOSSES, RULES
     from lessen.promise.settle import Asked
+    from lessen.records import parse
 
     loss = loss or "drop"
     if loss not in LOSSES:

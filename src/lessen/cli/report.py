@@ -171,7 +171,7 @@ def _test_rows(folder: Path) -> tuple[Any, str]:
     """The test rows of the data a model was made from, read and split again."""
     import json
 
-    from lessen.plan import parse
+    from lessen.records import parse
     from lessen.systems.pipeline import read_splits
     from lessen.systems.planning import CompressionPlan
 

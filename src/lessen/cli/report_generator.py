@@ -92,7 +92,7 @@ def report_generator(
 
 def _test_documents(folder: Path) -> tuple[Any, str]:
     """The test documents of the text a model was made from, read and split again."""
-    from lessen.plan import parse
+    from lessen.records import parse
     from lessen.systems.generator import LanguagePlan, read_documents
 
     place = folder / "plan.json"

@@ -9,7 +9,8 @@ from typing import Any
 from lessen.errors import UnsupportedModelError
 from lessen.families.parts import Layout, Part
 from lessen.model.architecture import Architecture
-from lessen.plan import ExitShape, HeadActivation, parse
+from lessen.plan import ExitShape, HeadActivation
+from lessen.records import parse
 
 Names = Mapping[str, str | tuple[str, ...]]
 """Our part to theirs. A tuple means ours is theirs laid end to end along the first axis."""

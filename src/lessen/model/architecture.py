@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lessen.plan import Size, Strict
+from lessen.plan import Size
+from lessen.records import Strict
 
 MatrixName = Literal["qkv", "attention_output", "up", "down"]
 """The matrices of a layer."""

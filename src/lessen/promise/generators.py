@@ -22,7 +22,7 @@ from lessen.errors import InputError
 from lessen.hf import LessenGenerator
 from lessen.loading import load
 from lessen.model.digests import base_digest, heads_digest
-from lessen.plan import Decay, Expectation, Point, Precision, Size, Strict
+from lessen.plan import Decay, Expectation, Point, Precision, Size
 from lessen.promise.calibrate import Loss
 from lessen.promise.drafting import choose_drafts
 from lessen.promise.kept import KEPT, content_of, pack_keys, unpack_keys
@@ -30,6 +30,7 @@ from lessen.promise.language import Decoder, LanguageLoss, Thresholds, freeze_pa
 from lessen.promise.record import Basis, count_attempt
 from lessen.promise.settle import Asked, Calibration, check_enough, settle
 from lessen.promise.traces import Traces, trace
+from lessen.records import Strict
 from lessen.runtime.decoding import MOST_EARLY
 from lessen.runtime.text import encode
 

@@ -24,8 +24,9 @@ from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
 from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer
-from lessen.plan import FULL, Point, Precision, parse
+from lessen.plan import FULL, Point, Precision
 from lessen.promise.kept import content_of, pack_keys, unpack_keys
+from lessen.records import parse
 from lessen.runtime.retention import left_at
 from lessen.runtime.text import Encoded, encode
 

@@ -228,7 +228,7 @@ def exit_quality(model: dict[str, Any]) -> Draw:
             )  # fmt: skip
         _percent_axis(axes, model["metric"])
         axes.set_xlabel("layer of the exit")
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
 
     return draw
 
@@ -251,7 +251,7 @@ def reliability(model: dict[str, Any]) -> Draw:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_xlabel("confidence")
         axes.set_ylabel("right answers")
-        axes.legend(loc="lower right", ncols=2 if len(model["exits"]) > 6 else 1)
+        axes.legend(loc="best", ncols=2 if len(model["exits"]) > 6 else 1)
 
     return draw
 

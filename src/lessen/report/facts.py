@@ -149,7 +149,6 @@ def describe(
         asdict(spot_of(point, rows, task)) | {"macs_ratio": ratio_of(model, point, rows, encoded, task)}
         for point in model.points.values()
     ]
-    certificate = read_certificate(folder) if folder.is_dir() else None
     weights = folder / WEIGHTS
     return {
         "name": name,
@@ -163,20 +162,26 @@ def describe(
         "path": [asdict(spot_of(step, rows, task)) for step in model.config.steps()],
         "exits": [asdict(exit) for exit in exits_of(rows, task)],
         "tokens": tokens_of(model, rows, encoded, task),
-        "certificate": None
-        if certificate is None
-        else {
-            "sentences": [certificate.sentence(point) for point in certificate.points],
-            "warning": repeated(certificate.attempt),
-            "audit": audit_facts(folder, certificate),
-            "rows": certificate.rows,
-            "delta": certificate.delta,
-            "reference": certificate.reference,
-            "loss": certificate.loss,
-            "not_said": list(NOT_SAID),
-        },
+        "certificate": promised(folder, NOT_SAID),
         "examples": [asdict(example) for example in examples_of(model, rows, table, task, with_examples)],
         "examples_at": example_point(model).name,
+    }
+
+
+def promised(folder: Path, not_said: Sequence[str]) -> dict[str, Any] | None:
+    """What the certificate beside a model says, and what it does not; None without one."""
+    certificate = read_certificate(folder) if folder.is_dir() else None
+    if certificate is None:
+        return None
+    return {
+        "sentences": [certificate.sentence(point) for point in certificate.points],
+        "warning": repeated(certificate.attempt),
+        "audit": audit_facts(folder, certificate),
+        "rows": certificate.rows,
+        "delta": certificate.delta,
+        "reference": certificate.reference,
+        "loss": certificate.loss,
+        "not_said": list(not_said),
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lessen.artefact import EXITS, WEIGHTS
-from lessen.certificate import read_certificate, repeated
+from lessen.certificate import read_certificate
 from lessen.data.table import Table
 from lessen.machine import machine
 from lessen.measure.decoded import decode_all, own_tokens
@@ -20,10 +20,10 @@ from lessen.measure.generation_speed import compare, modes_of, ours, row, theirs
 from lessen.measure.rivals.generator import generator_twin
 from lessen.model.transformer import parameter_counts
 from lessen.plan import FULL, Point
-from lessen.promise.audit import audit_facts
 from lessen.promise.generators import LanguageAsked, Prompting, prompts_of, traces_of
 from lessen.promise.language import Decoder, measured
 from lessen.promise.traces import Traces
+from lessen.report.facts import promised
 from lessen.runtime.completion import prompt_ids, stream
 from lessen.runtime.tally import Tally
 
@@ -154,17 +154,7 @@ def described(name: str, folder: Path, model: Any, traces: Traces, new_tokens: i
         "path": [spot_of(step, traces, decoder) for step in model.config.steps()],
         "exits": [*at_exits, {"layer": depth, "value": 1.0, "agreement": 1.0}],
         "tokens": None,
-        "certificate": None
-        if certificate is None
-        else {
-            "sentences": [certificate.sentence(point) for point in certificate.points],
-            "warning": repeated(certificate.attempt),
-            "audit": audit_facts(folder, certificate),
-            "rows": certificate.rows,
-            "delta": certificate.delta,
-            "loss": certificate.loss,
-            "not_said": list(NOT_SAID),
-        },
+        "certificate": promised(folder, NOT_SAID),
     }
 
 

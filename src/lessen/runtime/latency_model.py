@@ -24,7 +24,8 @@ from lessen.errors import PlanError
 from lessen.machine import processor
 from lessen.model.macs import attention_macs, layer_macs, source_macs
 from lessen.model.transformer import Transformer
-from lessen.plan import Point, Precision, Size, Strict, parse
+from lessen.plan import Point, Precision, Size
+from lessen.records import Strict, parse
 from lessen.runtime.retention import left_at
 from lessen.tokens.profile import Cost
 

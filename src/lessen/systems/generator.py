@@ -29,7 +29,7 @@ from lessen.hf import LessenGenerator
 from lessen.loading import load
 from lessen.measure.exit_quality import exit_quality, set_cuts
 from lessen.model.architecture import Architecture
-from lessen.plan import WITHOUT_RANK, LanguageExitShape, LanguageHeadKind, Size, Strict, parse
+from lessen.plan import WITHOUT_RANK, LanguageExitShape, LanguageHeadKind, Size
 from lessen.promise.generators import (
     LanguageAsked,
     Prompting,
@@ -43,6 +43,7 @@ from lessen.promise.kept import KEPT
 from lessen.promise.language import Decoder, measured
 from lessen.promise.settle import FEWEST_ROWS, Calibration
 from lessen.promise.traces import AT_ONCE, Traces, continued
+from lessen.records import Strict, parse
 from lessen.reshaping import with_language_exits
 from lessen.runtime.source import Reply, Written, reply
 from lessen.runtime.text import encode, stretches

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lessen.artefact import WEIGHTS, write_json
-from lessen.plan import Shape, parse
+from lessen.plan import Shape
+from lessen.records import parse
 from lessen.reshaping import with_shape
 
 RECORD = "done.json"

@@ -11,8 +11,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from lessen.depth.criteria import CRITERIA, criteria_for
 from lessen.errors import InputError, PlanError
-from lessen.plan import ExitShape, Strict, parse
+from lessen.plan import ExitShape
 from lessen.promise.settle import Asked
+from lessen.records import Strict, parse
 from lessen.systems import SYSTEMS
 from lessen.systems.binarizing import Binarizing
 from lessen.systems.chopping import Chopping

@@ -27,8 +27,9 @@ from lessen.errors import InputError, PlanError
 from lessen.hf import LessenGenerator
 from lessen.loading import load
 from lessen.measure.answering import evaluate_answers
-from lessen.plan import FULL, Point, Strict
+from lessen.plan import FULL, Point
 from lessen.promise.generators import Prompting
+from lessen.records import Strict
 from lessen.reshaping import with_shape
 from lessen.runtime.answers import answer_ids, score_own
 from lessen.runtime.retention import ratio_at

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from lessen.errors import InputError, PlanError
 from lessen.model.transformer import parameter_counts
-from lessen.plan import Shape, Size, Strict
+from lessen.plan import Shape, Size
+from lessen.records import Strict
 from lessen.width.budget import (
     bytes_of,
     deepest_within,

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from lessen.artefact import read_json, write_json
 from lessen.data.table import Table
 from lessen.errors import InputError
-from lessen.plan import Fraction, RetentionProfile, Strict, TokenScore, parse
+from lessen.plan import Fraction, RetentionProfile, TokenScore
+from lessen.records import Strict, parse
 from lessen.runtime.retention import MASS, alpha_for, measured_profile, most_reached, speedup_at, typical
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import WAYS, Passes

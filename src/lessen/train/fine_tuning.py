@@ -20,7 +20,8 @@ from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
 from lessen.model.latent import latents_of
-from lessen.plan import Rates, Size, Strict
+from lessen.plan import Rates, Size
+from lessen.records import Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
 from lessen.train.callbacks import Along, Clipping, StopAtStepEnd

@@ -34,7 +34,8 @@ from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
 from lessen.model.linear import multiply
 from lessen.model.transformer import Transformer
-from lessen.plan import Size, Strict
+from lessen.plan import Size
+from lessen.records import Strict
 from lessen.runtime.source import Reply, Written, batch_of
 from lessen.runtime.text import stretches
 from lessen.train.callbacks import StopAtStepEnd
