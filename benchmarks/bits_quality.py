@@ -357,6 +357,7 @@ def made(setting: Setting, about: About) -> dict[str, Any]:
 def runs_of(wanted: Wanted) -> list[About]:
     """The runs of a schedule, those of each task after what is simpler."""
     found: list[About] = []
+    each: list[About]
     for task, seeds, names in wanted:
         each = [{"task": task, "variant": name, "seed": seed} for seed in seeds for name in names]
         found += [

@@ -32,13 +32,13 @@ from lessen.measure.latency import interleaved, threads
 from lessen.measure.side_by_side import build_rivals, must_agree, run_all
 from lessen.measure.size import bytes_by_part
 from lessen.model.rows import pack
-from lessen.plan import FULL, ExitShape
+from lessen.plan import FULL, Bits, ExitShape
 from lessen.reshaping import in_latents, in_signs, with_exits
 from lessen.runtime.engine import run
 from lessen.runtime.text import Encoded
 from lessen.systems import system_of
 
-ACTIVATION_BITS = (32, 8, 1)
+ACTIVATION_BITS: tuple[Bits, ...] = (32, 8, 1)
 TOKENS = 64
 LENGTH = 24
 """Tokens of MiniLM's rows."""

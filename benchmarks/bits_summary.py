@@ -84,8 +84,8 @@ def lost(twins: Mapping[int, Facts], own: Mapping[int, Facts]) -> dict[str, Any]
     seeds = sorted(twins.keys() & own.keys())
     if not seeds:
         return None
-    sides = [[each[seed]["test"]["answers"][-1:] for seed in seeds] for each in (twins, own)]
-    return difference(*sides, rows=own[seeds[0]]["test"]["rows"])
+    before, after = ([each[seed]["test"]["answers"][-1:] for seed in seeds] for each in (twins, own))
+    return difference(before, after, own[seeds[0]]["test"]["rows"])
 
 
 def leaving(own: Mapping[int, Facts], without: Mapping[int, Facts]) -> dict[str, Any] | None:

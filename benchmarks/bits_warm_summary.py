@@ -14,7 +14,7 @@ DENSE = "dense"
 FIRST = 0
 """The seed candidates are tried with."""
 
-CANDIDATES = {
+CANDIDATES: dict[str, tuple[str, ...]] = {
     "W1A32": ("W1A32", "W1A32, gradual", "W1A32, phrases"),
     "W1A8": ("W1A8", "W1A8, gradual", "W1A8, phrases"),
 }
@@ -28,7 +28,7 @@ def chosen(runs: Sequence[Run], task: str) -> dict[str, dict[str, Any]]:
         for run in runs
         if (run["task"], run["seed"]) == (task, FIRST)
     }
-    best = {}
+    best: dict[str, dict[str, Any]] = {}
     for bits, names in CANDIDATES.items():
         tried = {name: found[name] for name in names if name in found}
         if tried:
@@ -55,13 +55,13 @@ def line(own: dict[int, Any], dense: dict[int, Any]) -> dict[str, Any]:
     each = list(own.values())
     last = [facts["test"]["exits"][-1] for facts in each]
     seeds = sorted(own.keys() & dense.keys())
-    sides = [[side[seed]["test"]["answers"][-1:] for seed in seeds] for side in (dense, own)]
+    before, after = ([side[seed]["test"]["answers"][-1:] for seed in seeds] for side in (dense, own))
     return {
         "seeds": len(each),
         "last": mean(last),
         "last_sd": stdev(last) if len(last) > 1 else None,
         "tune": mean(facts["tune"]["exits"][-1] for facts in each),
-        "loss": difference(*sides, rows=each[0]["test"]["rows"]) if seeds else None,
+        "loss": difference(before, after, each[0]["test"]["rows"]) if seeds else None,
         "shuffled": mean(facts["shuffled"] for facts in each),
         "exits": [mean(values) for values in zip(*(f["test"]["exits"] for f in each), strict=True)],
     }

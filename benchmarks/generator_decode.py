@@ -31,6 +31,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from math import exp, log
 from pathlib import Path
@@ -138,7 +139,7 @@ def missing(folder: str, precision: str, others: Any) -> set[str]:
     return {"llama.cpp", "openvino-genai"} - set(others) if precision in FEW_BITS else set()
 
 
-def times_as_fast(rates: dict[str, list[float]], one: str, other: str) -> dict[str, float] | None:
+def times_as_fast(rates: dict[str, list[float]], one: str, other: str) -> dict[str, float | None] | None:
     """How many times as fast one mode is as another, prompt by prompt: geometric mean, standard error."""
     if one not in rates or other not in rates:
         return None
@@ -210,7 +211,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             )
             found[run["part"]] = {name: run[name] for name in names if name in run}
         elif run["part"] == "direct":
-            names = (
+            fields = (
                 "weights_saved",
                 "passes_saved",
                 "macs_saved",
@@ -218,9 +219,11 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 "same_text",
                 "mean_layers",
                 "named_after",
+                "wrong_after",
+                "wrong_at",
+                "tokens",
             )
-            names = (*names, "wrong_after", "wrong_at", "tokens")
-            lines = {mode: {name: line[name] for name in names} for mode, line in run["lines"].items()}
+            lines = {mode: {name: line[name] for name in fields} for mode, line in run["lines"].items()}
             found["direct"] = {key: run[key] for key in ("point", "certified", "loss")} | {"lines": lines}
         else:
             found["boolq"] = {key: run[key] for key in ("rows", "wording", "tried", "lines", "change")}
@@ -301,10 +304,12 @@ def measure(
         ("direct", None): lambda: direct(batches, prompts),
         ("boolq", None): lambda: boolq(model, point, questions),
     }
+
+    def timed(precision: Precision) -> dict[str, Any]:
+        return speed(folder, precision, prompts, tokens, seconds, point, drafts(settings))
+
     for precision in PRECISIONS:
-        parts["speed", precision] = lambda precision=precision: speed(
-            folder, precision, prompts, tokens, seconds, point, drafts(settings)
-        )
+        parts["speed", precision] = partial(timed, precision)
     for part, made in parts.items():
         if part not in done:
             run = {"part": part[0], **made()}

@@ -84,13 +84,16 @@ def plan_for(model: str, kind: Any, minutes: float, layers: Sequence[int] | None
     recipe = LanguageRecipe(
         steps=100_000, time_limit=60 * minutes, learning_rate=LEARNING_RATES[kind], seed=seed
     )
+    most = FEWER if minutes < SHORT else PROMPTS
     return LanguagePlan(
         model=model,
         data=DATA,
         recipe=recipe,
         exits=language_exits(facts_of(model), layers, kind),
         promise=LanguageAsked(bounds=(BOUNDS["disagreement"],), confidence=1 - DELTA),
-        **{f"{part}_prompts": most for part, most in (FEWER if minutes < SHORT else PROMPTS).items()},
+        tune_prompts=most["tune"],
+        calibration_prompts=most["calibration"],
+        test_prompts=most["test"],
         seed=seed,
     )
 
@@ -217,7 +220,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.smoke:
         with tempfile.TemporaryDirectory() as place:
-            results.RESULTS = keyed.RESULTS = results.CACHE = keyed.CACHE = Path(place)
+            for module in (results, keyed):
+                vars(module).update(RESULTS=Path(place), CACHE=Path(place))
             smoke(plain(Path(place) / "tiny"))
         return
     every_run(options.model, DATA, wanted(options.runs), options.seed, {}, LONG)

@@ -134,7 +134,8 @@ def _named(
     model: LessenForCausalLM, prompt: Sequence[int], rule: ExitRule | None
 ) -> tuple[torch.Tensor, int | None]:
     """Logits of what comes after a prompt, where its last token leaves, and after which layer it does."""
-    inner, early = model.transformer, []
+    inner = model.transformer
+    early: list[tuple[torch.Tensor, int]] = []
 
     def after(layer: int, hidden: torch.Tensor, rows: Any) -> tuple[torch.Tensor, Any]:
         decision = None if early else decide(inner, layer, hidden[-1:], rule, model.stop_tokens, [0])

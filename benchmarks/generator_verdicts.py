@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from verdicts import counted, points, verdict
 
@@ -20,7 +20,7 @@ AGREEMENT = 0.95
 CONFIDENCE = 0.9
 TOKENS_PER_S = 70.0
 
-FEW_BITS = ("int8-weights", "int4")
+FEW_BITS: tuple[Literal["int8-weights", "int4"], ...] = ("int8-weights", "int4")
 """Precisions that runtimes of GGUF files are held against."""
 
 

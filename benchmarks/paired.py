@@ -13,6 +13,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lessen.measure.metrics import Array, row_scores
 
@@ -107,7 +108,7 @@ def difference(
     return {"mean": float(each.mean()), "se": se, "sd": sd, "error": error, "seeds": len(each)}
 
 
-def packed_right(right: Sequence[bool] | Array) -> str:
+def packed_right(right: Sequence[bool] | NDArray[np.bool_]) -> str:
     """A bit for each row, in base64."""
     return b64encode(np.packbits(np.asarray(right, dtype=bool)).tobytes()).decode()
 

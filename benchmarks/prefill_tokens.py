@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import torch
 from paired import numbers, packed_numbers
 from results import CACHE, add_run, data_folder, kept
@@ -37,13 +38,12 @@ from lessen.loading import load
 from lessen.machine import processor
 from lessen.measure.latency import interleaved, ratio, threads
 from lessen.measure.latency_fit import fit_of, probes_of
-from lessen.measure.reading_speed import reading_ratio
 from lessen.plan import FULL, Point, RetentionProfile
 from lessen.runtime.answers import score_own
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.generation import generate
 from lessen.runtime.latency_model import predicted_ms
-from lessen.runtime.retention import alpha_for, point_for
+from lessen.runtime.retention import alpha_for, point_for, ratio_at
 from lessen.runtime.text import Encoded
 from lessen.tokens.passes import drawn
 from lessen.train.fine_tuning import Recipe
@@ -98,6 +98,7 @@ def smollm2(folder: Path | None = None) -> Any:
     """SmolLM2, or what was made of it, with a profile measured on WikiText's validation articles."""
     model = load("builtin:smollm2-135m" if folder is None else folder)
     if model.config.retention_profile() is None:
+        assert model.tokenizer is not None
         texts = [model.tokenizer.decode(ids) for ids in pieces(model, "validation", LENGTHS[0])[:PROFILED]]
         model.measure_profile(texts, max_tokens=LENGTHS[0])
     return model
@@ -156,7 +157,7 @@ def times(name: str, tokens: int, count: int, seconds: float) -> dict[str, Any]:
                 "speedup": speedup,
                 "score": score,
                 "ms": timing.as_dict(),
-                "macs_ratio": reading_ratio(model, [tokens], point),
+                "macs_ratio": ratio_at(model.transformer, point, [tokens]),
                 "faster": ratio(timings, "1 all", f"{speedup:g} {score}").paired,
                 "predicted_ms": predicted,
                 "error": error,
@@ -244,7 +245,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 numbers(run["curve"][score][speedup]["texts"]) - numbers(run["curve"]["all"]["1"]["texts"])
                 for run in own
             ]
-            over = sum(more) / len(more)
+            over = np.mean(more, axis=0)
             cells.setdefault(score, {})[speedup] = {
                 "loss": mean(values),
                 "perplexity": math.exp(mean(values)),

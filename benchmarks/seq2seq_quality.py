@@ -29,8 +29,9 @@ from lessen.data.prompts import TEMPLATES, prompted
 from lessen.loading import load
 from lessen.machine import processor
 from lessen.measure.latency import threads
-from lessen.measure.reading_speed import reading_ratio, reading_rows
+from lessen.measure.reading_speed import reading_rows
 from lessen.runtime.answers import answer_ids, score_answers
+from lessen.runtime.retention import ratio_at
 from lessen.runtime.text import encode
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
@@ -86,7 +87,7 @@ def curve(model: Any, task: str, score: str) -> dict[str, Any]:
         right = scores.argmax(1) == labels
         found[f"{speedup:g}"] = {
             "value": float(right.double().mean()),
-            "macs_ratio": reading_ratio(model, lengths, point),
+            "macs_ratio": ratio_at(model.transformer, point, lengths),
             "answers": packed(scores.double().numpy(), labels.tolist(), "single_label_classification"),
         }
     return {"rows": len(right), "labels": None, "curve": found}
@@ -150,8 +151,9 @@ def faster(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """How many times faster the first and the last token come than at 1x, mean over runs that were timed."""
     found: dict[str, list[dict[str, float]]] = {}
     for run in runs:
-        whole = next((line for line in run.get("time", []) if line["speedup"] == 1), None)
-        for line in run.get("time", []):
+        lines = run.get("time", [])
+        for line in lines:
+            whole = next(each for each in lines if each["speedup"] == 1)
             name = line["kind"] if line["speedup"] is None else f"{line['speedup']:g}"
             found.setdefault(name, []).append(
                 {at: whole[at] / line[at] for at in ("first_token_ms", "total_ms")} | {"ms": line["total_ms"]}

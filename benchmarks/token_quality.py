@@ -28,7 +28,7 @@ from lessen.artefact import write_json
 from lessen.data.reading import read
 from lessen.loading import load
 from lessen.measure.evaluation import answers_at, result_of
-from lessen.plan import ExitShape
+from lessen.plan import ExitShape, Precision
 from lessen.reshaping import with_exits
 from lessen.runtime.text import encode
 from lessen.systems import system_of
@@ -42,7 +42,7 @@ TASKS_SHOWN = ("imdb", "sst2", "mrpc", "stsb")
 TESTED = 2000
 """Test rows at most."""
 
-PRECISION = "bfloat16"
+PRECISION: Precision = "bfloat16"
 """Of the measurements on test rows, of what is lost too; hours are saved so where a CPU has it."""
 
 SELECTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

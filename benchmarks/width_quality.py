@@ -43,6 +43,7 @@ from lessen.reshaping import with_exits, with_shape
 from lessen.systems import system_of
 from lessen.systems.milestone import RECORD, Milestone
 from lessen.systems.removing import remove
+from lessen.systems.rounds import Rounds
 from lessen.systems.slimming import shapes_between
 from lessen.systems.target import Target, shallow_shape
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
@@ -198,12 +199,13 @@ def stage_of(training: Training, task: str, seed: int, number: int, system: str 
     return stage.model_copy(update=changes)
 
 
-def slimming_of(training: Training, task: str, seed: int, way: str) -> Recipe:
+def slimming_of(training: Training, task: str, seed: int, way: str) -> Rounds:
     """The stage in which parts leave."""
+    stage = stage_of(training, task, seed, 4, "layer-chop" if way == "layers" else "cost-eff")
+    assert isinstance(stage, Rounds)
     if way == "layers":
-        return stage_of(training, task, seed, 4, "layer-chop")
-    changes = WAYS[way] | {"scored_rows": SCORED_ROWS}
-    return stage_of(training, task, seed, 4).model_copy(update=changes)
+        return stage
+    return stage.model_copy(update=WAYS[way] | {"scored_rows": SCORED_ROWS})
 
 
 def slender_shape(model: Any, size: int, rank: float | None = None) -> Shape:

@@ -83,10 +83,8 @@ def shallow_difference(size: int, found: dict[Any, Run]) -> dict[str, Any] | Non
     if not both:
         return None
     pairs = [[found[way, size, seed]["facts"]["test"] for seed in sorted(both)] for way in (ours, others)]
-    return difference(
-        *([each["answers"][:SHALLOW] for each in side] for side in pairs),  # type: ignore[arg-type]
-        rows=pairs[0][0]["rows"],
-    )
+    own, other = ([each["answers"][:SHALLOW] for each in side] for side in pairs)
+    return difference(own, other, pairs[0][0]["rows"])
 
 
 def certified(place: int, each: Sequence[dict[str, Any]], dense: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -108,8 +108,8 @@ class LanguageExitShape(Strict):
     1.3): `full` has a matrix to the vocabulary of its own. The others share the model's: `shared` after the
     model's own last norm, with nothing to learn (CALM, Schuster et al. 2022); the rest after a correction of
     hidden states by a product of `rank`: `tied` alone; `gate` first asks a probe whether it is worth
-    multiplying by it; `shortlist` judges by the `words` most frequent tokens of the training text, and
-    multiplies by the whole matrix only for tokens that leave.
+    multiplying by it; `shortlist` names one of the `words` most frequent tokens of the training text, by
+    their rows alone, or that it is none of them.
     """
 
     layer: Size

@@ -30,6 +30,8 @@ def made(request, tmp_path: Path):
     model = with_language_exits(lessen.load(tmp_path), [EXITS[request.param]], words=range(101)).transformer
     head = model.language_exits["2"]
     generator = torch.Generator().manual_seed(0)
+    if request.param == "shortlist":
+        head.elsewhere.bias.data.fill_(0.2)
     for parameter in head.parameters():
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     if request.param == "gate":
@@ -111,6 +113,22 @@ def test_a_probe_keeps_tokens_from_being_asked(tmp_path: Path) -> None:
     nobody = decide(model, 2, hidden, ExitRule(criterion="entropy", threshold=9.0))
     assert not nobody.leaves.any()
     assert nobody.logits.shape == (0, 101)
+
+
+def test_a_token_that_is_likeliest_off_the_list_stays(tmp_path: Path) -> None:
+    tiny_generator("llama-grouped").save_pretrained(tmp_path)
+    model = with_language_exits(lessen.load(tmp_path), [EXITS["shortlist"]], words=range(101)).transformer
+    head, hidden = model.language_exits["2"], torch.randn(30, 36)
+    head.elsewhere.weight.data.normal_(std=0.5)
+    with torch.no_grad():
+        silent = head.silent(head.judged(head.corrected(hidden), model.vocabulary))
+    assert 0 < silent.sum() < 30
+    scores, named = unsure(model, 2, hidden, LANGUAGE)
+    assert torch.equal(scores.isinf(), silent.expand(len(LANGUAGE), 30))
+    assert set(named.tolist()) <= set(head.words.tolist())
+    everything = decide(model, 2, hidden, ExitRule(criterion="entropy", threshold=1e9))
+    assert torch.equal(everything.leaves, ~silent)
+    assert torch.equal(everything.logits.argmax(-1), named[~silent])
 
 
 def test_criteria_of_other_tasks_are_refused(made) -> None:

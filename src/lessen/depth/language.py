@@ -30,7 +30,8 @@ class Decision:
 
     Attributes:
         leaves: Which of them leave here, `[tokens]`, bool.
-        logits: Of those that leave, over the whole vocabulary, `[leaving, vocabulary]`, float32 or wider.
+        logits: Of those that leave, `[leaving, vocabulary]`, float32 or wider; minus infinity for tokens that
+            are not on a head's short list.
         unsure: How unsure the head was of each, `[tokens]`, as compared with the threshold; infinite where it
             was not asked.
     """
@@ -62,8 +63,9 @@ def decide(
 ) -> Decision | None:
     """Which tokens leave after a layer, and what they say.
 
-    A token leaves where its head is less unsure than the threshold, strictly. Without a threshold the head is
-    not even asked. What is decided of a token depends on that token alone, and with a decay on its place.
+    A token leaves where its head is less unsure than the threshold, strictly, and not where the likeliest one
+    to come is on no short list. Without a threshold the head is not even asked. What is decided of a token
+    depends on that token alone, and with a decay on its place.
 
     Args:
         model: With a language exit there, in evaluation mode.
@@ -91,15 +93,12 @@ def decide(
             raise ValueError("thresholds that decay need the places of tokens")
         unsure = (unsure - unsure.new_tensor(slack(places, rule.decay))) / FIXED
     leaves = kind.passes(unsure, threshold)
-    chosen = leaves[judged.asked]
-    named = judged.logits[chosen]
-    if head.kind == "shortlist":
-        named = head.named(judged.corrected[chosen], model.next_token)
+    named = judged.logits[leaves[judged.asked]]
     if len(never) and len(named):
-        allowed = ~_is_any(named.argmax(-1), never)
+        allowed = ~_is_any(head.named(named), never)
         leaves = leaves.index_fill(0, leaves.nonzero()[:, 0][~allowed], False)
         named = named[allowed]
-    return Decision(leaves, named, unsure)
+    return Decision(leaves, head.over_vocabulary(named), unsure)
 
 
 @torch.no_grad()
@@ -121,11 +120,8 @@ def unsure(
     head = head_after(model, layer)
     kinds = [language_criterion(name) for name in criteria]
     judged = _judged(model, head, hidden, kinds)
-    logits = judged.logits
-    if head.kind == "shortlist":
-        logits = head.named(judged.corrected, model.next_token)
     named = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-    named[judged.asked] = logits.argmax(-1)
+    named[judged.asked] = head.named(judged.logits)
     scores = judged.scores
     if len(never):
         scores = scores.masked_fill(_is_any(named, never), math.inf)
@@ -175,23 +171,21 @@ def after_the_first(rows: Rows) -> Tensor:
 
 
 class _Judged(NamedTuple):
-    """Which tokens a head was asked about; their corrected states and logits; scores of all tokens."""
+    """Which tokens a head was asked about; the logits of its outcomes for them; scores of all tokens."""
 
     asked: Tensor
-    corrected: Tensor
     logits: Tensor
     scores: Tensor
 
 
 def _judged(model: Transformer, head: LanguageHead, hidden: Tensor, kinds: Sequence[Criterion]) -> _Judged:
     asked = head.asked(hidden)
-    corrected = head.corrected(hidden[asked])
-    logits = head.judged(corrected, model.next_token, model.vocabulary_matrix, model.vocabulary_scales)
+    logits = head.judged(head.corrected(hidden[asked]), model.vocabulary)
     rule = ExitRule(criterion="entropy", threshold=0.0)
     found = torch.stack([kind.step(logits, None, rule)[0] for kind in kinds])
     scores = found.new_full((len(kinds), len(hidden)), math.inf)
-    scores[:, asked] = found
-    return _Judged(asked, corrected, logits, scores)
+    scores[:, asked] = found.masked_fill(head.silent(logits), math.inf)
+    return _Judged(asked, logits, scores)
 
 
 def head_after(model: Transformer, layer: int) -> LanguageHead:

@@ -38,10 +38,11 @@ class ExitQuality:
         tokens: How many were asked about.
         agreement: Share of them on which it names the whole model's likeliest token.
         top5_agreement: Share on which that token is among its five likeliest.
-        kl: KL(whole model || exit), nats per token.
+        kl: KL(whole model || exit), nats per token, over what the exit chooses from.
         auroc: By criterion: how often a token it is right about scores as surer than one it is wrong about;
-            None where it is always right or always wrong. Tokens a probe stops count as least sure.
-        asked: Share of the tokens that its probe lets pass; 1 without one.
+            None where it is always right or always wrong. Tokens that cannot leave count as least sure.
+        asked: Share of the tokens that can leave: that its probe lets pass, or that are likeliest on its
+            short list; 1 without either.
     """
 
     layer: int
@@ -75,10 +76,12 @@ def exit_quality(model: Transformer, texts: Sequence[Written], criteria: Sequenc
             teacher = model.next_token(last)
             best = teacher.argmax(-1)
             for exit, (layer, state) in enumerate(zip(layers, states, strict=True)):
-                logits = head_after(model, layer)(state, model.next_token)
-                right[exit].append(logits.argmax(-1) == best)
-                near[exit] += float((logits.topk(TOP, -1).indices == best[:, None]).any(1).sum())
-                far[exit] += float(imitation(logits, teacher))
+                head = head_after(model, layer)
+                judged = head.judged(head.corrected(state), model.vocabulary)
+                right[exit].append(head.named(judged) == best)
+                likeliest = head.over_vocabulary(judged).topk(TOP, -1).indices
+                near[exit] += float((likeliest == best[:, None]).any(1).sum())
+                far[exit] += float(imitation(judged, head.outcomes_of(teacher)))
                 scores[exit].append(unsure(model, layer, state, criteria)[0])
     found = []
     for exit, layer in enumerate(layers):
@@ -114,7 +117,7 @@ def set_cuts(model: Transformer, texts: Sequence[Written]) -> None:
             best = model.next_token(last).argmax(-1)
             for layer, state in zip(model.shape.exit_layers, states, strict=True):
                 if (head := gates.get(layer)) is not None:
-                    agrees = head(state, model.next_token).argmax(-1) == best
+                    agrees = head(state, model.vocabulary).argmax(-1) == best
                     foreseen[layer].append(head.probed(state)[agrees])
     for layer, head in gates.items():
         right = torch.cat(foreseen[layer]) if foreseen[layer] else torch.empty(0)

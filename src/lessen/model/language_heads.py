@@ -1,24 +1,37 @@
 """Heads that name the next token from the states of an earlier layer (self-supervised exits page, 1.3).
 
 On a small model the matrix to the vocabulary costs as much as several layers. So a head may share the model's
-own, ask a probe before it multiplies by it, or judge by a short list of tokens and multiply only for those
-tokens of a text that leave.
+own, ask a probe before it multiplies by it, or name tokens of a short list alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
+from lessen.model.few_bits import Int8Weights
 from lessen.model.linear import Linear, multiply
 from lessen.model.norms import norm
 from lessen.plan import LanguageExitShape
 
-Unembed = Callable[[Tensor], Tensor]
-"""The model's own way from normed hidden states `[tokens, hidden]` to logits `[tokens, vocabulary]`."""
+
+class Vocabulary(NamedTuple):
+    """The model's own way from normed hidden states to logits.
+
+    Attributes:
+        unembed: From `[tokens, hidden]` to `[tokens, vocabulary]`.
+        matrix: What it multiplies by, `[vocabulary, hidden]`.
+        scales: Of the matrix's rows, `[vocabulary]`, where it has 8 bits.
+    """
+
+    unembed: Callable[[Tensor], Tensor]
+    matrix: Tensor
+    scales: Tensor | None = None
 
 
 class LanguageHead(nn.Module):
@@ -28,14 +41,17 @@ class LanguageHead(nn.Module):
     at first, and the model's own matrix; `shared` corrects nothing, and is never trained. Hidden states are
     those between layers, never normed before.
 
+    What a head chooses from are its outcomes: every token, or those of its short list and, last, that it is
+    none of them.
+
     Attributes:
-        words: Ids of the tokens of the short list, `[words]`.
+        words: Ids of the tokens of the short list, `[words]`, ascending.
         cut: What a probe's logit must reach for the head to be asked, a scalar; minus infinity lets all pass.
     """
 
     words: Tensor
     cut: Tensor
-    _short: tuple[Tensor, int, Tensor] | None = None
+    _short: tuple[Tensor, int, Callable[[Tensor], Tensor]] | None = None
 
     def __init__(self, architecture: Architecture, shape: LanguageExitShape) -> None:
         super().__init__()
@@ -49,6 +65,7 @@ class LanguageHead(nn.Module):
         self.probe = Linear(width, 1) if shape.kind == "gate" else None
         if shape.kind == "gate":
             self.register_buffer("cut", torch.tensor(float("-inf")))
+        self.elsewhere = Linear(width, 1) if shape.kind == "shortlist" else None
         if shape.kind == "shortlist":
             self.register_buffer("words", torch.zeros(shape.words or 0, dtype=torch.long))
 
@@ -59,41 +76,94 @@ class LanguageHead(nn.Module):
             return normed
         return normed + self.up(self.down(normed))
 
-    def forward(self, hidden: Tensor, unembed: Unembed) -> Tensor:
-        """Logits of the whole vocabulary, whatever the kind: the training form.
+    def forward(self, hidden: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Logits of the next token.
 
         Args:
             hidden: `[tokens, hidden]`, as the layer put them out.
-            unembed: The model's own matrix; not used by a `full` head.
+            vocabulary: The model's own.
 
         Returns:
-            `[tokens, vocabulary]`, float32 or wider.
+            `[tokens, vocabulary]`, float32 or wider; minus infinity for what is not on a short list.
         """
-        return self.named(self.corrected(hidden), unembed)
+        return self.over_vocabulary(self.judged(self.corrected(hidden), vocabulary))
 
-    def named(self, corrected: Tensor, unembed: Unembed) -> Tensor:
-        """The same from what `corrected` returned."""
+    def judged(self, corrected: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Logits of the outcomes.
+
+        Args:
+            corrected: As `corrected` returned.
+            vocabulary: The model's own. Its rows of a short list are kept.
+
+        Returns:
+            `[tokens, outcomes]`, float32 or wider.
+        """
         if len(corrected) == 0:
-            return corrected.new_empty(0, self.vocabulary, dtype=_at_least_float32(corrected.dtype))
-        logits = unembed(corrected) if self.output is None else self.output(self._scaled(corrected))
+            outcomes = self.vocabulary if self.elsewhere is None else len(self.words) + 1
+            return corrected.new_empty(0, outcomes, dtype=_at_least_float32(corrected.dtype))
+        if self.elsewhere is not None:
+            listed = self._listed(vocabulary)(self._scaled(corrected))
+            logits = torch.cat([listed, self.elsewhere(corrected).to(listed.dtype)], 1)
+        elif self.output is None:
+            logits = vocabulary.unembed(corrected)
+        else:
+            logits = self.output(self._scaled(corrected))
         return logits.to(_at_least_float32(logits.dtype))
 
     def among(self, corrected: Tensor, matrix: Tensor, tokens: Tensor | None) -> Tensor:
-        """Logits of some tokens: what `named` says of them, for less.
+        """Logits of some tokens, or of the outcomes of a short list: the training form.
 
         Args:
             corrected: As `corrected` returned.
             matrix: The model's own, `[vocabulary, hidden]`; not used by a `full` head. Products are made in
                 its type.
-            tokens: Ids, `[chosen]`; None: all.
+            tokens: Ids, `[chosen]`; None: all. A head with a short list goes by that.
 
         Returns:
-            `[tokens, chosen]`, float32 or wider.
+            `[tokens, chosen]` or `[tokens, outcomes]`, float32 or wider.
         """
         rows = matrix if self.output is None else self.output.weight
-        rows = (rows if tokens is None else rows[tokens]).to(matrix.dtype)
+        chosen = tokens if self.elsewhere is None else self.words
+        rows = (rows if chosen is None else rows[chosen]).to(matrix.dtype)
         logits = multiply(self._scaled(corrected).to(matrix.dtype), rows)
-        return logits.to(_at_least_float32(logits.dtype))
+        logits = logits.to(_at_least_float32(logits.dtype))
+        if self.elsewhere is None:
+            return logits
+        return torch.cat([logits, self.elsewhere(corrected).to(logits.dtype)], 1)
+
+    def outcomes_of(self, logits: Tensor) -> Tensor:
+        """Logits of the whole vocabulary as logits of the outcomes: what is on no list counts together.
+
+        Args:
+            logits: Of the model, `[tokens, vocabulary]`.
+
+        Returns:
+            `[tokens, outcomes]`; their softmax has the same sums.
+        """
+        if self.elsewhere is None:
+            return logits
+        others = logits.index_fill(1, self.words, float("-inf")).logsumexp(1, keepdim=True)
+        return torch.cat([logits[:, self.words], others], 1)
+
+    def over_vocabulary(self, judged: Tensor) -> Tensor:
+        """What `judged` returned, as `[tokens, vocabulary]`: minus infinity off a short list."""
+        if self.elsewhere is None:
+            return judged
+        found = judged.new_full((len(judged), self.vocabulary), float("-inf"))
+        found[:, self.words] = judged[:, :-1]
+        return found
+
+    def named(self, judged: Tensor) -> Tensor:
+        """The likeliest tokens by what `judged` returned, `[tokens]`, int64."""
+        if self.elsewhere is None:
+            return judged.argmax(-1)
+        return self.words[judged[:, :-1].argmax(-1)]
+
+    def silent(self, judged: Tensor) -> Tensor:
+        """Where the likeliest outcome is no token, `[tokens]`, bool."""
+        if self.elsewhere is None:
+            return torch.zeros(len(judged), dtype=torch.bool, device=judged.device)
+        return judged.argmax(-1) == len(self.words)
 
     def _scaled(self, corrected: Tensor) -> Tensor:
         """As the model scales last states itself, where its own matrix is not multiplied by."""
@@ -115,33 +185,22 @@ class LanguageHead(nn.Module):
         logit = self.probe(self.norm(hidden).detach())[:, 0]
         return logit.to(_at_least_float32(logit.dtype))
 
-    def judged(
-        self, corrected: Tensor, unembed: Unembed, matrix: Tensor, scales: Tensor | None = None
-    ) -> Tensor:
-        """Logits a token's sureness is judged by: of the short list, or of the whole vocabulary.
-
-        Args:
-            corrected: As `corrected` returned.
-            unembed: The model's own matrix, as a function.
-            matrix: The same, `[vocabulary, hidden]`; rows of it are kept for the short list.
-            scales: Of its rows, `[vocabulary]`, where it has 8 bits.
-
-        Returns:
-            `[tokens, words or vocabulary]`, float32 or wider.
-        """
-        if self.kind != "shortlist" or len(corrected) == 0:
-            return self.named(corrected, unembed)
-        logits = multiply(self._scaled(corrected), self._rows_of(matrix, scales))
-        return logits.to(_at_least_float32(logits.dtype))
-
-    def _rows_of(self, matrix: Tensor, scales: Tensor | None) -> Tensor:
-        """The short list's rows, gathered once; anew when the matrix was replaced or changed."""
+    def _listed(self, vocabulary: Vocabulary) -> Callable[[Tensor], Tensor]:
+        """The product with the short list's rows, which are gathered again when the matrix has changed."""
+        matrix, scales = vocabulary.matrix, vocabulary.scales
         if self._short is None or self._short[0] is not matrix or self._short[1] != matrix._version:
             rows = matrix.detach()[self.words]
-            if scales is not None:
-                rows = rows * scales.detach()[self.words, None]
-            self._short = matrix, matrix._version, rows
+            self._short = matrix, matrix._version, _product(rows, scales, self.words)
         return self._short[2]
+
+
+def _product(rows: Tensor, scales: Tensor | None, words: Tensor) -> Callable[[Tensor], Tensor]:
+    """With some rows of a matrix; those of 8 bits stay so."""
+    if scales is None:
+        return partial(multiply, weight=rows)
+    few = Int8Weights(rows.shape[1], rows.shape[0], bias=False)
+    few.load_state_dict({"weight": rows, "scales": scales.detach()[words]})
+    return few
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
@@ -174,7 +233,9 @@ def start(head: LanguageHead, final_norm: nn.Module, matrix: Tensor, *, fresh: b
     if head.down is not None and head.up is not None:
         nn.init.normal_(head.down.weight, std=head.down.in_features**-0.5)
         nn.init.zeros_(head.up.weight)
+    for single in (head.probe, head.elsewhere):
+        if single is not None:
+            nn.init.zeros_(single.weight)
+            nn.init.zeros_(single.bias)
     if head.probe is not None:
-        nn.init.zeros_(head.probe.weight)
-        nn.init.zeros_(head.probe.bias)
         head.cut.fill_(float("-inf"))

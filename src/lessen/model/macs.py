@@ -128,11 +128,10 @@ def decoder_token_macs(architecture: Architecture, shape: Shape, before: int, so
 
 
 class LanguageHeadMacs(NamedTuple):
-    """MACs of one language exit on one token: always, where a probe lets it pass, and where it leaves."""
+    """MACs of one language exit on one token: always, and where a probe lets it pass."""
 
     always: int
     passing: int
-    leaving: int
 
 
 def language_head_macs(architecture: Architecture, exit: LanguageExitShape) -> LanguageHeadMacs:
@@ -141,10 +140,10 @@ def language_head_macs(architecture: Architecture, exit: LanguageExitShape) -> L
     whole = matrix_macs(width, architecture.vocab_size)
     correction = 0 if exit.rank is None else matrix_macs(width, width, exit.rank)
     if exit.kind == "gate":
-        return LanguageHeadMacs(width, correction + whole, 0)
+        return LanguageHeadMacs(width, correction + whole)
     if exit.words is not None:
-        return LanguageHeadMacs(correction + matrix_macs(width, exit.words), 0, whole)
-    return LanguageHeadMacs(correction + whole, 0, 0)
+        return LanguageHeadMacs(correction + matrix_macs(width, exit.words + 1), 0)
+    return LanguageHeadMacs(correction + whole, 0)
 
 
 def early_token_macs(
@@ -172,7 +171,7 @@ def early_token_macs(
     total, reaching, place = (shape.embedding_rank or 0) * float(architecture.embedding_size), 1.0, 0
     for index, (exit, share) in enumerate(zip(shape.language_exits, leaving, strict=True)):
         head = language_head_macs(architecture, exit)
-        total += reaching * (sum(layers[place : exit.layer]) + head.always) + share * head.leaving
+        total += reaching * (sum(layers[place : exit.layer]) + head.always)
         total += reaching * head.passing * (1.0 if passing is None else passing[index])
         reaching, place = reaching - share, exit.layer
     whole = matrix_macs(architecture.hidden_size, architecture.vocab_size)

@@ -21,7 +21,7 @@ from lessen.model.cross import Source
 from lessen.model.dropout import Dropout
 from lessen.model.few_bits import Int8Embedding, Int8Weights
 from lessen.model.heads import Head
-from lessen.model.language_heads import LanguageHead
+from lessen.model.language_heads import LanguageHead, Vocabulary
 from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
 from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import table, weights_of
@@ -231,6 +231,11 @@ class Transformer(nn.Module):
         if self.architecture.language_head == "tied":
             return _table_as_head(self.embeddings)
         raise PlanError("the model has no language head, so it cannot name a next token")
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """From last hidden states to logits, as heads may share it."""
+        return Vocabulary(self.next_token, self.vocabulary_matrix, self.vocabulary_scales)
 
     @property
     def vocabulary_scales(self) -> Tensor | None:

@@ -108,10 +108,10 @@ class Tally:
         text.weights += cost
         text.macs += cost
 
-    def asked(self, layer: int, row: int, *, passed: bool, left: bool) -> None:
-        """An exit was asked about one token: whether its probe let it pass, and whether it left."""
+    def asked(self, layer: int, row: int, *, passed: bool) -> None:
+        """An exit was asked about one token: whether its probe let it pass."""
         head = self.costs.heads[layer]
-        cost = head.always + passed * head.passing + left * head.leaving
+        cost = head.always + passed * head.passing
         self._rows[row].weights += cost
         self._rows[row].macs += cost
 

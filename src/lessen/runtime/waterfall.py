@@ -168,7 +168,7 @@ class Waterfall:
         leaves, passed = found.leaves.tolist(), found.unsure.isfinite().tolist()
         for place, left, through in zip(places, leaves, passed, strict=True):
             stay[place] = not left
-            self.tally.asked(layer, rows.original[place], passed=through, left=left)
+            self.tally.asked(layer, rows.original[place], passed=through)
         early = tuple(row for row, stays in zip(rows.original, stay, strict=True) if not stays)
         return (Answer(layer, early, (1,) * len(early), found.logits) if early else None), stay
 

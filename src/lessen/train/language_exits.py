@@ -248,21 +248,25 @@ def _gradient(
     Returns:
         Their loss, as a part of the mean.
     """
+    heads = [head_after(model, layer) for layer in model.shape.exit_layers]
     objective = imitation if recipe.objective == "imitation" else partial(penalized, penalty=recipe.penalty)
     with torch.no_grad():
         logits = multiply((last * model.architecture.language_head_scale).to(matrix.dtype), matrix)
         # An entropy, which `penalized` rewards, is not that of the candidates.
-        chosen = candidates(logits, recipe.drawn, draw) if recipe.objective == "imitation" else None
+        some = recipe.objective == "imitation" and any(head.elsewhere is None for head in heads)
+        chosen = candidates(logits, recipe.drawn, draw) if some else None
         tokens = None if chosen is None else chosen.tokens
         more = 0.0 if chosen is None else chosen.more.to(last.dtype)
         teacher = (logits if tokens is None else logits[:, tokens]).to(last.dtype) + more
     total = 0.0
-    for layer, state in zip(model.shape.exit_layers, states, strict=True):
-        head = head_after(model, layer)
+    for head, state in zip(heads, states, strict=True):
         if head.kind == "shared":
             continue
         answer = head.among(head.corrected(state), matrix, tokens)
-        loss = objective(answer + more, teacher) / whole
+        if head.elsewhere is not None:
+            loss = objective(answer, head.outcomes_of(logits.to(last.dtype))) / whole
+        else:
+            loss = objective(answer + more, teacher) / whole
         total += loss.item()
         if head.probe is not None:
             loss = loss + foresight(head.probed(state), answer.detach(), teacher - more) / whole
