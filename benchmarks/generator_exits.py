@@ -2,7 +2,7 @@
 
     python benchmarks/generator_exits.py [--model builtin:smollm2-135m] [--runs tied:3,gate:3:8-20] [--smoke]
 
-Heads are trained on IMDB reviews, all four kinds at the same depths and two of them at others too, for 3
+Heads are trained on IMDB reviews, all four kinds at the same depths and short lists at others too, for 3
 minutes each. The kind and the places whose tokens cost the fewest layers at the bound on tuning prompts,
 heads included, are then trained for 15, at those exits only at which tokens are asked there: what costs more
 than it saves is no headline. Reviews they were not trained on say how often each agrees with the whole model,
@@ -63,8 +63,8 @@ LOSSES: tuple[LanguageLoss, ...] = ("disagreement", "selective", "block")
 BOUNDS: dict[LanguageLoss, float] = {"disagreement": 0.05, "selective": 0.05, "block": 0.2}
 DELTA = 0.1
 DRAWS = 1000
-RUNS = "tied:3,gate:3,shortlist:3,full:3,gate:3:6-22-26,shortlist:3:6-22-26"
-"""Kinds of heads, minutes of training, and after which layers if they are not spread evenly."""
+RUNS = "tied:3,gate:3,shortlist:3:8-16-23,full:3,shortlist:3,shortlist:3:20-24-27-29"
+"""Kinds of heads, minutes of training, and after which layers if not where the product puts them."""
 
 FIELDS = ("kind", "minutes", "places", "chosen")
 """What a run is called by."""

@@ -12,7 +12,7 @@ import lessen
 from lessen.artefact import EXITS, WEIGHTS
 from lessen.errors import ArtefactError, InputError
 from lessen.model.digests import base_digest
-from lessen.systems.generator import usual_kind
+from lessen.systems.generator import usual_exits, usual_kind
 
 OPTIONS = EXIT_OPTIONS
 
@@ -393,6 +393,9 @@ def test_heads_are_short_where_the_vocabulary_is_dear(made) -> None:
     smollm2 = facts.model_copy(update={"vocab_size": 49152, "hidden_size": 576})
     assert usual_kind(smollm2) == "shortlist"
     assert usual_kind(smollm2.model_copy(update={"hidden_size": 2048})) == "tied"
+    assert usual_exits(30, "tied") == [8, 16, 23]
+    assert usual_exits(30, "shortlist") == [8, 16, 23, 29]
+    assert usual_exits(2, "shortlist") == [1]
 
 
 def test_the_same_words_in_python(made) -> None:

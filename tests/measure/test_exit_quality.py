@@ -45,7 +45,7 @@ def test_figures_are_what_they_are_defined_to_be(model) -> None:
         counted = after_the_first(rows)
         teacher = model.next_token(last)[counted]
         for quality, state in zip(found, states, strict=True):
-            logits = model.language_exits[str(quality.layer)](state, model.next_token)[counted]
+            logits = model.language_exits[str(quality.layer)](state, model.vocabulary)[counted]
             best = teacher.argmax(-1)
             assert quality.tokens == len(counted) == sum(map(len, TEXTS)) - len(TEXTS)
             assert quality.agreement == pytest.approx(float((logits.argmax(-1) == best).float().mean()))
@@ -76,7 +76,7 @@ def test_a_probe_lets_most_right_tokens_pass(model) -> None:
         ids, rows = pack(TEXTS)
         states, last = states_at_exits(model, ids, rows)
         counted = after_the_first(rows)
-        agrees = head(states[0], model.next_token).argmax(-1) == model.next_token(last).argmax(-1)
+        agrees = head(states[0], model.vocabulary).argmax(-1) == model.next_token(last).argmax(-1)
         passed = head.asked(states[0])[counted][agrees[counted]].float().mean()
     assert float(passed) == pytest.approx(PASSED, abs=1 / int(agrees[counted].sum()) + 1e-6)
     after = exit_quality(model, TEXTS, ["entropy"])

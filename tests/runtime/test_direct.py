@@ -209,7 +209,7 @@ def test_with_one_exit_always_sure_it_is_the_shorter_model(tmp_path: Path) -> No
     for _ in range(10):
         ids, rows = pack([torch.tensor([7, 8, 9, *tokens])])
         hidden, _ = model.stack(model.embeddings(ids, rows), rows, layers=range(3))
-        tokens.append(int(model.language_exits["3"](hidden[-1:], model.next_token).argmax()))
+        tokens.append(int(model.language_exits["3"](hidden[-1:], model.vocabulary).argmax()))
     assert found == tokens
     assert tally.of(0).layer_weights * 5 == tally.costs.all_layers * 3 * 10
 

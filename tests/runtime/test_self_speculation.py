@@ -187,7 +187,7 @@ def at_full_depth(model, ids):
 def at_the_exit(model, ids):
     _, rows = pack([ids])
     hidden, _ = model.stack(model.embeddings(ids, rows), rows, layers=range(1))
-    return model.language_exits["1"](hidden, model.next_token)
+    return model.language_exits["1"](hidden, model.vocabulary)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from conftest import ragged_ids, tiny_generator
 
 import lessen
 from lessen.depth import language_losses
+from lessen.depth.language import states_at_exits, tokens_that_count
 from lessen.errors import InputError
 from lessen.model.rows import pack
 from lessen.plan import LanguageExitShape
@@ -67,7 +68,7 @@ def test_a_step_is_the_mean_over_tokens_and_exits_row_by_row(made, monkeypatch) 
             teacher = model.next_token(last).log_softmax(-1)
         for layer in (1, 2):
             head = model.language_exits[str(layer)]
-            student = head(states[layer - 1], model.next_token).log_softmax(-1)
+            student = head(states[layer - 1], model.vocabulary).log_softmax(-1)
             terms.append((teacher.exp() * (teacher - student)).sum(-1)[1:])
     expected = torch.cat(terms).mean()
     expected.backward()
@@ -134,6 +135,29 @@ def test_entropy_is_that_of_the_whole_vocabulary(made, monkeypatch) -> None:
 
     assert of("penalized", 20) == of("penalized", 101)
     assert of("imitation", 20) != of("imitation", 101)
+
+
+def test_a_short_list_learns_its_words_and_that_it_is_none_of_them(made) -> None:
+    """The mean KL of shares that are added up by hand, over heads of two lists and one of all tokens."""
+    shapes = [
+        LanguageExitShape(layer=1, kind="shortlist", rank=4, words=10),
+        LanguageExitShape(layer=2, kind="tied", rank=4),
+    ]
+    model = made(shapes).transformer
+    texts = [torch.tensor(text) for text in TEXTS[:3]]
+    with torch.no_grad():
+        states, last = states_at_exits(model, *pack(texts))
+        counted = tokens_that_count(model, pack(texts)[1])
+        shares = model.next_token(last[counted]).softmax(-1)
+        listed = torch.cat([shares[:, :10], shares[:, 10:].sum(1, keepdim=True)], 1)
+        short, tied = (model.language_exits[str(layer)] for layer in (1, 2))
+        guess = short.judged(short.corrected(states[0][counted]), model.vocabulary).softmax(-1)
+        whole = tied(states[1][counted], model.vocabulary).softmax(-1)
+        expected = (listed * (listed / guess).log()).sum() + (shares * (shares / whole).log()).sum()
+    found, tokens = measured(model, texts)
+    assert tokens == len(counted)
+    assert found == pytest.approx(float(expected) / (2 * tokens), rel=1e-4)
+    assert short.elsewhere.weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("objective", ["imitation", "penalized"])

@@ -180,7 +180,7 @@ HeadRank = Annotated[
 ]
 Words = Annotated[
     int | None,
-    typer.Option(min=2, help="Tokens that a shortlist head judges by. [4096]", rich_help_panel=GENERATORS),
+    typer.Option(min=2, help="Tokens that a shortlist head can name. [4096]", rich_help_panel=GENERATORS),
 ]
 FreshHeads = Annotated[
     bool, typer.Option("--fresh-heads", help="Exits start from drawn weights.", rich_help_panel=GENERATORS)

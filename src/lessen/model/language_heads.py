@@ -142,6 +142,7 @@ class LanguageHead(nn.Module):
         """
         if self.elsewhere is None:
             return logits
+        logits = logits.to(_at_least_float32(logits.dtype))
         others = logits.index_fill(1, self.words, float("-inf")).logsumexp(1, keepdim=True)
         return torch.cat([logits[:, self.words], others], 1)
 

@@ -55,13 +55,13 @@ from lessen.train.counting import counting
 from lessen.train.language_exits import LanguageRecipe, train_exits
 
 EXITS = 3
-"""Exits of a generator, where the user names no places; fewer where so many do not fit."""
+"""Exits of a generator spread evenly, where the user names no places; fewer where so many do not fit."""
 
 RANK, WORDS = 256, 4096
 """Of corrections, at most and no more than half the width, and of short lists, where the user names none."""
 
 DEAR = 2
-"""Layers the matrix to the vocabulary may cost; where it is more, exits judge by a short list of tokens."""
+"""Layers the matrix to the vocabulary may cost; where it is more, exits name tokens of a short list."""
 
 LEARNING_RATES: dict[LanguageHeadKind, float] = {
     "full": 1e-4,
@@ -153,7 +153,7 @@ def language_exits(
 
     Args:
         facts: Of the model.
-        layers: After how many of them exits sit (1-based); spread evenly if None.
+        layers: After how many of them exits sit (1-based); as in `usual_exits` if None.
         kind: Of all.
         rank: Of their corrections, where the kind has one; `RANK` if None.
         words: Of their short lists, where the kind has one.
@@ -167,8 +167,18 @@ def language_exits(
     if kind == "shortlist":
         fields["words"] = words or WORDS
     depth = facts.num_decoder_layers or facts.num_hidden_layers
-    chosen = sorted({*layers}) if layers else usual_places(depth, EXITS)
+    chosen = sorted({*layers}) if layers else usual_exits(depth, kind)
     return tuple(parse(LanguageExitShape, {"layer": layer, **fields}, "exits") for layer in chosen)
+
+
+def usual_exits(depth: int, kind: LanguageHeadKind) -> list[int]:
+    """After how many of `depth` layers exits of a kind sit: spread evenly.
+
+    What leaves by a short list spares the matrix to the vocabulary as well, so one more sits before the last
+    layer, where it is right the most often.
+    """
+    even = usual_places(depth, EXITS)
+    return sorted({*even, max(1, depth - 1)} if kind == "shortlist" else {*even})
 
 
 def usual_kind(facts: Architecture) -> LanguageHeadKind:

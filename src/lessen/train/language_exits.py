@@ -32,6 +32,7 @@ from lessen.depth.language_losses import (
 )
 from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
+from lessen.model.language_heads import LanguageHead
 from lessen.model.linear import multiply
 from lessen.model.transformer import Transformer
 from lessen.plan import Size
@@ -248,8 +249,8 @@ def _gradient(
     Returns:
         Their loss, as a part of the mean.
     """
-    heads = [head_after(model, layer) for layer in model.shape.exit_layers]
     objective = imitation if recipe.objective == "imitation" else partial(penalized, penalty=recipe.penalty)
+    heads = [head_after(model, layer) for layer in model.shape.exit_layers]
     with torch.no_grad():
         logits = multiply((last * model.architecture.language_head_scale).to(matrix.dtype), matrix)
         # An entropy, which `penalized` rewards, is not that of the candidates.
@@ -258,20 +259,36 @@ def _gradient(
         tokens = None if chosen is None else chosen.tokens
         more = 0.0 if chosen is None else chosen.more.to(last.dtype)
         teacher = (logits if tokens is None else logits[:, tokens]).to(last.dtype) + more
+        outcomes = _Outcomes(logits)
     total = 0.0
     for head, state in zip(heads, states, strict=True):
         if head.kind == "shared":
             continue
         answer = head.among(head.corrected(state), matrix, tokens)
-        if head.elsewhere is not None:
-            loss = objective(answer, head.outcomes_of(logits.to(last.dtype))) / whole
-        else:
+        if head.elsewhere is None:
             loss = objective(answer + more, teacher) / whole
+        else:
+            loss = objective(answer, outcomes.of(head).to(last.dtype)) / whole
         total += loss.item()
         if head.probe is not None:
             loss = loss + foresight(head.probed(state), answer.detach(), teacher - more) / whole
         loss.backward()
     return total
+
+
+class _Outcomes:
+    """The model's logits by what heads choose from: made once for heads that have the same short list."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self._logits = logits
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def of(self, head: LanguageHead) -> Tensor:
+        """For one head with a short list."""
+        if self._last is None or not torch.equal(self._last[0], head.words):
+            self._last = head.words, head.outcomes_of(self._logits)
+        return self._last[1]
 
 
 class _Run:
