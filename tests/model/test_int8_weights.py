@@ -86,3 +86,19 @@ def test_encoders_have_it_too(tiny_classifier) -> None:
     )
     assert (weights - exact).norm() < 0.02 * exact.norm()
     assert (weights - exact).norm() < (rounded - exact).norm()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", ["int8-weights", "int4"])
+def test_a_short_list_keeps_its_rows_in_8_bits(precision: str, tmp_path: Path) -> None:
+    """What it says of its words is what the table of 8 bits says, added up in another order: 1e-5."""
+    early_generator(tmp_path, kind="shortlist").float().save_pretrained(tmp_path / "made")
+    inner = lessen.load(tmp_path / "made", precision=precision).transformer
+    head, hidden = inner.language_exits["3"], torch.randn(5, inner.architecture.hidden_size)
+    corrected = head.corrected(hidden)
+    judged = head.judged(corrected, inner.vocabulary)
+    whole = inner.next_token(corrected)
+    assert (judged[:, :-1] - whole[:, head.words]).abs().max() <= 1e-5 * whole.abs().max()
+    product = head._short[2]
+    assert isinstance(product, Int8Weights)
+    assert product.weight.dtype == torch.int8
