@@ -72,12 +72,28 @@ def test_the_long_run_is_the_one_that_costs_least_on_tuning_prompts(benchmark) -
 
     def run(kind: str, cost: float, asked: list[int]) -> dict:
         places = [{"layer": layer} for layer in (8, 15, 22)]
-        return {"kind": kind, "tuned": {"block_equivalents": cost, "exits": asked}, "exits": places}
+        return {
+            "kind": kind,
+            "words": None,
+            "tuned": {"block_equivalents": cost, "exits": asked},
+            "exits": places,
+        }
 
     runs = [run("tied", 44.5, [8, 15, 22]), run("shortlist", 31.3, [15, 22]), run("full", 38.0, [])]
-    assert exits.chosen_of(runs) == ("shortlist", [15, 22])
-    assert exits.chosen_of([run("tied", 44.5, [8]), run("full", 38.0, [])]) == ("tied", [8])
-    assert exits.chosen_of([run("full", 38.0, [])]) == ("full", [8, 15, 22])
+
+    def chosen(*given: dict) -> tuple[str, list[int]]:
+        best = exits.chosen_of(given)
+        return best["kind"], best["places"]
+
+    assert chosen(*runs) == ("shortlist", [15, 22])
+    assert chosen(run("tied", 44.5, [8]), run("full", 38.0, [])) == ("tied", [8])
+    assert chosen(run("full", 38.0, [])) == ("full", [8, 15, 22])
+    asked = exits.wanted("tied:3,shortlist:3::8192,gate:1.5:4-20")
+    assert [exits.label(each) for each in asked] == [
+        "tied, 3 min",
+        "shortlist of 8,192, 3 min",
+        "gate at 4, 20, 1.5 min",
+    ]
 
 
 def test_a_timing_without_a_rival_is_not_finished(benchmark, monkeypatch) -> None:

@@ -51,7 +51,7 @@ class LanguageHead(nn.Module):
 
     words: Tensor
     cut: Tensor
-    _short: tuple[Tensor, int, Callable[[Tensor], Tensor]] | None = None
+    _short: tuple[Tensor, tuple[int, int], Callable[[Tensor], Tensor]] | None = None
 
     def __init__(self, architecture: Architecture, shape: LanguageExitShape) -> None:
         super().__init__()
@@ -187,11 +187,12 @@ class LanguageHead(nn.Module):
         return logit.to(_at_least_float32(logit.dtype))
 
     def _listed(self, vocabulary: Vocabulary) -> Callable[[Tensor], Tensor]:
-        """The product with the short list's rows, which are gathered again when the matrix has changed."""
+        """The product with the short list's rows, gathered again when matrix or list have changed."""
         matrix, scales = vocabulary.matrix, vocabulary.scales
-        if self._short is None or self._short[0] is not matrix or self._short[1] != matrix._version:
+        versions = matrix._version, self.words._version
+        if self._short is None or self._short[0] is not matrix or self._short[1] != versions:
             rows = matrix.detach()[self.words]
-            self._short = matrix, matrix._version, _product(rows, scales, self.words)
+            self._short = matrix, versions, _product(rows, scales, self.words)
         return self._short[2]
 
 

@@ -286,10 +286,10 @@ def _refuse_what_does_not_fit(architecture: Architecture, shape: Shape) -> None:
     if shape.language_exits and architecture.norm_place != "pre":
         raise PlanError("shape.language_exits: they copy the norm after the last layer, and there is none")
     for place, exit in enumerate(shape.language_exits):
-        if exit.words is not None and exit.words > architecture.vocab_size:
+        if exit.words is not None and exit.words >= architecture.vocab_size:
             raise PlanError(
                 f"shape.language_exits[{place}].words: {exit.words}, but the vocabulary has "
-                f"{architecture.vocab_size}"
+                f"{architecture.vocab_size}; a short list has fewer"
             )
 
 
