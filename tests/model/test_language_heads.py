@@ -1,5 +1,6 @@
 """Heads that name the next token early: start, kinds, depth, cost (page 1.2, 1.3; P5, P7, P15)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,22 @@ def test_a_short_list_says_of_its_words_what_the_whole_matrix_does(tmp_path: Pat
 
 
 @torch.no_grad()
+def test_heads_of_the_same_list_share_its_rows(tmp_path: Path) -> None:
+    model = loaded("llama", tmp_path)
+    exits = [KINDS["shortlist"], KINDS["shortlist"].model_copy(update={"layer": 2})]
+    inner = with_language_exits(model, exits, words=range(101)).transformer
+    hidden = torch.randn(3, inner.architecture.hidden_size)
+    for head in inner.language_exits.values():
+        head(hidden, inner.vocabulary)
+    assert len(inner.vocabulary.lists) == 1
+    inner.language_exits["2"].words.add_(1)
+    last = inner.language_exits["2"](hidden, inner.vocabulary)
+    assert len(inner.vocabulary.lists) == 2
+    assert last.isfinite().nonzero()[:, 1].unique().tolist() == list(range(1, 21))
+    assert sum(key.startswith("_short") for key in inner.state_dict()) == 0
+
+
+@torch.no_grad()
 def test_a_short_list_names_its_own_words_or_none(tmp_path: Path) -> None:
     inner, head, hidden = listed(tmp_path)
     head.elsewhere.weight.normal_(std=3.0)
@@ -222,7 +239,7 @@ def test_some_tokens_get_the_logits_they_get_among_all(kind: str, tmp_path: Path
     start(head, model.final_norm, model.vocabulary_matrix)
     tokens = torch.tensor([40, 3, 77])
     corrected = head.corrected(torch.randn(6, facts.hidden_size))
-    vocabulary = model.vocabulary._replace(unembed=lambda hidden: model.next_token(0.3 * hidden))
+    vocabulary = replace(model.vocabulary, unembed=lambda hidden: model.next_token(0.3 * hidden))
     whole = head.judged(corrected, vocabulary)
     for chosen, expected in ((None, whole), (tokens, whole[:, tokens])):
         found = head.among(corrected, model.vocabulary_matrix, chosen)

@@ -7,8 +7,8 @@ own, ask a probe before it multiplies by it, or name tokens of a short list alon
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +19,70 @@ from lessen.model.linear import Linear, multiply
 from lessen.model.norms import norm
 from lessen.plan import LanguageExitShape
 
+Product = Callable[[Tensor], Tensor]
+"""From `[tokens, hidden]` to `[tokens, rows]`."""
 
-class Vocabulary(NamedTuple):
-    """The model's own way from normed hidden states to logits.
+
+@dataclass(frozen=True)
+class ShortList:
+    """The product with some rows of a matrix, as it was when they were gathered.
+
+    Attributes:
+        words: Which rows.
+        matrix: Of all words.
+        state: Of the matrix: its version and type.
+        product: With the rows.
+    """
+
+    words: Tensor
+    matrix: Tensor
+    state: tuple[int, torch.dtype]
+    product: Product
+
+    def stands(self, matrix: Tensor) -> bool:
+        """Whether this is the matrix, unchanged."""
+        return matrix is self.matrix and (matrix._version, matrix.dtype) == self.state
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The model's own way from normed hidden states to logits, of all tokens and of short lists.
 
     Attributes:
         unembed: From `[tokens, hidden]` to `[tokens, vocabulary]`.
         matrix: What it multiplies by, `[vocabulary, hidden]`.
         scales: Of the matrix's rows, `[vocabulary]`, where it has 8 bits.
+        lists: What was gathered before; changed in place.
     """
 
-    unembed: Callable[[Tensor], Tensor]
+    unembed: Product
     matrix: Tensor
     scales: Tensor | None = None
+    lists: list[ShortList] = field(default_factory=list)
+
+    def listed(self, words: Tensor) -> Product:
+        """The product with some of the matrix's rows.
+
+        They are gathered once for all heads that have the same list, and again when the matrix has changed.
+
+        Args:
+            words: Token ids, `[words]`.
+        """
+        self.lists[:] = [known for known in self.lists if known.stands(self.matrix)]
+        for known in self.lists:
+            if torch.equal(known.words, words):
+                return known.product
+        state = self.matrix._version, self.matrix.dtype
+        self.lists.append(ShortList(words.clone(), self.matrix, state, self._of_rows(words)))
+        return self.lists[-1].product
+
+    def _of_rows(self, words: Tensor) -> Product:
+        rows = self.matrix.detach()[words]
+        if self.scales is None:
+            return partial(multiply, weight=rows)
+        few = Int8Weights(rows.shape[1], rows.shape[0], bias=False)
+        few.load_state_dict({"weight": rows, "scales": self.scales.detach()[words]})
+        return few
 
 
 class LanguageHead(nn.Module):
@@ -51,7 +102,6 @@ class LanguageHead(nn.Module):
 
     words: Tensor
     cut: Tensor
-    _short: tuple[Tensor, tuple[int, int], Callable[[Tensor], Tensor]] | None = None
 
     def __init__(self, architecture: Architecture, shape: LanguageExitShape) -> None:
         super().__init__()
@@ -93,7 +143,7 @@ class LanguageHead(nn.Module):
 
         Args:
             corrected: As `corrected` returned.
-            vocabulary: The model's own. Its rows of a short list are kept.
+            vocabulary: The model's own.
 
         Returns:
             `[tokens, outcomes]`, float32 or wider.
@@ -102,7 +152,7 @@ class LanguageHead(nn.Module):
             outcomes = self.vocabulary if self.elsewhere is None else len(self.words) + 1
             return corrected.new_empty(0, outcomes, dtype=_at_least_float32(corrected.dtype))
         if self.elsewhere is not None:
-            listed = self._listed(vocabulary)(self._scaled(corrected))
+            listed = vocabulary.listed(self.words)(self._scaled(corrected))
             logits = torch.cat([listed, self.elsewhere(corrected).to(listed.dtype)], 1)
         elif self.output is None:
             logits = vocabulary.unembed(corrected)
@@ -185,24 +235,6 @@ class LanguageHead(nn.Module):
             raise ValueError(f"a head of kind {self.kind} has no probe")
         logit = self.probe(self.norm(hidden).detach())[:, 0]
         return logit.to(_at_least_float32(logit.dtype))
-
-    def _listed(self, vocabulary: Vocabulary) -> Callable[[Tensor], Tensor]:
-        """The product with the short list's rows, gathered again when matrix or list have changed."""
-        matrix, scales = vocabulary.matrix, vocabulary.scales
-        versions = matrix._version, self.words._version
-        if self._short is None or self._short[0] is not matrix or self._short[1] != versions:
-            rows = matrix.detach()[self.words]
-            self._short = matrix, versions, _product(rows, scales, self.words)
-        return self._short[2]
-
-
-def _product(rows: Tensor, scales: Tensor | None, words: Tensor) -> Callable[[Tensor], Tensor]:
-    """With some rows of a matrix; those of 8 bits stay so."""
-    if scales is None:
-        return partial(multiply, weight=rows)
-    few = Int8Weights(rows.shape[1], rows.shape[0], bias=False)
-    few.load_state_dict({"weight": rows, "scales": scales.detach()[words]})
-    return few
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

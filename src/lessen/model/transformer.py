@@ -21,7 +21,7 @@ from lessen.model.cross import Source
 from lessen.model.dropout import Dropout
 from lessen.model.few_bits import Int8Embedding, Int8Weights
 from lessen.model.heads import Head
-from lessen.model.language_heads import LanguageHead, Vocabulary
+from lessen.model.language_heads import LanguageHead, ShortList, Vocabulary
 from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
 from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import table, weights_of
@@ -113,6 +113,7 @@ class Transformer(nn.Module):
         )
         writer = architecture.decoder
         self.decoder = None if writer is None else Decoder(writer, shape.decoder_layers, shape.latent)
+        self._short_lists: list[ShortList] = []
 
     @property
     def depth(self) -> int:
@@ -235,7 +236,7 @@ class Transformer(nn.Module):
     @property
     def vocabulary(self) -> Vocabulary:
         """From last hidden states to logits, as heads may share it."""
-        return Vocabulary(self.next_token, self.vocabulary_matrix, self.vocabulary_scales)
+        return Vocabulary(self.next_token, self.vocabulary_matrix, self.vocabulary_scales, self._short_lists)
 
     @property
     def vocabulary_scales(self) -> Tensor | None:
