@@ -65,7 +65,7 @@ DELTA = 0.1
 DRAWS = 1000
 RUNS = (
     "tied:3,gate:3,full:3,shortlist:3:8-16-23,"
-    "shortlist:3,shortlist:3:20-24-27-29,shortlist:3::8192,shortlist:3::16384"
+    "shortlist:3,shortlist:3:20-24-27-29,shortlist:3::2048,shortlist:3::8192"
 )
 """Kinds of heads, minutes of training; after which layers if not where the product puts them, separated by
 dashes; and how many words, if not as many as there."""
