@@ -254,11 +254,14 @@ def _gradient(
     with torch.no_grad():
         logits = multiply((last * model.architecture.language_head_scale).to(matrix.dtype), matrix)
         # An entropy, which `penalized` rewards, is not that of the candidates.
-        some = recipe.objective == "imitation" and any(head.elsewhere is None for head in heads)
+        unlisted = any(head.elsewhere is None for head in heads)
+        some = unlisted and recipe.objective == "imitation"
         chosen = candidates(logits, recipe.drawn, draw) if some else None
         tokens = None if chosen is None else chosen.tokens
         more = 0.0 if chosen is None else chosen.more.to(last.dtype)
-        teacher = (logits if tokens is None else logits[:, tokens]).to(last.dtype) + more
+        teacher = logits
+        if unlisted:
+            teacher = (logits if tokens is None else logits[:, tokens]).to(last.dtype) + more
         outcomes = _Outcomes(logits)
     total = 0.0
     for head, state in zip(heads, states, strict=True):
