@@ -2,8 +2,8 @@
 
     python benchmarks/generator_exits.py [--runs tied:3,gate:3:8-20,shortlist:3::8192] [--smoke]
 
-Heads are trained on IMDB reviews, all four kinds at the same depths and short lists at others and of more
-words too, for 3 minutes each. The kind and the places whose tokens cost the fewest layers at the bound on
+Heads are trained on IMDB reviews, all four kinds at the same depths and short lists at others and of other
+lengths, for 3 minutes each. The kind and the places whose tokens cost the fewest layers at the bound on
 tuning prompts, heads included, are then trained for 15, at those exits only at which tokens are asked there:
 what costs more than it saves is no headline. Reviews they were not trained on say how often each agrees with
 the whole model, and others certify 95 % agreement with 90 % confidence (loss C2; C1 and C3 beside it), on 500
