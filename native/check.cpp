@@ -155,46 +155,15 @@ double activation(int64_t which, double x) {
 }
 
 // A layer after its attention, in float32, from plain loops.
-struct Rest {
+struct Rest : Loops {
     int64_t m, width, inner;
     lessen_rest rest;
-    std::vector<std::vector<float>> kept;
-
-    const float *numbers(int64_t count, double size, double offset = 0) {
-        kept.emplace_back(count);
-        for (int64_t i = 0; i < count; i++)
-            kept.back()[i] = float(offset + size * std::sin(0.7 * double(i) + double(kept.size())));
-        return kept.back().data();
-    }
-
-    lessen_matrix matrix(int64_t n, int64_t k) {
-        const float *weight = numbers(n * k, 1 / std::sqrt(double(k)));
-        return {LESSEN_F32, n, k, weight, nullptr, numbers(n, 0.5)};
-    }
-
     Rest(int64_t m, int64_t width, int64_t inner, int64_t which, bool gated) : m(m), width(width), inner(inner) {
-        rest.output = matrix(width, width + 3), rest.up = matrix(gated ? 2 * inner : inner, width);
-        rest.down = matrix(width, inner), rest.learned = gated ? matrix(width, inner) : lessen_matrix{};
-        for (auto &norm : rest.norms) norm = {numbers(width, 0.5, 1), numbers(width, 0.5), 1e-6f};
+        rest.output = matrix(width, width + 3, true);
+        rest.up = matrix(gated ? 2 * inner : inner, width, true), rest.down = matrix(width, inner, true);
+        rest.learned = gated ? matrix(width, inner, true) : lessen_matrix{};
+        for (auto &each : rest.norms) each = norm(width, true);
         rest.activation = which, rest.centre = gated ? 0.5f : 0.0f;
-    }
-
-    static std::vector<double> product(const lessen_matrix &matrix, const double *values) {
-        std::vector<double> out(matrix.n);
-        for (int64_t c = 0; c < matrix.n; c++) {
-            out[c] = matrix.bias[c];
-            for (int64_t i = 0; i < matrix.k; i++)
-                out[c] += values[i] * static_cast<const float *>(matrix.weight)[c * matrix.k + i];
-        }
-        return out;
-    }
-
-    static void norm(std::vector<double> &row, const lessen_norm &by) {
-        double mean = 0, square = 0;
-        for (double value : row) mean += value / double(row.size());
-        for (double value : row) square += (value - mean) * (value - mean) / double(row.size());
-        for (size_t i = 0; i < row.size(); i++)
-            row[i] = (row[i] - mean) / std::sqrt(square + double(by.eps)) * by.weight[i] + by.bias[i];
     }
 
     float wrong() {
@@ -204,19 +173,19 @@ struct Rest {
         float worst = 0;
         for (int64_t r = 0; r < m; r++) {
             std::vector<double> row(context + r * rest.output.k, context + (r + 1) * rest.output.k);
-            row = product(rest.output, row.data());
+            row = product(rest.output, row);
             for (int64_t i = 0; i < width; i++) row[i] += hidden[r * width + i];
-            norm(row, rest.norms[0]);
-            std::vector<double> made = product(rest.up, row.data()), learned(made.begin() + inner, made.end());
+            normed(row.data(), width, rest.norms[0], false);
+            std::vector<double> made = product(rest.up, row), learned(made.begin() + inner, made.end());
             for (double &value : made) value = activation(rest.activation, value) - double(rest.centre);
             for (double &value : learned) value = std::tanh(value);
-            std::vector<double> added = product(rest.down, made.data());
+            std::vector<double> added = product(rest.down, made);
             if (rest.learned.n) {
-                const std::vector<double> factor = product(rest.learned, learned.data());
+                const std::vector<double> factor = product(rest.learned, learned);
                 for (int64_t i = 0; i < width; i++) added[i] *= factor[i];
             }
             for (int64_t i = 0; i < width; i++) row[i] += added[i];
-            norm(row, rest.norms[1]);
+            normed(row.data(), width, rest.norms[1], false);
             for (int64_t i = 0; i < width; i++)
                 worst = std::max(worst, std::abs(float(row[i]) - out[r * width + i]));
         }
@@ -243,5 +212,5 @@ float lessen_self_check(int thorough) {
         for (int64_t width : {5, 16, 70})
             worst = std::max({worst, Rest(3, width, 40, which, false).wrong(), Rest(9, width, 33, which, true).wrong()});
     for (int64_t dim : {1, 5, 16, 32, 64, 70}) worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim));
-    return std::max(worst, wrong_in_decoder());
+    return std::max({worst, wrong_in_decoder(), wrong_in_head()});
 }

@@ -7,28 +7,9 @@
 
 namespace {
 
-struct Decoder {
+struct Decoder : Loops {
     int64_t width, inner, capacity = 19;
     lessen_decoder layer{};
-    std::vector<std::vector<float>> kept;
-
-    const float *numbers(int64_t count, double size, double offset = 0) {
-        kept.emplace_back(count);
-        for (int64_t i = 0; i < count; i++)
-            kept.back()[i] = float(offset + size * std::sin(0.7 * double(i) + double(kept.size())));
-        return kept.back().data();
-    }
-
-    lessen_matrix matrix(int64_t n, int64_t k, bool bias) {
-        const float *weight = numbers(n * k, 1 / std::sqrt(double(k)));
-        return {LESSEN_F32, n, k, weight, nullptr, bias ? numbers(n, 0.5) : nullptr};
-    }
-
-    lessen_norm norm(int64_t count, bool bias) {
-        const float *weight = numbers(count, 0.5, 1);
-        return {weight, bias ? numbers(count, 0.5) : nullptr, 1e-6f};
-    }
-
     // `modern`: RMSNorm, gated, normed and turned heads without biases; else LayerNorm and biases.
     Decoder(int64_t width, int64_t dim, int64_t inner, bool modern, bool parallel) : width(width), inner(inner) {
         layer.heads = 6, layer.key_heads = modern ? 2 : 6, layer.dim = dim, layer.turned = dim / 2 / 2 * 2;
@@ -39,24 +20,6 @@ struct Decoder {
         layer.down = matrix(width, inner, !modern);
         for (auto &each : layer.norms) each = norm(width, !modern);
         if (modern) layer.query_norm = norm(dim, false), layer.key_norm = norm(dim, false);
-    }
-
-    static std::vector<double> product(const lessen_matrix &matrix, const std::vector<double> &values) {
-        std::vector<double> out(matrix.n);
-        for (int64_t c = 0; c < matrix.n; c++) {
-            out[c] = matrix.bias ? matrix.bias[c] : 0;
-            for (int64_t i = 0; i < matrix.k; i++)
-                out[c] += values[i] * static_cast<const float *>(matrix.weight)[c * matrix.k + i];
-        }
-        return out;
-    }
-
-    static void normed(double *row, int64_t count, const lessen_norm &by, bool rms) {
-        double mean = 0, square = 0;
-        for (int64_t i = 0; i < count; i++) mean += rms ? 0 : row[i] / double(count);
-        for (int64_t i = 0; i < count; i++) square += (row[i] - mean) * (row[i] - mean) / double(count);
-        for (int64_t i = 0; i < count; i++)
-            row[i] = (row[i] - mean) / std::sqrt(square + double(by.eps)) * by.weight[i] + (by.bias ? by.bias[i] : 0);
     }
 
     double activated(double x) const {

@@ -97,6 +97,11 @@ struct Norm {
     float eps;
 };
 
+// Of the numbers of a row but one: how far below it the next lies, and sums of e^(x - it) and of that times (x - it).
+struct Shares {
+    float second, rest, moment;
+};
+
 struct Kernel {
     const char *isa;
     int columns;  // of a panel
@@ -133,6 +138,7 @@ struct Kernel {
 
     // rowwise.h says what these compute.
     int64_t (*largest)(const float *from, int64_t count);
+    Shares (*shares)(const float *from, int64_t count, int64_t place);
     void (*activate)(Activation, float centre, const float *from, int64_t count, float *to);
     void (*add_norm)(const float *left, const float *right, const float *factor, const Norm &, int64_t count,
                      float *to);

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 7
+#define LESSEN_ABI 8
 
 LESSEN_API int lessen_abi(void);
 
@@ -159,6 +159,26 @@ LESSEN_API int lessen_decoder_layers(const lessen_decoder *const *layers, const 
 
 /* The place of the largest number of each row of [m][n], the first of equal ones; -1 where a NaN is among them. */
 LESSEN_API void lessen_likeliest(const float *values, int64_t *out, int64_t m, int64_t n);
+
+/* What names the next token from the states of an earlier layer. Its outcomes are rows(x) and then elsewhere(x), where
+ *     x = n + up(down(n)), n = norm(hidden)
+ * and rows multiply scale * x. Nothing is corrected where down.n is 0, and there is no `elsewhere` where its n is 0.
+ * With `rms` the norm is RMSNorm; its bias may be NULL. */
+typedef struct {
+    lessen_norm norm;
+    lessen_matrix down, up, rows, elsewhere;
+    int64_t rms;
+    float scale;
+} lessen_head;
+
+/* hidden is [m][rows.k], out [m][rows.n + elsewhere.n]. A token's result does not depend on the others. */
+LESSEN_API int lessen_outcomes(const lessen_head *head, const float *hidden, float *out, int64_t m, int threads);
+
+/* How far the largest number z of each row of [m][n] is ahead: its place, the first of equal ones; how far below it the
+ * second lies, minus infinity where there is none; and over all but the largest the sums of e^(x - z), `rest`, and of
+ * e^(x - z) (x - z), `moment`. Each is [m]. Where a NaN is among them the place is -1 and the others are NaN. */
+LESSEN_API void lessen_lead(const float *values, int64_t *place, float *second, float *rest, float *moment, int64_t m,
+                            int64_t n);
 
 /* Largest difference between the kernels and plain loops, over shapes that take every path: some, or many. */
 LESSEN_API float lessen_self_check(int thorough);

@@ -94,6 +94,32 @@ int64_t largest(const float *from, int64_t count) {
     return place;
 }
 
+// What all numbers but the largest, which stands at `place`, are to it.
+template <class V>
+Shares shares(const float *from, int64_t count, int64_t place) {
+    constexpr int64_t together = 256;
+    constexpr float none = -3e38f;  // so far below that its share is 0
+    float apart[together], share[together], near[together], lanes[V::lanes];
+    auto next = V::broadcast(none), rest = V::zero(), moment = V::zero();
+    for (int64_t start = 0; start < count; start += together) {
+        const int64_t some = least(together, count - start), room = round_up(some, V::lanes);
+        for (int64_t i = 0; i < some; i++) apart[i] = from[start + i] - from[place];
+        for (int64_t i = some; i < room; i++) apart[i] = none;
+        if (place >= start && place < start + some) apart[place - start] = none;
+        for (int64_t i = 0; i < room; i++) near[i] = apart[i] < -87.0f ? -87.0f : apart[i];
+        for (int64_t i = 0; i < room; i++) share[i] = apart[i] < -87.0f ? 0.0f : exponential(near[i]);
+        for (int64_t i = 0; i < room; i += V::lanes) {
+            const auto part = V::load(share + i);
+            next = V::larger(next, V::load(apart + i));
+            rest = V::add(rest, part), moment = V::add_product(part, V::load(near + i), moment);
+        }
+    }
+    V::store(lanes, next);
+    float second = none;
+    for (float lane : lanes) second = lane > second ? lane : second;
+    return {second > none ? second : -__builtin_inff(), V::total(rest), V::total(moment)};
+}
+
 // to = norm(left + right), or norm(left + right * factor) if there is a factor.
 template <class V>
 void add_norm(const float *left, const float *right, const float *factor, const Norm &norm, int64_t count, float *to) {

@@ -90,10 +90,15 @@ static bool tells_nan() {
             std::vector<float> values(count, -1.0f);
             int64_t found = 0;
             values[place] = NAN;
+            float second, rest, moment;
             if (lessen_likeliest(values.data(), &found, 1, count); found != -1) return false;
+            lessen_lead(values.data(), &found, &second, &rest, &moment, 1, count);
+            if (found != -1 || !std::isnan(second) || !std::isnan(rest) || !std::isnan(moment)) return false;
             values[place] = 3.0f;
             if (count > 1) values[place ? 0 : 1] = -INFINITY;
             if (lessen_likeliest(values.data(), &found, 1, count); found != place) return false;
+            lessen_lead(values.data(), &found, &second, &rest, &moment, 1, count);
+            if (found != place || !std::isfinite(rest) || !std::isfinite(moment)) return false;
         }
     return true;
 }

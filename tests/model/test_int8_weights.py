@@ -99,6 +99,6 @@ def test_a_short_list_keeps_its_rows_in_8_bits(precision: str, tmp_path: Path) -
     judged = head.judged(corrected, inner.vocabulary)
     whole = inner.next_token(corrected)
     assert (judged[:, :-1] - whole[:, head.words]).abs().max() <= 1e-5 * whole.abs().max()
-    product = inner.vocabulary.listed(head.words)
-    assert isinstance(product, Int8Weights)
-    assert product.weight.dtype == torch.int8
+    rows = inner.vocabulary.listed(head.words).rows
+    assert isinstance(rows, Int8Weights)
+    assert rows.weight.dtype == torch.int8

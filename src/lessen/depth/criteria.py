@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lessen.depth.lead import OF_LEAD, lead
 from lessen.errors import PlanError
 from lessen.plan import ExitRule
 
@@ -78,29 +79,11 @@ def _margin(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Mem
     return best[:, 0] - best[:, -1], None
 
 
-def _rest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Mass of all other answers and of the second, as shares of the first one's, `[rows]` each.
+def _of_lead(name: str) -> Step:
+    def step(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
+        return OF_LEAD[name](lead(logits)), None
 
-    Summed without the first, whose 1 would swallow what is below float32's resolution.
-    """
-    best = logits.topk(2, -1)
-    shares = (logits - best.values[:, :1]).exp().scatter(1, best.indices[:, :1], 0.0)
-    return shares.sum(-1), (best.values[:, 1] - best.values[:, 0]).exp()
-
-
-def _improbability(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
-    rest, _ = _rest(logits)
-    return rest / (1 + rest), None
-
-
-def _closeness(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
-    rest, second = _rest(logits)
-    return (rest + second) / (1 + rest), None
-
-
-def _logit_closeness(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
-    best = logits.topk(2, -1).values
-    return best[:, 1] - best[:, 0], None
+    return step
 
 
 def _patience(logits: Tensor, memory: Memory, rule: ExitRule) -> tuple[Tensor, Memory]:
@@ -170,9 +153,9 @@ CRITERIA: dict[str, Criterion] = {
         Criterion("regression_patience", _regression_patience, "at_least", remembers=True, task="regression"),
         Criterion("label_probability", _label_probability, "at_least", task="multi-label"),
         Criterion("label_patience", _label_patience, "at_least", remembers=True, task="multi-label"),
-        Criterion("improbability", _improbability, "below", task="language"),
-        Criterion("closeness", _closeness, "below", task="language"),
-        Criterion("logit_closeness", _logit_closeness, "below", task="language"),
+        Criterion("improbability", _of_lead("improbability"), "below", task="language"),
+        Criterion("closeness", _of_lead("closeness"), "below", task="language"),
+        Criterion("logit_closeness", _of_lead("logit_closeness"), "below", task="language"),
     )
 }
 """`entropy_plateau` leaves when an exit no longer reduces the entropy by the given fraction (the default
@@ -181,7 +164,7 @@ reading of BEExformer's rule), `entropy_drop` when it does (the alternative); se
 `entropy`: 1 - max p, 1 - (p1 - p2) and z2 - z1, the smaller the surer, and a token leaves strictly below its
 threshold. Written like this they tell sure tokens apart where p itself has rounded to 1 (page, 1.7 `off`)."""
 
-LANGUAGE = ("entropy", "improbability", "closeness", "logit_closeness")
+LANGUAGE = tuple(OF_LEAD)
 """The criteria a generator's exits may use (self-supervised exits page, 1.1)."""
 
 

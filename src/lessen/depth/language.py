@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lessen.depth.criteria import CRITERIA, LANGUAGE, Criterion
 from lessen.depth.decay import FIXED, check_decay, slack
+from lessen.depth.lead import OF_LEAD, lead
 from lessen.errors import PlanError
 from lessen.model.cross import Source
 from lessen.model.language_heads import LanguageHead
@@ -30,15 +31,23 @@ class Decision:
 
     Attributes:
         leaves: Which of them leave here, `[tokens]`, bool.
-        logits: Of those that leave, `[leaving, vocabulary]`, float32 or wider; minus infinity for tokens that
-            are not on a head's short list.
+        named: What comes next of those that leave.
         unsure: How unsure the head was of each, `[tokens]`, as compared with the threshold; infinite where it
             was not asked.
+        head: Which decided.
+        outcomes: What it said of those that leave, `[leaving, outcomes]`, float32 or wider.
     """
 
     leaves: Tensor
-    logits: Tensor
+    named: list[int]
     unsure: Tensor
+    head: LanguageHead
+    outcomes: Tensor
+
+    @property
+    def logits(self) -> Tensor:
+        """Of those that leave, `[leaving, vocabulary]`; minus infinity for what is on no short list."""
+        return self.head.over_vocabulary(self.outcomes)
 
 
 def language_criterion(name: str) -> Criterion:
@@ -85,7 +94,7 @@ def decide(
     if rule is None or threshold is None or str(layer) not in model.language_exits:
         return None
     head, kind = head_after(model, layer), language_criterion(rule.criterion)
-    judged = _judged(model, head, hidden, [kind])
+    judged = _judged(model, head, hidden, [rule.criterion])
     unsure = judged.scores[0]
     if rule.decay is not None:
         check_decay(rule)
@@ -93,12 +102,16 @@ def decide(
             raise ValueError("thresholds that decay need the places of tokens")
         unsure = (unsure - unsure.new_tensor(slack(places, rule.decay))) / FIXED
     leaves = kind.passes(unsure, threshold)
-    named = judged.logits[leaves[judged.asked]]
-    if len(never) and len(named):
-        allowed = ~_is_any(head.named(named), never)
-        leaves = leaves.index_fill(0, leaves.nonzero()[:, 0][~allowed], False)
-        named = named[allowed]
-    return Decision(leaves, head.over_vocabulary(named), unsure)
+    goes, asked = leaves.tolist(), range(len(hidden)) if judged.asked is None else _places(judged.asked)
+    places = [place for place, token in enumerate(asked) if goes[token]]
+    named = head.tokens_at(judged.likeliest[places]).tolist() if places else []
+    if any(token in never for token in named):
+        places = [place for place, token in zip(places, named, strict=True) if token not in never]
+        named = [token for token in named if token not in never]
+        leaves = torch.zeros_like(leaves)
+        leaves[[asked[place] for place in places]] = True
+    outcomes = judged.logits if len(places) == len(asked) else judged.logits[places]
+    return Decision(leaves, named, unsure, head, outcomes)
 
 
 @torch.no_grad()
@@ -118,11 +131,12 @@ def unsure(
         Scores `[criteria, tokens]`, infinite where the token never leaves; and the tokens named, `[tokens]`.
     """
     head = head_after(model, layer)
-    kinds = [language_criterion(name) for name in criteria]
-    judged = _judged(model, head, hidden, kinds)
-    named = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
-    named[judged.asked] = head.named(judged.logits)
-    scores = judged.scores
+    for name in criteria:
+        language_criterion(name)
+    judged = _judged(model, head, hidden, criteria)
+    named, scores = head.named(judged.logits), judged.scores
+    if judged.asked is not None:
+        named = named.new_zeros(len(hidden)).masked_scatter(judged.asked, named)
     if len(never):
         scores = scores.masked_fill(_is_any(named, never), math.inf)
     return scores, named
@@ -171,21 +185,32 @@ def after_the_first(rows: Rows) -> Tensor:
 
 
 class _Judged(NamedTuple):
-    """Which tokens a head was asked about; the logits of its outcomes for them; scores of all tokens."""
+    """What a head says of tokens.
 
-    asked: Tensor
+    Attributes:
+        asked: Which it was asked about, `[tokens]` bool; None: all.
+        logits: Of its outcomes for them, `[asked, outcomes]`.
+        likeliest: Place of the likeliest of these, `[asked]`.
+        scores: Of all tokens, `[criteria, tokens]`; infinite where it was not asked, or where the likeliest
+            is no token.
+    """
+
+    asked: Tensor | None
     logits: Tensor
+    likeliest: Tensor
     scores: Tensor
 
 
-def _judged(model: Transformer, head: LanguageHead, hidden: Tensor, kinds: Sequence[Criterion]) -> _Judged:
-    asked = head.asked(hidden)
-    logits = head.judged(head.corrected(hidden[asked]), model.vocabulary)
-    rule = ExitRule(criterion="entropy", threshold=0.0)
-    found = torch.stack([kind.step(logits, None, rule)[0] for kind in kinds])
-    scores = found.new_full((len(kinds), len(hidden)), math.inf)
-    scores[:, asked] = found.masked_fill(head.silent(logits), math.inf)
-    return _Judged(asked, logits, scores)
+def _judged(model: Transformer, head: LanguageHead, hidden: Tensor, criteria: Sequence[str]) -> _Judged:
+    asked = None if head.probe is None else head.asked(hidden)
+    logits = head.outcomes(hidden if asked is None else hidden[asked], model.vocabulary)
+    ahead = lead(logits)
+    found = torch.stack([OF_LEAD[name](ahead) for name in criteria])
+    if head.elsewhere is not None:
+        found = found.masked_fill(head.silent(ahead.place), math.inf)
+    if asked is not None:
+        found = found.new_full((len(criteria), len(hidden)), math.inf).masked_scatter(asked, found)
+    return _Judged(asked, logits, ahead.place, found)
 
 
 def head_after(model: Transformer, layer: int) -> LanguageHead:
@@ -193,6 +218,10 @@ def head_after(model: Transformer, layer: int) -> LanguageHead:
     head = model.language_exits[str(layer)]
     assert isinstance(head, LanguageHead)
     return head
+
+
+def _places(chosen: Tensor) -> list[int]:
+    return chosen.nonzero()[:, 0].tolist()
 
 
 def _is_any(tokens: Tensor, of: Collection[int]) -> Tensor:

@@ -77,7 +77,7 @@ def exit_quality(model: Transformer, texts: Sequence[Written], criteria: Sequenc
             best = teacher.argmax(-1)
             for exit, (layer, state) in enumerate(zip(layers, states, strict=True)):
                 head = head_after(model, layer)
-                judged = head.judged(head.corrected(state), model.vocabulary)
+                judged = head.outcomes(state, model.vocabulary)
                 right[exit].append(head.named(judged) == best)
                 likeliest = head.over_vocabulary(judged).topk(TOP, -1).indices
                 near[exit] += float((likeliest == best[:, None]).any(1).sum())

@@ -6,83 +6,18 @@ own, ask a probe before it multiplies by it, or name tokens of a short list alon
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
-from lessen.model.few_bits import Int8Weights
-from lessen.model.linear import Linear, multiply
+from lessen.model.ask import Ask
+from lessen.model.linear import FEW_TOKENS, Linear, multiply
 from lessen.model.norms import norm
+from lessen.model.vocabulary import Vocabulary
+from lessen.native import native_for
 from lessen.plan import LanguageExitShape
-
-Product = Callable[[Tensor], Tensor]
-"""From `[tokens, hidden]` to `[tokens, rows]`."""
-
-
-@dataclass(frozen=True)
-class ShortList:
-    """The product with some rows of a matrix, as it was when they were gathered.
-
-    Attributes:
-        words: Which rows.
-        matrix: Of all words.
-        state: Of the matrix: its version and type.
-        product: With the rows.
-    """
-
-    words: Tensor
-    matrix: Tensor
-    state: tuple[int, torch.dtype]
-    product: Product
-
-    def stands(self, matrix: Tensor) -> bool:
-        """Whether this is the matrix, unchanged."""
-        return matrix is self.matrix and (matrix._version, matrix.dtype) == self.state
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The model's own way from normed hidden states to logits, of all tokens and of short lists.
-
-    Attributes:
-        unembed: From `[tokens, hidden]` to `[tokens, vocabulary]`.
-        matrix: What it multiplies by, `[vocabulary, hidden]`.
-        scales: Of the matrix's rows, `[vocabulary]`, where it has 8 bits.
-        lists: What was gathered before; changed in place.
-    """
-
-    unembed: Product
-    matrix: Tensor
-    scales: Tensor | None = None
-    lists: list[ShortList] = field(default_factory=list)
-
-    def listed(self, words: Tensor) -> Product:
-        """The product with some of the matrix's rows.
-
-        They are gathered once for all heads that have the same list, and again when the matrix has changed.
-
-        Args:
-            words: Token ids, `[words]`.
-        """
-        self.lists[:] = [known for known in self.lists if known.stands(self.matrix)]
-        for known in self.lists:
-            if torch.equal(known.words, words):
-                return known.product
-        state = self.matrix._version, self.matrix.dtype
-        self.lists.append(ShortList(words.clone(), self.matrix, state, self._of_rows(words)))
-        return self.lists[-1].product
-
-    def _of_rows(self, words: Tensor) -> Product:
-        rows = self.matrix.detach()[words]
-        if self.scales is None:
-            return partial(multiply, weight=rows)
-        few = Int8Weights(rows.shape[1], rows.shape[0], bias=False)
-        few.load_state_dict({"weight": rows, "scales": self.scales.detach()[words]})
-        return few
 
 
 class LanguageHead(nn.Module):
@@ -118,6 +53,7 @@ class LanguageHead(nn.Module):
         self.elsewhere = Linear(width, 1) if shape.kind == "shortlist" else None
         if shape.kind == "shortlist":
             self.register_buffer("words", torch.zeros(shape.words or 0, dtype=torch.long))
+        self._ask: Ask | None = None
 
     def corrected(self, hidden: Tensor) -> Tensor:
         """States between layers to what the matrix to the vocabulary multiplies, `[tokens, hidden]`."""
@@ -138,6 +74,25 @@ class LanguageHead(nn.Module):
         """
         return self.over_vocabulary(self.judged(self.corrected(hidden), vocabulary))
 
+    def outcomes(self, hidden: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Logits of the outcomes: `judged(corrected(hidden))`, in one call of the kernels where they can.
+
+        Args:
+            hidden: `[tokens, hidden]`, as the layer put them out.
+            vocabulary: The model's own.
+
+        Returns:
+            `[tokens, outcomes]`, float32 or wider.
+        """
+        few = self.elsewhere is not None and 0 < len(hidden) <= FEW_TOKENS and not self.training
+        kernels = native_for(hidden, narrow=True) if few else None
+        if kernels is not None:
+            if self._ask is None:
+                self._ask = Ask(self)
+            if (made := self._ask.ready(kernels, vocabulary)) is not None:
+                return kernels.outcomes(made, hidden)
+        return self.judged(self.corrected(hidden), vocabulary)
+
     def judged(self, corrected: Tensor, vocabulary: Vocabulary) -> Tensor:
         """Logits of the outcomes.
 
@@ -152,7 +107,7 @@ class LanguageHead(nn.Module):
             outcomes = self.vocabulary if self.elsewhere is None else len(self.words) + 1
             return corrected.new_empty(0, outcomes, dtype=_at_least_float32(corrected.dtype))
         if self.elsewhere is not None:
-            listed = vocabulary.listed(self.words)(self._scaled(corrected))
+            listed = vocabulary.listed(self.words).product(self._scaled(corrected))
             logits = torch.cat([listed, self.elsewhere(corrected).to(listed.dtype)], 1)
         elif self.output is None:
             logits = vocabulary.unembed(corrected)
@@ -208,17 +163,28 @@ class LanguageHead(nn.Module):
         """The likeliest tokens by what `judged` returned, `[tokens]`, int64."""
         if self.elsewhere is None:
             return judged.argmax(-1)
-        return self.words[judged[:, :-1].argmax(-1)]
+        return self.tokens_at(judged[:, :-1].argmax(-1))
 
-    def silent(self, judged: Tensor) -> Tensor:
-        """Where the likeliest outcome is no token, `[tokens]`, bool."""
+    def tokens_at(self, places: Tensor) -> Tensor:
+        """Which tokens outcomes are that are tokens, `[tokens]`, int64."""
+        return places if self.elsewhere is None else self.words[places]
+
+    def silent(self, places: Tensor) -> Tensor:
+        """Which outcomes are no token, `[tokens]`, bool.
+
+        Args:
+            places: Of outcomes.
+        """
         if self.elsewhere is None:
-            return torch.zeros(len(judged), dtype=torch.bool, device=judged.device)
-        return judged.argmax(-1) == len(self.words)
+            return torch.zeros_like(places, dtype=torch.bool)
+        return places == len(self.words)
 
     def _scaled(self, corrected: Tensor) -> Tensor:
         """As the model scales last states itself, where its own matrix is not multiplied by."""
         return corrected if self.scale == 1 else corrected * self.scale
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_ask": None}
 
     def asked(self, hidden: Tensor) -> Tensor:
         """Which tokens are worth multiplying by a large matrix, `[tokens]` bool: all without a probe."""

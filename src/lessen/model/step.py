@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from lessen.model.architecture import Architecture
 from lessen.model.linear import FEW_TOKENS, Linear
+from lessen.model.norms import NORMS, norm_of
 from lessen.model.prepared import Prepared, matrix_of
 from lessen.native import DecoderLayer, Form, Native
 from lessen.native.matrix import ACTIVATIONS
-
-NORMS = (nn.LayerNorm, nn.RMSNorm)
-"""What the kernels can compute of norms."""
 
 
 class StepParts(NamedTuple):
@@ -79,12 +76,3 @@ class Step:
         first, second, *of_heads = (norm_of(part) for part in (*self.parts.norms, *self.parts.head_norms))
         head_norms = (of_heads[0], of_heads[1]) if of_heads else None
         return DecoderLayer(self.form, (qkv, output, up, down), (first, second), head_norms)
-
-
-def norm_of(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None, float]:
-    """A norm as the kernels take it: weight, bias or None, and epsilon."""
-    if isinstance(norm, nn.RMSNorm):
-        assert norm.eps is not None
-        return norm.weight.float(), None, norm.eps
-    assert isinstance(norm, nn.LayerNorm)
-    return norm.weight.float(), norm.bias.float(), norm.eps

@@ -10,10 +10,10 @@ from torch import Tensor
 from lessen.model.block import Block
 from lessen.model.causal import Memory
 from lessen.model.linear import FEW_TOKENS
+from lessen.model.norms import NORMS, norm_of
 from lessen.model.rotary import Turns
 from lessen.model.rows import Rows
 from lessen.model.stack import Stack
-from lessen.model.step import NORMS, norm_of
 from lessen.native import DecoderLayer, LastNorm, Native, native_for
 
 

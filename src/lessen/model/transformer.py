@@ -21,13 +21,14 @@ from lessen.model.cross import Source
 from lessen.model.dropout import Dropout
 from lessen.model.few_bits import Int8Embedding, Int8Weights
 from lessen.model.heads import Head
-from lessen.model.language_heads import LanguageHead, ShortList, Vocabulary
+from lessen.model.language_heads import LanguageHead
 from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
 from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import table, weights_of
 from lessen.model.norms import norm
 from lessen.model.rows import Rows
 from lessen.model.stack import AfterLayer, Decoder, InLayer, relative_bias, run_layers
+from lessen.model.vocabulary import ShortList, Vocabulary
 from lessen.plan import LayerShape, Shape
 
 __all__ = ["AfterLayer", "Embeddings", "InLayer", "Transformer", "initialise", "parameter_counts"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from lessen.errors import LessenError
 from lessen.native.matrix import LOW_BITS
 
-ABI = 7
+ABI = 8
 NAMES = ("liblessen.so", "liblessen.dylib")
 
 TOLERANCE = 1e-6
@@ -76,6 +76,10 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         *([ctypes.c_int] * 2),
     ]
     library.lessen_decoder_layers.restype = _done
+    library.lessen_outcomes.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64, ctypes.c_int]
+    library.lessen_outcomes.restype = _done
+    library.lessen_lead.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 2
+    library.lessen_lead.restype = None
     library.lessen_likeliest.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
     library.lessen_likeliest.restype = None
     library.lessen_attention_f32.argtypes = [

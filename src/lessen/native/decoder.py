@@ -8,10 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lessen.native.matrix import ACTIVATIONS, Matrix, MatrixOf, Norm
-
-NormOf = tuple[Tensor, Tensor | None, float]
-"""Weight, bias or None, and epsilon."""
+from lessen.native.matrix import ACTIVATIONS, Matrix, MatrixOf, Norm, NormOf, norm_struct
 
 
 class _Decoder(ctypes.Structure):
@@ -85,10 +82,10 @@ class DecoderLayer:
         head_norms: tuple[NormOf, NormOf] | None,
     ) -> None:
         self.kept = (matrices, norms, head_norms)
-        query_norm, key_norm = (Norm(), Norm()) if head_norms is None else map(_norm, head_norms)
+        query_norm, key_norm = (Norm(), Norm()) if head_norms is None else map(norm_struct, head_norms)
         self.struct = _Decoder(
             *(matrix.struct() for matrix in matrices),
-            (Norm * 2)(*map(_norm, norms)),
+            (Norm * 2)(*map(norm_struct, norms)),
             query_norm,
             key_norm,
             form.heads,
@@ -130,10 +127,5 @@ class LastNorm:
     """The norm after the last layer; it keeps the tensors it points at."""
 
     def __init__(self, norm: NormOf) -> None:
-        self.kept, self.struct = norm, _norm(norm)
+        self.kept, self.struct = norm, norm_struct(norm)
         self.place = ctypes.addressof(self.struct)
-
-
-def _norm(norm: NormOf) -> Norm:
-    weight, bias, eps = norm
-    return Norm(weight.data_ptr(), None if bias is None else bias.data_ptr(), eps)

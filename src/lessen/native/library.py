@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lessen.native.binding import opened
 from lessen.native.decoder import DecoderLayer, LastNorm, Room
+from lessen.native.head import Head
 from lessen.native.layer import LayerRest
 from lessen.native.matrix import LOW_BITS, LowBits
 
@@ -33,6 +34,8 @@ class Native:
         self._layer_rest = library.lessen_layer_rest
         self._decoder_layers = library.lessen_decoder_layers
         self._arrange = library.lessen_arrange_signs
+        self._outcomes = library.lessen_outcomes
+        self._lead = library.lessen_lead
         self._likeliest = library.lessen_likeliest
         self._four_bits = library.lessen_linear_w4a8
         self._arrange_fours = library.lessen_arrange_fours
@@ -154,6 +157,35 @@ class Native:
         found = (ctypes.c_int64 * len(logits))()
         self._likeliest(logits.data_ptr(), found, *logits.shape)
         return list(found)
+
+    def outcomes(self, head: Head, hidden: Tensor) -> Tensor:
+        """Logits of what an exit chooses from.
+
+        Args:
+            head: Made ready.
+            hidden: States between layers, `[tokens, hidden]`, float32 or bfloat16 on the CPU.
+
+        Returns:
+            `[tokens, outcomes]`, float32.
+        """
+        given = hidden.float().contiguous()
+        result = given.new_empty(len(given), head.outcomes)
+        self._outcomes(head.place, given.data_ptr(), result.data_ptr(), len(given), self._threads())
+        return result
+
+    def lead(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """How far the largest number of each row is ahead: `depth.lead.Lead`.
+
+        Args:
+            logits: `[rows, columns]`, float32 on the CPU.
+        """
+        logits = logits.contiguous()
+        rows, columns = logits.shape
+        place = torch.empty(rows, dtype=torch.long)
+        second, rest, moment = (logits.new_empty(rows) for _ in range(3))
+        found = place, second, rest, moment
+        self._lead(logits.data_ptr(), *(part.data_ptr() for part in found), rows, columns)
+        return found
 
     def attention(
         self, qkv: Tensor, lengths: Sequence[int], *, received: bool = False

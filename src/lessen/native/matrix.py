@@ -61,6 +61,16 @@ class Norm(ctypes.Structure):
     _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("eps", ctypes.c_float))
 
 
+NormOf = tuple[Tensor, Tensor | None, float]
+"""Weight, bias or None, and epsilon."""
+
+
+def norm_struct(norm: NormOf) -> Norm:
+    """It points at the tensors, which must be kept as long."""
+    weight, bias, eps = norm
+    return Norm(weight.data_ptr(), None if bias is None else bias.data_ptr(), eps)
+
+
 @dataclass(frozen=True)
 class MatrixOf:
     """A matrix as layers made ready take it.

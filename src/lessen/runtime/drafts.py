@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lessen.depth.language import Decision
 from lessen.runtime.sampling import Sampling, likeliest, probabilities
 
 
@@ -26,18 +27,19 @@ class Draft:
     shares: Tensor | None
 
 
-def drafted(logits: Tensor, layer: int, sampling: Sampling, draw: torch.Generator) -> Draft:
+def drafted(decision: Decision, place: int, layer: int, sampling: Sampling, draw: torch.Generator) -> Draft:
     """The draft of an exit.
 
     Args:
-        logits: Of the exit, `[vocabulary]`.
+        decision: Of the exit.
+        place: Of the token, among those that leave.
         layer: Layers run.
         sampling: How tokens are drawn: as at full depth.
         draw: Of the row.
     """
     if sampling.temperature == 0:
-        return Draft(likeliest(logits[None])[0], layer, None)
-    shares = probabilities(logits[None], sampling)[0].cpu()
+        return Draft(decision.named[place], layer, None)
+    shares = probabilities(decision.logits[place : place + 1], sampling)[0].cpu()
     return Draft(_drawn(shares, draw), layer, shares)
 
 

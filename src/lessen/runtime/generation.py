@@ -14,7 +14,7 @@ from lessen.runtime.drafts import Draft, drafted, verified
 from lessen.runtime.prefill import begin
 from lessen.runtime.sampling import GREEDY, Sampling
 from lessen.runtime.tally import Tally, TextTally
-from lessen.runtime.waterfall import Waterfall
+from lessen.runtime.waterfall import Early, Waterfall
 
 
 def check_prompt(ids: Sequence[int], most: int) -> None:
@@ -116,18 +116,17 @@ def generate(
         whole = {row for row in given if in_layer is not None or texts[row].must_be_whole}
         answers = layers.step(given, whole, {row: texts[row].wanted for row in given}, in_layer)
         in_layer = None
-        found, given = {}, {}
+        found: dict[int, list[int]] = {}
         for answer in answers:
+            if isinstance(answer, Early):
+                for place, row in enumerate(answer.rows):
+                    found[row] = texts[row].hear_early(answer, place)
+                continue
             for row, logits in answer.by_row():
-                text = texts[row]
-                if answer.layer < depth:
-                    found[row] = text.hear_early(logits[0], answer.layer)
-                else:
-                    found[row], rejected = text.hear(logits, depth)
-                    if rejected:
-                        cache.truncate(row, cache.next_position(row) - rejected)
-                if not text.ended:
-                    given[row] = [text.last]
+                found[row], rejected = texts[row].hear(logits, depth)
+                if rejected:
+                    cache.truncate(row, cache.next_position(row) - rejected)
+        given = {row: [texts[row].last] for row in found if not texts[row].ended}
         for place in range(max(map(len, found.values()))):
             yield {row: tokens[place] for row, tokens in found.items() if place < len(tokens)}
 
@@ -172,15 +171,15 @@ class _Text:
         """For how many tokens full depth is asked, if the next one gets there."""
         return len(self._drafts) + 1
 
-    def hear_early(self, logits: Tensor, layer: int) -> list[int]:
+    def hear_early(self, answer: Early, place: int) -> list[int]:
         """An exit names the next token: what of it is given out."""
         self._early += 1
-        draft = drafted(logits, layer, self.sampling, self.draw)
+        draft = drafted(answer.decision, place, answer.layer, self.sampling, self.draw)
         self.last = draft.token
         if self.decoding.mode == "spec":
             self._drafts.append(draft)
             return []
-        return self._given([draft.token], [layer])
+        return self._given([draft.token], [answer.layer])
 
     def hear(self, logits: Tensor, depth: int) -> tuple[list[int], int]:
         """Full depth names the next token, and verifies what was drafted.

@@ -19,7 +19,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lessen.depth.language import decide
+from lessen.depth.language import Decision, decide
 from lessen.model.block import Block
 from lessen.model.causal import CausalAttention
 from lessen.model.rotary import Turns, rotation
@@ -33,13 +33,32 @@ from lessen.runtime.tally import Tally
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What was named after a layer.
+class Early:
+    """What an exit named.
 
     Attributes:
-        layer: Layers run (1-based); the last one's answer is the model's own.
+        layer: Layers run (1-based).
+        rows: Of whom: those that left.
+        decision: Of the exit.
+    """
+
+    layer: int
+    rows: tuple[int, ...]
+    decision: Decision
+
+    def by_row(self) -> Iterator[tuple[int, Tensor]]:
+        """Each row with its logits, `[1, vocabulary]`."""
+        return zip(self.rows, self.decision.logits.split(1), strict=True)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model itself named, after its last layer.
+
+    Attributes:
+        layer: Its layers.
         rows: Of whom.
-        counts: For how many of the last tokens of each row; one each where they left early.
+        counts: For how many of the last tokens of each row.
         logits: `[tokens, vocabulary]`, float32 or wider, row after row.
     """
 
@@ -92,7 +111,7 @@ class Waterfall:
         whole: Collection[int],
         wanted: Mapping[int, int],
         in_layer: InLayer | None = None,
-    ) -> list[Answer]:
+    ) -> list[Early | Answer]:
         """Run more tokens of some rows, each row's last one as far as it has to go.
 
         Args:
@@ -109,7 +128,7 @@ class Waterfall:
         hidden, rows = self._entered(tokens)
         for row, full in zip(rows.original, rows.full_lengths, strict=True):
             self.began.setdefault(row, full)
-        answers = []
+        answers: list[Early | Answer] = []
         for number, layers in enumerate(self.stretches):
             if number:
                 hidden, rows = self._joined(number, hidden, rows)
@@ -152,7 +171,7 @@ class Waterfall:
 
     def _decided(
         self, layer: int, hidden: Tensor, rows: Rows, whole: Collection[int]
-    ) -> tuple[Answer | None, list[bool]]:
+    ) -> tuple[Early | None, list[bool]]:
         """What those that leave after a layer say, if any do; and for each row whether it goes on."""
         places = [place for place, row in enumerate(rows.original) if row not in whole]
         stay = [True] * len(rows)
@@ -170,7 +189,7 @@ class Waterfall:
             stay[place] = not left
             self.tally.asked(layer, rows.original[place], passed=through)
         early = tuple(row for row, stays in zip(rows.original, stay, strict=True) if not stays)
-        return (Answer(layer, early, (1,) * len(early), found.logits) if early else None), stay
+        return (Early(layer, early, found) if early else None), stay
 
     def _parted(self, number: int, hidden: Tensor, rows: Rows, stay: list[bool]) -> tuple[Tensor, Rows]:
         """Rows that go on; what skipped layers will remember of the others is kept, or made at once."""
