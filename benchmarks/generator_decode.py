@@ -54,6 +54,7 @@ from lessen.loading import load
 from lessen.measure.decoded import decoded, rightness
 from lessen.measure.generation_speed import LOSSY, Run, compare, is_greedy, modes_of, ours, row, theirs
 from lessen.measure.rivals.generator import generator_twin
+from lessen.measure.rivals.gguf_runtimes import llama_cpp_build
 from lessen.plan import ExitRule, Point, Precision
 from lessen.promise.generators import Prompting, prompts_of
 from lessen.records import parse
@@ -122,7 +123,12 @@ def speed(
         line["agreement"] = agreement(model, prompts, found, own) if mode in LOSSY else None
         line["total_ms"] = 1e3 * median(run.seconds[-1] for run in found)
         lines.append(line | {"rates": [round(run.rate, 3) for run in found]})
-    return {"precision": precision, "lines": lines, "missing": sorted(missing(folder, precision, others))}
+    return {
+        "precision": precision,
+        "lines": lines,
+        "missing": sorted(missing(folder, precision, others)),
+        "builds": {"llama.cpp": llama_cpp_build()} if "llama.cpp" in others else {},
+    }
 
 
 def agreement(
@@ -191,6 +197,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                     if (ratio := times_as_fast(rates, one, other)) is not None
                 },
                 "missing": run["missing"],
+                "builds": run["builds"],
             }
         elif run["part"] in ("spec", "fixed"):
             names = (

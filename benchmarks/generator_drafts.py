@@ -15,10 +15,8 @@ from lessen.certificate import is_certified
 from lessen.hf import LessenForCausalLM
 from lessen.measure.decoded import decoded, rightness
 from lessen.plan import ExitRule, Point
+from lessen.promise.drafting import LENGTHS
 from lessen.runtime.decoding import OFF, Decoding
-
-LENGTHS = (2, 4, 8, 16)
-"""Tokens of a draft at most."""
 
 
 def early_point(model: LessenForCausalLM) -> Point | None:

@@ -47,6 +47,22 @@ def llama_cpp(file: Path, threads: int, positions: int) -> Candidate:
     return candidate
 
 
+def llama_cpp_build() -> str:
+    """The installed llama.cpp's version and what it was built with, as it says itself.
+
+    Raises:
+        InputError: When the package is not installed.
+    """
+    package = optional("llama_cpp")
+    said = package.llama_print_system_info().decode()
+    on = [
+        part.split("=")[0].strip()
+        for part in said.split(":", 1)[-1].split("|")
+        if part.strip().endswith("= 1")
+    ]
+    return f"{package.__version__}: {', '.join(on)}"
+
+
 def openvino_genai(file: Path, threads: int, positions: int) -> Candidate:
     """OpenVINO GenAI (package `openvino-genai`); arguments and errors as above, `positions` are its own."""
     package, openvino = optional("openvino_genai"), optional("openvino")
