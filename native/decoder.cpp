@@ -1,6 +1,5 @@
 // Whole layers of a decoder for a few tokens, in one call: what is between their products is small and many.
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -11,33 +10,26 @@ namespace lessen {
 namespace {
 
 // Attention of all rows, one head of keys at a time by each thread.
-struct CachedWork {
-    const lessen_decoder *layer;
-    const lessen_room *room;
-    const float *qkv;
-    float *context;
-    std::vector<int64_t> starts;  // of the rows among the tokens
-    std::atomic<int64_t> next{0};
-};
-
-void work_on_cached(void *data) {
-    auto &work = *static_cast<CachedWork *>(data);
-    thread_local Space<float> space;
-    const lessen_decoder &layer = *work.layer;
+void attend(const lessen_decoder &layer, const lessen_room &room, const float *qkv, float *context, int threads) {
     const int64_t shared = layer.heads / layer.key_heads, dim = layer.dim;
     const int64_t apart = (layer.heads + 2 * layer.key_heads) * dim, inner = layer.heads * dim;
-    for (;;) {
-        const int64_t item = work.next.fetch_add(1);
-        if (item >= work.room->count * layer.key_heads) return;
-        const int64_t row = item / layer.key_heads, head = item % layer.key_heads, start = work.starts[row];
-        const lessen_row &at = work.room->rows[row];
-        const int64_t offset = (at.row * layer.key_heads + head) * work.room->capacity * dim;
-        const int64_t first = head * shared * dim;
-        kernel->attend_cached({work.qkv + start * apart + first, apart, work.room->keys + offset,
-                               work.room->values + offset, work.context + start * inner + first, inner, at.tokens,
-                               at.held, shared, dim},
-                              space.of(kernel->cached_space(at.tokens, shared, at.held + at.tokens, dim)));
+    std::vector<int64_t> starts{0};  // of the rows among the tokens
+    int64_t multiplications = 0;
+    for (int64_t r = 0; r < room.count; r++) {
+        const lessen_row &row = room.rows[r];
+        starts.push_back(starts.back() + row.tokens);
+        multiplications += 2 * row.tokens * (row.held + row.tokens) * inner;
     }
+    in_turns(room.count * layer.key_heads, 1, worth(multiplications, threads), [&](int64_t item, int64_t) {
+        thread_local Space<float> space;
+        const int64_t row = item / layer.key_heads, head = item % layer.key_heads, start = starts[row];
+        const lessen_row &at = room.rows[row];
+        const int64_t offset = (at.row * layer.key_heads + head) * room.capacity * dim;
+        const int64_t first = head * shared * dim;
+        kernel->attend_cached({qkv + start * apart + first, apart, room.keys + offset, room.values + offset,
+                               context + start * inner + first, inner, at.tokens, at.held, shared, dim},
+                              space.of(kernel->cached_space(at.tokens, shared, at.held + at.tokens, dim)));
+    });
 }
 
 // Queries and keys normed and turned, in place.
@@ -89,14 +81,7 @@ void run_layer(const lessen_decoder &layer, const lessen_room &room, const float
     if (layer.parallel) norm_rows(layer, 1, hidden, m, width, normed);
     place(layer, cosine, sine, qkv, m);
     remember(layer, room, qkv);
-    CachedWork work{&layer, &room, qkv, context, {0}, {}};
-    int64_t multiplications = 0;
-    for (int64_t r = 0; r < room.count; r++) {
-        const lessen_row &row = room.rows[r];
-        work.starts.push_back(work.starts.back() + row.tokens);
-        multiplications += 2 * row.tokens * (row.held + row.tokens) * inner;
-    }
-    run(work_on_cached, &work, worth(multiplications, threads));
+    attend(layer, room, qkv, context, threads);
     product_of(layer.output, context, output, m, threads);
     for (int64_t i = 0; i < m * width; i++) hidden[i] += output[i];
 

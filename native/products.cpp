@@ -2,7 +2,6 @@
 #include "products.h"
 
 #include <algorithm>
-#include <atomic>
 
 namespace lessen {
 namespace {
@@ -10,27 +9,12 @@ namespace {
 // Panels a thread takes at a time: few enough that a busy core does not keep the others waiting.
 constexpr int64_t PANELS = 8;
 
+// Rows of activations a thread makes at a time.
+constexpr int64_t MADE = 8;
+
 // Rows from which on tiles multiply signs, written out as whole numbers, faster than bits are counted. Tiles do 1024
 // products a cycle against 410 (count512.h), but their operands come from the second cache. The sums are the same.
 constexpr int64_t ROWS_FOR_TILES = 48;
-
-struct LinearWork {
-    Linear product;
-    void (*work)(const Linear &, int64_t first, int64_t last, int64_t after);
-    int64_t panels, step, threads;
-    std::atomic<int64_t> next{0};
-};
-
-void work_on_linear(void *data) {
-    auto &work = *static_cast<LinearWork *>(data);
-    for (;;) {
-        const int64_t first = work.next.fetch_add(work.step);
-        if (first >= work.panels) return;
-        const int64_t last = std::min(work.panels, first + work.step);
-        // In the time this takes, each other thread takes a step too.
-        work.work(work.product, first, last, first + work.threads * work.step);
-    }
-}
 
 using Panels = decltype(Kernel::panels);
 
@@ -39,8 +23,10 @@ void in_panels(const Linear &product, Panels work_on, int threads) {
     threads = worth(product.m * product.n * product.k, threads);
     const int64_t panels = (product.n + kernel->columns - 1) / kernel->columns;
     const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
-    LinearWork work{product, work_on, panels, step, threads};
-    run(work_on_linear, &work, threads);
+    in_turns(panels, step, threads, [&](int64_t first, int64_t last) {
+        // In the time this takes, each other thread takes a step too.
+        work_on(product, first, last, first + threads * step);
+    });
 }
 
 // Row `row` of a source, of k numbers.
@@ -59,89 +45,68 @@ const float *made_row(const Source &source, int64_t row, int64_t k) {
 // What rows of activations become.
 enum class Made { numbers, signs, signs_as_numbers, grouped };
 
-// Rows of activations made, and perhaps made into whole numbers or signs, a few at a time by each thread.
-struct RowsWork {
-    Source source;
-    Made made;
-    int64_t m, k, depth;
+// Rows of activations as a product takes them.
+struct Rows {
+    int64_t depth;
     int8_t *numbers;  // [m][depth], or null:
-    uint64_t *words;  // then these, [m][depth / 64], or null: rows stay float32
+    uint64_t *words;  // then these, [m][depth / 64]
     float *steps;     // [m], or of each group, [m][depth / 32]
     int32_t *totals;  // [m]
     float *sums;      // of each group, [m][depth / 32]
-    std::atomic<int64_t> next{0};
 };
 
-void work_on_rows(void *data) {
-    constexpr int64_t together = 8;
-    auto &work = *static_cast<RowsWork *>(data);
-    for (;;) {
-        const int64_t first = work.next.fetch_add(together);
-        if (first >= work.m) return;
-        for (int64_t row = first; row < std::min(work.m, first + together); row++) {
-            const float *from = made_row(work.source, row, work.k);
-            if (work.numbers && work.made == Made::signs_as_numbers)
-                work.steps[row] = kernel->signs_as_numbers(from, work.k, work.depth, work.numbers + row * work.depth);
-            else if (work.numbers && work.made == Made::grouped)
-                kernel->quantize_groups(from, work.k, work.numbers + row * work.depth,
-                                        work.steps + row * (work.depth / GROUP), work.sums + row * (work.depth / GROUP));
-            else if (work.numbers)
-                work.steps[row] = kernel->quantize(from, work.k, work.depth, work.numbers + row * work.depth,
-                                                   &work.totals[row]);
-            else if (work.words)
-                work.steps[row] = kernel->to_signs(from, work.k, work.words + row * (work.depth / 64));
-        }
-    }
-}
-
-// Makes the activations of a product with low-bit weights.
-void make_rows(RowsWork &work, const Source &source, int64_t m, int64_t k, Made made, int threads) {
+// Makes the activations of a product with low-bit weights, a few rows at a time on each thread.
+Rows rows_of(const Source &source, int64_t m, int64_t k, Made made, int threads) {
     thread_local Space<int8_t> numbers;
     thread_local Space<uint64_t> words;
     thread_local Space<float> steps, sums;
     thread_local Space<int32_t> totals;
     const int64_t depth = round_up(k, made == Made::grouped ? GROUP : 64);
     const int64_t groups = made == Made::grouped ? depth / GROUP : 1;
-    work.source = source, work.made = made, work.m = m, work.k = k, work.depth = depth;
-    work.numbers = made == Made::signs ? nullptr : numbers.of(m * depth);
-    work.words = made == Made::signs ? words.of(m * depth / 64) : nullptr;
-    work.steps = steps.of(m * groups), work.totals = totals.of(m), work.sums = sums.of(m * groups);
-    run(work_on_rows, &work, worth(m * k, threads));
+    const Rows rows{depth,
+                    made == Made::signs ? nullptr : numbers.of(m * depth),
+                    made == Made::signs ? words.of(m * depth / 64) : nullptr,
+                    steps.of(m * groups),
+                    totals.of(m),
+                    sums.of(m * groups)};
+    in_turns(m, MADE, worth(m * k, threads), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; row++) {
+            const float *from = made_row(source, row, k);
+            switch (made) {
+            case Made::numbers:
+                rows.steps[row] = kernel->quantize(from, k, depth, rows.numbers + row * depth, &rows.totals[row]);
+                break;
+            case Made::signs_as_numbers:
+                rows.steps[row] = kernel->signs_as_numbers(from, k, depth, rows.numbers + row * depth);
+                break;
+            case Made::grouped:
+                kernel->quantize_groups(from, k, rows.numbers + row * depth, rows.steps + row * groups,
+                                        rows.sums + row * groups);
+                break;
+            case Made::signs:
+                rows.steps[row] = kernel->to_signs(from, k, rows.words + row * (depth / 64));
+            }
+        }
+    });
+    return rows;
 }
 
 }  // namespace
 
 const float *plain_rows(const Source &source, int64_t m, int64_t k, int threads) {
     if (source.what == Source::plain) return source.from;
-    RowsWork work{source, {}, m, k, k, nullptr, nullptr, nullptr, nullptr, nullptr};
-    run(work_on_rows, &work, worth(m * k * 8, threads));
+    in_turns(m, MADE, worth(m * k * 8, threads), [&](int64_t first, int64_t last) {
+        for (int64_t row = first; row < last; row++) made_row(source, row, k);
+    });
     return source.to;
 }
 
 namespace {
 
-struct Int8Work {
-    Int8 product;
-    int64_t panels, step;
-    std::atomic<int64_t> next{0};
-};
-
-void work_on_int8(void *data) {
-    auto &work = *static_cast<Int8Work *>(data);
-    thread_local Space<int8_t> space;
-    int8_t *room = space.of(kernel->columns8 * work.product.depth);
-    for (;;) {
-        const int64_t first = work.next.fetch_add(work.step);
-        if (first >= work.panels) return;
-        kernel->panels8(work.product, first, std::min(work.panels, first + work.step), room);
-    }
-}
-
 void linear8(const Source &values, const int8_t *weight, Signs signs, const float *scales, const float *bias,
              float *out, int64_t m, int64_t n, int64_t k, int threads, Made made = Made::numbers) {
     threads = worth(m * n * k, threads);
-    RowsWork rows;
-    make_rows(rows, values, m, k, made, threads);
+    const Rows rows = rows_of(values, m, k, made, threads);
     const int8_t *numbers = rows.numbers;
     if (kernel->arrange) {
         thread_local Space<int8_t> space;
@@ -151,64 +116,28 @@ void linear8(const Source &values, const int8_t *weight, Signs signs, const floa
     }
     const int64_t panels = (n + kernel->columns8 - 1) / kernel->columns8;
     const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
-    Int8Work work{{numbers, rows.steps, rows.totals, weight, signs, scales, bias, out, m, n, rows.depth},
-                  panels, step};
-    run(work_on_int8, &work, threads);
-}
-
-struct FoursWork {
-    Fours product;
-    int64_t sixteens, step;
-    std::atomic<int64_t> next{0};
-};
-
-void work_on_fours(void *data) {
-    auto &work = *static_cast<FoursWork *>(data);
-    for (;;) {
-        const int64_t first = work.next.fetch_add(work.step);
-        if (first >= work.sixteens) return;
-        kernel->sixteens(work.product, first, std::min(work.sixteens, first + work.step));
-    }
+    const Int8 product{numbers, rows.steps, rows.totals, weight, signs, scales, bias, out, m, n, rows.depth};
+    in_turns(panels, step, threads, [&](int64_t first, int64_t last) {
+        thread_local Space<int8_t> space;
+        kernel->panels8(product, first, last, space.of(kernel->columns8 * product.depth));
+    });
 }
 
 void linear4(const Source &values, const uint8_t *blocks, const float *bias, float *out, int64_t m, int64_t n,
              int64_t k, int threads) {
     threads = worth(m * n * k, threads);
-    RowsWork rows;
-    make_rows(rows, values, m, k, Made::grouped, threads);
+    const Rows rows = rows_of(values, m, k, Made::grouped, threads);
     const int64_t all = (n + SIXTEEN - 1) / SIXTEEN;
     const int64_t step = std::max<int64_t>(1, std::min(PANELS, all / (4 * threads)));
-    FoursWork work{{rows.numbers, rows.steps, rows.sums, blocks, bias, out, m, n, rows.depth / GROUP}, all, step};
-    run(work_on_fours, &work, threads);
+    const Fours product{rows.numbers, rows.steps, rows.sums, blocks, bias, out, m, n, rows.depth / GROUP};
+    in_turns(all, step, threads, [&](int64_t first, int64_t last) { kernel->sixteens(product, first, last); });
 }
 
-struct EightsWork {
-    Binary binary;
-    Signed product;  // if its values are not null
-    int64_t eights, step;
-    std::atomic<int64_t> next{0};
-};
-
-void work_on_eights(void *data) {
-    auto &work = *static_cast<EightsWork *>(data);
-    thread_local Space<float> space;
-    float *room = work.product.values ? space.of(8 * work.product.words * 64) : nullptr;
-    for (;;) {
-        const int64_t first = work.next.fetch_add(work.step);
-        if (first >= work.eights) return;
-        const int64_t last = std::min(work.eights, first + work.step);
-        if (work.product.values)
-            kernel->signed_eights(work.product, first, last, room);
-        else
-            kernel->eights(work.binary, first, last);
-    }
-}
-
-void in_eights(const Binary &binary, const Signed &product, int64_t n, int threads) {
+// Products with signs, of which step(first, last) does some eights.
+template <class Step>
+void in_eights(int64_t n, int threads, const Step &step) {
     const int64_t eights = (n + 7) / 8;
-    const int64_t step = std::max<int64_t>(1, std::min(4 * PANELS, eights / (4 * threads)) / 4 * 4);
-    EightsWork work{binary, product, eights, step};
-    run(work_on_eights, &work, threads);
+    in_turns(eights, std::max<int64_t>(1, std::min(4 * PANELS, eights / (4 * threads)) / 4 * 4), threads, step);
 }
 
 void linear1(const Source &values, Signs signs, const float *scales, const float *bias, float *out, int64_t m,
@@ -218,15 +147,18 @@ void linear1(const Source &values, Signs signs, const float *scales, const float
         return;
     }
     threads = worth(m * n * k / 16, threads);
-    RowsWork rows;
-    make_rows(rows, values, m, k, Made::signs, threads);
+    const Rows rows = rows_of(values, m, k, Made::signs, threads);
     const Binary product{rows.words, rows.steps, signs, scales, bias, out, m, n, k, rows.depth / 64};
-    in_eights(product, {}, n, threads);
+    in_eights(n, threads, [&](int64_t first, int64_t last) { kernel->eights(product, first, last); });
 }
 
 void linear1a32(const float *values, Signs signs, const float *scales, const float *bias, float *out, int64_t m,
                 int64_t n, int64_t k, int threads) {
-    in_eights({}, {values, signs, scales, bias, out, m, n, k, round_up(k, 64) / 64}, n, worth(m * n * k, threads));
+    const Signed product{values, signs, scales, bias, out, m, n, k, round_up(k, 64) / 64};
+    in_eights(n, worth(m * n * k, threads), [&](int64_t first, int64_t last) {
+        thread_local Space<float> space;
+        kernel->signed_eights(product, first, last, space.of(8 * product.words * 64));
+    });
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 // The rest of a layer after its attention, in one call: what is between its products is small and many.
 #include <algorithm>
-#include <atomic>
 
 #include "products.h"
 
@@ -36,26 +35,6 @@ void rest_of_layer(const lessen_rest *rest, const float *context, const float *h
     plain_rows(last, m, width, threads);
 }
 
-// The same for a few rows after others, each thread by itself: what a row becomes on its way stays in the caches.
-struct RestWork {
-    const lessen_rest *rest;
-    const float *context, *hidden;
-    float *out;
-    int64_t m, step;
-    std::atomic<int64_t> next{0};
-};
-
-void work_on_rest(void *data) {
-    auto &work = *static_cast<RestWork *>(data);
-    const int64_t width = work.rest->output.n, read = work.rest->output.k;
-    for (;;) {
-        const int64_t first = work.next.fetch_add(work.step);
-        if (first >= work.m) return;
-        rest_of_layer(work.rest, work.context + first * read, work.hidden + first * width, work.out + first * width,
-                      std::min(work.step, work.m - first), 1);
-    }
-}
-
 // Whether all weights have one bit: they are small enough to be read again for every few rows.
 bool is_small(const lessen_rest &rest) {
     for (const lessen_matrix *matrix : {&rest.output, &rest.up, &rest.down, &rest.learned})
@@ -64,12 +43,15 @@ bool is_small(const lessen_rest &rest) {
     return true;
 }
 
+// All rows; a few after others, each thread by itself, where what a row becomes on its way can stay in the caches.
 void all_of_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
                  int threads) {
     if (m <= ROWS_OF_REST || !is_small(*rest)) return rest_of_layer(rest, context, hidden, out, m, threads);
+    const int64_t width = rest->output.n, read = rest->output.k;
     const int64_t parts = round_up((m + ROWS_OF_REST - 1) / ROWS_OF_REST, std::max(1, threads));
-    RestWork work{rest, context, hidden, out, m, (m + parts - 1) / parts};
-    run(work_on_rest, &work, worth(m * rest->output.n * rest->output.k, threads));
+    in_turns(m, (m + parts - 1) / parts, worth(m * width * read, threads), [&](int64_t first, int64_t last) {
+        rest_of_layer(rest, context + first * read, hidden + first * width, out + first * width, last - first, 1);
+    });
 }
 
 }  // namespace
