@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cells import markdown, percent, signed
-from generator_verdicts import decode_verdicts, kept_promises, times
+from generator_verdicts import LOSSES, decode_verdicts, kept_promises, times
 from verdicts import points
 
-C = {
-    "disagreement": "C2: wrong early tokens",
-    "selective": "C3: wrong among early",
-    "block": "C1: block differs",
-}
+CHANCE = 0.55
+"""Balanced accuracy of yes and no up to which a model is said to answer by chance."""
 
 
 def generator_exits_table(result: dict[str, Any]) -> str:
@@ -26,7 +23,7 @@ def generator_exits_table(result: dict[str, Any]) -> str:
             drawn = point["draws"]
             rows.append(
                 [
-                    f"{name}, {C[loss]}",
+                    f"{name}, {LOSSES[loss]}",
                     exits if loss == "disagreement" else "",
                     f"{100 * point['epsilon']:g}%" + ("" if point["certified"] else " (not certified)"),
                     percent(point["agreement"]),
@@ -63,13 +60,14 @@ def generator_decode_table(result: dict[str, Any]) -> str:
     title = (
         f"**How a generator with exits decodes, {settings['folder']}, point {point}**: "
         f"{settings['prompts']} prompts of held-out reviews, {settings['new_tokens']} new tokens, greedy, "
-        f"{settings['threads']} threads. ± are standard errors over prompts; what lies within one of its "
-        "target is undecided.\n\n"
+        f"{settings['threads']} threads; fewer prompts were timed. ± are standard errors over prompts; "
+        "what lies within one of its target is undecided.\n\n"
     )
     parts = [title + markdown(["target", ""], [list(line) for line in decode_verdicts(summary)])]
     if "speed" in summary:
         parts.append(
-            "Tokens per second after the first, every mode on the same prompts in turn. An early "
+            "Tokens per second after the first, every mode on the same prompts in turn, as many as there was "
+            "time for. An early "
             "first token leaves "
             "upper layers of the prompt to the tokens after it, so the whole text has a column of "
             "its own. Agreement "
@@ -95,14 +93,15 @@ def _rates(summary: dict[str, Any]) -> str:
             ]
             weights = "Q4_1" if at["dtype"] == "gguf" else precision
             rate = f"{at['rate']:.1f}" + ("" if at["se"] is None else f" ± {at['se']:.1f}")
-            same = "yes" if at["identical"] else "no"
+            same = "" if mode == "off" else "yes" if at["identical"] else "no"
             ms, whole = f"{at['first_token_ms']:.0f}", f"{at['total_ms']:.0f}"
             agrees = "" if at["agreement"] is None else points(at["agreement"]["mean"], at["agreement"]["se"])
             passes = f"{at['weight_passes']:.2f}"
-            rows.append([f"{mode}, {weights}", rate, ms, whole, passes, same, agrees, ", ".join(against)])
-        rows += [[f"{name} beside {precision}", "did not run", *[""] * 6] for name in line["missing"]]
-    columns = ["", "tokens/s", "first token, ms", "whole text, ms", "layer passes", "identical to off"]
-    return markdown([*columns, "agreement", "against"], rows)
+            timed, said = str(at["runs"]), ", ".join(against)
+            rows.append([f"{mode}, {weights}", timed, rate, ms, whole, passes, same, agrees, said])
+        rows += [[f"{name} beside {precision}", "", "did not run", *[""] * 6] for name in line["missing"]]
+    columns = ["", "prompts", "tokens/s", "first token, ms", "whole text, ms", "layer passes"]
+    return markdown([*columns, "identical to off", "agreement", "against"], rows)
 
 
 def _early(summary: dict[str, Any]) -> str:
@@ -166,8 +165,8 @@ def _drafts(summary: dict[str, Any]) -> str:
     title = (
         "Drafts that the other layers verify: by every exit that is sure, and by one exit a fixed number at "
         "a time (LayerSkip's way, with our heads). Ours are those `lessen compress` chose from traces of "
-        "tuning prompts, and what these foretold stands at the end; the other exit and number are the best "
-        "of all on 20 of these prompts. % of weights read saved per token, exits and language head included, "
+        "tuning prompts, and what these foretold stands at the end; the other exit and number are "
+        "the best, of these heads', on 20 of these prompts. % of weights read saved per token, exits and language head included, "
         "and of those of the layers alone. In brackets how far apart logits were, of the largest, where a "
         "text is another.\n\n"
     )
@@ -205,6 +204,18 @@ def _questions(found: dict[str, Any]) -> str:
         "of yes and of no; not answered, how often another token is the likeliest; agreement, with "
         "full depth. "
         + ("No token leaves early.\n\n" if found["change"] is None else
-           f"The Point changes accuracy by {signed(found['change'])} points.\n\n")
+           f"The Point changes accuracy by {signed(found['change'])} points. {_knows_nothing(found)}\n\n")
     )  # fmt: skip
     return title + markdown(["", "accuracy", "balanced", "not answered", "agreement", "layers"], rows)
+
+
+def _knows_nothing(found: dict[str, Any]) -> str:
+    """What such a change is worth where full depth answers no better than chance."""
+    whole = found["lines"]["off"]
+    if whole["balanced"] > CHANCE:
+        return ""
+    return (
+        f"Full depth's balanced accuracy is {percent(whole['balanced'])}%, and a coin's is 50: "
+        "of such a model the change says nothing. What counts here is agreement, on other prompts than "
+        "those certified."
+    )

@@ -138,6 +138,24 @@ def weights_of_folder(folder: Path) -> Path:
     return folder / (WEIGHTS if (folder / WEIGHTS).exists() or not (folder / EXITS).exists() else EXITS)
 
 
+def check_files(folder: Path) -> None:
+    """Refuse a folder without weights, or whose weights end before their own header says.
+
+    Raises:
+        ArtefactError: Naming the file.
+    """
+    path = weights_of_folder(folder)
+    if not path.exists():
+        raise ArtefactError(f"{folder} has no {WEIGHTS}")
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ArtefactError(
+            f"{path} is truncated or not a safetensors file ({error}); fetch it again"
+        ) from None
+
+
 def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
     """Refuse a weights file that is truncated or belongs to another model, before it is loaded.
 
@@ -149,15 +167,9 @@ def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
         ArtefactError: Naming the file and the first tensor that does not fit.
     """
     path = weights_of_folder(folder)
-    if not path.exists():
-        raise ArtefactError(f"{folder} has no {WEIGHTS}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ArtefactError(
-            f"{path} is truncated or not a safetensors file ({error}); fetch it again"
-        ) from None
+    check_files(folder)
+    with safe_open(path, framework="pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     for name, shape in expected.items():
         if name not in found:
             raise ArtefactError(f"{path}: no tensor {name}; the file belongs to another model than {CONFIG}")

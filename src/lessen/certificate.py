@@ -243,6 +243,15 @@ def path_digest(path: Sequence[Point]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+SAID = {
+    "weights": "weights have",
+    "tokenizer": "tokenizer has",
+    "form": "configuration has",
+    "path": "path of Points has",
+}
+"""What of a folder a certificate is about, as messages say it."""
+
+
 def digests_of(folder: Path) -> dict[str, str]:
     """SHA-256 of what a folder's answers depend on: `weights`, `tokenizer` and `form`."""
     tokenizer = sorted(
@@ -302,7 +311,10 @@ def read_certificate(folder: Path) -> Certificate | None:
     }
     for what, digest in stated.items():
         if found[what] != digest:
-            raise ArtefactError(f"{place}: it was made for another {what}; calibrate this model again")
+            raise ArtefactError(
+                f"{place}: the folder's {SAID[what]} changed since; put back what it was made for, or "
+                "calibrate the model as it is"
+            )
     return certificate
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
@@ -100,6 +101,8 @@ def load(
     if own and not Path(source).is_dir():
         source = _downloaded(source)
         config = _config_of(source)
+    if own:
+        artefact.check_files(Path(source))
     certificate = check_promises(Path(source), config.choices().values()) if own and promises else None
     if own and config.base is not None:
         model: Model = _load_exits(Path(source), config, base)
@@ -293,6 +296,13 @@ def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) ->
     model = with_language_exits(base, shape.language_exits, words=range(facts.vocab_size))
     heads = {key: value for key, value in model.state_dict().items() if ".language_exits." in key}
     artefact.check_weights(folder, {key: tuple(value.shape) for key, value in heads.items()})
+    with safe_open(folder / artefact.EXITS, framework="pt") as file:
+        said = (file.metadata() or {}).get("base")
+    if said != of.weights:
+        raise ArtefactError(
+            f"{folder / artefact.EXITS} belongs to another model than {artefact.CONFIG} says; "
+            "put back the file it was saved with"
+        )
     model.load_state_dict(load_file(folder / artefact.EXITS), strict=False)
     for field in ("points", "path", "point", "drafts"):
         setattr(model.config, field, getattr(config, field))

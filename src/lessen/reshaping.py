@@ -240,7 +240,7 @@ def with_language_exits(
             if exit.words is not None:
                 if len(words) < exit.words:
                     raise InputError(
-                        f"the text has {len(words)} different tokens, the exits list {exit.words}"
+                        f"the text has {len(words)} different tokens, the exits list {exit.words}: list fewer"
                     )
                 head.words.copy_(torch.tensor(sorted(words[: exit.words])))
     fresh_model.tokenizer, fresh_model.generation_config = model.tokenizer, model.generation_config

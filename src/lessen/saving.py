@@ -80,7 +80,7 @@ def save_exits(model: Any, target: Path, base: str) -> None:
     plain = [without_certificate(p) for p in model.config.choices().values() if p != FULL]
     points = [p.model_dump(mode="json", exclude_none=True) for p in plain]
     with replacing_folder(target) as fresh:
-        save_file(state, fresh / EXITS)
+        save_file(state, fresh / EXITS, metadata={"base": of.weights})
         content = {"base": of.model_dump(), "architectures": [type(model).__name__], "points": points}
         write_json(fresh / CONFIG, model.config.to_diff_dict() | content)
         if model.tokenizer is not None:

@@ -78,6 +78,32 @@ def test_compress_trains_and_certifies_a_decoder(made) -> None:
     assert model.point.promise.kind == "certified"
 
 
+def test_answers_to_learn_from_are_kept_where_it_was_stopped(
+    answerer: Path, text: Path, made, tmp_path: Path, monkeypatch
+) -> None:
+    from lessen.systems import generator
+
+    asked: list[int] = []
+    whole = generator.continued
+
+    def counted(model, batch, *options):
+        asked.append(len(batch))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return whole(model, batch, *options)
+
+    monkeypatch.setattr(generator, "continued", counted)
+    arguments = ("compress", answerer, "--data", text, "--out", tmp_path / "small", *OPTIONS)
+    code, _, err = run(*arguments)
+    assert code == 130
+    assert "stopped after 0 of 30 documents; run the same command to continue" in err
+    assert asked == [16, 4, 16]
+    code, said, err = run(*arguments)
+    assert code == 0, err
+    assert asked[3:] == [16, 14], "those to train on were kept"
+    assert json.loads(said)["points"] == made[1]["points"]
+
+
 def test_certified_is_what_decoding_does(made, text: Path) -> None:
     """Where traces say nothing early is wrong, `direct` gives the tokens of `off`, left where they say."""
     out, _ = made

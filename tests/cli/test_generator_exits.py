@@ -1,5 +1,6 @@
 """Exits of a generator from the command line: compress, resume, calibrate, inspect, saved alone, refused."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_it_is_no_certificate_of_other_weights(made, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "changed")
     for file in ("certificate.json", "config.json"):
         (tmp_path / "changed" / file).write_bytes((out / file).read_bytes())
-    with pytest.raises(ArtefactError, match="made for another weights"):
+    with pytest.raises(ArtefactError, match="the folder's weights have changed since"):
         lessen.load(tmp_path / "changed")
 
 
@@ -267,6 +268,78 @@ def test_exits_are_what_their_config_says(what: str, alone: Path, tmp_path: Path
     assert str(place) in err
 
 
+def test_a_file_of_exits_from_another_model_is_refused(alone: Path, tmp_path: Path) -> None:
+    """P17: the same sizes, other weights; the file itself says whose they are."""
+    from safetensors.torch import load_file, save_file
+
+    place = edited(alone, tmp_path, lambda config: None)
+    assert lessen.load(place).transformer.language_exits
+    heads = load_file(place / EXITS)
+    for metadata in (None, {"base": "0" * 64}):
+        save_file(heads, place / EXITS, metadata=metadata)
+        code, _, err = run("generate", place, "a film")
+        assert code == 2
+        assert f"{place / EXITS} belongs to another model than config.json says" in err
+
+
+@pytest.mark.parametrize("left", [0, 100, None])
+def test_weights_that_are_cut_or_gone_are_said_before_any_promise(
+    made, left: int | None, tmp_path: Path
+) -> None:
+    place = copied(made[0], tmp_path / "copy")
+    weights = place / WEIGHTS
+    if left is None:
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:left])
+    code, _, err = run("generate", place, "a film")
+    assert code == 2
+    assert ("has no model.safetensors" if left is None else "is truncated or not a safetensors file") in err
+    assert "calibrate" not in err
+
+
+def test_a_prompt_that_is_not_utf_8_is_refused(made, monkeypatch) -> None:
+    torn = b"a caf\xe9 film".decode("utf-8", "surrogateescape")
+    monkeypatch.setattr("sys.stdin", io.StringIO(torn))
+    for prompt in (torn, "-"):
+        code, _, err = run("generate", made[0], prompt)
+        assert code == 2
+        assert "the prompt is not UTF-8 text (character 6)" in err
+    with pytest.raises(InputError, match="not UTF-8"):
+        lessen.load(made[0]).generate_text([torn])
+    with pytest.raises(InputError, match=r"point 0\.3: give a Point, or the name of one"):
+        lessen.load(made[0]).generate_text(["a film"], mode="spec", point=0.3)
+
+
+def test_short_lists_are_no_longer_than_the_text_has_words(talker: Path, text: Path, tmp_path: Path) -> None:
+    options = [*OPTIONS, "--head", "shortlist", "--words", 39]
+    code, _, err = run("compress", talker, "--data", text, "--out", tmp_path / "small", *options)
+    assert code == 0, err
+    model = lessen.load(tmp_path / "small")
+    words = model.config.form().language_exits[0].words
+    assert 0 < words < 39
+    assert f"the text has {words} different tokens: short lists are of these" in err
+    assert len(model.transformer.language_exits["1"].words) == words
+
+
+def test_exits_are_judged_once(talker: Path, text: Path, made, tmp_path: Path, monkeypatch) -> None:
+    """A run stopped while prompts are continued does not judge its exits again."""
+    from lessen.promise import traces
+    from lessen.systems import generator
+
+    judged: list[int] = []
+    whole, judge = traces.continued, generator.exit_quality
+    monkeypatch.setattr(traces, "continued", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(generator, "exit_quality", lambda *_: judged.append(1) or judge(*_))
+    arguments = ("compress", talker, "--data", text, "--out", tmp_path / "small", *OPTIONS)
+    assert run(*arguments)[0] == 130
+    monkeypatch.setattr(traces, "continued", whole)
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert judged == [1]
+    assert json.loads(out)["exits"] == made[1]["exits"]
+
+
 def test_another_tokenizer_ends_the_certificate(made, tmp_path: Path) -> None:
     """P17: token ids would mean other words."""
     place = copied(made[0], tmp_path / "copy")
@@ -276,7 +349,7 @@ def test_another_tokenizer_ends_the_certificate(made, tmp_path: Path) -> None:
     (place / "tokenizer.json").write_text(json.dumps(tokenizer))
     code, _, err = run("generate", place, "a film", "--mode", "direct")
     assert code == 2
-    assert "made for another tokenizer" in err
+    assert "the folder's tokenizer has changed since" in err
 
 
 def test_continuing_prompts_can_be_stopped_and_goes_on(

@@ -256,12 +256,13 @@ def _read(prompt: str) -> str:
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise InputError(f"standard input is not text: {error}") from None
+        raise InputError(f"standard input is not UTF-8 text: {error}") from None
 
 
 def _in_chat(loaded: Any, text: str) -> list[int]:
-    if not text:
-        raise InputError("the prompt is empty; give a text to continue")
+    from lessen.runtime.completion import check_text
+
+    check_text(text)
     if loaded.tokenizer.chat_template is None:
         raise InputError("--chat: this model's tokenizer has no chat template; leave --chat away")
     asked = [{"role": "user", "content": text}]

@@ -161,8 +161,9 @@ def show_drafts(config: Any) -> None:
     if (drafts := config.drafting()) is None:
         return
     places = ", ".join(str(layer) for layer in sorted(drafts.rule.thresholds or {}))
+    most = "1 token" if drafts.most == 1 else f"up to {drafts.most} tokens"
     print(
-        f"Mode spec drafts up to {drafts.most} tokens after layers {places}, by {drafts.rule.criterion}; "
+        f"Mode spec drafts {most} after layers {places}, by {drafts.rule.criterion}; "
         f"on the tuning prompts it reads {100 * drafts.weights_saved:.0f}% fewer weights than full depth."
     )
 

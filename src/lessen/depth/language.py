@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lessen.depth.criteria import CRITERIA, LANGUAGE, Criterion
 from lessen.depth.decay import FIXED, check_decay, slack
-from lessen.depth.lead import OF_LEAD, lead
+from lessen.depth.lead import OF_LEAD, Lead, lead
 from lessen.errors import PlanError
 from lessen.model.cross import Source
 from lessen.model.language_heads import LanguageHead
@@ -205,12 +205,16 @@ def _judged(model: Transformer, head: LanguageHead, hidden: Tensor, criteria: Se
     asked = None if head.probe is None else head.asked(hidden)
     logits = head.outcomes(hidden if asked is None else hidden[asked], model.vocabulary)
     ahead = lead(logits)
-    found = torch.stack([OF_LEAD[name](ahead) for name in criteria])
-    if head.elsewhere is not None:
-        found = found.masked_fill(head.silent(ahead.place), math.inf)
+    found = scores_of(head, ahead, criteria)
     if asked is not None:
         found = found.new_full((len(criteria), len(hidden)), math.inf).masked_scatter(asked, found)
     return _Judged(asked, logits, ahead.place, found)
+
+
+def scores_of(head: LanguageHead, ahead: Lead, criteria: Sequence[str]) -> Tensor:
+    """How unsure a head is of each token, `[criteria, tokens]`; infinitely where it names none."""
+    found = torch.stack([OF_LEAD[name](ahead) for name in criteria])
+    return found if head.elsewhere is None else found.masked_fill(head.silent(ahead.place), math.inf)
 
 
 def head_after(model: Transformer, layer: int) -> LanguageHead:

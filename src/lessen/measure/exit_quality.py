@@ -5,6 +5,7 @@ Source: self-supervised exits page, 1.5.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from lessen.depth.language import head_after, states_at_exits, tokens_that_count, unsure
+from lessen.depth.language import head_after, scores_of, states_at_exits, tokens_that_count
 from lessen.depth.language_losses import imitation, positions_at_once
+from lessen.depth.lead import lead
 from lessen.model.transformer import Transformer
 from lessen.runtime.source import Written, batch_of
+from lessen.train.counting import Watch
 
 AT_ONCE = 4
 """Stretches of text in a pass."""
@@ -59,13 +62,16 @@ class ExitQuality:
 
 
 @torch.no_grad()
-def exit_quality(model: Transformer, texts: Sequence[Written], criteria: Sequence[str]) -> list[ExitQuality]:
+def exit_quality(
+    model: Transformer, texts: Sequence[Written], criteria: Sequence[str], watch: Watch | None = None
+) -> list[ExitQuality]:
     """Each exit of `model` on stretches of text it did not learn from; their first tokens do not count.
 
     Args:
         model: With language exits, in evaluation mode.
         texts: Token ids of each stretch.
         criteria: Names.
+        watch: Told how many stretches are done.
     """
     layers = model.shape.exit_layers
     right: list[list[Tensor]] = [[] for _ in layers]
@@ -78,24 +84,28 @@ def exit_quality(model: Transformer, texts: Sequence[Written], criteria: Sequenc
             for exit, (layer, state) in enumerate(zip(layers, states, strict=True)):
                 head = head_after(model, layer)
                 judged = head.outcomes(state, model.vocabulary)
-                right[exit].append(head.named(judged) == best)
-                likeliest = head.over_vocabulary(judged).topk(TOP, -1).indices
-                near[exit] += float((likeliest == best[:, None]).any(1).sum())
+                likeliest = head.tokens_at(head.of_tokens(judged).topk(TOP, -1).indices)
+                agrees = likeliest == best[:, None]
+                right[exit].append(agrees[:, 0])
+                near[exit] += float(agrees.any(1).sum())
                 far[exit] += float(imitation(judged, head.outcomes_of(teacher)))
-                scores[exit].append(unsure(model, layer, state, criteria)[0])
+                score = scores_of(head, lead(judged), criteria)
+                scores[exit].append(score.masked_fill(~head.asked(state), math.inf))
+        if watch is not None:
+            watch(min(start + AT_ONCE, len(texts)), len(texts))
     found = []
     for exit, layer in enumerate(layers):
-        agrees, score = torch.cat(right[exit]).cpu().numpy(), torch.cat(scores[exit], 1).cpu().numpy()
-        count = len(agrees)
+        agreed, unsure = torch.cat(right[exit]).cpu().numpy(), torch.cat(scores[exit], 1).cpu().numpy()
+        count = len(agreed)
         found.append(
             ExitQuality(
                 layer=layer,
                 tokens=count,
-                agreement=float(agrees.mean()),
+                agreement=float(agreed.mean()),
                 top5_agreement=near[exit] / count,
                 kl=far[exit] / count,
-                auroc={name: auroc(row, agrees) for name, row in zip(criteria, score, strict=True)},
-                asked=float(np.isfinite(score[0]).mean()),
+                auroc={name: auroc(row, agreed) for name, row in zip(criteria, unsure, strict=True)},
+                asked=float(np.isfinite(unsure[0]).mean()),
             )
         )
     return found

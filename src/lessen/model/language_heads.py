@@ -161,9 +161,11 @@ class LanguageHead(nn.Module):
 
     def named(self, judged: Tensor) -> Tensor:
         """The likeliest tokens by what `judged` returned, `[tokens]`, int64."""
-        if self.elsewhere is None:
-            return judged.argmax(-1)
-        return self.tokens_at(judged[:, :-1].argmax(-1))
+        return self.tokens_at(self.of_tokens(judged).argmax(-1))
+
+    def of_tokens(self, judged: Tensor) -> Tensor:
+        """Of what `judged` returned, the logits of outcomes that are tokens."""
+        return judged if self.elsewhere is None else judged[:, :-1]
 
     def tokens_at(self, places: Tensor) -> Tensor:
         """Which tokens outcomes are that are tokens, `[tokens]`, int64."""

@@ -159,7 +159,7 @@ def trace(
     lengths = np.zeros(len(prompts), dtype=np.int64)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     asked = [prompts, criteria, new_tokens, sorted(stop)]
-    parts = Parts(kept_in, "" if kept_in is None else _identity(model, asked))
+    parts = Parts(kept_in, "" if kept_in is None else identity_of(model, asked))
     watch(0, len(order))
     for number, start in enumerate(range(0, len(order), AT_ONCE)):
         batch = order[start : start + AT_ONCE]
@@ -205,8 +205,8 @@ def _asked(
     return {"scores": scores, "right": right, "lengths": torch.tensor([len(text) for text in texts])}
 
 
-def _identity(model: Transformer, asked: object) -> str:
-    """SHA-256 of weights, prompts and what is asked."""
+def identity_of(model: Transformer, asked: object) -> str:
+    """SHA-256 of weights, and of prompts and what is asked, which are JSON."""
     content = [base_digest(model), heads_digest(model), asked]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

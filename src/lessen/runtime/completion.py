@@ -73,6 +73,22 @@ class Pieces:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
+def check_text(prompt: str) -> None:
+    """Refuse what is no text to continue.
+
+    Raises:
+        InputError: When it is empty, or has bytes that were not UTF-8, which Python makes lone surrogates of.
+    """
+    if not prompt:
+        raise InputError("the prompt is empty; give a text to continue")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the prompt is not UTF-8 text (character {error.start + 1}); convert it first"
+        ) from None
+
+
 def prompt_ids(tokenizer: Any, prompt: Prompt, most: int) -> list[int]:
     """Token ids of a prompt.
 
@@ -82,11 +98,10 @@ def prompt_ids(tokenizer: Any, prompt: Prompt, most: int) -> list[int]:
         most: Tokens the model has positions for.
 
     Raises:
-        InputError: When it is empty or too long.
+        InputError: When it is empty, too long, or not UTF-8.
     """
     if isinstance(prompt, str):
-        if not prompt:
-            raise InputError("the prompt is empty; give a text to continue")
+        check_text(prompt)
         ids = tokenizer(prompt, verbose=False)["input_ids"]
     else:
         ids = list(prompt)

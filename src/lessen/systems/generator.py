@@ -6,6 +6,7 @@ with the result and can be replayed. A run that was stopped continues from its w
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
 
 from lessen.artefact import replacing_folder, write_json
@@ -41,8 +43,9 @@ from lessen.promise.generators import (
 )
 from lessen.promise.kept import KEPT
 from lessen.promise.language import Decoder, measured
+from lessen.promise.parts import Parts
 from lessen.promise.settle import FEWEST_ROWS, Calibration
-from lessen.promise.traces import AT_ONCE, Traces, continued
+from lessen.promise.traces import AT_ONCE, Traces, continued, identity_of
 from lessen.records import Strict, parse
 from lessen.reshaping import with_language_exits
 from lessen.runtime.source import Reply, Written, reply
@@ -51,7 +54,7 @@ from lessen.saving import save_exits
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Share, working_folder
 from lessen.systems.rounds import Say
-from lessen.train.counting import counting
+from lessen.train.counting import Watch, counting
 from lessen.train.language_exits import LanguageRecipe, train_exits
 
 EXITS = 3
@@ -75,7 +78,7 @@ LEARNING_RATES: dict[LanguageHeadKind, float] = {
 REPLIES = 4096
 """Of an encoder-decoder model's own, at most, that its exits learn from."""
 
-STRETCHES = 128
+STRETCHES = 32
 """Of tuning text that figures about exits are measured on."""
 
 LONGEST = 1 << 15
@@ -212,17 +215,20 @@ def compress_generator(
     if not isinstance(base, LessenGenerator):
         raise InputError(f"{plan.model} does not generate; it needs text with labels, or other exits")
     check_room(base, plan.prompting)
-    texts, tuning = _material(plan, base, tables, say)
+    texts, tuning = _material(plan, base, tables, work, say, quiet=quiet)
     frequent = _frequent([each.text.tolist() if isinstance(each, Reply) else each for each in texts])
-    model = with_language_exits(
-        base, plan.exits, words=frequent, fresh=plan.recipe.fresh, seed=plan.recipe.seed
-    )
+    exits = _listing(plan.exits, len(frequent), say)
+    model = with_language_exits(base, exits, words=frequent, fresh=plan.recipe.fresh, seed=plan.recipe.seed)
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     layers = ", ".join(str(exit.layer) for exit in plan.exits)
     say(f"plan: {plan.exits[0].kind} exits after layers {layers}; {plan.recipe.objective}; saved in {work}")
-    model, training = _trained(plan, model, texts, tuning, work, quiet=quiet)
-    quality = [each.as_dict() for each in exit_quality(model.transformer, tuning, plan.criteria)]
-    say("exits are trained; continuing prompts to calibrate on")
+    say(
+        "training exits"
+        + (f" for at most {plan.recipe.time_limit / 60:.1f} min" if plan.recipe.time_limit else "")
+        + "; then they are judged, and prompts continued to calibrate and test on: "
+        + ", ".join(f"{name} {len(tables[name]):,}" for name in ("tune", "calibration", "test"))
+    )
+    model, training, quality = _trained(plan, model, texts, tuning, work, quiet=quiet)
     outcome = _saved(plan, model, tables, training, quality, out, going_on(work, quiet=quiet))
     shutil.rmtree(work, ignore_errors=True)
     return outcome
@@ -282,38 +288,64 @@ def read_documents(plan: LanguagePlan) -> dict[str, Table]:
 
 
 def _material(
-    plan: LanguagePlan, model: LessenGenerator, tables: dict[str, Table], say: Say
+    plan: LanguagePlan,
+    model: LessenGenerator,
+    tables: dict[str, Table],
+    work: Path,
+    say: Say,
+    *,
+    quiet: bool,
 ) -> tuple[Sequence[Sequence[int]] | Sequence[Reply], Sequence[Written]]:
     """What exits learn from, and what is measured on of the tuning text.
 
     A model that continues learns from documents; one that answers from its own answers to them, since its
-    decoder never reads plain text. As many are made as the training has room for.
+    decoder never reads plain text. As many are made as the training has room for, and kept in the working
+    folder.
     """
     if model.transformer.decoder is None:
         longest = min(plan.recipe.max_tokens, model.config.facts().max_tokens)
         return _tokens(model, tables["train"]), stretches(_tokens(model, tables["tune"]), longest)[:STRETCHES]
     most = min(REPLIES, plan.recipe.steps * plan.recipe.batch_size)
     say(f"answering up to {min(most, len(tables['train'])):,} documents to learn from")
-    replies = [
-        _replies(model, tables[name].take(range(min(count, len(tables[name])))), plan.prompting)
-        for name, count in (("train", most), ("tune", STRETCHES))
-    ]
+    replies = []
+    for name, count in (("train", most), ("tune", STRETCHES)):
+        some = tables[name].take(range(min(count, len(tables[name]))))
+        with counting(f"answering {name} documents", "documents", quiet=quiet) as watch:
+            replies.append(_replies(model, some, plan.prompting, work / "replies" / name, watch))
     return replies[0], replies[1]
 
 
-def _replies(model: LessenGenerator, table: Table, prompting: Prompting) -> list[Reply]:
+def _replies(
+    model: LessenGenerator, table: Table, prompting: Prompting, kept_in: Path, watch: Watch
+) -> list[Reply]:
     """The model's own answers, the likeliest tokens, to the beginnings of documents."""
     prompts, inner = prompts_of(model, table, prompting), model.eval().transformer
+    stop, most = model.stop_tokens, prompting.new_tokens
+    parts = Parts(kept_in, identity_of(inner, [prompts, most, sorted(stop)]))
     found: list[Reply] = []
-    for start in range(0, len(prompts), AT_ONCE):
+    watch(0, len(prompts))
+    for number, start in enumerate(range(0, len(prompts), AT_ONCE)):
         batch = prompts[start : start + AT_ONCE]
-        answers = continued(inner, batch, prompting.new_tokens, model.stop_tokens)
-        found += [reply(inner, *pair) for pair in zip(batch, answers, strict=True)]
+        kept = parts.get(number)
+        if kept is None:
+            answers = [torch.tensor(answer) for answer in continued(inner, batch, most, stop)]
+            lengths = torch.tensor([len(answer) for answer in answers])
+            kept = parts.put(number, {"tokens": torch.cat(answers), "lengths": lengths})
+        answers = list(kept["tokens"].split(kept["lengths"].tolist()))
+        found += [reply(inner, prompt, said.tolist()) for prompt, said in zip(batch, answers, strict=True)]
+        watch(start + len(batch), len(prompts))
     return found
 
 
 def _tokens(model: LessenGenerator, table: Table) -> list[list[int]]:
     return [row.ids for row in encode(model.tokenizer, table.texts, LONGEST)]
+
+
+def _listing(exits: Sequence[LanguageExitShape], words: int, say: Say) -> list[LanguageExitShape]:
+    """The exits, their short lists no longer than the text has different tokens."""
+    if any(exit.words is not None and exit.words > words for exit in exits):
+        say(f"the text has {words:,} different tokens: short lists are of these")
+    return [exit.model_copy(update={"words": exit.words and min(exit.words, words)}) for exit in exits]
 
 
 def _frequent(texts: Sequence[Sequence[int]]) -> list[int]:
@@ -330,16 +362,23 @@ def _trained(
     work: Path,
     *,
     quiet: bool,
-) -> tuple[LessenGenerator, dict[str, Any]]:
-    """The model with its exits trained and their probes set; from the working folder if that is done."""
-    place, inner = Milestone(work / "exits"), model.transformer
+) -> tuple[LessenGenerator, dict[str, Any], list[dict[str, Any]]]:
+    """The model with its exits trained and their probes set, the record of it, and how good each exit is.
+
+    What is done is taken from the working folder.
+    """
+    place, judged, inner = Milestone(work / "exits"), work / "exits" / "quality.json", model.transformer
     if place.reached():
         inner.language_exits.load_state_dict(place.state())
     else:
         training = train_exits(inner, texts, plan.recipe, work / "training", quiet=quiet)
         set_cuts(inner, tuning)
         place.leave(inner.language_exits.state_dict(), model.config.form(), training)
-    return model, place.training()
+    if not judged.exists():
+        with counting("judging exits", "stretches of text", quiet=quiet) as watch:
+            quality = exit_quality(inner, tuning, plan.criteria, watch)
+        write_json(judged, [each.as_dict() for each in quality])
+    return model, place.training(), json.loads(judged.read_text(encoding="utf-8"))
 
 
 def _saved(

@@ -49,7 +49,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 CHECKPOINT = "heads.pt"
 
-THOUSANDTHS = 1000
+PERCENT = 100
 """What the progress bar counts, since either steps or seconds may end a run."""
 
 
@@ -135,8 +135,8 @@ def train_exits(
 
     place = folder / CHECKPOINT
     resumed = run.restore(model, place)
-    stop, progress = StopAtStepEnd(), Progress(quiet=quiet, title="training exits")
-    state = SimpleNamespace(max_steps=THOUSANDTHS, global_step=int(THOUSANDTHS * run.share(recipe)))
+    stop, progress = StopAtStepEnd(), Progress(quiet=quiet, title="training exits", unit="percent")
+    state = SimpleNamespace(max_steps=PERCENT, global_step=int(PERCENT * run.share(recipe)))
     progress.on_train_begin(None, state, None)
     saved = time.monotonic()
     with stop.on_signals():
@@ -149,7 +149,7 @@ def train_exits(
             draw = torch.Generator().manual_seed((recipe.seed << 32) + run.step)
             run.learned(*learn(model, [rows[row] for row in batch], recipe, draw, update))
             run.seconds += time.monotonic() - began
-            state.global_step = int(THOUSANDTHS * min(1.0, run.share(recipe)))
+            state.global_step = int(PERCENT * min(1.0, run.share(recipe)))
             progress.on_log(None, state, None, {"loss": run.losses[-1]})
             progress.on_step_end(None, state, None)
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:

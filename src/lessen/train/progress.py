@@ -17,9 +17,9 @@ SECONDS_BETWEEN_LINES = 30.0
 class Progress(TrainerCallback):
     """Shows steps done, the running loss and the time left."""
 
-    def __init__(self, *, quiet: bool = False, title: str = "training") -> None:
+    def __init__(self, *, quiet: bool = False, title: str = "training", unit: str = "step") -> None:
         self.quiet = quiet
-        self.title = title
+        self.title, self.unit = title, unit
         self.loss = ""
         self.bar: Bar | None = None
         self.task: Any = None
@@ -54,7 +54,7 @@ class Progress(TrainerCallback):
             each = (self.printed - self.began) / max(1, state.global_step - self.first_step)
             left = each * (state.max_steps - state.global_step)
             print(
-                f"{self.title}: step {state.global_step}/{state.max_steps} {self.loss} "
+                f"{self.title}: {self.unit} {state.global_step}/{state.max_steps} {self.loss} "
                 f"{left / 60:.1f} min left",
                 file=sys.stderr,
                 flush=True,
