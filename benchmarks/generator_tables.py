@@ -166,7 +166,8 @@ def _drafts(summary: dict[str, Any]) -> str:
         "Drafts that the other layers verify: by every exit that is sure, and by one exit a fixed number at "
         "a time (LayerSkip's way, with our heads). Ours are those `lessen compress` chose from traces of "
         "tuning prompts, and what these foretold stands at the end; the other exit and number are "
-        "the best, of these heads', on 20 of these prompts. % of weights read saved per token, exits and language head included, "
+        "the best, of these heads', on 20 of these prompts. % of weights read saved per token, exits and "
+        "language head included, "
         "and of those of the layers alone. In brackets how far apart logits were, of the largest, where a "
         "text is another.\n\n"
     )
