@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from lessen.depth import lead as module
-from lessen.depth.criteria import LANGUAGE
-from lessen.depth.lead import OF_LEAD, lead
+from lessen.depth.criteria import LANGUAGE, OF_LEAD
+from lessen.model import lead as module
+from lessen.model.lead import lead
 
 
 @torch.no_grad()

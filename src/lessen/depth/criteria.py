@@ -19,8 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lessen.depth.lead import OF_LEAD, lead
 from lessen.errors import PlanError
+from lessen.model.lead import Lead, lead
 from lessen.plan import ExitRule
 
 Memory = Tensor | None
@@ -30,6 +30,14 @@ Step = Callable[[Tensor, Memory, ExitRule], tuple[Tensor, Memory]]
 """`step(logits [rows, outputs], memory, rule)` to scores `[rows]` and the next memory."""
 
 SMALLEST_ENTROPY = 1e-12
+
+OF_LEAD: dict[str, Callable[[Lead], Tensor]] = {
+    "entropy": lambda lead: lead.rest.log1p() - lead.moment / (1 + lead.rest),
+    "improbability": lambda lead: lead.rest / (1 + lead.rest),
+    "closeness": lambda lead: (lead.rest + lead.second.exp()) / (1 + lead.rest),
+    "logit_closeness": lambda lead: lead.second,
+}
+"""Scores of criteria for tokens, `[rows]`: the entropy in nats, 1 - p1, 1 - (p1 - p2), and z2 - z1."""
 
 
 def entropy(logits: Tensor) -> Tensor:

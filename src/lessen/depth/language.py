@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lessen.depth.criteria import CRITERIA, LANGUAGE, Criterion
+from lessen.depth.criteria import CRITERIA, LANGUAGE, OF_LEAD, Criterion
 from lessen.depth.decay import FIXED, check_decay, slack
-from lessen.depth.lead import OF_LEAD, Lead, lead
 from lessen.errors import PlanError
 from lessen.model.cross import Source
 from lessen.model.language_heads import LanguageHead
+from lessen.model.lead import Lead, lead
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
 from lessen.plan import ExitRule

@@ -6,7 +6,7 @@ Source: self-supervised exits page, 1.5.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,9 @@ from torch import Tensor
 
 from lessen.depth.language import head_after, scores_of, states_at_exits, tokens_that_count
 from lessen.depth.language_losses import imitation, positions_at_once
-from lessen.depth.lead import lead
+from lessen.model.lead import lead
 from lessen.model.transformer import Transformer
 from lessen.runtime.source import Written, batch_of
-from lessen.train.counting import Watch
 
 AT_ONCE = 4
 """Stretches of text in a pass."""
@@ -63,7 +62,10 @@ class ExitQuality:
 
 @torch.no_grad()
 def exit_quality(
-    model: Transformer, texts: Sequence[Written], criteria: Sequence[str], watch: Watch | None = None
+    model: Transformer,
+    texts: Sequence[Written],
+    criteria: Sequence[str],
+    watch: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ExitQuality]:
     """Each exit of `model` on stretches of text it did not learn from; their first tokens do not count.
 
@@ -71,7 +73,7 @@ def exit_quality(
         model: With language exits, in evaluation mode.
         texts: Token ids of each stretch.
         criteria: Names.
-        watch: Told how many stretches are done.
+        watch: Told how many stretches are done, of how many.
     """
     layers = model.shape.exit_layers
     right: list[list[Tensor]] = [[] for _ in layers]
@@ -91,8 +93,7 @@ def exit_quality(
                 far[exit] += float(imitation(judged, head.outcomes_of(teacher)))
                 score = scores_of(head, lead(judged), criteria)
                 scores[exit].append(score.masked_fill(~head.asked(state), math.inf))
-        if watch is not None:
-            watch(min(start + AT_ONCE, len(texts)), len(texts))
+        watch(min(start + AT_ONCE, len(texts)), len(texts))
     found = []
     for exit, layer in enumerate(layers):
         agreed, unsure = torch.cat(right[exit]).cpu().numpy(), torch.cat(scores[exit], 1).cpu().numpy()

@@ -174,7 +174,7 @@ class Native:
         return result
 
     def lead(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """How far the largest number of each row is ahead: `depth.lead.Lead`.
+        """How far the largest number of each row is ahead: `model.lead.Lead`.
 
         Args:
             logits: `[rows, columns]`, float32 on the CPU.

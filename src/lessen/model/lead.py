@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -45,12 +44,3 @@ def lead(logits: Tensor) -> Lead:
     broken = logits.isnan().any(-1)
     found = (part.masked_fill(broken, float("nan")) for part in (second, shares.sum(-1), moment.sum(-1)))
     return Lead(place, *found)
-
-
-OF_LEAD: dict[str, Callable[[Lead], Tensor]] = {
-    "entropy": lambda lead: lead.rest.log1p() - lead.moment / (1 + lead.rest),
-    "improbability": lambda lead: lead.rest / (1 + lead.rest),
-    "closeness": lambda lead: (lead.rest + lead.second.exp()) / (1 + lead.rest),
-    "logit_closeness": lambda lead: lead.second,
-}
-"""Scores of criteria for tokens, `[rows]`: the entropy in nats, 1 - p1, 1 - (p1 - p2), and z2 - z1."""
