@@ -38,9 +38,9 @@ def generator_exits_table(result: dict[str, Any]) -> str:
     target, said = kept_promises(result["summary"], settings["delta"], settings["draws"])
     title = (
         f"**Exits that learn a generator's own next tokens, {settings['model']}**, from film reviews, "
-        "without labels, in so many minutes; the longest run is of the kind and the places that "
-        "cost least at the "
-        "bound on tuning prompts. On tuning text how often each exit names the full model's "
+        "without labels, in so many minutes; the longest runs are of the kind and the places that cost least "
+        "at the bound on tuning prompts so far. "
+        "On tuning text how often each exit names the full model's "
         f"token; then the step certified with {100 * (1 - settings['delta']):g}% confidence, on test "
         "prompts: "
         "agreement of all tokens, texts whose first 32 are the model's, tokens that leave early, layers "
