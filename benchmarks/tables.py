@@ -74,12 +74,19 @@ def tables(chosen: Mapping[str, Table]) -> str:
         if (result := read(name)) is not None:
             machine = result["machine"]
             place = f"{machine['processor']}, {machine['date'][:10]}, `benchmarks/results/{name}.json`"
-            if result.get("commit"):
-                place += f", commit {result['commit']}"
+            if commits := measured_at(result):
+                place += f", commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
             parts.append(f"{table(result)}\n<sub>{place}</sub>\n")
         elif name in NOT_RUN:
             parts.append(f"**{NOT_RUN[name]}**: not run yet (`benchmarks/{name}.py`).\n")
     return "\n".join(parts)
+
+
+def measured_at(result: Mapping[str, Any]) -> list[str]:
+    """The commits the runs of a file were made at, the first first; its own where runs do not say."""
+    runs = result.get("runs", ())
+    of = [run["commit"] for run in runs if isinstance(run, Mapping) and run.get("commit")]
+    return list(dict.fromkeys(of or filter(None, [result.get("commit")])))
 
 
 def main() -> None:
