@@ -20,6 +20,14 @@ FILE = "certificate.json"
 TOKENIZER_NAMES = ("token", "vocab", "merges", "spiece", "sentencepiece", "spm")
 """A file with one of these in its name belongs to the tokenizer."""
 
+SAID = {
+    "weights": "weights have",
+    "tokenizer": "tokenizer has",
+    "form": "configuration has",
+    "path": "path of Points has",
+}
+"""What of a folder a certificate is about, as messages say it."""
+
 FORM = ("architecture", "shape", "id2label", "problem_type")
 """Fields of `config.json` that answers depend on; `base` is one more, where exits are saved alone."""
 
@@ -241,15 +249,6 @@ def path_digest(path: Sequence[Point]) -> str:
     """SHA-256 of a path: it may not change once calibration rows have been looked at."""
     content = [point.model_dump(mode="json", exclude_none=True) for point in path]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-SAID = {
-    "weights": "weights have",
-    "tokenizer": "tokenizer has",
-    "form": "configuration has",
-    "path": "path of Points has",
-}
-"""What of a folder a certificate is about, as messages say it."""
 
 
 def digests_of(folder: Path) -> dict[str, str]:

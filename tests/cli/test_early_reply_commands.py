@@ -81,10 +81,10 @@ def test_compress_trains_and_certifies_a_decoder(made) -> None:
 def test_answers_to_learn_from_are_kept_where_it_was_stopped(
     answerer: Path, text: Path, made, tmp_path: Path, monkeypatch
 ) -> None:
-    from lessen.systems import generator
+    from lessen.systems import material
 
     asked: list[int] = []
-    whole = generator.continued
+    whole = material.continued
 
     def counted(model, batch, *options):
         asked.append(len(batch))
@@ -92,7 +92,7 @@ def test_answers_to_learn_from_are_kept_where_it_was_stopped(
             raise KeyboardInterrupt
         return whole(model, batch, *options)
 
-    monkeypatch.setattr(generator, "continued", counted)
+    monkeypatch.setattr(material, "continued", counted)
     arguments = ("compress", answerer, "--data", text, "--out", tmp_path / "small", *OPTIONS)
     code, _, err = run(*arguments)
     assert code == 130

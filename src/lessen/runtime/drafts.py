@@ -39,7 +39,8 @@ def drafted(decision: Decision, place: int, layer: int, sampling: Sampling, draw
     """
     if sampling.temperature == 0:
         return Draft(decision.named[place], layer, None)
-    shares = probabilities(decision.logits[place : place + 1], sampling)[0].cpu()
+    logits = decision.head.over_vocabulary(decision.outcomes[place : place + 1])
+    shares = probabilities(logits, sampling)[0].cpu()
     return Draft(_drawn(shares, draw), layer, shares)
 
 

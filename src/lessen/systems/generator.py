@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 
 from lessen.artefact import replacing_folder, write_json
@@ -38,23 +36,21 @@ from lessen.promise.generators import (
     calibrate_generator,
     check_room,
     keep_traces,
-    prompts_of,
     traces_of,
 )
 from lessen.promise.kept import KEPT
 from lessen.promise.language import Decoder, measured
-from lessen.promise.parts import Parts
 from lessen.promise.settle import FEWEST_ROWS, Calibration
-from lessen.promise.traces import AT_ONCE, Traces, continued, identity_of
+from lessen.promise.traces import Traces
 from lessen.records import Strict, parse
 from lessen.reshaping import with_language_exits
-from lessen.runtime.source import Reply, Written, reply
-from lessen.runtime.text import encode, stretches
+from lessen.runtime.source import Reply, Written
 from lessen.saving import save_exits
+from lessen.systems.material import by_frequency, listing, material
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Share, working_folder
 from lessen.systems.rounds import Say
-from lessen.train.counting import Watch, counting
+from lessen.train.counting import counting
 from lessen.train.language_exits import LanguageRecipe, train_exits
 
 EXITS = 3
@@ -74,15 +70,6 @@ LEARNING_RATES: dict[LanguageHeadKind, float] = {
     "shared": 5e-3,
 }
 """A matrix that starts as the model's own is changed with care; a correction starts from nothing."""
-
-REPLIES = 4096
-"""Of an encoder-decoder model's own, at most, that its exits learn from."""
-
-STRETCHES = 32
-"""Of tuning text that figures about exits are measured on."""
-
-LONGEST = 1 << 15
-"""Tokens of a document that are read."""
 
 GoingOn = Callable[[str], AbstractContextManager[dict[str, Any]]]
 """For a part of the documents, options by which continuing its prompts can be watched and stopped."""
@@ -215,9 +202,9 @@ def compress_generator(
     if not isinstance(base, LessenGenerator):
         raise InputError(f"{plan.model} does not generate; it needs text with labels, or other exits")
     check_room(base, plan.prompting)
-    texts, tuning = _material(plan, base, tables, work, say, quiet=quiet)
-    frequent = _frequent([each.text.tolist() if isinstance(each, Reply) else each for each in texts])
-    exits = _listing(plan.exits, len(frequent), say)
+    texts, tuning = material(plan.recipe, plan.prompting, base, tables, work, say, quiet=quiet)
+    frequent = by_frequency([each.text.tolist() if isinstance(each, Reply) else each for each in texts])
+    exits = listing(plan.exits, len(frequent), say)
     model = with_language_exits(base, exits, words=frequent, fresh=plan.recipe.fresh, seed=plan.recipe.seed)
     write_json(work / "plan.json", plan.model_dump(mode="json"))
     layers = ", ".join(str(exit.layer) for exit in plan.exits)
@@ -285,73 +272,6 @@ def read_documents(plan: LanguagePlan) -> dict[str, Table]:
         if len(parts[name]) > most:  # by hash, so that which ones does not depend on their order
             parts[name] = split(parts[name], {name: most / len(parts[name])}, plan.seed)[name]
     return {name: parts[name] for name in ("train", "tune", "calibration", "test")}
-
-
-def _material(
-    plan: LanguagePlan,
-    model: LessenGenerator,
-    tables: dict[str, Table],
-    work: Path,
-    say: Say,
-    *,
-    quiet: bool,
-) -> tuple[Sequence[Sequence[int]] | Sequence[Reply], Sequence[Written]]:
-    """What exits learn from, and what is measured on of the tuning text.
-
-    A model that continues learns from documents; one that answers from its own answers to them, since its
-    decoder never reads plain text. As many are made as the training has room for, and kept in the working
-    folder.
-    """
-    if model.transformer.decoder is None:
-        longest = min(plan.recipe.max_tokens, model.config.facts().max_tokens)
-        return _tokens(model, tables["train"]), stretches(_tokens(model, tables["tune"]), longest)[:STRETCHES]
-    most = min(REPLIES, plan.recipe.steps * plan.recipe.batch_size)
-    say(f"answering up to {min(most, len(tables['train'])):,} documents to learn from")
-    replies = []
-    for name, count in (("train", most), ("tune", STRETCHES)):
-        some = tables[name].take(range(min(count, len(tables[name]))))
-        with counting(f"answering {name} documents", "documents", quiet=quiet) as watch:
-            replies.append(_replies(model, some, plan.prompting, work / "replies" / name, watch))
-    return replies[0], replies[1]
-
-
-def _replies(
-    model: LessenGenerator, table: Table, prompting: Prompting, kept_in: Path, watch: Watch
-) -> list[Reply]:
-    """The model's own answers, the likeliest tokens, to the beginnings of documents."""
-    prompts, inner = prompts_of(model, table, prompting), model.eval().transformer
-    stop, most = model.stop_tokens, prompting.new_tokens
-    parts = Parts(kept_in, identity_of(inner, [prompts, most, sorted(stop)]))
-    found: list[Reply] = []
-    watch(0, len(prompts))
-    for number, start in enumerate(range(0, len(prompts), AT_ONCE)):
-        batch = prompts[start : start + AT_ONCE]
-        kept = parts.get(number)
-        if kept is None:
-            answers = [torch.tensor(answer) for answer in continued(inner, batch, most, stop)]
-            lengths = torch.tensor([len(answer) for answer in answers])
-            kept = parts.put(number, {"tokens": torch.cat(answers), "lengths": lengths})
-        answers = list(kept["tokens"].split(kept["lengths"].tolist()))
-        found += [reply(inner, prompt, said.tolist()) for prompt, said in zip(batch, answers, strict=True)]
-        watch(start + len(batch), len(prompts))
-    return found
-
-
-def _tokens(model: LessenGenerator, table: Table) -> list[list[int]]:
-    return [row.ids for row in encode(model.tokenizer, table.texts, LONGEST)]
-
-
-def _listing(exits: Sequence[LanguageExitShape], words: int, say: Say) -> list[LanguageExitShape]:
-    """The exits, their short lists no longer than the text has different tokens."""
-    if any(exit.words is not None and exit.words > words for exit in exits):
-        say(f"the text has {words:,} different tokens: short lists are of these")
-    return [exit.model_copy(update={"words": exit.words and min(exit.words, words)}) for exit in exits]
-
-
-def _frequent(texts: Sequence[Sequence[int]]) -> list[int]:
-    """Token ids, the most frequent first; of equally frequent ones the smaller id."""
-    counts = Counter(token for text in texts for token in text)
-    return sorted(counts, key=lambda token: (-counts[token], token))
 
 
 def _trained(
