@@ -11,17 +11,12 @@
 namespace lessen::tiles {
 namespace {
 
-constexpr int64_t TILE = 1024;  // bytes
+constexpr int64_t TILE = 1024, STEP = 2 * TILE;  // bytes
 
 struct alignas(64) Config {
     uint8_t palette = 1, start = 0, reserved[14] = {0};
     uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// Sums of 16 rows of one side with 16 of the other.
-struct alignas(64) Sums {
-    int32_t of[16][16];
 };
 
 // Sixteen sums of a row become numbers of the result.
@@ -42,17 +37,6 @@ struct Columns {
     }
 };
 
-// Sums become rows of the result, where weights were the left side.
-void finish(const Int8 &p, const Sums &sums, int64_t row, int64_t column) {
-    if (column >= p.n) return;
-    const int64_t count = least(rows, p.m - row);
-    __m512i lines[16];
-    for (int i = 0; i < 16; i++) lines[i] = _mm512_load_si512(sums.of[i]);
-    transpose(lines);
-    const Columns columns(p, column);
-    for (int64_t i = 0; i < count; i++) columns.write(lines[i], p.steps[row + i], p.out + (row + i) * p.n + column);
-}
-
 // The tiles of sums: 0 and 1 of 16 rows, 2 and 3 of 16 more.
 template <bool TWO>
 void clear() {
@@ -62,34 +46,6 @@ void clear() {
         _tile_zero(2);
         _tile_zero(3);
     }
-}
-
-// 32 columns of weights, `stride` bytes apart, with 32 rows of values, or 16.
-template <bool TWO>
-void block(const Int8 &p, const int8_t *weight, int64_t stride, int64_t row, int64_t column) {
-    const int64_t steps = p.depth / 64;
-    const int8_t *values = p.values + row * p.depth, *lower = weight + rows * stride;
-    clear<TWO>();
-    for (int64_t step = 0; step < steps; step++) {
-        _tile_loadd(4, weight + step * 64, stride);
-        _tile_loadd(5, lower + step * 64, stride);
-        _tile_loadd(6, values + step * TILE, 64);
-        _tile_dpbssd(0, 4, 6);
-        _tile_dpbssd(1, 5, 6);
-        if (TWO) {
-            _tile_loadd(7, values + (steps + step) * TILE, 64);
-            _tile_dpbssd(2, 4, 7);
-            _tile_dpbssd(3, 5, 7);
-        }
-    }
-    Sums sums[4];
-    _tile_stored(0, sums[0].of, 64);
-    _tile_stored(1, sums[1].of, 64);
-    if (TWO) {
-        _tile_stored(2, sums[2].of, 64);
-        _tile_stored(3, sums[3].of, 64);
-    }
-    for (int i = 0; i < (TWO ? 4 : 2); i++) finish(p, sums[i], row + i / 2 * rows, column + i % 2 * rows);
 }
 
 // Sums of 32 rows with 32 columns on their way to the result. Making numbers of them takes as long as the tiles take
@@ -129,59 +85,112 @@ class Leaving {
     int64_t row = 0, first = 0, next = 0, end = 0;
 };
 
-// 32 columns of weights in tiles, with 32 rows of values, or 16. Here values are the left side, so that sums come as
-// rows of the result and need not be transposed.
-template <bool TWO>
-void signed_block(const Int8 &p, const int8_t *weight, int64_t row, int64_t column, Leaving &leaving) {
+// Weights of panels, one step after the other, a step being 64 of k of 32 columns: two tiles.
+
+// They lie in memory as tiles.
+class Numbers {
+  public:
+    Numbers(const Int8 &p, int64_t first, int64_t) : here(p.weight + first * columns * p.depth) {}
+
+    const int8_t *next() {
+        const int8_t *step = here;
+        here += STEP;
+        return step;
+    }
+    void write(int) {}
+
+  private:
+    const int8_t *here;
+};
+
+// They are signs, written out as -1 and 1 just before they are multiplied: all of a panel, beside the values of 32
+// rows, would not fit the first cache. What is written is read two steps later, when the stores are done.
+class Signs8 {
+  public:
+    Signs8(const Int8 &p, int64_t first, int64_t last)
+        : signs(p.signs), words(p.depth / 64), eights((p.n + 7) / 8), panel(first), end(last) {
+        for (int64_t i = 0; i < AHEAD; i++) write(0), write(1);
+    }
+
+    const int8_t *next() {
+        asm volatile("" ::: "memory");  // compilers do not know that loading a tile reads memory
+        const int8_t *step = ring + read * STEP;
+        read = read == AHEAD ? 0 : read + 1;
+        return step;
+    }
+    // Half of a later step: four neighbours of each of 16 columns side by side, four bits looked up at once.
+    void write(int half) {
+        if (panel < end) sixteen(panel * 4 + half * 2, ring + written * STEP + half * TILE);
+        if (half == 0) return;
+        written = written == AHEAD ? 0 : written + 1;
+        if (++word == words) word = 0, panel++;
+    }
+
+  private:
+    static constexpr int64_t AHEAD = 2;
+
+    void sixteen(int64_t eight, int8_t *to) const {
+        const __m512i low_halves = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        const __m512i high_halves = _mm512_add_epi32(low_halves, _mm512_set1_epi32(1));
+        const __mmask64 negative = 0xFEDCBA9876543210;  // the bits of the numbers 0 to 15
+        const __m512i four = _mm512_mask_blend_epi8(negative, _mm512_set1_epi8(1), _mm512_set1_epi8(-1));
+        const __m512i left = of(eight), right = of(eight + 1);
+        const __m512i low = _mm512_permutex2var_epi32(left, low_halves, right);
+        const __m512i high = _mm512_permutex2var_epi32(left, high_halves, right);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) {  // bits above the lowest four are not looked at
+            _mm512_store_si512(to + j * 64, _mm512_permutexvar_epi32(_mm512_srli_epi32(low, 4 * j), four));
+            _mm512_store_si512(to + (8 + j) * 64, _mm512_permutexvar_epi32(_mm512_srli_epi32(high, 4 * j), four));
+        }
+    }
+    // A word of each of eight columns; beyond the last, of any.
+    __m512i of(int64_t eight) const {
+        return _mm512_loadu_si512(signs + (least(eight, eights - 1) * words + word) * 8);
+    }
+
+    alignas(64) int8_t ring[(AHEAD + 1) * STEP];
+    const Signs signs;
+    const int64_t words, eights;
+    int64_t panel, end, word = 0, read = 0, written = 0;
+};
+
+// A panel with 32 rows of values, or 16. What needs other parts of the processor than tiles stands between their
+// multiplications: signs of later steps, and sums of the block before.
+template <bool TWO, class Weights>
+void block(const Int8 &p, Weights &weights, int64_t row, int64_t column, Leaving &leaving) {
     const int64_t steps = p.depth / 64, each = (2 * rows + steps - 1) / steps;
-    const int8_t *values = p.values + row * p.depth, *right = weight + steps * TILE;
+    const int8_t *upper = p.values + row * p.depth, *lower = upper + rows * p.depth;
     clear<TWO>();
     for (int64_t step = 0; step < steps; step++) {
-        _tile_loadd(6, weight + step * TILE, 64);
-        _tile_loadd(7, right + step * TILE, 64);
-        _tile_loadd(4, values + step * TILE, 64);
+        const int8_t *weight = weights.next();
+        _tile_loadd(6, weight, 64);
+        _tile_loadd(7, weight + TILE, 64);
+        _tile_loadd(4, upper + step * 64, p.depth);
         _tile_dpbssd(0, 4, 6);
+        weights.write(0);
         _tile_dpbssd(1, 4, 7);
         if (TWO) {
-            _tile_loadd(5, values + (steps + step) * TILE, 64);
+            _tile_loadd(5, lower + step * 64, p.depth);
             _tile_dpbssd(2, 5, 6);
-            _tile_dpbssd(3, 5, 7);
         }
+        weights.write(1);
+        if (TWO) _tile_dpbssd(3, 5, 7);
         leaving.write(each);
     }
     leaving.take(row, column, TWO);
 }
 
-// The signs of 16 columns as -1 and 1, in tiles: four neighbours of each column side by side. Four bits of a column
-// are looked up at once.
-void write_tiles(const Int8 &p, int64_t column, int8_t *to) {
-    const __m512i low_halves = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i high_halves = _mm512_add_epi32(low_halves, _mm512_set1_epi32(1));
-    const __mmask64 negative = 0xFEDCBA9876543210;  // the bits of the numbers 0 to 15
-    const __m512i four = _mm512_mask_blend_epi8(negative, _mm512_set1_epi8(1), _mm512_set1_epi8(-1));
-    const int64_t words = p.depth / 64;
-    Signs left = p.signs + column / 8 * words * 8, right = column + 8 < p.n ? left + words * 8 : left;
-    for (int64_t i = 0; i < words; i++, to += TILE) {
-        const __m512i of_left = _mm512_loadu_si512(left + i * 8), of_right = _mm512_loadu_si512(right + i * 8);
-        const __m512i low = _mm512_permutex2var_epi32(of_left, low_halves, of_right);
-        const __m512i high = _mm512_permutex2var_epi32(of_left, high_halves, of_right);
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++) {  // bits above the lowest four are not looked at
-            _mm512_storeu_si512(to + j * 64, _mm512_permutexvar_epi32(_mm512_srli_epi32(low, 4 * j), four));
-            _mm512_storeu_si512(to + (8 + j) * 64, _mm512_permutexvar_epi32(_mm512_srli_epi32(high, 4 * j), four));
-        }
-    }
-}
-
-void signed_panels(const Int8 &p, int64_t first, int64_t last, int8_t *space) {
+// All panels with some rows before the next rows: their values stay in the first cache.
+template <class Weights>
+void blocks(const Int8 &p, int64_t first, int64_t last) {
     Leaving leaving(p);
-    for (int64_t panel = first; panel < last; panel++) {
-        const int64_t column = panel * columns;
-        write_tiles(p, column, space);
-        if (column + rows < p.n) write_tiles(p, column + rows, space + rows * p.depth);
-        int64_t row = 0;
-        for (; row + rows < p.m; row += 2 * rows) signed_block<true>(p, space, row, column, leaving);
-        if (row < p.m) signed_block<false>(p, space, row, column, leaving);
+    for (int64_t row = 0; row < p.m; row += 2 * rows) {
+        Weights weights(p, first, last);
+        for (int64_t panel = first; panel < last; panel++)
+            if (row + rows < p.m)
+                block<true>(p, weights, row, panel * columns, leaving);
+            else
+                block<false>(p, weights, row, panel * columns, leaving);
     }
     leaving.write(2 * rows);
 }
@@ -197,36 +206,27 @@ bool usable() {
 #endif
 }
 
-void arrange(const int8_t *values, int64_t m, int64_t depth, bool signs, int8_t *to) {
-    for (int64_t row = 0; row < m; row += rows)
-        for (int64_t i = 0; i < depth; i += 64, to += TILE) {
-            __m512i lines[16];
-            for (int64_t r = 0; r < rows; r++)
-                lines[r] = row + r < m ? _mm512_loadu_si512(values + (row + r) * depth + i) : _mm512_setzero_si512();
-            if (!signs) transpose(lines);
-            for (int64_t r = 0; r < rows; r++) _mm512_storeu_si512(to + r * 64, lines[r]);
-        }
+void arrange8(const int8_t *from, int64_t n, int64_t k, int8_t *to) {
+    for (int64_t column = 0; column < n; column += columns)
+        for (int64_t start = 0; start < k; start += 64)
+            for (int64_t half = 0; half < 2; half++, to += TILE) {
+                const int64_t c = column + half * rows;
+                const __mmask64 in = k - start < 64 ? (uint64_t(1) << (k - start)) - 1 : ~uint64_t(0);
+                __m512i lines[16];
+                for (int64_t i = 0; i < 16; i++)
+                    lines[i] = c + i < n ? _mm512_maskz_loadu_epi8(in, from + (c + i) * k + start) : _mm512_setzero_si512();
+                transpose(lines);
+                for (int64_t i = 0; i < 16; i++) _mm512_storeu_si512(to + i * 64, lines[i]);
+            }
 }
 
-void panels8(const Int8 &p, int64_t first, int64_t last, int8_t *space) {
+void panels8(const Int8 &p, int64_t first, int64_t last, int8_t *) {
     static const Config config;  // static: compilers believe that loading it reads its first word alone
     _tile_loadconfig(&config);
-    if (p.signs) signed_panels(p, first, last, space);
-    for (int64_t panel = p.signs ? last : first; panel < last; panel++) {
-        const int64_t column = panel * columns, count = least(columns, p.n - column);
-        const int8_t *weight = p.weight + column * p.depth;
-        if (count < columns) {
-            for (int64_t c = 0; c < columns; c++)
-                for (int64_t i = 0; i < p.depth; i += 64) {
-                    const __m512i line = c < count ? _mm512_loadu_si512(weight + c * p.depth + i) : _mm512_setzero_si512();
-                    _mm512_storeu_si512(space + c * p.depth + i, line);
-                }
-            weight = space;
-        }
-        int64_t row = 0;
-        for (; row + rows < p.m; row += 2 * rows) block<true>(p, weight, p.depth, row, column);
-        if (row < p.m) block<false>(p, weight, p.depth, row, column);
-    }
+    if (p.signs)
+        blocks<Signs8>(p, first, last);
+    else
+        blocks<Numbers>(p, first, last);
     _tile_release();
 }
 

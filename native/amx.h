@@ -11,11 +11,11 @@ constexpr int64_t columns = 32;  // of a panel: two tiles of weights
 // Whether the processor has them, and the system lets this process use them.
 bool usable();
 
-// Values in tiles of 16 rows by 64: for weights that are signs as they lie, [m / 16][depth / 64][16][64]; for others
-// four neighbours of a row side by side, [m / 16][depth / 64][16][16][4].
-void arrange(const int8_t *values, int64_t m, int64_t depth, bool signs, int8_t *to);
+// Weights of 8 bits as panels8 reads them: four neighbours of a row side by side,
+// [n / 32][depth / 64][2][16][16][4].
+void arrange8(const int8_t *rows, int64_t n, int64_t k, int8_t *to);
 
-// As Kernel::panels8, for values so arranged.
+// As Kernel::panels8; `values` have room for a multiple of 16 rows.
 void panels8(const Int8 &, int64_t first, int64_t last, int8_t *space);
 
 }  // namespace lessen::tiles

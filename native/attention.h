@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "rounding.h"
 
 namespace lessen {
 
@@ -14,8 +15,7 @@ constexpr int QUERIES = 4;
 // e^x for x <= 0 (Cephes' polynomial); plain enough for compilers to vectorize.
 static inline float exponential(float x) {
     x = x < -87.0f ? -87.0f : x;
-    const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-    const float whole = (x * 1.44269504088896341f + shift) - shift;
+    const float whole = (x * 1.44269504088896341f + ROUNDING) - ROUNDING;
     const float rest = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
     float sum = 1.9875691500e-4f;
     sum = sum * rest + 1.3981999507e-3f;

@@ -41,15 +41,15 @@ float wrong_in_linear(int64_t m, int64_t n, int64_t k) {
 
 // The largest difference of each low-bit product from plain loops over what it says it computes.
 float wrong_in_low_bits(int64_t m, int64_t n, int64_t k) {
-    const int64_t depth = lessen_depth(k), words = depth / 64;
+    const int64_t words = (k + 63) / 64;
     std::vector<float> values(m * k), scales(n), bias(n), out(m * n);
-    std::vector<int8_t> weight(n * depth);
+    std::vector<int8_t> weight(n * k), whole(lessen_whole_bytes(n, k));
     std::vector<uint64_t> rows(n * words), arranged(lessen_signs_words(n, k));
     for (int64_t i = 0; i < m * k; i++) values[i] = std::sin(0.7f * i);
     for (int64_t c = 0; c < n; c++) {
         scales[c] = 0.01f * float(1 + c % 7), bias[c] = 0.1f * c;
         for (int64_t i = 0; i < k; i++) {
-            weight[c * depth + i] = int8_t((i * 37 + c * 11) % 255 - 127);
+            weight[c * k + i] = int8_t((i * 37 + c * 11) % 255 - 127);
             if ((i * 7 + c * 5) % 3 == 0) rows[c * words + i / 64] |= uint64_t(1) << (i % 64);
         }
     }
@@ -70,7 +70,7 @@ float wrong_in_low_bits(int64_t m, int64_t n, int64_t k) {
                                          : activations == 1 ? (row[i] < 0 ? -1 : 1)
                                                             : row[i];
                     const bool negative = rows[c * words + i / 64] >> (i % 64) & 1;
-                    const double factor = one_bit ? (negative ? -1 : 1) : weight[c * depth + i];
+                    const double factor = one_bit ? (negative ? -1 : 1) : weight[c * k + i];
                     sum += value * factor;
                     sizes += std::abs(value * factor);
                 }
@@ -80,11 +80,10 @@ float wrong_in_low_bits(int64_t m, int64_t n, int64_t k) {
             }
         }
     };
-    lessen_linear_w8a8(values.data(), weight.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    lessen_arrange_whole(weight.data(), whole.data(), n, k);
+    lessen_linear_w8a8(values.data(), whole.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
     compare(false, 8);
-    std::vector<int8_t> dense(n * k);
-    for (int64_t c = 0; c < n; c++) std::copy_n(weight.data() + c * depth, k, dense.data() + c * k);
-    lessen_linear_w8a32(values.data(), dense.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
+    lessen_linear_w8a32(values.data(), weight.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
     compare(false, 32);
     lessen_linear_w1a8(values.data(), arranged.data(), scales.data(), bias.data(), out.data(), m, n, k, 2);
     compare(true, 8);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "rounding.h"
 
 namespace lessen {
 
@@ -24,25 +25,13 @@ static inline float half(uint16_t number) {
     return number & 0x8000 ? -value : value;
 }
 
-// Activations of a group: the largest becomes 127. Returns their step.
+// Activations of a group as whole_numbers makes them; the number of them being known, other loops are faster.
 static inline float quantize_group(const float *row, int8_t *to, float *total) {
-    int32_t most = 0, whole[GROUP], sum = 0;
-    for (int64_t i = 0; i < GROUP; i++) {
-        int32_t size;  // bits of positive numbers are in the order of the numbers
-        __builtin_memcpy(&size, row + i, sizeof size);
-        size &= 0x7FFFFFFF;
-        most = size > most ? size : most;
-    }
-    float largest;
-    __builtin_memcpy(&largest, &most, sizeof largest);
-    const float step = largest / 127.0f, inverse = most ? 127.0f / largest : 0.0f;
-    for (int64_t i = 0; i < GROUP; i++) {
-        const float shifted = row[i] * inverse + 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-        __builtin_memcpy(whole + i, &shifted, sizeof shifted);
-        whole[i] -= 0x4B400000;
-        sum += whole[i];
-    }
+    const float largest = largest_size(row, GROUP), inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    int32_t whole[GROUP], sum = 0;
+    for (int64_t i = 0; i < GROUP; i++) sum += whole[i] = rounded(row[i] * inverse);
     for (int64_t i = 0; i < GROUP; i++) to[i] = static_cast<int8_t>(whole[i]);
+    const float step = largest / 127.0f;
     *total = step * static_cast<float>(sum);
     return step;
 }

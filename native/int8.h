@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "rounding.h"
 
 namespace lessen {
 
@@ -19,30 +20,9 @@ static inline void scaled(int32_t sum, const Scaling &by, int64_t column, float 
     out[column] = static_cast<float>(sum) * (by.step * by.scales[column]) + (by.bias ? by.bias[column] : 0.0f);
 }
 
-// The largest of a row becomes 127.
-template <class V>
-float quantize(const float *row, int64_t k, int64_t depth, int8_t *to, int32_t *total) {
-    float sizes[16] = {0}, most = 0;
-    for (int64_t i = 0; i < k; i += 16)
-        for (int64_t j = 0; j < least(16, k - i); j++) {
-            const float size = __builtin_fabsf(row[i + j]);
-            sizes[j] = size > sizes[j] ? size : sizes[j];
-        }
-    for (float size : sizes) most = size > most ? size : most;
-    const float step = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
-    int32_t sum = 0;
-    for (int64_t i = 0; i < k; i++) {
-        const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-        const float shifted = row[i] * inverse + shift;
-        int32_t value;
-        __builtin_memcpy(&value, &shifted, sizeof value);
-        value -= 0x4B400000;
-        to[i] = static_cast<int8_t>(value);
-        sum += value;
-    }
+static float quantize(const float *row, int64_t k, int64_t depth, int8_t *to, int32_t *total) {
     for (int64_t i = k; i < depth; i++) to[i] = 0;
-    *total = sum;
-    return step;
+    return whole_numbers(row, k, to, total);
 }
 
 // The signs of row `column` as whole numbers.

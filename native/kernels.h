@@ -42,12 +42,13 @@ struct Cached {
 // words * 64 bits; bits beyond k and rows beyond n are 0.
 using Signs = const uint64_t *;
 
-// Activations are whole numbers times a step of their row: `values` [m][depth], depth a multiple of 64, 0 beyond k.
+// Activations are whole numbers times a step of their row: `values` [m][depth], depth a multiple of 64, 0 beyond k,
+// with room for a multiple of 16 rows.
 struct Int8 {
     const int8_t *values;
     const float *steps;     // [m]
     const int32_t *totals;  // [m]: sums of the values
-    const int8_t *weight;   // [n][depth], or null:
+    const int8_t *weight;   // [n][depth], 0 beyond k, or as arrange8 leaves them; or null:
     Signs signs;            // then these
     const float *scales, *bias;  // [n]
     float *out;
@@ -128,8 +129,8 @@ struct Kernel {
     void (*eights)(const Binary &, int64_t first, int64_t last);
     // Eights first..last of a product of signs with float32; `space` has room for 8 * words * 64 numbers.
     void (*signed_eights)(const Signed &, int64_t first, int64_t last, float *space);
-    // The values of an Int8 in the order panels8 wants them for signs or other weights, if that is not row by row.
-    void (*arrange)(const int8_t *values, int64_t m, int64_t depth, bool signs, int8_t *to);
+    // Weights [n][k] as panels8 wants them, n rounded up to columns8. Null where that is row by row.
+    void (*arrange8)(const int8_t *rows, int64_t n, int64_t k, int8_t *to);
 
     // A row as whole numbers, with a step and a sum of each group; 0 beyond k.
     void (*quantize_groups)(const float *row, int64_t k, int8_t *to, float *steps, float *totals);

@@ -15,7 +15,16 @@ int lessen_use_isa(const char *name) { return use(name) ? 0 : 1; }
 
 void lessen_use_fork(lessen_fork fork) { fork_with = fork; }
 
-int64_t lessen_depth(int64_t k) { return round_up(k, 64); }
+int64_t lessen_whole_bytes(int64_t n, int64_t k) { return round_up(n, kernel->columns8) * round_up(k, 64); }
+
+void lessen_arrange_whole(const int8_t *rows, int8_t *arranged, int64_t n, int64_t k) {
+    if (kernel->arrange8) {
+        kernel->arrange8(rows, n, k, arranged);
+        return;
+    }
+    std::memset(arranged, 0, lessen_whole_bytes(n, k));
+    for (int64_t c = 0; c < n; c++) std::memcpy(arranged + c * round_up(k, 64), rows + c * k, k);
+}
 
 int64_t lessen_signs_words(int64_t n, int64_t k) { return round_up(n, 8) * (round_up(k, 64) / 64); }
 

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 8
+#define LESSEN_ABI 9
 
 LESSEN_API int lessen_abi(void);
 
@@ -52,12 +52,14 @@ LESSEN_API int lessen_attention_f32(const float *qkv, const int64_t *lengths, in
  * largest becoming 127; w1a1 makes signs of it, and multiplies by its mean absolute value; w8a32 and w1a32 leave it.
  * A row's result does not depend on m, nor on threads. */
 
-/* Weights of 8 bits from -127 to 127, [n][depth] with depth = lessen_depth(k), 0 beyond k. */
-LESSEN_API int64_t lessen_depth(int64_t k);
-LESSEN_API int lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales,
+/* Weights of 8 bits from -127 to 127, [n][k], arranged as the instruction set in use reads them. `arranged` has
+ * lessen_whole_bytes(n, k) bytes, and should begin at a line of the cache. */
+LESSEN_API int64_t lessen_whole_bytes(int64_t n, int64_t k);
+LESSEN_API void lessen_arrange_whole(const int8_t *rows, int8_t *arranged, int64_t n, int64_t k);
+LESSEN_API int lessen_linear_w8a8(const float *values, const int8_t *arranged, const float *scales,
                                   const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
 
-/* The same weights, [n][k] without the zeros, with values as they are. */
+/* The same weights as they are, [n][k], and so the values. */
 LESSEN_API int lessen_linear_w8a32(const float *values, const int8_t *weight, const float *scales,
                                    const float *bias, float *out, int64_t m, int64_t n, int64_t k, int threads);
 

@@ -48,7 +48,7 @@ enum class Made { numbers, signs, signs_as_numbers, grouped };
 // Rows of activations as a product takes them.
 struct Rows {
     int64_t depth;
-    int8_t *numbers;  // [m][depth], or null:
+    int8_t *numbers;  // [m][depth], with room for a multiple of 16 rows; or null:
     uint64_t *words;  // then these, [m][depth / 64]
     float *steps;     // [m], or of each group, [m][depth / 32]
     int32_t *totals;  // [m]
@@ -64,7 +64,7 @@ Rows rows_of(const Source &source, int64_t m, int64_t k, Made made, int threads)
     const int64_t depth = round_up(k, made == Made::grouped ? GROUP : 64);
     const int64_t groups = made == Made::grouped ? depth / GROUP : 1;
     const Rows rows{depth,
-                    made == Made::signs ? nullptr : numbers.of(m * depth),
+                    made == Made::signs ? nullptr : numbers.of(round_up(m, 16) * depth),
                     made == Made::signs ? words.of(m * depth / 64) : nullptr,
                     steps.of(m * groups),
                     totals.of(m),
@@ -107,16 +107,9 @@ void linear8(const Source &values, const int8_t *weight, Signs signs, const floa
              float *out, int64_t m, int64_t n, int64_t k, int threads, Made made = Made::numbers) {
     threads = worth(m * n * k, threads);
     const Rows rows = rows_of(values, m, k, made, threads);
-    const int8_t *numbers = rows.numbers;
-    if (kernel->arrange) {
-        thread_local Space<int8_t> space;
-        int8_t *arranged = space.of(round_up(m, 16) * rows.depth);
-        kernel->arrange(numbers, m, rows.depth, signs, arranged);
-        numbers = arranged;
-    }
     const int64_t panels = (n + kernel->columns8 - 1) / kernel->columns8;
     const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
-    const Int8 product{numbers, rows.steps, rows.totals, weight, signs, scales, bias, out, m, n, rows.depth};
+    const Int8 product{rows.numbers, rows.steps, rows.totals, weight, signs, scales, bias, out, m, n, rows.depth};
     in_turns(panels, step, threads, [&](int64_t first, int64_t last) {
         thread_local Space<int8_t> space;
         kernel->panels8(product, first, last, space.of(kernel->columns8 * product.depth));
@@ -215,10 +208,10 @@ int lessen_linear_bf16(const float *values, const uint16_t *weight, const float 
     return result_of([&] { in_panels({values, weight, bias, out, m, n, k}, kernel->panels16, threads); });
 }
 
-int lessen_linear_w8a8(const float *values, const int8_t *weight, const float *scales, const float *bias, float *out,
+int lessen_linear_w8a8(const float *values, const int8_t *arranged, const float *scales, const float *bias, float *out,
                         int64_t m, int64_t n, int64_t k, int threads) {
     if (m <= 0 || n <= 0 || k <= 0) return 0;
-    return result_of([&] { linear8({Source::plain, values, k}, weight, nullptr, scales, bias, out, m, n, k, threads); });
+    return result_of([&] { linear8({Source::plain, values, k}, arranged, nullptr, scales, bias, out, m, n, k, threads); });
 }
 
 int lessen_linear_w8a32(const float *values, const int8_t *weight, const float *scales, const float *bias,

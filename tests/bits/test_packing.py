@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lessen.bits.packing import pack, unpack, words_for
-from lessen.bits.products import arranged, padded, product, quantized, reference
+from lessen.bits.products import arranged, product, quantized, reference
 from lessen.native import native
 from lessen.native.matrix import LOW_BITS
 
@@ -123,4 +123,3 @@ def test_whole_numbers_keep_the_largest():
     whole, steps = quantized(values)
     assert whole.tolist() == [[64, -127, 32], [0, 0, 0]]
     torch.testing.assert_close(steps, torch.tensor([[2 / 127], [0.0]]))
-    assert padded(whole).shape == (2, 64)

@@ -10,18 +10,10 @@ import torch
 from torch import Tensor
 
 from lessen.bits.binarizer import signs
-from lessen.bits.packing import WORD, unpack
+from lessen.bits.packing import unpack
 from lessen.bits.quantized import quantized
 from lessen.native import Native
 from lessen.native.matrix import LowBits
-
-
-def padded(whole: Tensor) -> Tensor:
-    """Weights of 8 bits as the kernels want them: int8, columns padded with zeros to a multiple of 64."""
-    rows, columns = whole.shape
-    result = torch.zeros(rows, -(-columns // WORD) * WORD, dtype=torch.int8, device=whole.device)
-    result[:, :columns] = whole
-    return result
 
 
 def reference(
@@ -32,7 +24,7 @@ def reference(
     Args:
         kind: Bits of weights and activations.
         values: `[tokens, in_features]`.
-        weight: Of 8 bits `[out_features, in_features]` or padded, of one bit packed `[out_features, words]`.
+        weight: Of 8 bits `[out_features, in_features]`, of one bit packed `[out_features, words]`.
         scales: `[out_features]`.
         bias: `[out_features]`, or None.
     """
@@ -60,8 +52,10 @@ def arranged(kind: LowBits, weight: Tensor, columns: int, kernels: Native | None
     if kind == "w8a32":  # read as it lies
         return weight.to(torch.int8).contiguous()
     if kernels is None:
-        return unpack(weight, columns) if kind != "w8a8" else weight[:, :columns].float()
-    return padded(weight) if kind == "w8a8" else kernels.arranged(weight, columns)
+        return unpack(weight, columns) if kind != "w8a8" else weight.float()
+    if kind == "w8a8":
+        return kernels.arranged_whole(weight.to(torch.int8))
+    return kernels.arranged(weight, columns)
 
 
 def product(

@@ -10,7 +10,7 @@ from pathlib import Path
 from lessen.errors import LessenError
 from lessen.native.matrix import LOW_BITS
 
-ABI = 8
+ABI = 9
 NAMES = ("liblessen.so", "liblessen.dylib")
 
 TOLERANCE = 1e-6
@@ -55,10 +55,11 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.lessen_self_check.restype = ctypes.c_float
     library.lessen_arrange_signs.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
     library.lessen_arrange_signs.restype = None
-    library.lessen_fours_bytes.argtypes = [ctypes.c_int64] * 2
-    library.lessen_fours_bytes.restype = ctypes.c_int64
-    library.lessen_arrange_fours.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
-    library.lessen_arrange_fours.restype = None
+    for kind in ("whole", "fours"):
+        size = getattr(library, f"lessen_{kind}_bytes")
+        size.argtypes, size.restype = [ctypes.c_int64] * 2, ctypes.c_int64
+        arrange = getattr(library, f"lessen_arrange_{kind}")
+        arrange.argtypes, arrange.restype = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2, None
     for kind in LOW_BITS:
         product = getattr(library, f"lessen_linear_{kind}")
         product.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_int]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,8 @@ class Native:
         self._lead = library.lessen_lead
         self._likeliest = library.lessen_likeliest
         self._four_bits = library.lessen_linear_w4a8
-        self._arrange_fours = library.lessen_arrange_fours
-        self._fours_bytes = library.lessen_fours_bytes
+        self._whole = library.lessen_whole_bytes, library.lessen_arrange_whole
+        self._fours = library.lessen_fours_bytes, library.lessen_arrange_fours
         self._low_bits = {kind: getattr(library, f"lessen_linear_{kind}") for kind in LOW_BITS}
         self._threads = torch.get_num_threads
 
@@ -88,8 +89,8 @@ class Native:
             kind: Bits of weights and activations: `w8a8`, `w8a32`, `w1a8`, `w1a1` or `w1a32`. Each row of the
                 values gets a scale of its own.
             values: `[tokens, in_features]`, float32 on the CPU.
-            weight: Of 8 bits `[out_features, in_features]`, contiguous, for `w8a8` padded with columns of
-                zeros to a multiple of 64; of one bit as `arranged` returns them.
+            weight: For `w8a32` `[out_features, in_features]`, int8, contiguous; for `w8a8` as `arranged_whole`
+                returns it; of one bit as `arranged`.
             scales: `[out_features]`, float32.
             bias: `[out_features]`, float32, or None.
         """
@@ -109,6 +110,14 @@ class Native:
         )
         return result
 
+    def arranged_whole(self, weight: Tensor) -> Tensor:
+        """Weights of 8 bits as the kernels read them, int8, beginning at a line of the cache.
+
+        Args:
+            weight: Whole numbers from -127 to 127, `[out_features, in_features]`, int8.
+        """
+        return _arranged(self._whole, weight, *weight.shape)
+
     def arranged_fours(self, rows: Tensor, in_features: int) -> Tensor:
         """Weights of 4 bits as the kernels read them, uint8, beginning at a line of the cache.
 
@@ -116,12 +125,7 @@ class Native:
             rows: `[out_features, 20 * ceil(in_features / 32)]`, uint8, as `bits.fours` makes them.
             in_features: Columns of the matrix.
         """
-        rows = rows.contiguous()
-        count = self._fours_bytes(len(rows), in_features)
-        room = rows.new_empty(count + LINE)
-        start = -room.data_ptr() % LINE
-        self._arrange_fours(rows.data_ptr(), room.data_ptr() + start, len(rows), in_features)
-        return room[start : start + count]
+        return _arranged(self._fours, rows, len(rows), in_features)
 
     def four_bit_linear(self, values: Tensor, weight: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
         """`values @ weight.T + bias` with weights of 4 bits; values get 8 bits and a scale for 32 columns.
@@ -310,6 +314,16 @@ def recorded() -> bool:
 def why_not() -> str | None:
     """Why `native()` is None, in a few words."""
     return _loaded()[1]
+
+
+def _arranged(by: tuple[Any, Any], stored: Tensor, outputs: int, inputs: int) -> Tensor:
+    """Bytes arranged by a pair of functions: how many they become, and what writes them."""
+    stored = stored.contiguous()
+    count = by[0](outputs, inputs)
+    room = stored.new_empty(count + LINE)
+    start = -room.data_ptr() % LINE
+    by[1](stored.data_ptr(), room.data_ptr() + start, outputs, inputs)
+    return room[start : start + count]
 
 
 @cache

@@ -1,0 +1,47 @@
+// Real numbers as whole ones, in operations that compilers put into registers side by side.
+#pragma once
+
+#include <cstdint>
+
+namespace lessen {
+
+// 1.5 * 2^23: a number from -2^22 to 2^22 added to it is rounded to a whole one, the even one of two as near.
+constexpr float ROUNDING = 12582912.0f;
+
+static inline int32_t rounded(float number) {
+    const float shifted = number + ROUNDING;
+    int32_t bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    return bits - 0x4B400000;
+}
+
+// The largest absolute value, NaN if there is one: bits of positive numbers are in the order of the numbers, and whole
+// numbers can be compared in any order.
+static inline float largest_size(const float *from, int64_t count) {
+    int32_t most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t size;
+        __builtin_memcpy(&size, from + i, sizeof size);
+        size &= 0x7FFFFFFF;
+        most = size > most ? size : most;
+    }
+    float largest;
+    __builtin_memcpy(&largest, &most, sizeof largest);
+    return largest;
+}
+
+// Numbers as whole ones from -127 to 127 times a step, the largest becoming 127. Returns the step.
+static inline float whole_numbers(const float *from, int64_t count, int8_t *__restrict to, int32_t *total) {
+    const float largest = largest_size(from, count);
+    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    int32_t sum = 0;
+    for (int64_t i = 0; i < count; i++) {
+        const int32_t whole = rounded(from[i] * inverse);
+        to[i] = static_cast<int8_t>(whole);
+        sum += whole;
+    }
+    *total = sum;
+    return largest / 127.0f;
+}
+
+}  // namespace lessen
