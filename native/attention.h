@@ -5,30 +5,12 @@
 // caches. A query's result does not depend on which queries it went with.
 #pragma once
 
+#include "elementary.h"
 #include "kernels.h"
-#include "rounding.h"
 
 namespace lessen {
 
 constexpr int QUERIES = 4;
-
-// e^x for x <= 0 (Cephes' polynomial); plain enough for compilers to vectorize.
-static inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    const float whole = (x * 1.44269504088896341f + ROUNDING) - ROUNDING;
-    const float rest = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
-    float sum = 1.9875691500e-4f;
-    sum = sum * rest + 1.3981999507e-3f;
-    sum = sum * rest + 8.3334519073e-3f;
-    sum = sum * rest + 4.1665795894e-2f;
-    sum = sum * rest + 1.6666665459e-1f;
-    sum = sum * rest + 5.0000001201e-1f;
-    sum = sum * rest * rest + rest + 1.0f;
-    const int32_t power = (static_cast<int32_t>(whole) + 127) << 23;
-    float scale;
-    __builtin_memcpy(&scale, &power, sizeof scale);
-    return sum * scale;
-}
 
 // out[r][..] = sum over `depth` of left[r][i] * right[i][..], for R rows and G registers of columns.
 template <class V, int R, int G>

@@ -5,42 +5,6 @@
 
 namespace lessen {
 
-// e^x for any x; beyond what fits it stays at the largest or smallest.
-static inline float exponential_of_any(float x) { return exponential(x > 88.0f ? 88.0f : x); }
-
-static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential_of_any(-x)); }
-
-// tanh: Cephes' polynomial near 0, where the quotient would lose digits.
-static inline float hyperbolic_tangent(float x) {
-    const float size = x < 0 ? -x : x;
-    const float far = 1.0f - 2.0f / (exponential_of_any(2.0f * size) + 1.0f);
-    const float square = x * x;
-    float sum = -5.70498872745e-3f;
-    sum = sum * square + 2.06390887954e-2f;
-    sum = sum * square - 5.37397155531e-2f;
-    sum = sum * square + 1.33314422036e-1f;
-    sum = sum * square - 3.33332819422e-1f;
-    const float near = sum * square * x + x;
-    return size < 0.625f ? near : x < 0 ? -far : far;
-}
-
-// x times the normal distribution up to x; the error function is Abramowitz and Stegun's 7.1.26 (1.5e-7).
-static inline float gelu(float x) {
-    const float size = (x < 0 ? -x : x) * 0.70710678118654752f;
-    const float t = 1.0f / (1.0f + 0.3275911f * size);
-    float sum = 1.061405429f;
-    sum = sum * t - 1.453152027f;
-    sum = sum * t + 1.421413741f;
-    sum = sum * t - 0.284496736f;
-    sum = sum * t + 0.254829592f;
-    const float tail = 0.5f * sum * t * exponential(-size * size);
-    return x * (x < 0 ? tail : 1.0f - tail);
-}
-
-static inline float gelu_by_tanh(float x) {
-    return 0.5f * x * (1.0f + hyperbolic_tangent(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-}
-
 // to[i] = activation(from[i]) - centre
 static void activate(Activation activation, float centre, const float *from, int64_t count, float *to) {
     switch (activation) {

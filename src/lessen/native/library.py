@@ -89,8 +89,8 @@ class Native:
             kind: Bits of weights and activations: `w8a8`, `w8a32`, `w1a8`, `w1a1` or `w1a32`. Each row of the
                 values gets a scale of its own.
             values: `[tokens, in_features]`, float32 on the CPU.
-            weight: For `w8a32` `[out_features, in_features]`, int8, contiguous; for `w8a8` as `arranged_whole`
-                returns it; of one bit as `arranged`.
+            weight: For `w8a32` `[out_features, in_features]`, int8, contiguous; for `w8a8` as
+                `arranged_whole` returns it; of one bit as `arranged`.
             scales: `[out_features]`, float32.
             bias: `[out_features]`, float32, or None.
         """
