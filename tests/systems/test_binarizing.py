@@ -117,9 +117,9 @@ def test_a_pre_trained_model_teaches_its_binary_self(
 
 
 def test_sizes_other_than_of_signs_are_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no choice of rank; it belongs to cost-eff"):
+    with pytest.raises(InputError, match="--rank: beexformer has no such choice; it belongs to cost-eff"):
         compressed("builtin:beexformer-test", data, tmp_path / "m", rank=0.5)
-    with pytest.raises(InputError, match="gradient; it belongs to beexformer, binarize, masked-words"):
+    with pytest.raises(InputError, match="such choice; it belongs to beexformer, binarize, masked-words"):
         compressed("builtin:beexformer-test", data, tmp_path / "m", "early-exit", gradient="ste")
 
 
@@ -129,7 +129,7 @@ def test_sizes_other_than_of_signs_are_refused(data: Path, tmp_path: Path) -> No
         (["cost-eff", "--params", "1/2"], "two feed-forward matrices in 32 bits only"),
         (["beexformer", "--binary-layers", "1,x"], "expected layer numbers"),
         (["beexformer", "--binary-layers", "9"], "there is no layer 9 to binarize; the model has 4"),
-        (["beexformer", "--activation-bits", "4"], "activation_bits: Input should be 1, 8 or 32"),
+        (["beexformer", "--activation-bits", "4"], "--activation-bits 4: beexformer knows 1, 8, 32"),
         (["beexformer", "--alone"], "have no teacher anyway; --alone is for binarize"),
         (["early-exit", "--gradual", "0.5"], "it belongs to beexformer, binarize, masked-words"),
         (["masked-words", "--exits", "1,2"], "reads plain text and has no task"),

@@ -113,9 +113,9 @@ def _instrument(point: str | None) -> None:
         where["now"] = folder.parent.name
         return fine_tune(model, data, recipe, folder, **rest)
 
-    def scores(*given: Any) -> Any:
+    def scores(*given: Any, **rest: Any) -> Any:
         dies("scoring", where["now"])
-        return worth_of(*given)
+        return worth_of(*given, **rest)
 
     def writes(tensors: Any, place: Path) -> None:
         save_file(tensors, place)

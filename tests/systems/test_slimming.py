@@ -20,7 +20,7 @@ from lessen.systems.milestone import Milestone
 from lessen.systems.removing import remove
 from lessen.systems.slimming import Slimming, chosen, shapes_between, worth_of
 from lessen.train.sampler import LengthGrouped
-from lessen.width.budget import parameters_of, scaled, shallow
+from lessen.width.budget import encoder_of, parameters_of, scaled, shallow
 from lessen.width.importance import Worth
 
 RECIPE = Slimming(objective="features_and_predictions", features_first=0.5, epochs=0.5, batch_size=8, seed=1)
@@ -261,3 +261,26 @@ def test_low_rank_comes_last_and_is_counted(model, tmp_path: Path):
     assert (
         sum(p.numel() for p in slender.parameters()) == parameters_of(model.config.facts(), target, 2) < whole
     )
+
+
+def test_ranks_of_uneven_layers_are_of_what_each_kept(model, tmp_path: Path):
+    """Layer 2 of three keeps most; what is left has no more weights than even layers would have."""
+    with torch.no_grad():
+        for name, part in model.transformer.named_parameters():
+            part.mul_(3.0 if name.startswith("layers.1.") else 0.1)
+    recipe = RECIPE.model_copy(update={"rank": 0.4, "budget": "uneven", "importance": "magnitude"})
+    slender, _ = ran(model, tmp_path / "work", recipe)
+    facts, form = model.config.facts(), slender.config.form()
+    assert len({layer.intermediate_size for layer in form.layers}) > 1
+    assert any(any(layer.rank.model_dump().values()) for layer in form.layers)
+    assert encoder_of(facts, form, 2) <= encoder_of(facts, scaled_to(model, 0.5, 0.4), 2)
+    assert sum(p.numel() for p in slender.parameters()) == parameters_of(facts, form, 2)
+
+
+def test_a_model_of_low_rank_keeps_it_where_more_is_asked_for(model, tmp_path: Path):
+    low, _ = ran(model, tmp_path / "first", RECIPE.model_copy(update={"rank": 0.25}))
+    before = low.config.form().layers[0].rank
+    again, _ = ran(low, tmp_path / "second", RECIPE.model_copy(update={"rank": 0.75}), shares=(0.5,))
+    after = again.config.form().layers[0].rank
+    assert before.up is not None
+    assert after.up == before.up

@@ -19,6 +19,7 @@ from lessen.errors import PlanError
 from lessen.plan import Shape
 from lessen.reshaping import with_shape
 from lessen.systems.rounds import Removal, Rounds, of_round, scored_batches
+from lessen.train.counting import counting, watched
 from lessen.width.removal import State, without_layers
 
 
@@ -36,7 +37,13 @@ class Chopping(Rounds):
 
 
 def departures(
-    model: Any, teacher: Any, train: Table, recipe: Chopping, targets: Sequence[Shape]
+    model: Any,
+    teacher: Any,
+    train: Table,
+    recipe: Chopping,
+    targets: Sequence[Shape],
+    *,
+    quiet: bool = False,
 ) -> list[Removal]:
     """What leaves in each round, as in `Removals`: one layer. Of a target only their number is read.
 
@@ -46,15 +53,17 @@ def departures(
     count = len(model.config.form().layers) - len(targets[-1].layers)
     if count < 0:
         raise PlanError(f"the target has {-count} layers more than the model")
-    return [partial(_without_one, train, of_round(recipe, number)) for number in range(1, count + 1)]
+    return [
+        partial(_without_one, train, of_round(recipe, number), quiet=quiet) for number in range(1, count + 1)
+    ]
 
 
-def _without_one(train: Table, recipe: Chopping, model: Any) -> tuple[State, Shape]:
+def _without_one(train: Table, recipe: Chopping, model: Any, *, quiet: bool) -> tuple[State, Shape]:
     state, shape = model.transformer.state_dict(), model.config.form()
-    return without_layers(state, shape, {least_of(model, train, recipe)})
+    return without_layers(state, shape, {least_of(model, train, recipe, quiet=quiet)})
 
 
-def least_of(model: Any, train: Table, recipe: Chopping) -> int:
+def least_of(model: Any, train: Table, recipe: Chopping, *, quiet: bool = False) -> int:
     """The place (0-based) of the layer that leaves in a round."""
     depth = len(model.config.form().layers)
     if recipe.importance == "deepest":
@@ -62,24 +71,29 @@ def least_of(model: Any, train: Table, recipe: Chopping) -> int:
     if recipe.importance == "random":
         generator = torch.Generator().manual_seed(recipe.seed)
         return int(torch.randint(depth, (1,), generator=generator))
-    losses = losses_without_each(model, train, recipe)
+    losses = losses_without_each(model, train, recipe, quiet=quiet)
     return losses.index(min(losses))
 
 
 @torch.no_grad()
-def losses_without_each(model: Any, train: Table, recipe: Chopping) -> list[float]:
-    """The last exit's task loss on the scored rows without each of the layers."""
+def losses_without_each(model: Any, train: Table, recipe: Chopping, *, quiet: bool = False) -> list[float]:
+    """The last exit's task loss on the scored rows without each of the layers.
+
+    Raises:
+        Interrupted: On Ctrl-C.
+    """
     state, shape = model.transformer.state_dict(), model.config.form()
     loss = task_loss(model.problem_type)
     batches = list(scored_batches(model, train, recipe))
     losses = []
-    for place in range(len(shape.layers)):
-        rest, form = without_layers(state, shape, {place})
-        shorter = with_shape(model, form, rest).eval()
-        answers = [
-            (every_exit(shorter.transformer, ids, rows, segments)[-1], labels)
-            for ids, rows, segments, labels in batches
-        ]
-        total = sum(float(loss(answer, labels)) * len(labels) for answer, labels in answers)
-        losses.append(total / sum(len(labels) for _, labels in answers))
+    with counting("scoring", "layers", quiet=quiet) as watch:
+        for place in watched(range(len(shape.layers)), watch):
+            rest, form = without_layers(state, shape, {place})
+            shorter = with_shape(model, form, rest).eval()
+            answers = [
+                (every_exit(shorter.transformer, ids, rows, segments)[-1], labels)
+                for ids, rows, segments, labels in batches
+            ]
+            total = sum(float(loss(answer, labels)) * len(labels) for answer, labels in answers)
+            losses.append(total / sum(len(labels) for _, labels in answers))
     return losses

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lessen.artefact import WEIGHTS, write_json
+from lessen.errors import InputError
 from lessen.plan import Shape
 from lessen.records import parse
 from lessen.reshaping import with_shape
@@ -39,15 +41,32 @@ class Milestone:
         write_json(self.folder / RECORD, {"shape": shape.model_dump(mode="json"), "training": training})
 
     def training(self) -> dict[str, Any]:
-        """How it was trained."""
-        return json.loads((self.folder / RECORD).read_text())["training"]
+        """How it was trained.
+
+        Raises:
+            InputError: When the record is damaged; so do the others.
+        """
+        return self._record()["training"]
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that were left."""
-        return load_file(self.folder / WEIGHTS)
+        try:
+            return load_file(self.folder / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise self._damaged(WEIGHTS) from error
 
     def model(self, like: Any) -> Any:
         """The model that was left, of the task and the tokenizer of another."""
-        place = self.folder / RECORD
-        shape = parse(Shape, json.loads(place.read_text())["shape"], str(place))
+        shape = parse(Shape, self._record()["shape"], str(self.folder / RECORD))
         return with_shape(like, shape, self.state())
+
+    def _record(self) -> dict[str, Any]:
+        try:
+            record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+            return {name: record[name] for name in ("shape", "training")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(RECORD) from error
+
+    def _damaged(self, name: str) -> InputError:
+        place = self.folder / name
+        return InputError(f"{place} is damaged; delete {self.folder} to do this part of the work again")

@@ -39,7 +39,7 @@ from lessen.systems.removing import remove
 from lessen.systems.rounds import Rounds, Say, describe
 from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
-from lessen.systems.target import narrow_shape, shallow_shape
+from lessen.systems.target import Target, narrow_shape, shallow_shape
 from lessen.systems.token_stages import check_tokens, give_profile, leaving, passes_of
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
 from lessen.width.budget import parameters_of
@@ -102,7 +102,9 @@ def compress(
     say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
     outcomes = []
-    for way in ways:
+    for place, way in enumerate(ways, start=1):
+        if len(ways) > 1:
+            say(f"size {place} of {len(ways)}: {way.name}")
         run = _Stages(plan, model, tables["train"], work, way, say, quiet=quiet)
         training = [run.stage(number) for number in range(1, len(plan.stages) + 1)]
         outcomes.append(_saved(plan, run.model, tables, training, out / way.name))
@@ -127,12 +129,7 @@ def _ways(plan: CompressionPlan, model: Any) -> list[_Way]:
     removal = next((stage for stage in plan.stages if isinstance(stage, Rounds)), None)
     if removal is None:
         return [_Way()]
-    shapes = {
-        target: narrow_shape(model, target, removal.rank)
-        if isinstance(removal, Slimming)
-        else shallow_shape(model, target)
-        for target in plan.targets
-    }
+    shapes = {target: _shape_of(model, target, removal) for target in plan.targets}
     facts, outputs = model.config.facts(), model.config.num_labels
     sizes = {target: parameters_of(facts, shape, outputs) for target, shape in shapes.items()}
     for target, shape in shapes.items():
@@ -145,6 +142,15 @@ def _ways(plan: CompressionPlan, model: Any) -> list[_Way]:
     if len(order) == 1:
         return [_Way(shapes=through[0])]
     return [_Way(target.folder, shapes) for target, shapes in zip(order, through, strict=True)]
+
+
+def _shape_of(model: Any, target: Target, removal: Rounds) -> Shape:
+    try:
+        if isinstance(removal, Slimming):
+            return narrow_shape(model, target, removal.rank)
+        return shallow_shape(model, target)
+    except PlanError as error:
+        raise PlanError(f"target {target}: {error}") from None
 
 
 def _saved(

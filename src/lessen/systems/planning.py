@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -129,10 +129,8 @@ def plan_for(
     if removes and not choices.get("targets"):
         raise InputError(f"{system.name} needs a size to reach: --params 1/4, or --size 12MB")
     special = {key: value for key, value in recipe.items() if key not in Recipe.model_fields}
-    for key in special:
-        if not any(key in type(stage).model_fields for stage in system.stages):
-            having = [s.name for s in SYSTEMS.values() if any(key in type(x).model_fields for x in s.stages)]
-            raise InputError(f"{system.name} has no choice of {key}; it belongs to {', '.join(having)}")
+    for key, value in special.items():
+        _check_choice(system, key, value)
     if "objective" in recipe and any(stage.teacher for stage in system.stages):
         raise InputError(f"every stage of {system.name} has an objective of its own; leave --objective out")
     of_all = {key: value for key, value in recipe.items() if key not in {**of_tokens, **special}}
@@ -154,6 +152,27 @@ def plan_for(
         fields = stage.model_dump() | {"seed": seed, **of_all} | own
         stages.append(parse(type(stage), fields, f"plan: stages[{len(stages)}]"))
     return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
+
+
+OPTIONS = {
+    "calibrated": "--last-exit-only",
+    "budget": "--uneven",
+    "layers": "--binary-layers",
+    "embedding": "--float-embedding",
+}
+"""What sets a field, where it is not named like it."""
+
+
+def _check_choice(system: System, key: str, value: Any) -> None:
+    """Refuse what belongs to a kind of stage that the system has not, or that this kind does not know."""
+    option = OPTIONS.get(key, f"--{key.replace('_', '-')}")
+    fields = [type(stage).model_fields[key] for stage in system.stages if key in type(stage).model_fields]
+    if not fields:
+        having = [s.name for s in SYSTEMS.values() if any(key in type(x).model_fields for x in s.stages)]
+        raise InputError(f"{option}: {system.name} has no such choice; it belongs to {', '.join(having)}")
+    known = get_args(fields[0].annotation)
+    if get_origin(fields[0].annotation) is Literal and value not in known:
+        raise InputError(f"{option} {value}: {system.name} knows {', '.join(map(str, known))}")
 
 
 def _check_there_is_no_task(choices: dict[str, Any]) -> None:

@@ -45,8 +45,8 @@ def remove(
     Raises:
         PlanError: When a target is not smaller than what is there then.
     """
-    removals = REMOVALS[type(recipe)](model, teacher, train, recipe, targets)
+    removals = REMOVALS[type(recipe)](model, teacher, train, recipe, targets, quiet=quiet)
     model, records = in_rounds(model, teacher, train, recipe, removals, folder, say, quiet=quiet)
     if isinstance(recipe, Slimming):
-        model = in_products(model, train, recipe, targets[-1])
+        model = in_products(model, train, recipe, targets[-1], quiet=quiet)
     return model, records

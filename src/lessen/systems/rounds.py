@@ -11,7 +11,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
 from pydantic import Field
@@ -30,9 +30,24 @@ Say = Callable[[str], None]
 Removal = Callable[[Any], tuple[State, Shape]]
 """Takes a trained model; returns the tensors that stay and their Shape."""
 
-Removals = Callable[[Any, Any, Table, Any, Sequence[Shape]], list[Removal]]
-"""`removals(model, teacher, train, recipe, targets)`: what each round takes out of a model, with the recipe
-`of_round`, so that it passes through the targets, of which each is smaller than the one before."""
+
+class Removals(Protocol):
+    """What each round takes out of a model with the recipe `of_round`, so that it passes through the targets.
+
+    Of these each is smaller than the one before. With `quiet` nothing shows how far scoring is.
+    """
+
+    def __call__(
+        self,
+        model: Any,
+        teacher: Any,
+        train: Table,
+        recipe: Any,
+        targets: Sequence[Shape],
+        *,
+        quiet: bool = False,
+    ) -> list[Removal]: ...
+
 
 SEEDS_APART = 1_000
 """From one round to the next, so that runs of neighbouring seeds share none."""

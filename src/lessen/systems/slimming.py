@@ -19,9 +19,10 @@ from lessen.model.transformer import Transformer
 from lessen.plan import LayerShape, Shape, Size
 from lessen.reshaping import with_shape
 from lessen.systems.rounds import Batch, Removal, Rounds, of_round, scored_batches
+from lessen.train.counting import counting, watched
 from lessen.train.fine_tuning import in_training_precision
 from lessen.train.teaching import Teacher, scoring
-from lessen.width.budget import even, rank_saves, uneven
+from lessen.width.budget import encoder_of, even, products_within, rank_saves, uneven
 from lessen.width.importance import AbsWeight, Scorer, SignedGroup, Worth, magnitude, random
 from lessen.width.moments import second_moments
 from lessen.width.removal import Kept, State, narrowed, with_embedding_rank, with_ranks
@@ -52,7 +53,13 @@ class Slimming(Rounds):
 
 
 def narrowings(
-    model: Any, teacher: Any, train: Table, recipe: Slimming, targets: Sequence[Shape]
+    model: Any,
+    teacher: Any,
+    train: Table,
+    recipe: Slimming,
+    targets: Sequence[Shape],
+    *,
+    quiet: bool = False,
 ) -> list[Removal]:
     """What leaves in each round, as in `Removals`: heads and neurons, and ranks of the token table.
 
@@ -67,31 +74,38 @@ def narrowings(
         steps += shapes_between(model.config.facts(), here, target, recipe.rounds)
         here = target
     return [
-        partial(_narrowed, teacher, train, of_round(recipe, number), shape)
+        partial(_narrowed, teacher, train, of_round(recipe, number), shape, quiet=quiet)
         for number, shape in enumerate(steps, 1)
     ]
 
 
-def _narrowed(teacher: Any, train: Table, recipe: Slimming, shape: Shape, model: Any) -> tuple[State, Shape]:
+def _narrowed(
+    teacher: Any, train: Table, recipe: Slimming, shape: Shape, model: Any, *, quiet: bool
+) -> tuple[State, Shape]:
     facts = model.config.facts()
-    kept = chosen(worth_of(model, teacher, train, recipe), recipe, shape, facts.shared_heads)
+    worth = worth_of(model, teacher, train, recipe, quiet=quiet)
+    kept = chosen(worth, recipe, shape, facts.shared_heads)
     state, form = narrowed(facts, model.transformer.state_dict(), model.config.form(), kept)
     if shape.embedding_rank is not None and shape.embedding_rank != form.embedding_rank:
         state, form = with_embedding_rank(state, form, shape.embedding_rank)
     return state, form
 
 
-def in_products(model: Any, train: Table, recipe: Slimming, target: Shape) -> Any:
-    """The model with matrices of the target's ranks, nearest in what they put out on training rows.
+def in_products(model: Any, train: Table, recipe: Slimming, target: Shape, *, quiet: bool = False) -> Any:
+    """The model with matrices as products, nearest in what they put out on training rows.
 
-    Where the recipe asks for none, it is the model as it was.
+    Ranks are of what each layer kept, with as many weights in all as the target has at most. Where the recipe
+    asks for none, it is the model as it was.
     """
-    ranks = [layer.rank for layer in target.layers]
-    if recipe.rank is None or not any(any(rank.model_dump().values()) for rank in ranks):
+    if recipe.rank is None:
         return model
+    facts, outputs = model.config.facts(), model.config.num_labels
+    limit = encoder_of(facts, target, outputs)
+    ranks = products_within(facts, model.config.form(), outputs, recipe.rank, limit)
     model.eval()
-    batches = (batch[:3] for batch in scored_batches(model, train, recipe))
-    moments = second_moments(model.transformer, batches)
+    sample = [batch[:3] for batch in scored_batches(model, train, recipe)]
+    with counting("ranks", "batches", quiet=quiet) as watch:
+        moments = second_moments(model.transformer, watched(sample, watch))
     state, form = with_ranks(model.transformer.state_dict(), model.config.form(), ranks, moments)
     return with_shape(model, form, state)
 
@@ -141,8 +155,12 @@ def _usual_rounds(start: LayerShape, target: LayerShape) -> int:
     return max(len(start.heads) - len(target.heads), neurons)
 
 
-def worth_of(model: Any, teacher: Any, train: Table, recipe: Slimming) -> list[Worth]:
-    """What the parts of a model are worth, as the recipe asks."""
+def worth_of(model: Any, teacher: Any, train: Table, recipe: Slimming, *, quiet: bool = False) -> list[Worth]:
+    """What the parts of a model are worth, as the recipe asks.
+
+    Raises:
+        Interrupted: On Ctrl-C.
+    """
     if recipe.importance == "magnitude":
         return magnitude(model.transformer)
     if recipe.importance == "random":
@@ -150,8 +168,10 @@ def worth_of(model: Any, teacher: Any, train: Table, recipe: Slimming) -> list[W
     model.eval()
     scorer = SCORERS[recipe.importance](model.transformer)
     guide = Teacher(teacher, model.config.form())
-    for batch in scored_batches(model, train, recipe):
-        scorer.add(batch[1], partial(_scored, model, guide, recipe, batch))
+    sample = list(scored_batches(model, train, recipe))
+    with counting("scoring", "batches", quiet=quiet) as watch:
+        for batch in watched(sample, watch):
+            scorer.add(batch[1], partial(_scored, model, guide, recipe, batch))
     return scorer.worth()
 
 

@@ -143,19 +143,21 @@ def _target(option: str, text: str) -> Target:
         return Target(layers=int(text))
     if option == "--size":
         return Target(bytes=_number(text, option, BYTES))
-    if "/" in text or text.startswith("0."):
-        return Target(share=_share(text))
-    return Target(parameters=_number(text, option, WEIGHTS))
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
-        raise InputError(f"--params {text}: expected weights such as 3M, or a share such as 1/8") from None
+    share = _share(text)
+    if share is None:
+        return Target(parameters=_number(text, option, WEIGHTS))
     if not 0 < share <= 1:
         raise InputError(f"--params {text}: a share is above 0 and at most 1")
-    return share
+    return Target(share=share)
+
+
+def _share(text: str) -> float | None:
+    """A fraction, hundredths, or a bare number up to 1; None if it is none of them."""
+    try:
+        share = float(Fraction(text.removesuffix("%")) / (100 if text.endswith("%") else 1))
+    except (ValueError, ZeroDivisionError):
+        return None
+    return share if "/" in text or "%" in text or share <= 1 else None
 
 
 def _number(text: str, option: str, units: dict[str, float]) -> int:
@@ -169,4 +171,5 @@ def _number(text: str, option: str, units: dict[str, float]) -> int:
                 return number
             break
     known = ", ".join(f"12{unit}" for unit in units)
-    raise InputError(f"{option} {text}: expected a size such as {known}")
+    share = ", or a share such as 1/8 or 12.5%" if option == "--params" else ""
+    raise InputError(f"{option} {text or repr(text)}: expected a size such as {known}{share}")

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import TypeVar
 
 from lessen.train.fine_tuning import Interrupted
 from lessen.train.progress import Progress
 
 Watch = Callable[[int, int], None]
 """`watch(done, total)`, called whenever a part is finished."""
+
+
+Part = TypeVar("Part")
+
+
+def watched(parts: Sequence[Part], watch: Watch) -> Iterator[Part]:
+    """The parts one by one; `watch` is called as each is finished, and before the first."""
+    for done, part in enumerate(parts):
+        watch(done, len(parts))
+        yield part
+    watch(len(parts), len(parts))
 
 
 @contextmanager

@@ -22,6 +22,9 @@ LANES = 16
 """Of a vector of 512 bits: neurons and ranks come in as many, so that rows of matrices begin where lines of
 the cache do."""
 
+LEAST = 1e-6
+"""A share of parts that is one of each."""
+
 MANY = 128
 """From how many on; among fewer the step would be coarse."""
 
@@ -121,7 +124,7 @@ def scaled(architecture: Architecture, shape: Shape, share: float, rank: float |
         for layer in shape.layers
     )
     if rank is not None:
-        layers = tuple(_in_products(architecture, layer, rank) for layer in layers)
+        layers = tuple(in_products(architecture, layer, rank) for layer in layers)
     embedding = _part(shape.embedding_rank or architecture.embedding_size, share)
     saves = rank_saves(architecture, embedding)
     return shape.model_copy(
@@ -135,21 +138,53 @@ def rank_saves(architecture: Architecture, rank: int) -> bool:
     return rank * (words + width) < words * width
 
 
-def _in_products(architecture: Architecture, layer: LayerShape, share: float) -> LayerShape:
-    """The layer with those matrices as products that have fewer weights so."""
+def in_products(architecture: Architecture, layer: LayerShape, share: float) -> LayerShape:
+    """The layer with those matrices as products that have fewer weights so, of a share of their full rank.
+
+    What is a product already keeps its rank where that is lower.
+    """
     hidden, context = architecture.hidden_size, len(layer.heads) * architecture.head_dim
     sides = {
-        "qkv": (3 * context, hidden),
+        "qkv": (context + 2 * (context // architecture.shared_heads), hidden),
         "attention_output": (hidden, context),
         "up": (layer.intermediate_size, hidden),
         "down": (hidden, layer.intermediate_size),
     }
-    ranks = {}
+    ranks = layer.rank.model_dump()
     for field, (rows, columns) in sides.items():
         rank = _part(min(rows, columns), share)
-        if 0 < rank * (rows + columns) < rows * columns:
+        if ranks[field] is not None:
+            ranks[field] = min(rank, ranks[field])
+        elif 0 < rank * (rows + columns) < rows * columns:
             ranks[field] = rank
-    return layer.model_copy(update={"rank": Rank(**(layer.rank.model_dump() | ranks))})
+    return layer.model_copy(update={"rank": Rank(**ranks)})
+
+
+def products_within(
+    architecture: Architecture, shape: Shape, outputs: int, share: float, limit: int
+) -> list[Rank]:
+    """Ranks of each layer's matrices, of a share of the full ones or as much less as keeps a limit.
+
+    Layers of one width need no less. Of uneven ones, which have as many parts in all, matrices are products
+    where others would not be.
+
+    Args:
+        architecture: Family facts.
+        shape: Of which layers.
+        outputs: Outputs of a head.
+        share: Of their full rank.
+        limit: Weights of all layers.
+    """
+
+    def of(share: float) -> Shape:
+        layers = tuple(in_products(architecture, layer, share) for layer in shape.layers)
+        return shape.model_copy(update={"layers": layers})
+
+    def fits(share: float) -> bool:
+        return encoder_of(architecture, of(share), outputs) <= limit
+
+    best = share if fits(share) else _largest(fits, 0.0, share)
+    return [layer.rank for layer in of(best).layers]
 
 
 def shallow(shape: Shape, layers: int) -> Shape:
@@ -184,20 +219,19 @@ def _counts(architecture: Architecture, shape: Shape, outputs: int) -> dict[str,
 
 
 def bytes_of(architecture: Architecture, shape: Shape, outputs: int) -> int:
-    """Size of `model.safetensors` in 32 bits: weights, and the header that lists them."""
+    """Size of `model.safetensors` in 32 bits: weights, and the header that lists them by name."""
     with torch.device("meta"):
         model = Transformer(architecture, shape, outputs)
-    weights = sum(tensor.numel() for tensor in model.state_dict().values()) * BYTES_PER_WEIGHT
-    entries = {
-        f"transformer.{name}": {
+    entries, end = {}, 0
+    for name, tensor in sorted(model.state_dict().items()):
+        start, end = end, end + tensor.numel() * BYTES_PER_WEIGHT
+        entries[f"transformer.{name}"] = {
             "dtype": "F32",
             "shape": list(tensor.shape),
-            "data_offsets": [weights, weights],
+            "data_offsets": [start, end],
         }
-        for name, tensor in model.state_dict().items()
-    }
     header = json.dumps({"__metadata__": {"format": "pt"}, **entries}, separators=(",", ":"))
-    return 8 + -(-len(header) // 8) * 8 + weights
+    return 8 + -(-len(header) // 8) * 8 + end
 
 
 def largest_within(
@@ -219,25 +253,31 @@ def largest_within(
         rank: As in `scaled`.
 
     Raises:
-        PlanError: When even the smallest, one head a layer, is larger; the message names its size.
+        PlanError: When even the smallest, one head and one neuron a layer, is larger; the message names its
+            size.
     """
 
     def fits(shape: Shape) -> bool:
         return measure(architecture, shape, outputs) <= limit
 
-    least = 1 / max(1, *(len(layer.heads) for layer in shape.layers))
-    if not fits(smallest := scaled(architecture, shape, least, rank)):
-        raise _out_of_reach(limit, measure(architecture, smallest, outputs), measure, "one head a layer")
+    if not fits(smallest := scaled(architecture, shape, LEAST, rank)):
+        size = measure(architecture, smallest, outputs)
+        raise _out_of_reach(limit, size, measure, "one head and one neuron a layer")
     if rank is None and fits(shape):
         return shape
-    low, high = least, 1.0
+    share = _largest(lambda share: fits(scaled(architecture, shape, share, rank)), LEAST, 1.0)
+    return scaled(architecture, shape, share, rank)
+
+
+def _largest(fits: Callable[[float], bool], low: float, high: float) -> float:
+    """The largest share that fits between one that does and one that does not."""
     for _ in range(24):
         middle = (low + high) / 2
-        if fits(scaled(architecture, shape, middle, rank)):
+        if fits(middle):
             low = middle
         else:
             high = middle
-    return scaled(architecture, shape, low, rank)
+    return low
 
 
 def deepest_within(
@@ -256,5 +296,6 @@ def deepest_within(
 
 
 def _out_of_reach(limit: int, smallest: int, measure: Callable[..., int], left: str) -> PlanError:
-    unit = "bytes" if measure is bytes_of else "parameters"
+    units = {bytes_of: "bytes", encoder_of: "parameters of layers"}
+    unit = units.get(measure, "parameters")
     return PlanError(f"{limit:,} {unit} cannot be reached: with {left} there are {smallest:,} left")

@@ -90,10 +90,12 @@ def with_embedding_rank(state: Mapping[str, Tensor], shape: Shape, rank: int) ->
     most = table.shape[1]
     if not 1 <= rank <= most:
         raise PlanError(f"embedding rank {rank} is not between 1 and {most}")
-    whole = table.double() if widen is None else table.double() @ widen.double().T
-    left, right = truncated(whole, rank)
+    axes, square = torch.linalg.qr(
+        table.double()
+    )  # the words' side of a product stays as it is until the end
+    left, right = truncated(square if widen is None else square @ widen.double().T, rank)
     fresh = dict(state)
-    fresh["embeddings.token.weight"] = left.to(table.dtype)
+    fresh["embeddings.token.weight"] = (axes @ left).to(table.dtype)
     fresh["embeddings.widen.weight"] = right.T.contiguous().to(table.dtype)
     return fresh, shape.model_copy(update={"embedding_rank": rank})
 
@@ -121,7 +123,7 @@ def with_ranks(
     for number, (layer, rank) in enumerate(zip(shape.layers, ranks, strict=True)):
         now = layer.rank.model_dump()
         for field, size in rank.model_dump().items():
-            if size is None:
+            if size in (None, now[field]):
                 continue
             name = f"layers.{number}.{MATRICES[field]}"
             _factorize(state, name, size, None if moments is None else moments.get(name))
@@ -191,8 +193,9 @@ def truncated(matrix: Tensor, rank: int, moment: Tensor | None = None) -> tuple[
 
 
 def _nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
-    return left[:, :rank] * sizes[:rank], right[:rank]
+    axes, square = torch.linalg.qr(matrix)  # a tall matrix's singular values are those of a square one
+    left, sizes, right = torch.linalg.svd(square, full_matrices=False)
+    return axes @ (left[:, :rank] * sizes[:rank]), right[:rank]
 
 
 def _factorize(state: State, name: str, rank: int, moment: Tensor | None) -> None:
