@@ -21,6 +21,10 @@ FASTER = {8: 3.0, 1: 2.2}
 
 FASTER_SIZE = 4
 
+ENOUGH = {"builtin:minilm-l6": 2, "builtin:mpnet-l12": 1}
+"""By checkpoint: seeds from which on anything is decided. The error of one seed knows rows alone; of MPNet
+one run is all there is to be."""
+
 Verdict = tuple[str, str]
 """A target in words, and whether it was met, with the figure."""
 
@@ -35,7 +39,7 @@ def width_verdicts(task: str, models: Mapping[str, Any], checkpoint: str) -> lis
         models: Lines of width_summary.py.
         checkpoint: That was made smaller.
     """
-    share = SHARES[checkpoint]
+    share, enough = SHARES[checkpoint], ENOUGH[checkpoint]
     sizes = (2, 4, 8) if checkpoint == "builtin:minilm-l6" else (8,)
     lines = []
     for size in sizes:
@@ -44,17 +48,22 @@ def width_verdicts(task: str, models: Mapping[str, Any], checkpoint: str) -> lis
         within = f"{100 * share:g}% of the dense" if allowed is None else f"{100 * allowed:g} points"
         if found is not None:
             limit = share * found["dense"] if allowed is None else allowed
-            said = loss_verdict(limit, found["loss"])
+            said = loss_verdict(limit, found["loss"], enough)
         lines.append((f"{task}: {size}x smaller layers lose at most {within}", said))
     if checkpoint == "builtin:minilm-l6":
-        lines.append((f"{task}: calibrated scores above last-exit-only ones at exits 1-3", shallow(models)))
-    return [*lines, *fewer_macs(task, models.get(f"calibrated {SIZE}x"), share)]
+        lines.append((f"{task}: calibrated scores above last-exit-only ones at exits 1-3", shallow(models, enough)))
+    return [*lines, *fewer_macs(task, models.get(f"calibrated {SIZE}x"), share, enough)]
 
 
-def loss_verdict(allowed: float, loss: Mapping[str, Any]) -> str:
+def loss_verdict(allowed: float, loss: Mapping[str, Any], enough: int) -> str:
     """Of a loss, with its error over rows and seeds."""
-    said = verdict(allowed - loss["mean"], loss["error"])
+    said = verdict_of(allowed - loss["mean"], loss, enough)
     return f"{said}, {points(loss['mean'], loss['error'])} points lost, {counted_seeds(loss)}"
+
+
+def verdict_of(spare: float, found: Mapping[str, Any], enough: int) -> str:
+    """Undecided with fewer seeds than are enough."""
+    return verdict(spare, found["error"]) if found["seeds"] >= enough else "undecided"
 
 
 def counted_seeds(found: Mapping[str, Any]) -> str:
@@ -62,7 +71,7 @@ def counted_seeds(found: Mapping[str, Any]) -> str:
     return f"{found['seeds']} seed" + ("" if found["seeds"] == 1 else "s")
 
 
-def shallow(models: Mapping[str, Any]) -> str:
+def shallow(models: Mapping[str, Any], enough: int) -> str:
     """Of all sizes that both were run at."""
     found = {
         name.removeprefix("calibrated "): line["above_last_only"]
@@ -71,7 +80,7 @@ def shallow(models: Mapping[str, Any]) -> str:
     }
     if not found:
         return NOT_YET
-    verdicts = [verdict(each["mean"], each["error"]) for each in found.values()]
+    verdicts = [verdict_of(each["mean"], each, enough) for each in found.values()]
     figures = [
         f"{points(each['mean'], each['error'])} at {size}, {counted_seeds(each)}"
         for size, each in found.items()
@@ -79,8 +88,11 @@ def shallow(models: Mapping[str, Any]) -> str:
     return f"{counted(verdicts)} ({'; '.join(figures)})"
 
 
-def fewer_macs(task: str, line: Mapping[str, Any] | None, share: float) -> list[Verdict]:
-    """Width and exits together: what is certified, and what is lost at the step tuning rows chose."""
+def fewer_macs(task: str, line: Mapping[str, Any] | None, share: float, enough: int) -> list[Verdict]:
+    """Width and exits together: what is certified, and what is lost at the step tuning rows chose.
+
+    On test rows that step has to have so many times fewer MACs too.
+    """
     certified, chosen = NOT_YET, NOT_YET
     if line is not None:
         bound = max(line["certified"], key=lambda at: at["bound"])
@@ -88,11 +100,15 @@ def fewer_macs(task: str, line: Mapping[str, Any] | None, share: float) -> list[
         there = sum(ratio >= FEWER_MACS for ratio in ratios)
         figures = ", ".join(f"{ratio:.1f}" for ratio in ratios)
         said = "met" if there == len(ratios) else "missed" if not there else "undecided"
+        said = said if len(ratios) >= enough else "undecided"
         certified = f"{said}, {there} of {len(ratios)} seeds ({figures} times fewer)"
         at = line["at_fewer_macs"]
         chosen = "missed: no step is so early"
         if at is not None:
-            chosen = loss_verdict(share * line["dense"], at["loss"]) + f", {at['macs_ratio']:.1f} times fewer"
+            chosen = loss_verdict(share * line["dense"], at["loss"], enough)
+            if at["macs_ratio"] < FEWER_MACS:
+                chosen = "missed" + chosen[chosen.index(",") :]
+            chosen += f", {at['macs_ratio']:.1f} times fewer on test rows"
     fewer = f"{task}: {SIZE}x and exits have {FEWER_MACS:g} times fewer MACs"
     return [
         (f"{fewer}, certified to lose at most 2 points to its own full depth", certified),

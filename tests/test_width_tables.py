@@ -54,7 +54,11 @@ def test_every_target_is_held_against_its_figure(made) -> None:
     certified = said[CERTIFIED]
     assert certified == "met, 3 of 3 seeds (20.0, 19.5, 21.0 times fewer)"
     chosen = said[f"{FEWER} and lose at most 6% of the dense"]
-    assert chosen == "undecided, 5.3 ± 0.2 points lost, 3 seeds, 19.4 times fewer"
+    assert chosen == "undecided, 5.3 ± 0.2 points lost, 3 seeds, 19.4 times fewer on test rows"
+    models_of_fewer = models()
+    models_of_fewer["calibrated 8x"]["at_fewer_macs"] |= {"macs_ratio": 15.0, "loss": difference(0.01)}
+    few = dict(made[0].width_verdicts("SST-2", models_of_fewer, "builtin:minilm-l6"))
+    assert few[f"{FEWER} and lose at most 6% of the dense"].startswith("missed, 1.0 ± 0.2 points lost")
     mpnet = dict(made[0].width_verdicts("MRPC", {"calibrated 8x": line(0.03)}, "builtin:mpnet-l12"))
     assert mpnet["MRPC: 8x smaller layers lose at most 3.5% of the dense"].startswith("undecided, 3.0 ± 0.2")
     assert len(mpnet) == 3
@@ -72,7 +76,16 @@ def test_nothing_is_met_by_default(made) -> None:
     assert said[f"{FEWER} and lose at most 6% of the dense"] == "missed: no step is so early"
     late["calibrated 8x"]["certified"][1] |= {"macs_ratios": [18.0]}
     said = dict(made[0].width_verdicts("SST-2", late, "builtin:minilm-l6"))
-    assert said[CERTIFIED].startswith("missed, 0 of 1")
+    assert said[CERTIFIED].startswith("undecided, 0 of 1"), "one seed decides nothing"
+
+
+def test_one_seed_decides_nothing_but_where_one_is_all(made) -> None:
+    alone = line(0.001) | {"loss": difference(0.001, seeds=1)}
+    said = dict(made[0].width_verdicts("MRPC", {"calibrated 4x": alone}, "builtin:minilm-l6"))
+    four = said["MRPC: 4x smaller layers lose at most 1.5 points"]
+    assert four == "undecided, 0.1 ± 0.2 points lost, 1 seed"
+    said = dict(made[0].width_verdicts("MRPC", {"calibrated 8x": alone}, "builtin:mpnet-l12"))
+    assert said["MRPC: 8x smaller layers lose at most 3.5% of the dense"].startswith("met, 0.1 ± 0.2")
 
 
 def test_time_follows_size(made) -> None:

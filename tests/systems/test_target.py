@@ -117,7 +117,7 @@ def plan(system: str, recipe=None, **choices):
 def test_a_size_belongs_to_a_system_that_slims():
     with pytest.raises(InputError, match="leaves every part"):
         plan("early-exit", targets=(Target(share=0.5),))
-    with pytest.raises(InputError, match="--importance: pabee has no such choice; it belongs to cost-eff, layer-chop"):
+    with pytest.raises(InputError, match="--importance: pabee has no such .* belongs to cost-eff, layer-chop"):
         plan("pabee", {"importance": "random"})
     with pytest.raises(InputError, match="--uneven: layer-chop has no such choice"):
         plan("layer-chop", {"budget": "uneven"}, targets=(Target(layers=2),))
