@@ -70,8 +70,12 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """Changes to COST-EFF's slimming stage; "layers" chops whole ones instead."""
 
-DENSE, ASSISTANT, SIMPLE = "dense", "assistant", "baselines"
-"""In place of a way: the dense model, what it taught, and what is simpler than both."""
+DENSE, LONGER, ASSISTANT, SIMPLE = "dense", "dense, longer", "assistant", "baselines"
+"""In place of a way: the dense model, the same trained for as long as what is 8 times smaller was in all,
+what the dense one taught, and what is simpler than all."""
+
+AS_LONG = 5.6
+"""Epochs of all stages and 12 rounds, in those of the first stage."""
 
 
 @dataclass(frozen=True)
@@ -80,26 +84,26 @@ class Training:
 
     Attributes:
         model: The checkpoint.
+        hidden_size: Its own, on which the product's learning rates depend.
         epochs: By task, of the first stage; the others in proportion, as `lessen compress --epochs` does it.
         recovery: The same for the two last stages, where it is another.
-        rates: Learning rate of each stage; None: the product's, which are for small encoders.
     """
 
     model: str
+    hidden_size: int
     epochs: dict[str, float]
     recovery: dict[str, float] | None = None
-    rates: tuple[float, ...] | None = None
 
 
 TRAININGS = {
     each.model: each
     for each in (
-        Training("builtin:minilm-l6", {"sst2": 4.0, "mrpc": 5.0}),
+        Training("builtin:minilm-l6", 384, {"sst2": 4.0, "mrpc": 5.0}),
         Training(
             "builtin:mpnet-l12",
+            768,
             {"mrpc": 3.0},
             recovery={"mrpc": 6.9},
-            rates=(2e-5, 2e-5, 2e-5, 1e-5, 3e-5, 2e-5),  # COST-EFF page, 1.9, for 768 wide
         ),
     )
 }
@@ -117,6 +121,16 @@ SCHEDULE: dict[str, Wanted] = {
         ("sst2", (1, 2), "last exit only", (8,)),
         ("sst2", (0,), "magnitude", (8,)),
         ("sst2", (0,), "random", (8,)),
+        ("sst2", (0,), LONGER, (1,)),
+        ("mrpc", (0,), LONGER, (1,)),
+        ("mrpc", (0,), "magnitude", (8,)),
+        ("mrpc", (0,), "random", (8,)),
+        ("sst2", (0,), "last exit only", (2, 4)),
+        ("sst2", (0,), "magnitude", (2, 4)),
+        ("sst2", (0,), "random", (2, 4)),
+        ("sst2", (0,), "layers", (2,)),
+        ("sst2", (0,), "uneven", (4,)),
+        ("sst2", (0,), "half rank", (4,)),
     ),
     "builtin:mpnet-l12": (("mrpc", (0,), "calibrated", (8,)),),
 }
@@ -157,11 +171,13 @@ def product_epochs(training: Training) -> dict[str, float]:
 def decided_by(training: Training, about: About) -> dict[str, Any] | None:
     """Everything a run depends on besides what it is called by; None of a way there is no more."""
     task, seed, way = about["task"], about["seed"], about["way"]
-    if task not in training.epochs or way not in (*WAYS, DENSE, ASSISTANT, SIMPLE):
+    if task not in training.epochs or way not in (*WAYS, DENSE, LONGER, ASSISTANT, SIMPLE):
         return None
     if way == SIMPLE:
         return {"rows": rows_of(task)}
     decides = {"bounds": list(BOUNDS), "delta": DELTA} | taught_by(training, task, seed)
+    if way == LONGER:
+        return decides | {"longer": longer_of(training, task, seed).model_dump(mode="json")}
     return decides if way in (DENSE, ASSISTANT) else decides | removed_by(training, task, seed, way)
 
 
@@ -184,7 +200,7 @@ def removed_by(training: Training, task: str, seed: int, way: str) -> dict[str, 
 
 def stage_of(training: Training, task: str, seed: int, number: int, system: str = "cost-eff") -> Recipe:
     """A stage (from 1) of a system, with this task's epochs and longest text and this seed."""
-    stages, epochs = system_of(system).stages, training.epochs
+    stages, epochs = system_of(system).stages_for(training.hidden_size), training.epochs
     stage = stages[number - 1]
     if number > 4 and training.recovery is not None:
         epochs = training.recovery
@@ -194,18 +210,22 @@ def stage_of(training: Training, task: str, seed: int, number: int, system: str 
         "max_tokens": TASKS[task].max_tokens,
         "seed": seed,
     }
-    if training.rates is not None:
-        changes["learning_rate"] = training.rates[number - 1]
     return stage.model_copy(update=changes)
 
 
+def longer_of(training: Training, task: str, seed: int) -> Recipe:
+    """The dense model's stage, for as many epochs as a slender model has had in the end."""
+    stage = stage_of(training, task, seed, 1)
+    return stage.model_copy(update={"epochs": AS_LONG * stage.epochs})
+
+
 def slimming_of(training: Training, task: str, seed: int, way: str) -> Rounds:
-    """The stage in which parts leave."""
+    """The stage in which parts leave, in one round for each shape of `slender_shapes`."""
     stage = stage_of(training, task, seed, 4, "layer-chop" if way == "layers" else "cost-eff")
     assert isinstance(stage, Rounds)
     if way == "layers":
         return stage
-    return stage.model_copy(update=WAYS[way] | {"scored_rows": SCORED_ROWS})
+    return stage.model_copy(update=WAYS[way] | {"scored_rows": SCORED_ROWS, "rounds": 1})
 
 
 def slender_shape(model: Any, size: int, rank: float | None = None) -> Shape:
@@ -247,13 +267,14 @@ class Models:
         names, kind = self.train.label_names or ["value"], self.train.kind
         self.base = with_exits(load(model), labels=names, problem_type=kind, seed=seed)
 
-    def trained(self, place: Path, begin: Callable[[], Any], number: int, teacher: Any) -> Any:
-        """The model a training stage left."""
+    def trained(self, place: Path, begin: Callable[[], Any], stage: Recipe | int, teacher: Any = None) -> Any:
+        """The model a training stage left; of a number, COST-EFF's."""
+        if isinstance(stage, int):
+            stage = stage_of(self.training, self.task, self.seed, stage)
 
         def make(milestone: Milestone) -> None:
             model, work = begin(), place / "checkpoints"
             torch.manual_seed(self.seed)
-            stage = stage_of(self.training, self.task, self.seed, number)
             record = fine_tune(model, self.train, stage, work, teacher=teacher)
             milestone.leave(model.transformer.state_dict(), model.config.form(), record)
             shutil.rmtree(work, ignore_errors=True)
@@ -266,7 +287,11 @@ class Models:
 
     def dense(self) -> Any:
         """Fine-tuned as usual: only its last exit has learned anything."""
-        return self.trained(self.folder / "dense", self.copy, 1, None)
+        return self.trained(self.folder / "dense", self.copy, 1)
+
+    def longer(self) -> Any:
+        """The same, for longer."""
+        return self.trained(self.folder / "longer", self.copy, longer_of(self.training, self.task, self.seed))
 
     def assistant(self) -> Any:
         """As wide as the dense model, which taught it, with all exits."""
@@ -329,13 +354,14 @@ def made(training: Training, about: About) -> dict[str, Any]:
         files = prepare(task)
         return {"baselines": baselines(files), "f1": {"most frequent label": f1_of_most_frequent(files)}}
     models = Models(training, task, about["seed"])
-    whole = {DENSE: models.dense, ASSISTANT: models.assistant}
+    whole = {DENSE: models.dense, LONGER: models.longer, ASSISTANT: models.assistant}
     one = whole[way]() if way in whole else models.slender(way, about["size"])
     with tempfile.TemporaryDirectory() as place:
         one.save_pretrained(place)
-        facts = answers_of_last(Path(place), task) if way == DENSE else facts_of(Path(place), task)
+        alone = way in (DENSE, LONGER)  # no exit but the last has learned anything
+        facts = answers_of_last(Path(place), task) if alone else facts_of(Path(place), task)
     print(task, about["seed"], way, about["size"], f"{facts['exits'][-1]:.4f}", flush=True)
-    return {"facts": facts} if way == DENSE else {"facts": facts, "assistant": models.assistant_facts()}
+    return {"facts": facts} if alone else {"facts": facts, "assistant": models.assistant_facts()}
 
 
 def runs_of(wanted: Wanted) -> list[About]:

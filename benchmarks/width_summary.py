@@ -44,7 +44,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 def name_of(way: str, size: int) -> str:
     """As tables call it."""
-    return way if way in ("dense", "assistant") else f"{way} {size}x"
+    return way if way in ("dense", "dense, longer", "assistant") else f"{way} {size}x"
 
 
 def line(way: str, size: int, seeds: Sequence[int], found: dict[Any, Run]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def line(way: str, size: int, seeds: Sequence[int], found: dict[Any, Run]) -> di
     each = [found[way, size, seed]["facts"] for seed in seeds]
     dense = [found["dense", 1, seed]["facts"] for seed in seeds]
     last, rows = [facts["exits"][-1] for facts in each], each[0]["test"]["rows"]
-    all_exits = way != "dense"
+    trained_exits = not way.startswith("dense")
     return {
         "seeds": len(seeds),
         **{name: each[0][name] for name in SHAPE},
@@ -61,12 +61,12 @@ def line(way: str, size: int, seeds: Sequence[int], found: dict[Any, Run]) -> di
         "last_sd": stdev(last) if len(last) > 1 else None,
         "f1": None if each[0]["f1"] is None else mean(facts["f1"] for facts in each),
         "dense": mean(facts["exits"][-1] for facts in dense),
-        "loss": difference(lasts(dense), lasts(each), rows) if all_exits else None,
-        "mean": mean(mean(facts["exits"]) for facts in each) if all_exits else None,
+        "loss": None if way == "dense" else difference(lasts(dense), lasts(each), rows),
+        "mean": mean(mean(facts["exits"]) for facts in each) if trained_exits else None,
         "exits": [mean(values) for values in zip(*(facts["exits"] for facts in each), strict=True)],
         "above_last_only": shallow_difference(size, found) if way == "calibrated" else None,
         "certified": [certified(place, each, dense) for place in range(len(each[0]["certified"]))],
-        "at_fewer_macs": fewer(each, dense, rows) if all_exits else None,
+        "at_fewer_macs": fewer(each, dense, rows) if trained_exits else None,
         "remade": any(remade(found[way, size, seed], found, seed) for seed in seeds),
     }
 

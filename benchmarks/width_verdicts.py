@@ -51,11 +51,13 @@ def width_verdicts(task: str, models: Mapping[str, Any], checkpoint: str) -> lis
             said = loss_verdict(limit, found["loss"], enough)
         lines.append((f"{task}: {size}x smaller layers lose at most {within}", said))
     if checkpoint == "builtin:minilm-l6":
-        lines.append((f"{task}: calibrated scores above last-exit-only ones at exits 1-3", shallow(models, enough)))
+        lines.append(
+            (f"{task}: calibrated scores above last-exit-only ones at exits 1-3", shallow(models, enough))
+        )
     return [*lines, *fewer_macs(task, models.get(f"calibrated {SIZE}x"), share, enough)]
 
 
-def loss_verdict(allowed: float, loss: Mapping[str, Any], enough: int) -> str:
+def loss_verdict(allowed: float, loss: Mapping[str, Any], enough: int = 2) -> str:
     """Of a loss, with its error over rows and seeds."""
     said = verdict_of(allowed - loss["mean"], loss, enough)
     return f"{said}, {points(loss['mean'], loss['error'])} points lost, {counted_seeds(loss)}"

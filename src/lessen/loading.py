@@ -153,18 +153,6 @@ def depth_of(name: str | Path) -> int:
     return facts.num_decoder_layers or facts.num_hidden_layers
 
 
-def facts_of(name: str | Path) -> Architecture:
-    """Facts about a model, from its config alone.
-
-    Raises:
-        InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
-    """
-    config = _config_of(_resolve(name))
-    if isinstance(config, LessenConfig):
-        return config.facts()
-    return family_of(config.model_type).architecture(config)
-
-
 def gguf_behind(name: str | Path) -> Path | None:
     """The GGUF file a built-in model was written out from, or the one a folder was compressed from was.
 
@@ -185,12 +173,21 @@ def generates(name: str | Path) -> bool:
     Raises:
         InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
     """
-    if _preset(name) is not None:
-        return False
+    return facts_of(name).language_head is not None
+
+
+def facts_of(name: str | Path) -> Architecture:
+    """What a model's family fixes, from its config alone.
+
+    Raises:
+        InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
+    """
+    if (preset := _preset(name)) is not None:
+        return PRESETS[preset]
     config = _config_of(_resolve(name))
-    own = isinstance(config, LessenConfig)
-    facts = config.facts() if own else family_of(config.model_type).architecture(config)
-    return facts.language_head is not None
+    if isinstance(config, LessenConfig):
+        return config.facts()
+    return family_of(config.model_type).architecture(config)
 
 
 def _preset(name: str | Path) -> str | None:

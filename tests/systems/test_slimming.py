@@ -18,8 +18,10 @@ from lessen.runtime.text import collate, encode
 from lessen.systems import rounds, slimming
 from lessen.systems.milestone import Milestone
 from lessen.systems.removing import remove
-from lessen.systems.slimming import Slimming, chosen, shapes_between, worth_of
+from lessen.systems.rounds import scored_batches
+from lessen.systems.slimming import Slimming, chosen, in_products, shapes_between, worth_of
 from lessen.train.sampler import LengthGrouped
+from lessen.train.teaching import Teacher
 from lessen.width.budget import encoder_of, parameters_of, scaled, shallow
 from lessen.width.importance import Worth
 
@@ -147,15 +149,38 @@ def test_scores_of_the_last_exit_alone_have_no_equilibrium(model):
     assert not torch.equal(calibrated[0].neurons, worth_of(model, other, task(), RECIPE)[0].neurons)
 
 
-@pytest.mark.parametrize("undone", [True, False])
-def test_layers_compete_without_what_equilibrium_took(model, undone):
+@pytest.mark.parametrize(
+    ("changes", "undone"),
+    [
+        ({"equilibrium": True}, True),
+        ({"equilibrium": False}, False),
+        ({"equilibrium": True, "calibrated": False}, False),
+        ({"equilibrium": True, "importance": "magnitude"}, False),
+        ({"equilibrium": True, "importance": "random"}, False),
+    ],
+)
+def test_layers_compete_without_what_equilibrium_took(model, changes, undone):
     """With as many exits above as layers, layer 1 got a third of its gradient: what is left is even again."""
     shape = scaled_to(model, 0.5)
     worth = [Worth(torch.full((4,), got), torch.full((64,), got)) for got in (1 / 3, 1 / 2, 1.0)]
-    recipe = RECIPE.model_copy(update={"budget": "uneven", "equilibrium": undone})
+    recipe = RECIPE.model_copy(update={"budget": "uneven", **changes})
     kept = [len(layer.heads) for layer in chosen(worth, recipe, shape)]
     assert sum(kept) == sum(len(layer.heads) for layer in shape.layers)
     assert (kept[0] > 1) == undone
+
+
+def test_what_the_teacher_shows_below_its_last_layer_is_nothing_to_the_last_exit(model, monkeypatch):
+    def scores(calibrated):
+        recipe = RECIPE.model_copy(update={"calibrated": calibrated})
+        return torch.cat([layer.neurons for layer in worth_of(model, model, task(), recipe)])
+
+    def upside_down(*batch):
+        return [[*(-each for each in found[:-1]), found[-1]] for found in shows(*batch)]
+
+    every, last, shows = scores(True), scores(False), Teacher.shows
+    monkeypatch.setattr(Teacher, "shows", upside_down)
+    assert torch.equal(scores(False), last)
+    assert not torch.equal(scores(True), every)
 
 
 def test_heads_that_share_keys_leave_together(model):
@@ -174,6 +199,11 @@ def test_last_exit_scores_differ_from_calibrated_ones(model):
     last = worth_of(model, other, task(), RECIPE.model_copy(update={"calibrated": False}))
     order = [torch.cat([w.neurons for w in found]).argsort() for found in (every, last)]
     assert not torch.equal(*order)
+
+
+def test_only_full_batches_are_scored(model):
+    recipe = RECIPE.model_copy(update={"scored_rows": 21})
+    assert [len(layout) for _, layout, *_ in scored_batches(model, task(), recipe)] == [8, 8]
 
 
 @pytest.mark.parametrize("importance", ["abs_weight", "signed_group"])
@@ -284,3 +314,18 @@ def test_a_model_of_low_rank_keeps_it_where_more_is_asked_for(model, tmp_path: P
     after = again.config.form().layers[0].rank
     assert before.up is not None
     assert after.up == before.up
+
+
+def test_low_rank_is_the_nearest_on_training_rows(model):
+    """What is lost of the output on them is what lies beyond its first 8 directions: no rank 8 loses less."""
+    recipe, target = RECIPE.model_copy(update={"rank": 0.25}), scaled_to(model, 1.0, 0.25)
+    ids, layout, segments = collate(encode(model.tokenizer, task().texts, 64), torch.device("cpu"))
+    with torch.no_grad():
+        entering = model.transformer.embeddings(ids, layout, segments)
+        whole, product = (
+            each.transformer.layers[0].attention.qkv
+            for each in (model, in_products(model, task(), recipe, target))
+        )
+        error = float((product(entering) - whole(entering)).norm())
+        least = float(torch.linalg.svdvals(entering @ whole.weight.T)[8:].norm())
+    assert error == pytest.approx(least, rel=0.01)

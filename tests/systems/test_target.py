@@ -117,7 +117,9 @@ def plan(system: str, recipe=None, **choices):
 def test_a_size_belongs_to_a_system_that_slims():
     with pytest.raises(InputError, match="leaves every part"):
         plan("early-exit", targets=(Target(share=0.5),))
-    with pytest.raises(InputError, match="--importance: pabee has no such .* belongs to cost-eff, layer-chop"):
+    with pytest.raises(
+        InputError, match=r"--importance: pabee has no such .* belongs to cost-eff, layer-chop"
+    ):
         plan("pabee", {"importance": "random"})
     with pytest.raises(InputError, match="--uneven: layer-chop has no such choice"):
         plan("layer-chop", {"budget": "uneven"}, targets=(Target(layers=2),))
@@ -142,6 +144,20 @@ def test_a_plan_whose_stages_do_not_fit_is_refused(stages, problem):
     given = {"model": "m", "data": "d", "system": "cost-eff", "stages": stages, "criteria": ["entropy"]}
     with pytest.raises(PlanError, match=problem):
         parse(CompressionPlan, given, "plan.json")
+
+
+def test_wide_models_learn_with_smaller_steps():
+    small, wide = (
+        [
+            stage.learning_rate
+            for stage in plan("cost-eff", targets=(Target(share=0.5),), hidden_size=size).stages
+        ]
+        for size in (384, 768)
+    )
+    assert small == [5e-5] * 6
+    assert wide == [2e-5, 2e-5, 2e-5, 1e-5, 3e-5, 2e-5], "COST-EFF page, 1.9"
+    double = plan("cost-eff", {"learning_rate": 4e-5}, targets=(Target(share=0.5),), hidden_size=768).stages
+    assert [stage.learning_rate for stage in double] == pytest.approx([2 * rate for rate in wide])
 
 
 def test_epochs_are_the_first_stages_and_the_others_follow():

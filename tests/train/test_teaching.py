@@ -21,6 +21,7 @@ from lessen.train.fine_tuning import Recipe, fine_tune
 from lessen.train.teaching import LESSONS, Teacher, features, predictions, scoring
 from lessen.width.removal import Kept, narrowed, without_layers
 
+LENGTHS = [2, 5, 5, 9]
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
@@ -36,7 +37,7 @@ def chopped(model, dropped):
 
 
 def lesson(pupil, teacher):
-    ids, rows = pack(ragged_ids([2, 5, 5, 9]))
+    ids, rows = pack(ragged_ids(LENGTHS))
     states = []
     answers = every_exit(pupil.transformer, ids, rows, states=states)
     return Teacher(teacher, pupil.config.form()).lesson(ids, rows, None, answers, states, LABELS)
@@ -55,20 +56,47 @@ def test_8_13_from_itself_there_is_nothing_to_learn(model):
     torch.testing.assert_close(scoring(lesson(model, model)), 0.1 * hard)
 
 
-def test_features_are_the_mean_over_each_rows_own_tokens(model):
-    other = chopped(model, set())
+def soft(answer, target):
+    """Cross-entropy from a teacher's answer, less the least it can be, which no pupil changes."""
+    shares = target.softmax(-1)
+    return float((shares * (target.log_softmax(-1) - answer.log_softmax(-1))).sum())
+
+
+def of_the_page(pupil, teacher):
+    """Its J_r, J_p, J_TA and J_tay (1.3), each row run alone."""
+    sequences = ragged_ids(LENGTHS)
+    hard = own = last = states = squares = 0.0
+    for sequence, label in zip(sequences, LABELS, strict=True):
+        ids, row = pack([sequence])
+        mine, theirs = [], []
+        answers = every_exit(pupil.transformer, ids, row, states=mine)
+        taught = every_exit(teacher.transformer, ids, row, states=theirs)
+        for answer, target in zip(answers, taught, strict=True):
+            hard -= float(answer.log_softmax(-1)[0, label]) / len(sequences)
+            own += soft(answer, target) / len(sequences)
+            last += soft(answer, taught[-1]) / len(sequences)
+        for a, b in zip(mine, theirs, strict=True):
+            states += float((a - b).square().mean()) / len(sequences)
+            squares += float((a - b).square().mean(1).sum())
+    return {
+        "features": states,
+        "predictions": own,
+        "features_and_predictions": own + states,
+        "assistant": (last + hard) / 2,
+        "scoring": 0.9 * own + 0.1 * hard + squares / sum(LENGTHS),
+    }
+
+
+@pytest.mark.parametrize("name", [*LESSONS, "scoring"])
+def test_losses_are_those_of_the_page(model, name):
+    """But that `scoring` takes the mean of states over tokens alone: here no place is without one."""
+    pupil = chopped(model, set())
     with torch.no_grad():
-        for parameter in other.parameters():
+        for parameter in pupil.parameters():
             parameter += 0.05 * torch.sin(torch.arange(parameter.numel())).view(parameter.shape)
-    found = lesson(other, model)
-    total = 0.0
-    for mine, theirs in zip(found.states, found.shown, strict=True):
-        start = 0
-        for length in found.rows.lengths:
-            stretch = slice(start, start + length)
-            total += float((mine[stretch] - theirs[stretch]).detach().square().mean()) / len(found.rows)
-            start += length
-    assert float(features(found).detach()) == pytest.approx(total, rel=1e-5)
+        found = {**LESSONS, "scoring": scoring}[name](lesson(pupil, model))
+        expected = of_the_page(pupil, model)[name]
+    assert float(found) == pytest.approx(expected, rel=1e-5)  # states are compared in float32
 
 
 def test_13_padding_changes_no_lesson(model):
@@ -82,7 +110,7 @@ def test_13_padding_changes_no_lesson(model):
         block.attention.dropout = 0.0
     teacher = Teacher(model, pupil.config.form())
     pupil.teaching = lambda *given: features(teacher.lesson(*given))
-    ids, mask = padded(ragged_ids([2, 5, 5, 9]), 0)
+    ids, mask = padded(ragged_ids(LENGTHS), 0)
     found = []
     for more in (0, 7):
         wide, real = (torch.nn.functional.pad(each, (0, more)) for each in (ids, mask))

@@ -148,6 +148,18 @@ def test_abs_weight_is_the_authors_sum(model):
     model.zero_grad()
 
 
+def test_gradients_of_batches_that_pull_apart_do_not_cancel(model):
+    ids, rows, labels = batch()
+    loss = partial(loss_of, model, ids, rows, labels)
+    found = AbsWeight(model.transformer)
+    found.add(rows, loss)
+    once = found.worth()
+    found.add(rows, lambda: -loss())
+    for twice, one in zip(found.worth(), once, strict=True):
+        torch.testing.assert_close(twice.heads, 2 * one.heads)
+        torch.testing.assert_close(twice.neurons, 2 * one.neurons)
+
+
 def test_8_a_model_that_already_agrees_with_its_teacher_is_scored_by_the_hard_labels_alone(model):
     ids, rows, labels = batch()
     with torch.no_grad():

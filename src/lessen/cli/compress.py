@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lessen.cli import compress_options as options
-from lessen.cli.compress_results import facts_of, pretrain_and_say, show_results
+from lessen.cli.compress_results import pretrain_and_say, results_of, show_results
 from lessen.cli.output import (
     Block,
     Confidence,
@@ -107,7 +107,7 @@ def command(
     """
     from lessen.cli.compress_generator import bounds_of, carry_out, language_asked, language_plan
     from lessen.cli.compress_reading import carry_out_reading, reading_plan
-    from lessen.loading import generates
+    from lessen.loading import facts_of, generates
     from lessen.systems import system_of
     from lessen.systems.generator import LanguagePlan
     from lessen.systems.pipeline import compress
@@ -228,6 +228,7 @@ def command(
             system_of(system),
             seed=seed,
             alone=alone,
+            hidden_size=facts_of(model).hidden_size,
             recipe={key: value for key, value in recipe.items() if value is not None},
             model=model,
             data=data,
@@ -246,7 +247,7 @@ def command(
     outcomes = compress(chosen, system_of(chosen.system), out, say)
     plan_made = chosen.model_dump(mode="json")
     places = [out] if len(outcomes) == 1 else [out / outcome.folder.name for outcome in outcomes]
-    facts = [facts_of(outcome, place) for outcome, place in zip(outcomes, places, strict=True)]
+    facts = [results_of(outcome, place) for outcome, place in zip(outcomes, places, strict=True)]
     if as_json:
         emit((facts[0] if len(facts) == 1 else {"sizes": facts}) | {"plan": plan_made})
         return

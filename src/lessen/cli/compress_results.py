@@ -32,7 +32,7 @@ def pretrain_and_say(plan: Any, out: Path, as_json: bool) -> None:
     say(f"saved {out}; train on with: lessen compress {out} --system beexformer --data ...")
 
 
-def facts_of(outcome: Any, place: Path) -> dict[str, Any]:
+def results_of(outcome: Any, place: Path) -> dict[str, Any]:
     """What a run made, as `--json` prints it."""
     return {
         "out": str(place),

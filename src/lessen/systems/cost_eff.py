@@ -2,7 +2,7 @@
 
 A dense model is fine-tuned and teaches another, the assistant, to answer at every exit. That one teaches a
 model which gets narrower round by round, and then recovers. Stages and losses follow the authors' code
-(COST-EFF page, 1.3 to 1.9). Ours are the learning rates, for small encoders; the epochs, for 10,000 rows; and
+(COST-EFF page, 1.3 to 1.9). Ours are the learning rates of small encoders; the epochs, for 10,000 rows; and
 the exits, linear over the mean of the tokens, where the authors have a tanh of the first one (page, 1.2); and
 gradient equilibrium from the assistant on: before it, no exit is trained.
 """
@@ -40,4 +40,5 @@ SYSTEM = System(
         ),
     ),
     criteria=("entropy", "max_probability", "margin", "patience"),
+    wide_rates=(2e-5, 2e-5, 2e-5, 1e-5, 3e-5, 2e-5),
 )

@@ -96,13 +96,20 @@ class CompressionPlan(Strict):
 
 
 def plan_for(
-    system: System, *, seed: int, recipe: dict[str, Any], alone: bool = False, **choices: Any
+    system: System,
+    *,
+    seed: int,
+    recipe: dict[str, Any],
+    alone: bool = False,
+    hidden_size: int = 0,
+    **choices: Any,
 ) -> CompressionPlan:
     """The plan of a system with the user's choices; `recipe` changes every stage.
 
     Of it `speedup` and `rates` change only the stages in which tokens leave, and what belongs to a kind of
     stage only those of that kind. Epochs and learning rate are those of the first stage; the others change in
-    proportion. With `alone` binary weights learn from the labels instead of a teacher.
+    proportion. With `alone` binary weights learn from the labels instead of a teacher. `hidden_size` is the
+    model's, on which learning rates may depend.
 
     Raises:
         InputError: When the system has no such stage.
@@ -136,9 +143,9 @@ def plan_for(
     of_all = {key: value for key, value in recipe.items() if key not in {**of_tokens, **special}}
     if "epochs" in of_all:
         of_all["rows"] = None
-    first = system.stages[0]
+    first, *_ = usual = system.stages_for(hidden_size)
     stages: list[Recipe] = []
-    for stage in system.stages:
+    for stage in usual:
         own = {
             field: value * getattr(stage, field) / getattr(first, field)
             for field, value in of_all.items()
