@@ -2,9 +2,10 @@
 
 A dense model is fine-tuned and teaches another, the assistant, to answer at every exit. That one teaches a
 model which gets narrower round by round, and then recovers. Stages and losses follow the authors' code
-(COST-EFF page, 1.3 to 1.9). Ours are the learning rates of small encoders; the epochs, for 10,000 rows; and
-the exits, linear over the mean of the tokens, where the authors have a tanh of the first one (page, 1.2); and
-gradient equilibrium from the assistant on: before it, no exit is trained.
+(COST-EFF page, 1.3 to 1.9). Ours are the learning rates of small encoders, one for all stages; that those of
+exits do not grow from round to round; the epochs, for 10,000 rows, with two where the assistant learns
+features, for the page's one; the exits, linear over the mean of the tokens, where the authors have a tanh of
+the first one (page, 1.2); and gradient equilibrium from the assistant on: before it, no exit is trained.
 """
 
 from lessen.systems.slimming import Slimming

@@ -41,7 +41,7 @@ from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
 from lessen.systems.target import Target, narrow_shape, shallow_shape
 from lessen.systems.token_stages import check_tokens, give_profile, leaving, passes_of
-from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
+from lessen.train.fine_tuning import Interrupted, Recipe, fine_tune, passes_over
 from lessen.width.budget import parameters_of
 
 
@@ -102,12 +102,15 @@ def compress(
     say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
     outcomes = []
-    for place, way in enumerate(ways, start=1):
-        if len(ways) > 1:
-            say(f"size {place} of {len(ways)}: {way.name}")
-        run = _Stages(plan, model, tables["train"], work, way, say, quiet=quiet)
-        training = [run.stage(number) for number in range(1, len(plan.stages) + 1)]
-        outcomes.append(_saved(plan, run.model, tables, training, out / way.name))
+    try:
+        for place, way in enumerate(ways, start=1):
+            if len(ways) > 1:
+                say(f"size {place} of {len(ways)}: {way.name}")
+            run = _Stages(plan, model, tables["train"], work, way, say, quiet=quiet)
+            training = [run.stage(number) for number in range(1, len(plan.stages) + 1)]
+            outcomes.append(_saved(plan, run.model, tables, training, out / way.name))
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; run the same command to continue from {work}") from None
     shutil.rmtree(work, ignore_errors=True)
     return outcomes
 

@@ -42,6 +42,8 @@ def narrowed(
 ) -> tuple[State, Shape]:
     """Take heads and neurons out of every layer; a neuron's gate goes with it.
 
+    Gated layers and shared keys are for callers of their own: no system of ours slims models that have them.
+
     Args:
         architecture: Family facts.
         state: Tensors of the transformer.
