@@ -4,7 +4,6 @@
 #include "dispatch.h"
 
 namespace lessen {
-namespace {
 
 void attention_of(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim, float *out,
                   float *received, int threads) {
@@ -36,7 +35,6 @@ void attention_of(const float *qkv, const int64_t *lengths, int64_t rows, int64_
     }
 }
 
-}  // namespace
 }  // namespace lessen
 
 using namespace lessen;

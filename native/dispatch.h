@@ -50,6 +50,10 @@ int worth(int64_t multiplications, int threads);
 
 inline Norm norm_of(const lessen_norm &norm) { return {norm.weight, norm.bias, norm.eps}; }
 
+// lessen_attention_f32.
+void attention_of(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim, float *out,
+                  float *received, int threads);
+
 // out = values . matrix^T, whatever the kind of the matrix.
 void product_of(const lessen_matrix &matrix, const float *values, float *out, int64_t m, int threads);
 

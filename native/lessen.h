@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 9
+#define LESSEN_ABI 10
 
 LESSEN_API int lessen_abi(void);
 
@@ -122,6 +122,17 @@ typedef struct {
 /* context is [m][output.k], hidden and out [m][output.n]. */
 LESSEN_API int lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out,
                                  int64_t m, int threads);
+
+/* A whole layer of an encoder: the context is lessen_attention_f32 of qkv(hidden). */
+typedef struct {
+    lessen_matrix qkv;
+    int64_t heads, dim;
+    lessen_rest rest;
+} lessen_encoder;
+
+/* hidden and out are [m][rest.output.n], m the sum of the lengths of so many rows. */
+LESSEN_API int lessen_encoder_layer(const lessen_encoder *layer, const float *hidden, const int64_t *lengths,
+                                    int64_t rows, float *out, int threads);
 
 /* Layers of a decoder for a few new tokens, norms before their branches:
  *     middle = hidden + output(attention(norms[0](hidden)))

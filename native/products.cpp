@@ -13,8 +13,9 @@ constexpr int64_t PANELS = 8;
 constexpr int64_t MADE = 8;
 
 // Rows from which on tiles multiply signs, written out as whole numbers, faster than bits are counted. Tiles do 1024
-// products a cycle against 410 (count512.h), but their operands come from the second cache. The sums are the same.
-constexpr int64_t ROWS_FOR_TILES = 48;
+// products a cycle against 410 (count512.h), but take rows by 16 and signs have to be written out. The sums are the
+// same.
+constexpr int64_t ROWS_FOR_TILES = 24;
 
 using Panels = decltype(Kernel::panels);
 

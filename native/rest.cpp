@@ -1,4 +1,5 @@
-// The rest of a layer after its attention, in one call: what is between its products is small and many.
+// A layer of an encoder, or what comes after its attention, in one call: what is between its products is small and
+// many.
 #include <algorithm>
 
 #include "products.h"
@@ -58,6 +59,20 @@ void all_of_rest(const lessen_rest *rest, const float *context, const float *hid
 }  // namespace lessen
 
 using namespace lessen;
+
+int lessen_encoder_layer(const lessen_encoder *layer, const float *hidden, const int64_t *lengths, int64_t rows,
+                         float *out, int threads) {
+    int64_t m = 0;
+    for (int64_t row = 0; row < rows; row++) m += lengths[row];
+    if (m <= 0) return 0;
+    return result_of([&] {
+        thread_local Space<float> of_qkv, of_context;
+        float *qkv = of_qkv.of(m * layer->qkv.n), *context = of_context.of(m * layer->rest.output.k);
+        multiply(layer->qkv, {Source::plain, hidden, layer->qkv.k}, qkv, m, threads);
+        attention_of(qkv, lengths, rows, layer->heads, layer->dim, context, nullptr, threads);
+        all_of_rest(&layer->rest, context, hidden, out, m, threads);
+    });
+}
 
 int lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
                       int threads) {

@@ -69,7 +69,7 @@ def test_a_sum_less_twice_the_negated_is_the_product(columns):
 @pytest.mark.parametrize("columns", SIZES)
 @pytest.mark.skipif(native() is None, reason="without kernels torch computes both")
 def test_tiles_and_counted_bits_agree_to_the_last_bit(columns):
-    """From 48 rows on signs may be multiplied as whole numbers: a row's answer is the same."""
+    """From 24 rows on signs may be multiplied as whole numbers: a row's answer is the same."""
     values, weight, scales, bias = matrices(75, columns, 83)
     ready = arranged("w1a1", pack(weight), columns, native())
     together = product("w1a1", values, ready, scales, bias, native())

@@ -17,11 +17,11 @@ from lessen.model.dropout import Dropout
 from lessen.model.few_bits import BinaryLinear
 from lessen.model.matrices import OURS, REAL, Numbers, linear
 from lessen.model.norms import norm
-from lessen.model.rest import Parts, Rest
+from lessen.model.rest import Parts, Rest, Whole
 from lessen.model.rotary import Rotation
 from lessen.model.rows import Rows
 from lessen.model.step import Step, StepParts
-from lessen.native import DecoderLayer, LayerRest, Native, native_for
+from lessen.native import DecoderLayer, EncoderLayer, LayerRest, Native, native_for
 from lessen.plan import Latent, LayerShape, Rank
 
 CENTRE = 0.5
@@ -191,6 +191,7 @@ class Block(nn.Module):
         complete = len(shape.heads) == architecture.num_attention_heads
         self.heads_of_bias = None if complete else list(shape.heads)
         self._rest: Rest | None = None
+        self._whole: Whole | None = None
         self._facts = architecture
         self._step: Step | None = None
 
@@ -225,6 +226,11 @@ class Block(nn.Module):
             step = None if kernels is None else self.step(kernels, len(hidden))
             if kernels is not None and step is not None and (room := memory.room(rows)) is not None:
                 return kernels.decoder_layers([step], [room], rotation, hidden), rows
+        if memory is None and keep is None and bias is None and not self.training and len(hidden):
+            kernels = native_for(hidden)
+            whole = None if kernels is None else self._made_whole(kernels, rows)
+            if kernels is not None and whole is not None:
+                return kernels.encoder_layer(whole, hidden, rows.lengths), rows
         given = self.attention_norm(hidden) if self.pre else hidden
         score = None if keep is None else keep.score
         if isinstance(self.attention, CausalAttention):
@@ -249,7 +255,19 @@ class Block(nn.Module):
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))), rows
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_rest": None, "_step": None}
+        return self.__dict__ | {"_rest": None, "_whole": None, "_step": None}
+
+    def _made_whole(self, kernels: Native, rows: Rows) -> EncoderLayer | None:
+        """The layer as one call, where it can be."""
+        attention = self.attention
+        if self.pre or not isinstance(self.feed_forward, FeedForward | SelectiveFeedForward):
+            return None
+        if not isinstance(attention, Attention) or not attention.heads or attention.stretch != 1:
+            return None
+        parts, whole = self._parts(), self._whole
+        if whole is None or whole.parts != parts or whole.attention is not attention:
+            whole = self._whole = Whole(attention, parts)
+        return whole.ready(kernels, rows.lengths)
 
     def _made_rest(self, kernels: Native, tokens: int) -> LayerRest | None:
         """What follows the attention as one call, where it can be."""

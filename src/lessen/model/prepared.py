@@ -71,7 +71,7 @@ class Prepared(Generic[Made]):
             for tensor in part._parameters.values():
                 if tensor is not None:
                     marks.append(tensor.data_ptr())
-                    if tensor.is_floating_point() and tensor.dtype != torch.float32:
+                    if tensor.dtype is not torch.float32 and tensor.is_floating_point():
                         marks.append(tensor._version)
             if isinstance(part, FewBits):
                 marks.append(id(part._ready))

@@ -1,4 +1,4 @@
-"""What a layer does after its attention, as the kernels take it."""
+"""A layer of an encoder, and what it does after its attention, as the kernels take it."""
 
 from __future__ import annotations
 
@@ -55,4 +55,29 @@ class LayerRest:
             ACTIVATIONS[activation],
             centre,
         )
+        self.place = ctypes.addressof(self.struct)
+
+
+class _Encoder(ctypes.Structure):
+    _fields_ = (
+        ("qkv", Matrix),
+        ("heads", ctypes.c_int64),
+        ("dim", ctypes.c_int64),
+        ("rest", _Rest),
+    )
+
+
+class EncoderLayer:
+    """A whole layer of an encoder, made ready to be called; it keeps the tensors it points at.
+
+    Args:
+        qkv: Of queries, keys and values.
+        heads: Of each.
+        head_dim: Of a head.
+        rest: What comes after the attention.
+    """
+
+    def __init__(self, qkv: MatrixOf, heads: int, head_dim: int, rest: LayerRest) -> None:
+        self.kept = (qkv, rest)
+        self.struct = _Encoder(qkv.struct(), heads, head_dim, rest.struct)
         self.place = ctypes.addressof(self.struct)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lessen.native.binding import opened
 from lessen.native.decoder import DecoderLayer, LastNorm, Room
 from lessen.native.head import Head
-from lessen.native.layer import LayerRest
+from lessen.native.layer import EncoderLayer, LayerRest
 from lessen.native.matrix import LOW_BITS, LowBits
 
 LINE = 64
@@ -33,6 +33,7 @@ class Native:
         self._linear16 = library.lessen_linear_bf16
         self._attention = library.lessen_attention_f32
         self._layer_rest = library.lessen_layer_rest
+        self._encoder_layer = library.lessen_encoder_layer
         self._decoder_layers = library.lessen_decoder_layers
         self._arrange = library.lessen_arrange_signs
         self._outcomes = library.lessen_outcomes
@@ -239,6 +240,29 @@ class Native:
             hidden.data_ptr(),
             result.data_ptr(),
             len(hidden),
+            self._threads(),
+        )
+        return result
+
+    def encoder_layer(self, layer: EncoderLayer, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+        """A whole layer of an encoder, without a bias on its scores.
+
+        Args:
+            layer: Made ready.
+            hidden: `[tokens, hidden]`, float32 on the CPU.
+            lengths: Tokens of each row.
+
+        Returns:
+            `[tokens, hidden]`.
+        """
+        hidden = hidden.contiguous()
+        result = torch.empty_like(hidden)
+        self._encoder_layer(
+            layer.place,
+            hidden.data_ptr(),
+            (ctypes.c_int64 * len(lengths))(*lengths),
+            len(lengths),
+            result.data_ptr(),
             self._threads(),
         )
         return result
