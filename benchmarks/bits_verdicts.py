@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verdicts import counted, points, verdict
-from width_verdicts import NOT_YET, Verdict, counted_seeds, faster_verdict, loss_verdict, middle
+from width_verdicts import NOT_YET, Verdict, counted_seeds, faster_verdict, loss_verdict, middle, verdict_of
 
 BATCH = (128, 768, 3072)
 ONE = (1, 768, 3072)
@@ -170,10 +170,8 @@ def saving(variants: Mapping[str, Line]) -> str:
         return NOT_YET
     sd, gain = found["macs_saved_sd"], found["gain"]
     error = 0.0 if sd is None else sd / gain["seeds"] ** 0.5
-    saved = "met" if found["macs_saved"] >= SAVED else "missed"
-    if sd is not None:
-        saved = verdict(found["macs_saved"] - SAVED, error)
-    lost = verdict(gain["mean"], gain["error"])
+    saved = verdict(found["macs_saved"] - SAVED, None if sd is None else error)  # of one seed: undecided
+    lost = verdict_of(gain["mean"], gain)
     both = next(said for said in ("missed", "undecided", "met") if said in (saved, lost))
     return (
         f"{both}: {points(found['macs_saved'], None if sd is None else error)}% saved ({saved}), "

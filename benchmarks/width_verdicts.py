@@ -63,7 +63,7 @@ def loss_verdict(allowed: float, loss: Mapping[str, Any], enough: int = 2) -> st
     return f"{said}, {points(loss['mean'], loss['error'])} points lost, {counted_seeds(loss)}"
 
 
-def verdict_of(spare: float, found: Mapping[str, Any], enough: int) -> str:
+def verdict_of(spare: float, found: Mapping[str, Any], enough: int = 2) -> str:
     """Undecided with fewer seeds than are enough."""
     return verdict(spare, found["error"]) if found["seeds"] >= enough else "undecided"
 
