@@ -11,7 +11,7 @@ import torch
 from conftest import ragged_ids, tiny_generator, tiny_seq2seq
 
 import lessen
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.model.rows import pack
 from lessen.plan import FULL, Point, RetentionProfile
 from lessen.runtime.answers import score_own
@@ -133,6 +133,14 @@ def test_it_learns_from_the_tokens_that_are_left(family: str, tmp_path: Path) ->
     assert record["steps"] == 40
     loss = -float(torch.cat(score_own(inner, *zip(*lessons, strict=True), point)).mean())
     assert loss < 0.5 * math.log(2)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_a_loss_that_is_no_number_ends_training(family: str, tmp_path: Path) -> None:
+    model = loaded(family, tmp_path / "model")
+    model.transformer.embeddings.token.weight.data[5, 0] = float("nan")
+    with pytest.raises(LessenError, match="the loss of step 1 is nan, not a finite number"):
+        learn_to_answer(model, [Lesson([5, 6], [7])], Recipe(), tmp_path / "work", quiet=True)
 
 
 def test_nothing_to_learn_is_an_error(tmp_path: Path) -> None:
