@@ -43,7 +43,6 @@ def leaving(model, prompts):
     return elimination_of(point_of(model), model.transformer, *pack(prompts))
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_trained_is_what_runs(family: str, tmp_path: Path) -> None:
     """Log-probabilities of continuations: one pass with gradients, and cached decoding with survivors."""
@@ -52,6 +51,8 @@ def test_what_is_trained_is_what_runs(family: str, tmp_path: Path) -> None:
     for in_layer, point in ((None, FULL), (leaving(model, prompts), point_of(model))):
         states = states_before(model.transformer, prompts, answers, in_layer)
         logits = model.transformer.next_token(states)
+        assert logits.requires_grad
+        logits = logits.detach()
         likely = logits.log_softmax(-1).gather(1, torch.cat(answers)[:, None])[:, 0].split(ANSWERS)
         found = score_own(
             model.transformer, [p.tolist() for p in prompts], [a.tolist() for a in answers], point
@@ -62,9 +63,9 @@ def test_what_is_trained_is_what_runs(family: str, tmp_path: Path) -> None:
     assert not torch.allclose(torch.cat(whole), torch.cat(found))
 
 
-@torch.no_grad()
-def test_a_row_does_not_feel_its_neighbours(tmp_path: Path) -> None:
-    model = loaded("llama-grouped", tmp_path)
+@pytest.mark.parametrize("family", ["llama-grouped", "t5"])
+def test_a_row_does_not_feel_its_neighbours(family: str, tmp_path: Path) -> None:
+    model = loaded(family, tmp_path)
     prompts, answers = ragged_ids(PROMPTS), ragged_ids(ANSWERS, 1)
     together = states_before(model.transformer, prompts, answers, leaving(model, prompts)).split(ANSWERS)
     for row in range(len(prompts)):
