@@ -25,7 +25,7 @@ from lessen.runtime.asking import encode_prompts
 from lessen.runtime.completion import complete
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.retention import ratio_at
-from lessen.runtime.text import Encoded
+from lessen.runtime.text import Encoded, batches
 
 LONGEST = {"number": 8, "first sentence": 48}
 """Tokens that are written at most."""
@@ -104,7 +104,8 @@ def evaluate_answers(
     most = min(room, max_tokens or room)
     encoded = encode_prompts(model.tokenizer, template, table.texts, most, strict=strict)
     if template.writes != "answer":
-        return _written(model, asked, template, point, encoded, batch_size, told)
+        texts = written(model, encoded, template, point, batch_size=batch_size, told=told)
+        return _compared(inner, asked, template, point, encoded, texts)
     assert asked.labels is not None
     prompts = [row.ids for row in encoded]
     scores = score_answers(
@@ -115,34 +116,51 @@ def evaluate_answers(
     return _answered(inner, template, point, encoded, METRIC_OF[kind], value)
 
 
-def _written(
+def written(
     model: Any,
-    asked: Prompted,
+    encoded: Sequence[Encoded],
     template: Template,
     point: Point,
-    encoded: Sequence[Encoded],
-    batch_size: int,
-    told: Callable[[int], None] | None,
-) -> Answered:
-    """Let the model write, the likeliest tokens, and compare."""
-    inner, most = model.eval().transformer, LONGEST[template.writes]
-    assert asked.targets is not None
+    *,
+    batch_size: int = 16,
+    told: Callable[[int], None] | None = None,
+) -> list[str]:
+    """What a model writes after each prompt: the likeliest tokens, as many as numbers or sentences have.
+
+    Args:
+        model: As in `evaluate_answers`.
+        encoded: The prompts.
+        template: They are of; it writes numbers or sentences.
+        point: As in `evaluate_answers`.
+        batch_size: Rows written at once.
+        told: As in `evaluate_answers`.
+    """
     said: dict[int, str] = {}
-    order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in batches(encoded, batch_size):
         found = complete(
-            inner,
+            model.eval().transformer,
             model.tokenizer,
             [encoded[row].ids for row in batch],
-            max_new_tokens=most,
+            max_new_tokens=LONGEST[template.writes],
             stop=model.stop_tokens,
             decoding=Decoding(prompts=point),
         )
         said |= {row: one.text for row, one in zip(batch, found, strict=True)}
         if told is not None:
             told(len(batch))
-    texts = [said[row] for row in range(len(encoded))]
+    return [said[row] for row in range(len(encoded))]
+
+
+def _compared(
+    inner: Transformer,
+    asked: Prompted,
+    template: Template,
+    point: Point,
+    encoded: Sequence[Encoded],
+    texts: Sequence[str],
+) -> Answered:
+    """What was written beside what was wanted."""
+    assert asked.targets is not None
     if template.writes == "first sentence":
         pairs = zip(texts, asked.targets, strict=True)
         value = sum(rouge_l(*pair) for pair in pairs) / len(texts)
