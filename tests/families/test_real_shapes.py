@@ -41,7 +41,7 @@ def of_config(sizes: dict):
 
 
 def with_random_weights(model):
-    """About as large as trained ones; T5's queries are smaller, for its scores are not divided by anything."""
+    """About as large as trained ones; T5's queries are smaller, for nothing divides its scores."""
     torch.manual_seed(0)
     for name, parameter in model.named_parameters():
         parameter.data.normal_(mean=float(parameter.ndim == 1), std=0.05)
