@@ -176,6 +176,16 @@ def test_weights_that_are_no_numbers_are_not_trained_or_scored(answerer: Path, d
     assert not (tmp_path / "out").exists()
 
 
+def test_test_rows_that_do_not_fit_are_refused_before_training(answerer: Path, data: Path, tmp_path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\nnothing like it,fresh\nand nothing like that,rotten\n")
+    asked = ("--data", data, "--test-data", other, "--prompt", "{text}", "--answers", "neg=no,pos=yes")
+    code, _, err = run("compress", answerer, *asked, "--speedup", 1.3, "--out", tmp_path / "out", *OPTIONS)
+    assert code == 2, err
+    assert "labels fresh, rotten" in err
+    assert not (tmp_path / "out.work" / "stage-1").exists()
+
+
 REFUSED = [
     (("compress", "{t5}", "--data", "{data}"), "say how to ask with --prompt"),
     (

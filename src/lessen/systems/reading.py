@@ -145,6 +145,8 @@ def compress_reading(
     say(f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts")
     for line in labels_in_words(tables["train"], _ways(plan, tables["train"])):
         say(line)
+    for way in _ways(plan, tables["test"]):
+        prompted(tables["test"], way)  # so that what does not fit is said before training
     asked = _asked(base, tables["train"], plan)
     at_task = {"max_tokens": plan.prompting.prompt_tokens, "seed": plan.seed}
     stages = [stage.model_copy(update=at_task) for stage in plan.stages]
