@@ -1,4 +1,4 @@
-"""A T5 from scratch that reads less: accuracy and time against the speed-up of its encoder.
+"""A T5 from scratch that reads less: quality and time against the speed-up of its encoder.
 
 The recipe is that of `examples/t5_from_scratch.py`. Tokens are chosen by attention (ACC), at random, and by
 place; `plain` went on with all tokens where the others lost some, and then loses them untrained. Time is that
@@ -7,7 +7,7 @@ of the whole answer, up to its last token, and of the first token, on the longes
     python benchmarks/seq2seq_quality.py [--seeds 0,1,2] [--ways leaving,plain] [--threads 1]
 
 Models stay in `.cache/seq2seq/`; what is there, or in the results already, is not made again. Every run keeps
-what each row got, so that losses have a standard error over rows.
+what each row got, its mean over the ways to ask, so that losses have a standard error over rows.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import torch
-from paired import compared, packed
+import numpy as np
+from paired import numbers, packed_numbers
 from results import CACHE, add_run, kept
 from verdicts import points as in_points
 from verdicts import verdict
 
-from lessen.data.prompts import TEMPLATES, prompted
+from lessen.data.prompts import TEMPLATES, Template, prompted
+from lessen.data.table import Table
 from lessen.loading import load
 from lessen.machine import processor
+from lessen.measure.answering import written
 from lessen.measure.latency import threads
 from lessen.measure.reading_speed import reading_rows
+from lessen.measure.rouge import rouge_l
+from lessen.plan import Point
 from lessen.runtime.answers import answer_ids, score_answers
+from lessen.runtime.asking import encode_prompts
 from lessen.runtime.retention import ratio_at
-from lessen.runtime.text import encode
+from lessen.runtime.text import Encoded
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 import t5_from_scratch as recipe
 
 NAME = "seq2seq_quality"
 WAYS = ("leaving", "plain")
-TESTED = 1000
-"""Test rows of each task, asked in every way."""
-
 TIMED, NEW_TOKENS = 24, 4
 """Prompts timed, as long as they get; and tokens of an answer, what ends it included."""
 
@@ -56,7 +58,7 @@ SETTINGS = {
     "longest": recipe.LONGEST,
     "speedups": recipe.SPEEDUPS,
     "scores": recipe.SCORES,
-    "test_rows": TESTED,
+    "test_rows": recipe.TESTED,
     "processor": processor(),
 }
 """What all runs have in common."""
@@ -72,25 +74,32 @@ def taught(way: str, seed: int) -> Path:
 
 
 def curve(model: Any, task: str, score: str) -> dict[str, Any]:
-    """Accuracy over all ways to ask, and every answer, at every speed-up, as `paired.py` reads them."""
-    table, inner = recipe.part(task, "test", TESTED), model.transformer
+    """At every speed-up the mean over rows and ways to ask, and of each row its mean over the ways."""
+    table = recipe.part(task, "test", recipe.TESTED[task])
+    asked = [encode_prompts(model.tokenizer, way, table.texts, recipe.LONGEST) for way in TEMPLATES[task]]
     found = {}
     for speedup in recipe.SPEEDUPS:
-        point, logits, lengths = recipe.at(model, score, speedup), [], []
-        for way in TEMPLATES[task]:
-            made = prompted(table, way)
-            answers = [answer_ids(model.tokenizer, answer, inner) for answer in made.answers]
-            prompts = [row.ids for row in encode(model.tokenizer, made.prompts, recipe.LONGEST)]
-            logits.append(score_answers(inner, prompts, answers, point))
-            lengths += [len(prompt) for prompt in prompts]
-        scores, labels = torch.cat(logits), torch.tensor([*(table.labels or [])] * len(logits))
-        right = scores.argmax(1) == labels
+        point = recipe.at(model, score, speedup)
+        pairs = zip(TEMPLATES[task], asked, strict=True)
+        rows = np.mean([right(model, table, way, encoded, point) for way, encoded in pairs], axis=0)
+        lengths = [len(row.ids) for encoded in asked for row in encoded]
         found[f"{speedup:g}"] = {
-            "value": float(right.double().mean()),
+            "value": float(rows.mean()),
             "macs_ratio": ratio_at(model.transformer, point, lengths),
-            "answers": packed(scores.double().numpy(), labels.tolist(), "single_label_classification"),
+            "rows": packed_numbers(rows),
         }
-    return {"rows": len(right), "labels": None, "curve": found}
+    return found
+
+
+def right(model: Any, table: Table, way: Template, encoded: list[Encoded], point: Point) -> list[float]:
+    """For each row 1 or 0, whether the right answer is likeliest; or ROUGE-L of what was written."""
+    made, inner = prompted(table, way), model.transformer
+    if way.writes == "first sentence":
+        pairs = zip(written(model, encoded, way, point), made.targets or [], strict=True)
+        return [rouge_l(*pair) for pair in pairs]
+    answers = [answer_ids(model.tokenizer, answer, inner) for answer in made.answers]
+    likeliest = score_answers(inner, [row.ids for row in encoded], answers, point).argmax(1).tolist()
+    return [float(said == label) for said, label in zip(likeliest, made.labels or [], strict=True)]
 
 
 def timed(model: Any, count: int, seconds: float) -> list[dict[str, Any]]:
@@ -98,9 +107,12 @@ def timed(model: Any, count: int, seconds: float) -> list[dict[str, Any]]:
     from lessen.measure.generation_speed import theirs
     from lessen.measure.rivals.generator import generator_twin
 
-    texts = recipe.asked("sentiment", recipe.part("sentiment", "test", TIMED))
-    encoded = encode(model.tokenizer, texts, recipe.LONGEST)
-    prompts = [row.ids for row in encoded if len(row.ids) == recipe.LONGEST][:TIMED]
+    table = recipe.part("sentiment", "test", TIMED)
+    ways = TEMPLATES["sentiment"]
+    encoded = [
+        row for way in ways for row in encode_prompts(model.tokenizer, way, table.texts, recipe.LONGEST)
+    ]
+    prompts = [row.ids for row in encoded if row.truncated][:TIMED]
     dialled = {speedup: recipe.at(model, "mean", speedup) for speedup in recipe.SPEEDUPS}
     with threads(count):
         rivals = {"transformers": theirs(generator_twin(model))}
@@ -126,19 +138,31 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         start = [run for run in of(runs, "plain", "mean") if run["seed"] in {each["seed"] for each in own}]
         own = [run for run in own if run["seed"] in {each["seed"] for each in start}]
         for speedup in (f"{each:g}" for each in recipe.SPEEDUPS if own):
-            values = [run["tasks"][task]["curve"][speedup]["value"] for run in own]
-            lost = compared(
-                [run["tasks"][task] for run in start], "1", [r["tasks"][task] for r in own], speedup
-            )
+            cells = [run["tasks"][task][speedup] for run in own]
+            values = [cell["value"] for cell in cells]
+            mean_loss, error = lost([run["tasks"][task]["1"] for run in start], cells)
             lines.setdefault(task, {}).setdefault(f"{way}, {score}", {})[speedup] = {
                 "value": mean(values),
                 "sd": stdev(values) if len(values) > 1 else None,
-                "loss": lost["mean"],
-                "loss_se": lost["se"],
-                "macs_ratio": mean(run["tasks"][task]["curve"][speedup]["macs_ratio"] for run in own),
+                "loss": mean_loss,
+                "loss_se": error,
+                "macs_ratio": mean(cell["macs_ratio"] for cell in cells),
                 "seeds": len(values),
             }
     return {"tasks": lines, "time": faster(runs), "target": target(runs, lines)}
+
+
+def lost(before: list[dict[str, Any]], cells: list[dict[str, Any]]) -> tuple[float, float]:
+    """What rows lose on average, and its standard error over rows; a row's loss is averaged over seeds first.
+
+    Args:
+        before: What each seed came to, as `curve` says.
+        cells: The same with what may have lost by it, in the order of `before`.
+    """
+    pairs = list(zip(before, cells, strict=True))
+    rows = np.mean([numbers(one["rows"]) - numbers(other["rows"]) for one, other in pairs], axis=0)
+    error = float(rows.std(ddof=1) / np.sqrt(len(rows)))
+    return mean(one["value"] - other["value"] for one, other in pairs), error
 
 
 def of(runs: list[dict[str, Any]], way: str, score: str) -> list[dict[str, Any]]:

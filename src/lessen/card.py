@@ -78,7 +78,7 @@ def _of_reading(name: str, config: dict[str, Any], plan: dict[str, Any], record:
         + (
             f"{row['loss']:.3f} nats a token |"
             if "loss" in row
-            else f"{row['value']:.4f} ({row['prompt']}) |"
+            else ("undefined" if row["value"] is None else f"{row['value']:.4f}") + f" ({row['prompt']}) |"
         )
         for row in record.get("reading", [])
     ]

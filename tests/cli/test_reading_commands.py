@@ -113,9 +113,10 @@ def test_reading_is_timed_and_fitted(continued, text: Path) -> None:
 @pytest.fixture(scope="module")
 def answered(answerer: Path, data: Path, tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("out") / "less"
-    asked = ("--prompt", "Is it good? {text}", "--answers", "no,yes", "--speedup", 1.3, "--epochs", 1)
+    asked = ("--prompt", "Is it good? {text}", "--answers", "neg=no,pos=yes", "--speedup", 1.3, "--epochs", 1)
     code, said, err = run("compress", answerer, "--data", data, "--out", out, *OPTIONS, *asked)
     assert code == 0, err
+    assert err.count("labels and their answers: neg -> no, pos -> yes") == 1
     return out, json.loads(said)
 
 
@@ -125,7 +126,7 @@ def test_t5_learns_to_answer_from_less(answered, data: Path) -> None:
     assert [row["speedup"] for row in facts["speedups"]][:2] == [1.0, 1.3]
     assert all(0 <= row["value"] <= 1 for row in facts["speedups"])
     code, said, err = run(
-        "evaluate", out, "--data", data, "--prompt", "Is it good? {text}", "--answers", "no,yes",
+        "evaluate", out, "--data", data, "--prompt", "Is it good? {text}", "--answers", "neg=no,pos=yes",
         "--speedups", "1,1.3", "--json",
     )  # fmt: skip
     assert code == 0, err
@@ -139,6 +140,50 @@ def test_t5_is_timed(answered, data: Path) -> None:
     rows = json.loads(said)["rows"]
     assert {row["mode"] for row in rows} == {"off", "transformers"}
     assert all(row["identical"] for row in rows if row["dtype"] == "float32")
+
+
+def test_scores_of_texts_are_learned_and_read_back(answerer: Path, tmp_path: Path) -> None:
+    """Labels that are numbers are written as such, named or asked in one's own words."""
+    scores = tmp_path / "scores.csv"
+    rows = (f"{SENTENCE} {row},{row % 9 - 4 + 0.5}\n" for row in range(40))
+    scores.write_text("text,label\n" + "".join(rows))
+    for way, prompts in (("score", 2), ("How good? {text}", 1)):
+        asked = ("--data", scores, "--prompt", way, "--json")
+        code, said, err = run("evaluate", answerer, *asked)
+        assert code == 0, err
+        assert [each["metric"] for each in json.loads(said)["prompts"]] == ["pearson"] * prompts
+    out = tmp_path / "out"
+    options = ("--epochs", 0.5, "--speedup", 1.3, "--out", out, *OPTIONS)
+    code, said, err = run("compress", answerer, *asked, *options)
+    assert code == 0, err
+    assert {each["metric"] for each in json.loads(said)["speedups"]} == {"pearson"}
+    assert "(How good? {text})" in (out / "README.md").read_text()
+
+
+def test_weights_that_are_no_numbers_are_not_trained_or_scored(answerer: Path, data: Path, tmp_path) -> None:
+    broken = lessen.load(answerer)
+    broken.transformer.layers[0].attention.qkv.weight.data[0, 0] = float("nan")
+    broken.save_pretrained(tmp_path / "broken")
+    asked = (tmp_path / "broken", "--data", data, "--prompt", "{text}", "--answers", "neg=no,pos=yes")
+    out = ("--system", "latency-adjustable", "--epochs", 1, "--out", tmp_path / "out")
+    for command, says in (
+        (("evaluate", *asked), "not numbers"),
+        (("compress", *asked, *out), "step 1 is nan"),
+    ):
+        code, _, err = run(*command)
+        assert code == 2, err
+        assert [says in line for line in err.splitlines() if line.startswith("lessen:")] == [True]
+    assert not (tmp_path / "out").exists()
+
+
+def test_test_rows_that_do_not_fit_are_refused_before_training(answerer: Path, data: Path, tmp_path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\nnothing like it,fresh\nand nothing like that,rotten\n")
+    asked = ("--data", data, "--test-data", other, "--prompt", "{text}", "--answers", "neg=no,pos=yes")
+    code, _, err = run("compress", answerer, *asked, "--speedup", 1.3, "--out", tmp_path / "out", *OPTIONS)
+    assert code == 2, err
+    assert "labels fresh, rotten" in err
+    assert not (tmp_path / "out.work" / "stage-1").exists()
 
 
 REFUSED = [

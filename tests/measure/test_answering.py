@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run, tiny_seq2seq
+from conftest import run, tiny_generator, tiny_seq2seq
 from transformers import AutoTokenizer
 
 import lessen
@@ -45,7 +45,7 @@ def test_the_likeliest_answer_counts(folder: Path) -> None:
     model = lessen.load(folder)
     asked = Template("review: {text}")
     found = evaluate_answers(model, ROWS, asked, FULL)
-    turned = evaluate_answers(model, ROWS, Template("review: {text}", ("good", "bad")), FULL)
+    turned = evaluate_answers(model, ROWS, Template("review: {text}", ("good", "bad"), ("bad", "good")), FULL)
     assert (found.metric, found.macs_ratio, found.truncated) == ("accuracy", 1.0, 0)
     assert found.value + turned.value == pytest.approx(1)
     ids = [model.tokenizer(f"review: {text}")["input_ids"] for text in ROWS.texts]
@@ -83,6 +83,7 @@ def test_the_command_asks_in_several_ways(folder: Path, tmp_path: Path) -> None:
     for arguments, named in (
         (("--prompt", "mood"), "none of sentiment"),
         (("--prompt", "question"), "6 answers"),
+        (("--prompt", "{text!z}"), "write {text} without !"),
         (("--prompt", "sentiment", "--speedups", "2"), "measure_profile"),
         ((), "give --prompt"),
     ):
@@ -127,4 +128,41 @@ def test_what_a_model_writes_is_what_is_scored(folder: Path) -> None:
     )
     assert found.unread == 3
     assert np.isnan(found.value)
+    assert found.as_dict()["value"] is None
     assert found.macs_ratio > 1.1
+
+
+def test_cut_rows_are_counted_for_every_way_or_refused(folder: Path, tmp_path: Path) -> None:
+    """gpt2 with 66 positions; progress is not in the way of the one JSON object."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tiny_generator("gpt2", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "short")
+    tokenizer.save_pretrained(tmp_path / "short")
+    data = tmp_path / "long.csv"
+    data.write_text("text,label\n" + f"{'fine ' * 80},1\ndull,0\n" * 2)
+    asked = ("evaluate", tmp_path / "short", "--data", data, "--prompt", "sentiment")
+    code, out, err = run(*asked, "--json")
+    assert code == 0, err
+    assert [each["truncated"] for each in json.loads(out)["prompts"]] == [2, 2, 2]
+    assert err.count("2 of 4 texts were cut to what the model takes") == 3
+    assert "labels and their answers: 0 -> negative, 1 -> positive" in err
+    assert "labels and their answers: 0 -> no, 1 -> yes" in err
+    code, _, err = run(*asked, "--strict")
+    assert code == 2
+    assert "text 1 has" in err
+
+
+def test_what_cannot_be_correlated_is_said_in_words(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "scores.csv"
+    data.write_text("text,label\nfine,1.5\ndull,-2.25\n")
+    code, out, err = run("evaluate", folder, "--data", data, "--prompt", "score: {text}")
+    assert code == 0, err
+    assert "undefined" in out
+    assert "all answers, or all labels, are alike" in err
+
+
+def test_told_of_every_row(folder: Path) -> None:
+    model, seen = lessen.load(folder), []
+    evaluate_answers(model, ROWS, Template("{text}"), FULL, batch_size=5, told=seen.append)
+    table = Table("texts", ["a"] * 4, None, None, [])
+    evaluate_answers(model, table, templates_of("first-sentence")[0], FULL, batch_size=3, told=seen.append)
+    assert seen == [5, 5, 2, 3, 1]

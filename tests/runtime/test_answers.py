@@ -7,11 +7,11 @@ import torch
 from conftest import ragged_ids, tiny_generator, tiny_seq2seq
 
 import lessen
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.model.cross import Source
 from lessen.model.rows import pack
 from lessen.plan import FULL, Point
-from lessen.runtime.answers import answer_ids, score_answers
+from lessen.runtime.answers import answer_ids, room_of, score_answers, score_own
 from lessen.runtime.prefill import begin
 from lessen.runtime.source import encoded
 
@@ -76,6 +76,30 @@ def test_what_has_no_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="empty"):
         score_answers(model, [[]], ANSWERS)
     assert begin(model, [fits], 4).left == [4]
+
+
+def test_a_continuation_needs_positions_of_its_own(tmp_path: Path) -> None:
+    """66 positions, of which the last token written needs none; each row has its own continuation."""
+    model = loaded("gpt2", tmp_path / "gpt2")
+    prompts, answers = ([ids.tolist() for ids in ragged_ids(each)] for each in ([60, 66, 1], [7, 1, 66]))
+    assert [len(found) for found in score_own(model, prompts, answers)] == [7, 1, 66]
+    assert [room_of(model, len(answer)) for answer in answers] == [60, 66, 1]
+    with pytest.raises(InputError, match="60 tokens, the model takes 59"):
+        score_own(model, prompts[:1], [[*answers[0], 5]])
+    answering = loaded("t5", tmp_path / "t5")
+    assert room_of(answering, 9) == answering.architecture.max_tokens == 512
+    full = ragged_ids([512])[0].tolist()
+    assert len(score_own(answering, [full], [answers[0]])[0]) == 7
+
+
+@pytest.mark.parametrize("kind", ["t5", "gpt2"])
+def test_scores_that_are_no_numbers_are_said(kind: str, tmp_path: Path) -> None:
+    model, prompts = loaded(kind, tmp_path), [[5, 6], [7]]
+    layers = model.layers if model.decoder is None else model.decoder.layers
+    layers[0].feed_forward.down.weight.data[0, 0] = float("nan")
+    for score, answers in ((score_answers, ANSWERS), (score_own, ANSWERS[:2])):
+        with pytest.raises(LessenError, match="not numbers"):
+            score(model, prompts, answers)
 
 
 class Letters:

@@ -13,7 +13,6 @@ from conftest import padded, ragged_ids, tiny_seq2seq
 
 import lessen
 from lessen.errors import InputError, PlanError
-from lessen.model.attention import attend_reference
 from lessen.model.cross import Source
 from lessen.model.linear import Linear
 from lessen.model.macs import decoder_token_macs, row_macs, source_macs
@@ -42,8 +41,11 @@ def at(shares, score: str = "mean") -> Point:
 
 
 @torch.no_grad()
-def by_masking(model, text: torch.Tensor, kept: dict[int, set[int]]) -> torch.Tensor:
-    """The encoder in full shapes, `[tokens, hidden]`: tokens that have left are only hidden from others."""
+def slowly(model, text: torch.Tensor, choose) -> torch.Tensor:
+    """The encoder in full shapes, `[tokens, hidden]`: tokens that have left are only hidden from others.
+
+    `choose(layer, probabilities [heads, queries, keys], alive)` says who is there after a layer.
+    """
     ids, rows = pack([text])
     hidden, bias = model.embeddings(ids, rows), model.relative_bias(len(text))
     alive = set(range(len(text)))
@@ -52,12 +54,32 @@ def by_masking(model, text: torch.Tensor, kept: dict[int, set[int]]) -> torch.Te
         hide[:, sorted(set(range(len(text))) - alive)] = -math.inf
         heads, dim = block.attention.heads, block.attention.head_dim
         qkv = block.attention.qkv(block.attention_norm(hidden)).unflatten(-1, (3, heads, dim))
-        qkv[:, 0] *= math.sqrt(dim)
-        context = attend_reference(qkv, rows, bias + hide).flatten(1)
+        query, key, value = qkv.unbind(1)
+        weights = (torch.einsum("qhd,khd->hqk", query, key) + bias + hide).softmax(-1)
+        context = torch.einsum("hqk,khd->qhd", weights, value).flatten(1)
         hidden = hidden + block.attention.output(context)
         hidden = hidden + block.feed_forward(block.feed_forward_norm(hidden))
-        alive = kept.get(number, alive)
+        alive = choose(number, weights, alive)
     return model.final_norm(hidden)
+
+
+def by_masking(model, text: torch.Tensor, kept: dict[int, set[int]]) -> torch.Tensor:
+    """With survivors that are known."""
+    return slowly(model, text, lambda layer, weights, alive: kept.get(layer, alive))
+
+
+def by_attention(model, text: torch.Tensor, shares) -> tuple[torch.Tensor, dict[int, set[int]]]:
+    """With survivors that the probabilities say, bias included, and both ends: ACC, by its page."""
+    found, last = {}, len(text) - 1
+
+    def choose(layer: int, weights: torch.Tensor, alive: set[int]) -> set[int]:
+        gets = weights[:, sorted(alive)].mean((0, 1)).tolist()
+        count = max(min(2, len(text)), math.ceil(shares[layer - 1] * len(text) - 1e-9))
+        inner = sorted(alive - {0, last}, key=lambda place: -gets[place])
+        found[layer] = {0, last, *inner[: count - len({0, last})]} if count < len(alive) else alive
+        return found[layer]
+
+    return slowly(model, text, choose), found
 
 
 def survivors_of(kept, row: int) -> dict[int, set[int]]:
@@ -88,6 +110,22 @@ def test_8_and_10_removed_equals_masked_out_up_to_their_decoder(tmp_path: Path) 
             encoder_outputs=(states[None],), attention_mask=mask, decoder_input_ids=targets[row][None]
         ).logits[0]
         assert (logits[place] - expected).abs().max() <= 1e-9 * expected.abs().max()
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_survivors_are_those_that_get_most_with_the_bias(gradients: bool, tmp_path: Path) -> None:
+    """A bias that says a lot: without it others would stay (page, 1.10)."""
+    model, texts = both(tmp_path)[1].transformer, ragged_ids(LENGTHS)
+    model.relative_bias.weight.data *= 10
+    ids, rows = pack(texts)
+    eliminate = elimination_of(at(SHARES), model, ids, rows)
+    with torch.set_grad_enabled(gradients):
+        states, left = model(ids, rows, None, None, eliminate)
+    for part, row in zip(states.detach().split(left.lengths), left.original, strict=True):
+        expected, kept = by_attention(model, texts[row], SHARES)
+        for layer, places in survivors_of(eliminate.kept, row).items():
+            assert places == kept[layer]
+        assert (part - expected[sorted(kept[2])]).abs().max() <= 1e-9 * expected.abs().max()
 
 
 def in_full(model):

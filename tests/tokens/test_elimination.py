@@ -236,6 +236,16 @@ def test_15_ties_keep_the_earliest(model: torch.nn.Module) -> None:
     assert index.tolist() == [0, 3, 4, 5, 9, 10, 11, 15]
 
 
+def test_sharp_scores_are_told_apart_however_small() -> None:
+    """One token gets almost all; the others differ by far more than float32 rounds, which alone is a tie."""
+    _, rows = pack(ragged_ids([6]))
+    scores = torch.tensor([1.0, 1e-8, 4e-8, 2e-8, 3e-8, 0.0])
+    assert survivors(scores, rows, (3,)).tolist() == [0, 2, 4]
+    for size in (1.0, 1e-8, 1e8):
+        close = size * torch.tensor([1.0, 1.0, 1 + 1e-7, 1 - 1e-7, 1 + 1e-4, 0.5])
+        assert survivors(close, rows, (3,)).tolist() == [0, 1, 4]
+
+
 def test_rows_of_one_length_may_keep_different_numbers() -> None:
     """Rows of 10 and 11 tokens both had 5 left; 0.31 of their own lengths is 4 of each, 0.37 is 4 and 5."""
     _, rows = pack(ragged_ids([10, 11]))

@@ -11,7 +11,7 @@ import torch
 from conftest import ragged_ids, tiny_generator, tiny_seq2seq
 
 import lessen
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.model.rows import pack
 from lessen.plan import FULL, Point, RetentionProfile
 from lessen.runtime.answers import score_own
@@ -43,7 +43,6 @@ def leaving(model, prompts):
     return elimination_of(point_of(model), model.transformer, *pack(prompts))
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_trained_is_what_runs(family: str, tmp_path: Path) -> None:
     """Log-probabilities of continuations: one pass with gradients, and cached decoding with survivors."""
@@ -52,6 +51,8 @@ def test_what_is_trained_is_what_runs(family: str, tmp_path: Path) -> None:
     for in_layer, point in ((None, FULL), (leaving(model, prompts), point_of(model))):
         states = states_before(model.transformer, prompts, answers, in_layer)
         logits = model.transformer.next_token(states)
+        assert logits.requires_grad
+        logits = logits.detach()
         likely = logits.log_softmax(-1).gather(1, torch.cat(answers)[:, None])[:, 0].split(ANSWERS)
         found = score_own(
             model.transformer, [p.tolist() for p in prompts], [a.tolist() for a in answers], point
@@ -62,9 +63,9 @@ def test_what_is_trained_is_what_runs(family: str, tmp_path: Path) -> None:
     assert not torch.allclose(torch.cat(whole), torch.cat(found))
 
 
-@torch.no_grad()
-def test_a_row_does_not_feel_its_neighbours(tmp_path: Path) -> None:
-    model = loaded("llama-grouped", tmp_path)
+@pytest.mark.parametrize("family", ["llama-grouped", "t5"])
+def test_a_row_does_not_feel_its_neighbours(family: str, tmp_path: Path) -> None:
+    model = loaded(family, tmp_path)
     prompts, answers = ragged_ids(PROMPTS), ragged_ids(ANSWERS, 1)
     together = states_before(model.transformer, prompts, answers, leaving(model, prompts)).split(ANSWERS)
     for row in range(len(prompts)):
@@ -133,6 +134,14 @@ def test_it_learns_from_the_tokens_that_are_left(family: str, tmp_path: Path) ->
     assert record["steps"] == 40
     loss = -float(torch.cat(score_own(inner, *zip(*lessons, strict=True), point)).mean())
     assert loss < 0.5 * math.log(2)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_a_loss_that_is_no_number_ends_training(family: str, tmp_path: Path) -> None:
+    model = loaded(family, tmp_path / "model")
+    model.transformer.embeddings.token.weight.data[5, 0] = float("nan")
+    with pytest.raises(LessenError, match="the loss of step 1 is nan, not a finite number"):
+        learn_to_answer(model, [Lesson([5, 6], [7])], Recipe(), tmp_path / "work", quiet=True)
 
 
 def test_nothing_to_learn_is_an_error(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from conftest import CharacterTokenizer, task
 import lessen
 from lessen.builtin import model_folder
 from lessen.data.table import Table
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.plan import ExitShape, RetentionProfile, dense_shape
 from lessen.tokens.passes import Passes, sandwich
 from lessen.train import fine_tuning
@@ -67,6 +67,19 @@ def test_labels_are_asked_for(model, tmp_path: Path) -> None:
     unlabelled = Table("toy", task().texts, None, None, [])
     with pytest.raises(InputError, match="toy has no labels"):
         fine_tune(model, unlabelled, RECIPE, tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_training(model, name: str, value: float, tmp_path: Path) -> None:
+    """Before a step is made of it: the other weights are as they were."""
+    model.transformer.layers[2].attention.output.bias.data[0] = value
+    before = {key: p.clone() for key, p in model.named_parameters()}
+    recipe = RECIPE.model_copy(update={"objective": name, "epochs": 1})
+    with pytest.raises(LessenError, match="the loss of step 1 is nan, not a finite number"):
+        fine_tune(model, task(), recipe, tmp_path, quiet=True)
+    assert all(torch.equal(p, before[key]) for key, p in model.named_parameters() if p.isfinite().all())
+    assert not list(tmp_path.glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize(

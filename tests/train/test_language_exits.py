@@ -11,7 +11,7 @@ from conftest import ragged_ids, tiny_generator
 import lessen
 from lessen.depth import language_losses
 from lessen.depth.language import states_at_exits, tokens_that_count
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.model.rows import pack
 from lessen.plan import LanguageExitShape
 from lessen.reshaping import with_language_exits
@@ -242,3 +242,13 @@ def test_documents_are_cut_into_stretches() -> None:
 def test_no_text_is_refused(made, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no text"):
         train_exits(made().transformer, [[1]], RECIPE, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["imitation", "penalized"])
+def test_a_loss_that_is_no_number_ends_training(made, name: str, tmp_path: Path) -> None:
+    model = made().transformer
+    model.layers[0].attention.output.weight.data[0, 0] = float("nan")
+    recipe = RECIPE.model_copy(update={"objective": name})
+    with pytest.raises(LessenError, match="the loss of step 1 is nan, not a finite number"):
+        train_exits(model, TEXTS, recipe, tmp_path / "work", quiet=True)
+    assert not (tmp_path / "work").exists()

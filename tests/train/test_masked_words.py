@@ -7,7 +7,7 @@ import torch
 from conftest import GOOD
 
 import lessen
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.reshaping import in_latents
 from lessen.train import fine_tuning
 from lessen.train.fine_tuning import Interrupted, Recipe
@@ -87,6 +87,12 @@ def test_a_stopped_training_goes_on_to_the_same_weights(model, tmp_path: Path, m
     record, _ = learn_words(model, encoded, RECIPE, 0.15, tmp_path / "parts", quiet=True)
     assert record["resumed"]
     assert all(torch.equal(tensor, whole[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_loss_that_is_no_number_ends_training(model, tmp_path: Path) -> None:
+    model.transformer.layers[0].attention.output.bias.data[0] = float("nan")
+    with pytest.raises(LessenError, match="the loss of step 1 is nan, not a finite number"):
+        learn_words(model, pieces(model.tokenizer, TEXTS, 32), RECIPE, 0.15, tmp_path, quiet=True)
 
 
 def test_a_tokenizer_without_a_mask_is_refused(model) -> None:

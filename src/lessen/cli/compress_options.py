@@ -212,15 +212,17 @@ Prompts = Annotated[
 Prompt = Annotated[
     str | None,
     typer.Option(
-        help="latency-adjustable: rows with labels put into words: sentiment, question, yes-no, paraphrase "
-        "(several ways each), or a text with {text}; the model learns to write the answer.",
+        help="latency-adjustable: rows with labels put into words: sentiment, question, yes-no, paraphrase, "
+        "score, similarity, first-sentence (several ways each), or a text with {text}; the model learns to "
+        "write the answer, the number or the sentence.",
         rich_help_panel=GENERATORS,
     ),
 ]
 Answers = Annotated[
     str | None,
     typer.Option(
-        help="With a prompt of your own: an answer for each label, such as no,yes.",
+        help="With --prompt: an answer for each label, such as no,yes for 0 and 1, or "
+        "fresh=positive,rotten=negative.",
         rich_help_panel=GENERATORS,
     ),
 ]

@@ -26,7 +26,7 @@ def reading_plan(
 
     Args:
         prompt: How to ask, or None for plain text.
-        answers: For a prompt of one's own, with commas between.
+        answers: For a prompt, with commas between.
         recipe: Options by field, None where not given.
         tokens: Of a `TokenPlan`.
         prompting: Lengths.
@@ -85,7 +85,7 @@ def carry_out_reading(plan: Any, out: Path, as_json: bool) -> None:
             [
                 f"{row['speedup']:g}x",
                 f"{row['macs_ratio']:.2f}x",
-                *([row["prompt"], percent(row["value"])] if asked else [f"{row['loss']:.4f}"]),
+                *([row["prompt"], _value(row["value"])] if asked else [f"{row['loss']:.4f}"]),
             ]
             for row in outcome.results
         ],
@@ -93,3 +93,7 @@ def carry_out_reading(plan: Any, out: Path, as_json: bool) -> None:
         + ("" if asked else "; nats for each token of what follows"),
     )
     say(f"saved {out}; nothing is certified; read less with: lessen generate {out} --speedup 2 ...")
+
+
+def _value(value: float | None) -> str:
+    return "undefined" if value is None else percent(value)

@@ -31,16 +31,21 @@ def command(
     split: Annotated[str | None, typer.Option(help="Split of a dataset that has several.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     precision: Precision = "float32",
-    strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model.")] = False,
+    strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model takes.")] = False,
     prompt: Annotated[
         str | None,
         typer.Option(
-            help="For a model that writes: how to ask. sentiment, question, yes-no, paraphrase, similarity "
-            "(a number), first-sentence (several ways each), or a text with {text} and, for pairs, {pair}."
+            help="For a model that writes: how to ask. sentiment, question, yes-no, paraphrase, score "
+            "(a number), similarity (one of a pair), first-sentence (several ways each), or a text with "
+            "{text} and, for pairs, {pair}; scores are then written as numbers."
         ),
     ] = None,
     answers: Annotated[
-        str | None, typer.Option(help="With a prompt of your own: an answer for each label, such as no,yes.")
+        str | None,
+        typer.Option(
+            help="With --prompt: an answer for each label, such as no,yes for 0 and 1, or "
+            "fresh=positive,rotten=negative."
+        ),
     ] = None,
     speedups: Annotated[
         str | None,
@@ -82,7 +87,7 @@ def command(
     from lessen.cli.compress_results import show_results
     from lessen.cli.evaluate_answers import evaluate_prompts
     from lessen.cli.evaluate_generator import evaluate_generator
-    from lessen.data.prompts import task_of, templates_of
+    from lessen.data.prompts import needs_labels, task_of, templates_of
     from lessen.data.reading import read
     from lessen.data.table import Table
     from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenGenerator
@@ -98,10 +103,9 @@ def command(
             if value is not None:
                 raise InputError(f"--{name}: {why}")
 
-    def rows_for(kind: str | None) -> Table:
-        needed = None if kind else False
+    def rows_for(kind: str | None, labelled: bool | None) -> Table:
         columns: dict[str, Any] = {"text": text_column, "pair": pair_column, "label": label_column}
-        return read(data, **columns, split=split, task=kind, labelled=needed)
+        return read(data, **columns, split=split, task=kind, labelled=labelled)
 
     if prompt is None:
         refuse({"answers": answers}, "belongs to --prompt")
@@ -110,11 +114,11 @@ def command(
         ways = templates_of(prompt, None if answers is None else answers.split(","))
         evaluate_prompts(
             loaded,
-            rows_for(task or task_of(ways)),
-            prompt=prompt,
-            answers=answers,
+            rows_for(task or task_of(ways), None if needs_labels(ways) else False),
+            ways=ways,
             speedups=speedups,
             batch_size=batch_size,
+            strict=strict,
             as_json=as_json,
         )
         return
@@ -144,7 +148,7 @@ def command(
     chosen = [loaded.use(name).point for name in point] if point else list(loaded.points.values())
     if speedups is not None:
         chosen = list(dialled_at(loaded, speedups).values())
-    table = rows_for(task or loaded.problem_type)
+    table = rows_for(task or loaded.problem_type, None)
     if table.labels is None:
         raise InputError(f"{data} has no labels to evaluate against")
     if table.kind != loaded.problem_type:

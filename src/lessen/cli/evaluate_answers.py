@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from lessen.cli.output import emit, say, table
@@ -14,10 +16,10 @@ def evaluate_prompts(
     model: Any,
     data: Any,
     *,
-    prompt: str,
-    answers: str | None,
+    ways: Sequence[Any],
     speedups: str | None,
     batch_size: int,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Print quality for each way to ask, at the model's Point and at speed-ups of reading.
@@ -25,35 +27,51 @@ def evaluate_prompts(
     Args:
         model: A loaded generator.
         data: Its `Table`.
-        prompt: A named task, or a text with `{text}`.
-        answers: One for each label, with commas between.
+        ways: Of `data.prompts.templates_of`.
         speedups: Ratios of MACs, with commas between; they need a retention profile.
         batch_size: Rows read at once.
+        strict: Refuse prompts longer than the model takes.
         as_json: Print one JSON object.
 
     Raises:
         InputError: When model, rows and prompt do not fit.
         PlanError: When a speed-up cannot be reached.
+        LessenError: When the model's logits are no numbers.
     """
-    from lessen.data.prompts import templates_of
+    from lessen.data.prompts import for_rows, labels_in_words
     from lessen.measure.answering import evaluate_answers
+    from lessen.train.counting import counting
 
     if model.tokenizer is None:
         raise InputError("the model has no tokenizer: put its tokenizer.json into its folder")
-    given = None if answers is None else [each.strip() for each in answers.split(",")]
-    ways = templates_of(prompt, given)
     points = [model.point]
     if speedups is not None:
         points = list(dialled_at(model, speedups).values())
+    ways = for_rows(ways, data)
+    for line in labels_in_words(data, ways):
+        say(line)
     began = time.perf_counter()
-    found = [
-        evaluate_answers(model, data, way, point, batch_size=batch_size) for way in ways for point in points
-    ]
-    if cut := found[0].truncated:
-        say(f"{cut} of {len(data)} prompts were cut to what the model takes")
+    found, done = [], 0
+    with counting("answering", "prompts") as watch:
+
+        def told(rows: int) -> None:
+            nonlocal done
+            done += rows
+            watch(done, len(data) * len(ways) * len(points))
+
+        for way in ways:
+            for point in points:
+                found.append(
+                    evaluate_answers(model, data, way, point, batch_size=batch_size, strict=strict, told=told)
+                )
+    for first in found[:: len(points)]:
+        if first.truncated:
+            say(f"{first.truncated} of {len(data)} texts were cut to what the model takes: {first.prompt!r}")
     for each in found:
         if each.unread:
             say(f"{each.unread} of {len(data)} answers to {each.prompt!r} at {each.point} were no number")
+        if math.isnan(each.value):
+            say(f"no {each.metric} of {each.prompt!r} at {each.point}: all answers, or all labels, are alike")
     if as_json:
         seconds = round(time.perf_counter() - began, 3)
         emit({"prompts": [each.as_dict() for each in found], "n": len(data), "seconds": seconds})
@@ -62,7 +80,11 @@ def evaluate_prompts(
     table(
         ["prompt", "point", found[0].metric, "MACs ratio", "tokens"],
         [
-            [each.prompt, each.point, f"{each.value:.4f}", f"{each.macs_ratio:.2f}x", f"{each.tokens:.1f}"]
+            [each.prompt, each.point, _value(each.value), f"{each.macs_ratio:.2f}x", f"{each.tokens:.1f}"]
             for each in found
         ],
     )
+
+
+def _value(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.4f}"

@@ -18,7 +18,7 @@ from lessen.hf.padded import PaddedMemory, PaddedSource, Padding
 from lessen.model.causal import Memory
 from lessen.model.cross import Source
 from lessen.model.rows import Rows, following, rows_of_mask, scatter
-from lessen.runtime.engine import elimination_of
+from lessen.runtime.source import encoded
 
 LEFT_OUT = -100
 """A label that is compared with nothing."""
@@ -82,8 +82,7 @@ class LessenForSeq2SeqLM(LessenGenerator):
 
     def encode(self, ids: Tensor, rows: Rows) -> Source:
         """Run the encoder on a ragged batch, in which tokens leave as the Point says."""
-        leave = elimination_of(self._point, self.transformer, ids, rows)
-        return Source(*self.transformer(ids, rows, None, None, leave))
+        return encoded(self.transformer, ids, rows, self._point)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
         """Labels `[batch, length]` moved on by one place: what the decoder has seen when it names each."""

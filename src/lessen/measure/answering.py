@@ -6,24 +6,26 @@ and compared: an answer that is no number is counted, and stands as the middle o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lessen.data.prompts import Prompted, Template, number_of, prompted
+from lessen.data.prompts import Prompted, Template, needs_labels, number_of, prompted
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.measure.metrics import METRIC_OF, quality
 from lessen.measure.rouge import rouge_l
 from lessen.model.transformer import Transformer
 from lessen.plan import Point
-from lessen.runtime.answers import answer_ids, score_answers
+from lessen.runtime.answers import answer_ids, room_of, score_answers
+from lessen.runtime.asking import encode_prompts
 from lessen.runtime.completion import complete
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.retention import ratio_at
-from lessen.runtime.text import Encoded, encode
+from lessen.runtime.text import Encoded, batches
 
 LONGEST = {"number": 8, "first sentence": 48}
 """Tokens that are written at most."""
@@ -37,10 +39,10 @@ class Answered:
         prompt: The way.
         point: Name of the Point.
         metric: The task's main metric.
-        value: Its value.
+        value: Its value; nan for a correlation of answers that are all alike.
         macs_ratio: MACs of reading whole prompts over those at this Point, on these rows; answers apart.
         tokens: Of a prompt, on average.
-        truncated: Prompts that were cut.
+        truncated: Prompts whose texts were cut.
         unread: Of numbers, how many answers were none.
     """
 
@@ -54,9 +56,9 @@ class Answered:
     unread: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON; a value that is none is null."""
         rounded = {
-            "value": round(self.value, 6),
+            "value": None if math.isnan(self.value) else round(self.value, 6),
             "macs_ratio": round(self.macs_ratio, 4),
             "tokens": round(self.tokens, 2),
         }
@@ -72,6 +74,8 @@ def evaluate_answers(
     batch_size: int = 16,
     per_token: bool = False,
     max_tokens: int | None = None,
+    strict: bool = False,
+    told: Callable[[int], None] | None = None,
 ) -> Answered:
     """Score every answer on every row, of which the likeliest counts; or let numbers or sentences be written.
 
@@ -82,56 +86,81 @@ def evaluate_answers(
         point: How many tokens of the prompts leave on the way.
         batch_size: Rows read at once.
         per_token: As in `score_answers`.
-        max_tokens: Prompts are cut to this; to what the model takes if None.
+        max_tokens: Texts are cut so that prompts have at most so many; as the model takes if None.
+        strict: Refuse a longer prompt instead.
+        told: Called now and then with the number of rows done since.
 
     Raises:
-        InputError: When rows and template do not fit, or there are no labels.
+        InputError: When rows and template do not fit, there are no labels, or a prompt is too long.
+        LessenError: When the model's logits are no numbers.
     """
-    asked = prompted(table, template)
-    if asked.targets is None:
+    if table.labels is None and needs_labels([template]):
         raise InputError(f"{table.name} has no labels to evaluate against")
-    if template.writes != "answer":
-        return _written(model, asked, template, point, batch_size, max_tokens)
-    assert asked.labels is not None
+    asked = prompted(table, template)
     inner = model.eval().transformer
     answers = [answer_ids(model.tokenizer, answer, inner) for answer in asked.answers]
-    most = inner.architecture.max_tokens
-    room = most if inner.decoder is not None else most - max(map(len, answers)) + 1
-    encoded = encode(model.tokenizer, asked.prompts, min(room, max_tokens or room))
+    longest = max(map(len, answers), default=LONGEST.get(template.writes, 1))
+    room = room_of(inner, longest)
+    most = min(room, max_tokens or room)
+    encoded = encode_prompts(model.tokenizer, template, table.texts, most, strict=strict)
+    if template.writes != "answer":
+        texts = written(model, encoded, template, point, batch_size=batch_size, told=told)
+        return _compared(inner, asked, template, point, encoded, texts)
+    assert asked.labels is not None
     prompts = [row.ids for row in encoded]
-    scores = score_answers(inner, prompts, answers, point, batch_size=batch_size, per_token=per_token)
+    scores = score_answers(
+        inner, prompts, answers, point, batch_size=batch_size, per_token=per_token, told=told
+    )
     kind = "single_label_classification"
     value = quality(scores.double().numpy(), asked.labels, kind)
     return _answered(inner, template, point, encoded, METRIC_OF[kind], value)
 
 
-def _written(
+def written(
     model: Any,
-    asked: Prompted,
+    encoded: Sequence[Encoded],
     template: Template,
     point: Point,
-    batch_size: int,
-    max_tokens: int | None,
-) -> Answered:
-    """Let the model write, the likeliest tokens, and compare."""
-    inner, most = model.eval().transformer, LONGEST[template.writes]
-    assert asked.targets is not None
-    room = inner.architecture.max_tokens - (0 if inner.decoder is not None else most - 1)
-    encoded = encode(model.tokenizer, asked.prompts, min(room, max_tokens or room))
+    *,
+    batch_size: int = 16,
+    told: Callable[[int], None] | None = None,
+) -> list[str]:
+    """What a model writes after each prompt: the likeliest tokens, as many as numbers or sentences have.
+
+    Args:
+        model: As in `evaluate_answers`.
+        encoded: The prompts.
+        template: They are of; it writes numbers or sentences.
+        point: As in `evaluate_answers`.
+        batch_size: Rows written at once.
+        told: As in `evaluate_answers`.
+    """
     said: dict[int, str] = {}
-    order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in batches(encoded, batch_size):
         found = complete(
-            inner,
+            model.eval().transformer,
             model.tokenizer,
             [encoded[row].ids for row in batch],
-            max_new_tokens=most,
+            max_new_tokens=LONGEST[template.writes],
             stop=model.stop_tokens,
             decoding=Decoding(prompts=point),
         )
         said |= {row: one.text for row, one in zip(batch, found, strict=True)}
-    texts = [said[row] for row in range(len(encoded))]
+        if told is not None:
+            told(len(batch))
+    return [said[row] for row in range(len(encoded))]
+
+
+def _compared(
+    inner: Transformer,
+    asked: Prompted,
+    template: Template,
+    point: Point,
+    encoded: Sequence[Encoded],
+    texts: Sequence[str],
+) -> Answered:
+    """What was written beside what was wanted."""
+    assert asked.targets is not None
     if template.writes == "first sentence":
         pairs = zip(texts, asked.targets, strict=True)
         value = sum(rouge_l(*pair) for pair in pairs) / len(texts)

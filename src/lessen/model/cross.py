@@ -7,6 +7,7 @@ not matter here: what has left on the way is not read.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -73,13 +74,28 @@ def attend_across(
             padded[0], padded[1][order], padded[2][order], attn_mask=mask, dropout_p=dropout
         )
         return rows.unpad(context.transpose(1, 2))
-    keys, values = key.split(source.lengths), value.split(source.lengths)
+    parts = (states.split(source.lengths) for states in (key, value))
+    sources = [tuple(part.transpose(0, 1)[None] for part in pair) for pair in zip(*parts, strict=True)]
+    return attend_row_by_row(query, [sources[place] for place in places], rows)
+
+
+def attend_row_by_row(query: Tensor, sources: Sequence[tuple[Tensor, ...]], rows: Rows) -> Tensor:
+    """The same without gradients, in the type keys and values have.
+
+    Args:
+        query: `[tokens, heads, head_dim]`.
+        sources: Keys and values of each row, `[1, heads, source tokens, head_dim]`.
+        rows: Layout of the queries.
+
+    Returns:
+        Context `[tokens, heads, head_dim]`, in the type of the queries.
+    """
     contexts = []
-    for part, place in zip(query.split(rows.lengths), places, strict=True):
-        each = (part, keys[place], values[place])
-        context = scaled_dot_product_attention(*(states.transpose(0, 1)[None] for states in each))
-        contexts.append(context[0].transpose(0, 1))
-    return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+    for part, (keys, values) in zip(query.split(rows.lengths), sources, strict=True):
+        asked = part.to(keys.dtype).transpose(0, 1)[None]
+        contexts.append(scaled_dot_product_attention(asked, keys, values)[0].transpose(0, 1))
+    context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+    return context.to(query.dtype)
 
 
 def attend_across_reference(query: Tensor, key: Tensor, value: Tensor, rows: Rows, source: Rows) -> Tensor:

@@ -6,18 +6,19 @@ forgets it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.model.rows import following, pack
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point
 from lessen.runtime.generation import check_prompt, check_tokens
 from lessen.runtime.prefill import Beginning, begin
+from lessen.runtime.sampling import NO_NUMBERS
 
 
 def answer_ids(tokenizer: Any, answer: str, model: Transformer) -> list[int]:
@@ -38,6 +39,12 @@ def answer_ids(tokenizer: Any, answer: str, model: Transformer) -> list[int]:
     return list(ids)
 
 
+def room_of(model: Transformer, longest: int) -> int:
+    """Tokens a prompt may have: where it is continued, all but the last of `longest` need positions too."""
+    most = model.architecture.max_tokens
+    return most if model.decoder is not None else most - longest + 1
+
+
 @torch.no_grad()
 def score_answers(
     model: Transformer,
@@ -47,6 +54,7 @@ def score_answers(
     *,
     batch_size: int = 16,
     per_token: bool = False,
+    told: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Log-probability of each answer after each prompt: the sum over its tokens.
 
@@ -57,24 +65,26 @@ def score_answers(
         point: How many tokens of the prompts leave on the way.
         batch_size: Prompts read at once.
         per_token: The mean over an answer's tokens instead, which does not prefer short ones.
+        told: Called after each batch with the number of its prompts.
 
     Returns:
         `[rows, answers]`, float32 or wider, on the CPU.
 
     Raises:
         InputError: For a prompt that is empty, or too long for the longest answer.
+        LessenError: When a logit is no number.
     """
-    most, longest = model.architecture.max_tokens, max(map(len, answers))
-    room = most if model.decoder is not None else most - longest + 1
+    room = room_of(model, max(map(len, answers)))
     for prompt in prompts:
         check_prompt(prompt, room)
         check_tokens(prompt, model.architecture.vocab_size)
     found = []
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for start in range(0, len(order), batch_size):
-        found.append(
-            _of_batch(model, [prompts[row] for row in order[start : start + batch_size]], answers, point)
-        )
+        batch = [prompts[row] for row in order[start : start + batch_size]]
+        found.append(_numbers(_of_batch(model, batch, answers, point)))
+        if told is not None:
+            told(len(batch))
     scores = torch.cat(found)
     if per_token:
         scores = scores / torch.tensor([len(answer) for answer in answers])
@@ -117,10 +127,10 @@ def score_own(
 
     Raises:
         InputError: For a prompt that is empty, or too long for what follows.
+        LessenError: When a logit is no number.
     """
-    most = model.architecture.max_tokens
     for prompt, answer in zip(prompts, answers, strict=True):
-        check_prompt(prompt, most if model.decoder is not None else most - len(answer) + 1)
+        check_prompt(prompt, room_of(model, len(answer)))
         check_tokens(prompt, model.architecture.vocab_size)
     found: dict[int, Tensor] = {}
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
@@ -139,8 +149,15 @@ def score_own(
                 states[row].append(part)
         for row, answer in enumerate(its):
             likely = model.next_token(torch.cat(states[row])).log_softmax(-1).cpu()
-            found[batch[row]] = likely.gather(1, torch.tensor(answer)[:, None])[:, 0]
+            found[batch[row]] = _numbers(likely.gather(1, torch.tensor(answer)[:, None])[:, 0])
     return [found[row] for row in range(len(prompts))]
+
+
+def _numbers(scores: Tensor) -> Tensor:
+    """Log-probabilities, if they are some; one NaN among the logits makes all of its row NaN."""
+    if scores.isnan().any():
+        raise LessenError(NO_NUMBERS)
+    return scores
 
 
 def _of_rest(model: Transformer, start: Beginning, answer: Sequence[int], count: int) -> Tensor:

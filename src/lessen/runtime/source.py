@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-from lessen.model.cross import CrossAttention, Source
+from lessen.model.cross import CrossAttention, Source, attend_row_by_row
 from lessen.model.rows import Rows, pack
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point
@@ -87,10 +86,4 @@ class SourceCache:
 
     def attend(self, query: Tensor, rows: Rows) -> Tensor:
         """Context `[tokens, heads, head_dim]` of queries of the same form; `original` says whose they are."""
-        contexts = []
-        for part, row in zip(query.split(rows.lengths), rows.original, strict=True):
-            keys, values = self.held[row]
-            asked = part.to(keys.dtype).transpose(0, 1)[None]
-            contexts.append(scaled_dot_product_attention(asked, keys, values)[0].transpose(0, 1))
-        context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
-        return context.to(query.dtype)
+        return attend_row_by_row(query, [self.held[row] for row in rows.original], rows)

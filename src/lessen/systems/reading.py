@@ -19,7 +19,15 @@ from pydantic import Field
 from lessen.artefact import replacing_folder, write_json
 from lessen.card import write_card
 from lessen.data.documents import documents
-from lessen.data.prompts import Template, prompted, task_of, templates_of
+from lessen.data.prompts import (
+    Template,
+    for_rows,
+    labels_in_words,
+    needs_labels,
+    prompted,
+    task_of,
+    templates_of,
+)
 from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
@@ -31,7 +39,8 @@ from lessen.plan import FULL, Point
 from lessen.promise.generators import Prompting
 from lessen.records import Strict
 from lessen.reshaping import with_shape
-from lessen.runtime.answers import answer_ids, score_own
+from lessen.runtime.answers import answer_ids, room_of, score_own
+from lessen.runtime.asking import encode_prompts, fitted
 from lessen.runtime.retention import ratio_at
 from lessen.runtime.text import encode
 from lessen.systems.latency_adjustable import SYSTEM
@@ -70,7 +79,7 @@ class ReadingPlan(Strict):
 
     Without a `prompt` documents are cut into stretches, of which the last `new_tokens` are what is to be
     written after the rest. With one, rows are put into words in every way it names, and what is to be written
-    is the answer, the number or the sentence.
+    is the answer, the number or the sentence. `answers` are as `data.prompts.templates_of` takes them.
     """
 
     version: Literal[1] = 1
@@ -117,6 +126,7 @@ def compress_reading(
     Raises:
         InputError: When model and data do not fit, or `out` holds the work of another plan.
         PlanError: When the speed-up is beyond what prompts of these lengths allow.
+        LessenError: When the loss is no number.
         Interrupted: When stopped; the same call continues.
     """
     if out.exists() and not out.is_dir():
@@ -133,7 +143,11 @@ def compress_reading(
     tables = read_parts(plan)
     lessons = lessons_of(base, tables["train"], plan)
     say(f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts")
-    asked = _asked(tables["train"], plan)
+    for line in labels_in_words(tables["train"], _ways(plan, tables["train"])):
+        say(line)
+    for way in _ways(plan, tables["test"]):
+        prompted(tables["test"], way)  # so that what does not fit is said before training
+    asked = _asked(base, tables["train"], plan)
     at_task = {"max_tokens": plan.prompting.prompt_tokens, "seed": plan.seed}
     stages = [stage.model_copy(update=at_task) for stage in plan.stages]
     for recipe in stages:
@@ -176,20 +190,20 @@ def read_parts(plan: ReadingPlan) -> dict[str, Table]:
     """
     columns = plan.columns.model_dump()
 
-    def table_of(source: str) -> Table:
+    def table_of(source: str, kind: str | None = None) -> Table:
         if plan.prompt is None:
             return documents(source, text=plan.columns.text)
-        task = task_of(_ways(plan))
-        if task is None:
+        ways = templates_of(plan.prompt, plan.answers)
+        if not needs_labels(ways):
             return read(source, **columns, labelled=False)
-        found = read(source, **{**columns, "task": columns["task"] or task})
+        found = read(source, **{**columns, "task": columns["task"] or task_of(ways) or kind})
         if found.labels is None:
             raise InputError(f"{source} has no labels, so there is nothing to answer")
         return found
 
     data = table_of(plan.data)
     if plan.test_data is not None:
-        test = table_of(plan.test_data)
+        test = table_of(plan.test_data, data.kind)
         return {"train": without(data, [test])[0], "test": test}
     return split(data, {"train": 1 - plan.test_share, "test": plan.test_share}, plan.seed)
 
@@ -212,11 +226,11 @@ def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[
                 if (ends := min(plan.prompting.new_tokens, len(piece) // 2)) > 0:
                     lessons.append(Lesson(piece[:-ends], piece[-ends:]))
     else:
-        for way in _ways(plan):
+        for way in _ways(plan, table):
             asked = prompted(table, way)
             known = {text: _ids(model, text, way, plan) for text in asked.targets or []}
             room = _room(model, plan, max(map(len, known.values()), default=1))
-            prompts = encode(model.tokenizer, asked.prompts, room)
+            prompts = encode_prompts(model.tokenizer, way, table.texts, room)
             pairs = zip(prompts, asked.targets or [], strict=True)
             lessons += [Lesson(row.ids, known[text]) for row, text in pairs]
     if not lessons:
@@ -238,7 +252,7 @@ def tested(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[dict
     if plan.prompt is not None:
         return [
             {"speedup": speedup, **evaluate_answers(model, table, way, point, max_tokens=longest).as_dict()}
-            for way in _ways(plan)
+            for way in _ways(plan, table)
             for speedup, point in points.items()
         ]
     lessons = lessons_of(model, table, plan)[:MOST_TESTED]
@@ -257,30 +271,33 @@ def tested(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[dict
     return lines
 
 
-def _ways(plan: ReadingPlan) -> tuple[Template, ...]:
-    assert plan.prompt is not None
-    return templates_of(plan.prompt, plan.answers)
+def _ways(plan: ReadingPlan, table: Table) -> tuple[Template, ...]:
+    """How these rows are asked; in no way where documents are continued."""
+    return () if plan.prompt is None else for_rows(templates_of(plan.prompt, plan.answers), table)
 
 
 def _ids(model: LessenGenerator, text: str, way: Template, plan: ReadingPlan) -> list[int]:
-    """Tokens of what is to be written, and what ends it where it is not one of a few answers; cut if long."""
+    """Tokens of what is to be written, and what ends it where it is not one of a few answers.
+
+    Of what is too long the first ones, and no end: it is not to be learned that a text may end there.
+    """
     ids = answer_ids(model.tokenizer, text, model.transformer)
     end = model.tokenizer.eos_token_id if model.tokenizer is not None else None
     if model.transformer.decoder is None and way.writes != "answer" and end is not None:
         ids = [*ids, end]
-    most = plan.prompting.new_tokens
-    return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
+    return ids[: plan.prompting.new_tokens]
 
 
 def _room(model: LessenGenerator, plan: ReadingPlan, longest: int) -> int:
     """Tokens of a prompt at most; where it is continued, the answer needs positions too."""
-    most = model.config.facts().max_tokens
-    return min(plan.prompting.prompt_tokens, most if model.transformer.decoder else most - longest + 1)
+    return min(plan.prompting.prompt_tokens, room_of(model.transformer, longest))
 
 
-def _asked(table: Table, plan: ReadingPlan) -> Table:
+def _asked(model: LessenGenerator, table: Table, plan: ReadingPlan) -> Table:
     """Texts such as the model reads, to measure on how attention falls."""
     texts: Sequence[Any] = table.texts
     if plan.prompt is not None:
-        texts = [prompt for way in _ways(plan) for prompt in prompted(table, way).prompts]
+        room = _room(model, plan, 1)
+        ways = _ways(plan, table)
+        texts = [prompt for way in ways for prompt in fitted(model.tokenizer, way, table.texts, room)]
     return Table(table.name, list(texts), None, None, [])

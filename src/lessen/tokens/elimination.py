@@ -31,7 +31,7 @@ RECENT = 4
 """Last tokens of a prompt that never leave; the very last names the token after it."""
 
 STEPS = 2.0**19
-"""Of a row's largest score; what differs by less, a few roundings of float32, may count as equal."""
+"""Of a score's own size; what differs by less, a few roundings of float32, may count as equal."""
 
 
 def count_left(retention: float, full: int, now: int, fewest: int = 1) -> int:
@@ -328,9 +328,9 @@ def layers_passed(
 
 
 def _rounded(scores: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Scores of rows of one length, `[rows, tokens]`, as whole numbers up to `STEPS`."""
-    largest = np.abs(scores).max(axis=1, keepdims=True, initial=1e-30)
-    return np.rint(scores * (STEPS / largest))
+    """Scores, whatever their size, with as much of each as `STEPS` tell apart."""
+    part, power = np.frexp(scores)
+    return np.ldexp(np.rint(part * STEPS), power)
 
 
 def survivors(

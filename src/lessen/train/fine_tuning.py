@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from lessen.data.table import Table
-from lessen.errors import InputError
+from lessen.errors import InputError, LessenError
 from lessen.memory import keep_freed_memory
 from lessen.model.latent import latents_of
 from lessen.plan import Rates, Size
@@ -100,6 +101,20 @@ class Interrupted(Exception):
     """Training was stopped by the user; the checkpoint in the working folder continues it."""
 
 
+def check_loss(loss: float, step: int) -> None:
+    """Look at the loss of a step, counted from 1, before anything is made of it.
+
+    Raises:
+        LessenError: When it is no finite number.
+    """
+    if not math.isfinite(loss):
+        raise LessenError(
+            f"the loss of step {step} is {loss}, not a finite number: the weights are damaged, or the "
+            "learning rate is too high; make the model again, or give a lower --learning-rate and another "
+            "folder"
+        )
+
+
 def fine_tune(
     model: Any,
     data: Table,
@@ -128,6 +143,7 @@ def fine_tune(
 
     Raises:
         InputError: When the data lacks labels the objective needs, or there is no teacher for it.
+        LessenError: When the loss is no finite number.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     if data.labels is None and recipe.objective not in UNLABELLED:
@@ -183,6 +199,7 @@ def steps_of(
         As `fine_tune`.
 
     Raises:
+        LessenError: When the loss is no finite number.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     keep_freed_memory()
@@ -249,7 +266,7 @@ def _teaching(teacher: Teacher, recipe: Recipe, along: Along) -> Callable[..., T
 
 
 class _Trainer(Trainer):
-    """transformers' Trainer with our order of rows."""
+    """transformers' Trainer with our order of rows; it ends where a loss is no number."""
 
     def __init__(self, sampler: LengthGrouped, **options: Any) -> None:
         self.sampler = sampler
@@ -257,6 +274,12 @@ class _Trainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGrouped:
         return self.sampler
+
+    def compute_loss(self, *batch: Any, **options: Any) -> Any:
+        found = super().compute_loss(*batch, **options)
+        loss = found[0] if isinstance(found, tuple) else found
+        check_loss(float(loss.detach()), self.state.global_step + 1)
+        return found
 
 
 class EncodedRows(Dataset):

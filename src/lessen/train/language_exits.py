@@ -40,7 +40,7 @@ from lessen.records import Strict
 from lessen.runtime.source import Reply, Written, batch_of
 from lessen.runtime.text import stretches
 from lessen.train.callbacks import StopAtStepEnd
-from lessen.train.fine_tuning import Interrupted, bfloat16_pays
+from lessen.train.fine_tuning import Interrupted, bfloat16_pays, check_loss
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
 
@@ -112,6 +112,7 @@ def train_exits(
 
     Raises:
         InputError: When there is no text.
+        LessenError: When the loss is no finite number.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     keep_freed_memory()
@@ -147,7 +148,9 @@ def train_exits(
             for group in run.optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * (1 + math.cos(math.pi * run.share(recipe))) / 2
             draw = torch.Generator().manual_seed((recipe.seed << 32) + run.step)
-            run.learned(*learn(model, [rows[row] for row in batch], recipe, draw, update))
+            loss, tokens = learn(model, [rows[row] for row in batch], recipe, draw, update)
+            check_loss(loss, run.step + 1)
+            run.learned(loss, tokens)
             run.seconds += time.monotonic() - began
             state.global_step = int(PERCENT * min(1.0, run.share(recipe)))
             progress.on_log(None, state, None, {"loss": run.losses[-1]})
