@@ -54,8 +54,11 @@ def test_fewer_layers(tiny_checkpoint: Path, data: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--system", "cost-eff", "--params", "1/1000"], "with one head a layer there are"),
-        (["--system", "cost-eff", "--size", "3KB"], "3,000 bytes cannot be reached: with one head a layer"),
+        (["--system", "cost-eff", "--params", "1/1000"], "with one head and one neuron a layer there are"),
+        (
+            ["--system", "cost-eff", "--size", "3KB"],
+            "3,000 bytes cannot be reached: with one head and one neuron",
+        ),
         (["--system", "layer-chop", "--params", "2K"], "2,000 parameters cannot be reached: with one layer"),
         (["--system", "layer-chop", "--layers", "9"], "9 layers cannot be left: there are 3"),
         (["--system", "cost-eff", "--params", "1/2", "--size", "2MB"], "give one of them"),
@@ -65,7 +68,7 @@ def test_fewer_layers(tiny_checkpoint: Path, data: Path, tmp_path: Path) -> None
         (["--system", "cost-eff", "--params", "1/2", "--rank", "1.5"], "rank"),
         (["--system", "cost-eff", "--params", "1/2", "--importance", "loss"], "importance"),
         (["--system", "layer-chop", "--layers", "3"], "that small already"),
-        (["--system", "layer-chop", "--layers", "2", "--uneven"], "no choice of budget"),
+        (["--system", "layer-chop", "--layers", "2", "--uneven"], "--uneven: layer-chop has no such choice"),
         (["--layers", "2"], "use the system cost-eff or layer-chop"),
     ],
 )
