@@ -52,7 +52,7 @@ def evaluate_prompts(
         say(line)
     began = time.perf_counter()
     found, done = [], 0
-    with counting("answering", "prompts") as watch:
+    with counting("answering", "prompts", kept=False) as watch:
 
         def told(rows: int) -> None:
             nonlocal done

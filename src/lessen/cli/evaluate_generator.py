@@ -49,7 +49,7 @@ def evaluate_generator(
     prompting = prompting_of(Path(name), prompt_tokens, new_tokens)
     check_room(model, prompting)
     ids = prompts_of(model, rows.take(range(min(prompts, len(rows)))), prompting)
-    with counting("decoding", "continuations") as watch:
+    with counting("decoding", "continuations", kept=False) as watch:
         lines = decode_all(model, ids, new_tokens=prompting.new_tokens, points=points, watch=watch)
     if as_json:
         emit(

@@ -26,16 +26,17 @@ def watched(parts: Sequence[Part], watch: Watch) -> Iterator[Part]:
 
 
 @contextmanager
-def counting(title: str, unit: str, *, quiet: bool = False) -> Iterator[Watch]:
+def counting(title: str, unit: str, *, quiet: bool = False, kept: bool = True) -> Iterator[Watch]:
     """Show how far the work inside the block is.
 
     Args:
         title: Of the work.
         unit: What is counted.
         quiet: Show nothing.
+        kept: Whether the same command goes on from what is finished, as a stopped one is told.
 
     Raises:
-        Interrupted: On Ctrl-C; the work is to keep what is finished.
+        Interrupted: On Ctrl-C.
     """
     progress = Progress(quiet=quiet, title=title)
     state = SimpleNamespace(max_steps=0, global_step=0)
@@ -49,6 +50,7 @@ def counting(title: str, unit: str, *, quiet: bool = False) -> Iterator[Watch]:
         yield watch
     except KeyboardInterrupt:
         done = f"{state.global_step:,} of {state.max_steps:,} {unit}"
-        raise Interrupted(f"stopped after {done}; run the same command to continue") from None
+        next_time = "run the same command to continue" if kept else "nothing was kept"
+        raise Interrupted(f"stopped after {done}; {next_time}") from None
     finally:
         progress.on_train_end(None, state, None)
