@@ -12,7 +12,7 @@ where that is gone, a run makes its assistant anew, and its entry shows it.
 `builtin:mpnet-l12` is five packages of 405 MB, which requirements-data.txt leaves out; without them loading
 says which to install.
 
-What it costs is worked out in docs/measuring.md: four hours of two cores, and one and a half for MPNet.
+What it costs is worked out in docs/measuring.md: seven hours of two cores, and two for MPNet.
 """
 
 from __future__ import annotations
@@ -44,16 +44,12 @@ from lessen.systems import system_of
 from lessen.systems.milestone import RECORD, Milestone
 from lessen.systems.removing import remove
 from lessen.systems.rounds import Rounds
-from lessen.systems.slimming import shapes_between
 from lessen.systems.target import Target, shallow_shape
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
 from lessen.width.budget import encoder_of, largest_within, rank_saves
 
 SIZES = (2, 4, 8)
 """Of the layers; every model passes through the larger ones."""
-
-FEWEST_ROUNDS = 3
-"""From one size to the next. From 4 to 8 times smaller one head leaves, but six tenths of the neurons."""
 
 SCORED_ROWS = 1024
 """Half of the product's: with all of them, scoring would be half of what a round costs here."""
@@ -74,8 +70,8 @@ DENSE, LONGER, ASSISTANT, SIMPLE = "dense", "dense, longer", "assistant", "basel
 """In place of a way: the dense model, the same trained for as long as what is 8 times smaller was in all,
 what the dense one taught, and what is simpler than all."""
 
-AS_LONG = 5.6
-"""Epochs of all stages and 12 rounds, in those of the first stage."""
+AS_LONG = 6.6
+"""Epochs of all stages and 22 rounds, in those of the first stage."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +189,6 @@ def removed_by(training: Training, task: str, seed: int, way: str) -> dict[str, 
     stages = [slimming_of(training, task, seed, way), *recovering]
     return {
         "sizes": list(SIZES),
-        "fewest_rounds": FEWEST_ROUNDS,
         "slender": [stage.model_dump(mode="json") for stage in stages],
     }
 
@@ -220,12 +215,12 @@ def longer_of(training: Training, task: str, seed: int) -> Recipe:
 
 
 def slimming_of(training: Training, task: str, seed: int, way: str) -> Rounds:
-    """The stage in which parts leave, in one round for each shape of `slender_shapes`."""
+    """The stage in which parts leave."""
     stage = stage_of(training, task, seed, 4, "layer-chop" if way == "layers" else "cost-eff")
     assert isinstance(stage, Rounds)
     if way == "layers":
         return stage
-    return stage.model_copy(update=WAYS[way] | {"scored_rows": SCORED_ROWS, "rounds": 1})
+    return stage.model_copy(update=WAYS[way] | {"scored_rows": SCORED_ROWS})
 
 
 def slender_shape(model: Any, size: int, rank: float | None = None) -> Shape:
@@ -242,18 +237,6 @@ def slender_shape(model: Any, size: int, rank: float | None = None) -> Shape:
     return shape.model_copy(
         update={"embedding_rank": table if rank_saves(facts, table) else form.embedding_rank}
     )
-
-
-def slender_shapes(model: Any, rank: float | None = None) -> dict[int, list[Shape]]:
-    """By size, the shapes a model passes through from the next larger one; one round leads to each."""
-    shapes, here = {}, model.config.form()
-    for size in SIZES:
-        target = slender_shape(model, size, rank)
-        lost = max(len(a.heads) - len(b.heads) for a, b in zip(here.layers, target.layers, strict=True))
-        steps = shapes_between(model.config.facts(), here, target, max(FEWEST_ROUNDS, lost))
-        shapes[size] = [*steps[:-1], target]
-        here = target
-    return shapes
 
 
 class Models:
@@ -330,12 +313,12 @@ class Models:
             # Layers are all of one size, so the nearest number of them is as near as chopping comes.
             depth = len(assistant.config.form().layers)
             left = {each: max(1, round(depth / each)) for each in SIZES}
-            steps = {each: [shallow_shape(assistant, Target(layers=left[each]))] for each in SIZES}
+            shapes = {each: shallow_shape(assistant, Target(layers=left[each])) for each in SIZES}
         else:
-            steps = slender_shapes(assistant, WAYS[way].get("rank"))
-        everything = [shape.model_dump(mode="json") for shapes in steps.values() for shape in shapes]
-        through = [shape for each in SIZES if each <= size for shape in steps[each]]
-        rounds = place / f"rounds-{key_of(everything)}"
+            rank = WAYS[way].get("rank")
+            shapes = {each: slender_shape(assistant, each, rank) for each in SIZES}
+        through = [shapes[each] for each in SIZES if each <= size]
+        rounds = place / f"rounds-{key_of([shape.model_dump(mode='json') for shape in shapes.values()])}"
         return remove(self.assistant(), assistant, self.train, stage, through, rounds, print)
 
     def assistant_facts(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 #include "amx.h"
-#include "transpose512.h"
+#include "arranged512.h"
 
 #include <immintrin.h>
 
@@ -11,30 +11,10 @@
 namespace lessen::tiles {
 namespace {
 
-constexpr int64_t TILE = 1024, STEP = 2 * TILE;  // bytes
-
 struct alignas(64) Config {
     uint8_t palette = 1, start = 0, reserved[14] = {0};
     uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// Sixteen sums of a row become numbers of the result.
-struct Columns {
-    __mmask16 here;
-    __m512 scales, bias;
-
-    Columns() = default;
-    Columns(const Int8 &p, int64_t column) {
-        here = column < p.n ? static_cast<__mmask16>((1u << least(16, p.n - column)) - 1) : 0;
-        scales = _mm512_maskz_loadu_ps(here, p.scales + column);
-        bias = p.bias ? _mm512_maskz_loadu_ps(here, p.bias + column) : _mm512_setzero_ps();
-    }
-    void write(__m512i sums, float step, float *out) const {
-        const __m512 factor = _mm512_mul_ps(_mm512_set1_ps(step), scales);
-        const __m512 line = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), factor), bias);
-        _mm512_mask_storeu_ps(out, here, line);
-    }
 };
 
 // The tiles of sums: 0 and 1 of 16 rows, 2 and 3 of 16 more.
@@ -62,13 +42,13 @@ class Leaving {
             _tile_stored(2, sums[0][rows], 64);
             _tile_stored(3, sums[1][rows], 64);
         }
-        halves[0] = Columns(p, column), halves[1] = Columns(p, column + rows);
+        halves[0] = Columns512(p, column), halves[1] = Columns512(p, column + rows);
         row = from, first = column, next = 0, end = least(two ? 2 * rows : rows, p.m - from);
     }
     // Writes so many rows, or those there are.
     void write(int64_t count) {
         const int64_t last = least(next + count, end), apart = p.n;
-        const Columns left = halves[0], right = halves[1];  // copies: stores could change what is reached by pointers
+        const Columns512 left = halves[0], right = halves[1];  // copies: stores could change what is reached by pointers
         const float *steps = p.steps + row;
         float *out = p.out + row * apart + first;
         for (int64_t i = next; i < last; i++) {
@@ -80,7 +60,7 @@ class Leaving {
 
   private:
     alignas(64) int32_t sums[2][2 * rows][16];
-    Columns halves[2];
+    Columns512 halves[2];
     const Int8 p;
     int64_t row = 0, first = 0, next = 0, end = 0;
 };
@@ -90,11 +70,11 @@ class Leaving {
 // They lie in memory as tiles.
 class Numbers {
   public:
-    Numbers(const Int8 &p, int64_t first, int64_t) : here(p.weight + first * columns * p.depth) {}
+    Numbers(const Int8 &p, int64_t first, int64_t) : here(p.weight + first * PANEL512 * p.depth) {}
 
     const int8_t *next() {
         const int8_t *step = here;
-        here += STEP;
+        here += STEP512;
         return step;
     }
     void write(int) {}
@@ -114,13 +94,13 @@ class Signs8 {
 
     const int8_t *next() {
         asm volatile("" ::: "memory");  // compilers do not know that loading a tile reads memory
-        const int8_t *step = ring + read * STEP;
+        const int8_t *step = ring + read * STEP512;
         read = read == AHEAD ? 0 : read + 1;
         return step;
     }
     // Half of a later step: four neighbours of each of 16 columns side by side, four bits looked up at once.
     void write(int half) {
-        if (panel < end) sixteen(panel * 4 + half * 2, ring + written * STEP + half * TILE);
+        if (panel < end) sixteen(panel * 4 + half * 2, ring + written * STEP512 + half * BLOCK512);
         if (half == 0) return;
         written = written == AHEAD ? 0 : written + 1;
         if (++word == words) word = 0, panel++;
@@ -130,25 +110,17 @@ class Signs8 {
     static constexpr int64_t AHEAD = 2;
 
     void sixteen(int64_t eight, int8_t *to) const {
-        const __m512i low_halves = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-        const __m512i high_halves = _mm512_add_epi32(low_halves, _mm512_set1_epi32(1));
-        const __mmask64 negative = 0xFEDCBA9876543210;  // the bits of the numbers 0 to 15
-        const __m512i four = _mm512_mask_blend_epi8(negative, _mm512_set1_epi8(1), _mm512_set1_epi8(-1));
-        const __m512i left = of(eight), right = of(eight + 1);
-        const __m512i low = _mm512_permutex2var_epi32(left, low_halves, right);
-        const __m512i high = _mm512_permutex2var_epi32(left, high_halves, right);
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++) {  // bits above the lowest four are not looked at
-            _mm512_store_si512(to + j * 64, _mm512_permutexvar_epi32(_mm512_srli_epi32(low, 4 * j), four));
-            _mm512_store_si512(to + (8 + j) * 64, _mm512_permutexvar_epi32(_mm512_srli_epi32(high, 4 * j), four));
-        }
+        const __m512i table = Sixteen512::table(1, -1);
+        Sixteen512 signs(of(eight), of(eight + 1));
+#pragma GCC unroll 16
+        for (int64_t j = 0; j < 16; j++) _mm512_store_si512(to + j * 64, signs.next(j, table));
     }
     // A word of each of eight columns; beyond the last, of any.
     __m512i of(int64_t eight) const {
         return _mm512_loadu_si512(signs + (least(eight, eights - 1) * words + word) * 8);
     }
 
-    alignas(64) int8_t ring[(AHEAD + 1) * STEP];
+    alignas(64) int8_t ring[(AHEAD + 1) * STEP512];
     const Signs signs;
     const int64_t words, eights;
     int64_t panel, end, word = 0, read = 0, written = 0;
@@ -164,7 +136,7 @@ void block(const Int8 &p, Weights &weights, int64_t row, int64_t column, Leaving
     for (int64_t step = 0; step < steps; step++) {
         const int8_t *weight = weights.next();
         _tile_loadd(6, weight, 64);
-        _tile_loadd(7, weight + TILE, 64);
+        _tile_loadd(7, weight + BLOCK512, 64);
         _tile_loadd(4, upper + step * 64, p.depth);
         _tile_dpbssd(0, 4, 6);
         weights.write(0);
@@ -188,9 +160,9 @@ void blocks(const Int8 &p, int64_t first, int64_t last) {
         Weights weights(p, first, last);
         for (int64_t panel = first; panel < last; panel++)
             if (row + rows < p.m)
-                block<true>(p, weights, row, panel * columns, leaving);
+                block<true>(p, weights, row, panel * PANEL512, leaving);
             else
-                block<false>(p, weights, row, panel * columns, leaving);
+                block<false>(p, weights, row, panel * PANEL512, leaving);
     }
     leaving.write(2 * rows);
 }
@@ -204,20 +176,6 @@ bool usable() {
 #else
     return false;
 #endif
-}
-
-void arrange8(const int8_t *from, int64_t n, int64_t k, int8_t *to) {
-    for (int64_t column = 0; column < n; column += columns)
-        for (int64_t start = 0; start < k; start += 64)
-            for (int64_t half = 0; half < 2; half++, to += TILE) {
-                const int64_t c = column + half * rows;
-                const __mmask64 in = k - start < 64 ? (uint64_t(1) << (k - start)) - 1 : ~uint64_t(0);
-                __m512i lines[16];
-                for (int64_t i = 0; i < 16; i++)
-                    lines[i] = c + i < n ? _mm512_maskz_loadu_epi8(in, from + (c + i) * k + start) : _mm512_setzero_si512();
-                transpose(lines);
-                for (int64_t i = 0; i < 16; i++) _mm512_storeu_si512(to + i * 64, lines[i]);
-            }
 }
 
 void panels8(const Int8 &p, int64_t first, int64_t last, int8_t *) {

@@ -8,6 +8,7 @@
 #include "int4.h"
 #include "rowwise.h"
 #include "transpose512.h"
+#include "vnni512.h"
 
 #include <immintrin.h>
 
@@ -74,41 +75,8 @@ struct Avx512 {
 };
 
 struct Whole {
-    using Register = __m512i;
-    using Bytes = __m512i;
-    static constexpr int bytes = 64, columns = 8, rows = 3;
-    static constexpr int offset = 128;  // the instruction wants one side without a sign: weights are moved by this
-    static Register zero() { return _mm512_setzero_si512(); }
-    static Bytes load(const int8_t *from) { return _mm512_loadu_si512(from); }
-    static Bytes factor(const int8_t *from) { return _mm512_xor_si512(load(from), _mm512_set1_epi8(-128)); }
-    static void hold(Bytes &value) { asm("" : "+v"(value)); }
-    static Register add_product(Bytes a, Bytes b, Register sum) { return _mm512_dpbusd_epi32(sum, b, a); }
     static void write_out(uint64_t word, int8_t *to) {
         _mm512_storeu_si512(to, _mm512_mask_blend_epi8(word, _mm512_set1_epi8(1), _mm512_set1_epi8(-1)));
-    }
-    static int32_t total(Register sum) { return _mm512_reduce_add_epi32(sum); }
-    static void finish(const Register *sums, int32_t moved, const Scaling &by, float *out) {
-        const Register left = fours(sums), right = fours(sums + 4);
-        const Register halves = _mm512_add_epi32(_mm512_shuffle_i32x4(left, right, 0x44),
-                                                 _mm512_shuffle_i32x4(left, right, 0xEE));
-        const Register whole = _mm512_add_epi32(halves, _mm512_shuffle_i32x4(halves, halves, 0xB1));
-        const __m256i line = _mm512_castsi512_si256(_mm512_shuffle_i32x4(whole, whole, 0x08));
-        eight(_mm256_sub_epi32(line, _mm256_set1_epi32(moved)), by, out);
-    }
-    // Eight numbers of the result.
-    static void eight(__m256i sums, const Scaling &by, float *out) {
-        const __m256 factor = _mm256_mul_ps(_mm256_set1_ps(by.step), _mm256_loadu_ps(by.scales));
-        const __m256 line = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), factor);
-        _mm256_storeu_ps(out, by.bias ? _mm256_add_ps(line, _mm256_loadu_ps(by.bias)) : line);
-    }
-
-  private:
-    static Register pair(Register a, Register b) {
-        return _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    }
-    static Register fours(const Register *sums) {
-        const Register a = pair(sums[0], sums[1]), b = pair(sums[2], sums[3]);
-        return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
     }
 };
 
@@ -123,7 +91,8 @@ struct Nibbles {
     static Sums add_products(Bytes factors, const int8_t *four, Sums sums) {
         int32_t values;
         __builtin_memcpy(&values, four, sizeof values);
-        return _mm512_dpbusd_epi32(sums, factors, _mm512_set1_epi32(values));
+        lessen::add_products(sums, factors, _mm512_set1_epi32(values));
+        return sums;
     }
     static __m512 numbers(Sums sums) { return _mm512_cvtepi32_ps(sums); }
     static __m512 halves(const uint8_t *from) {
@@ -215,11 +184,11 @@ const Kernel avx512 = {"avx512",
                        quantize,
                        to_signs<Bit>,
                        nullptr,
-                       Whole::columns,
-                       panels8<Whole>,
+                       PANEL512,
+                       vnni::panels8,
                        eights512,
                        look_up,
-                       nullptr,
+                       arrange512,
                        quantize_groups,
                        sixteens<Avx512, Nibbles>,
                        largest<Avx512>,
@@ -240,11 +209,11 @@ const Kernel amx = {"amx",
                     quantize,
                     to_signs<Bit>,
                     signs_as_numbers<Bit, Whole>,
-                    tiles::columns,
+                    PANEL512,
                     tiles::panels8,
                     eights512,
                     look_up,
-                    tiles::arrange8,
+                    arrange512,
                     quantize_groups,
                     sixteens<Avx512, Nibbles>,
                     largest<Avx512>,

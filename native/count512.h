@@ -24,62 +24,98 @@ namespace lessen {
 struct Counts512 {
     __m512i left = _mm512_setzero_si512(), twos = _mm512_setzero_si512();
 
-    void add(__m512i words, uint64_t value) {
-        const __m512i differing = _mm512_xor_si512(words, _mm512_set1_epi64(static_cast<int64_t>(value)));
+    ALWAYS_INLINE void add(__m512i words, __m512i value) {
+        const __m512i differing = _mm512_xor_si512(words, value);
         twos = _mm512_add_epi64(twos, _mm512_popcnt_epi64(_mm512_and_si512(left, differing)));
         left = _mm512_xor_si512(left, differing);
     }
-    void add(__m512i words, uint64_t value, __m512i others, uint64_t other) {
+    ALWAYS_INLINE void add(__m512i words, __m512i value, __m512i others, __m512i other) {
         constexpr int sum = 0x96, chosen = 0x3A;
-        const __m512i first = _mm512_ternarylogic_epi64(words, left, _mm512_set1_epi64(static_cast<int64_t>(value)), sum);
-        const __m512i both = _mm512_ternarylogic_epi64(first, others, _mm512_set1_epi64(static_cast<int64_t>(other)), sum);
+        const __m512i first = _mm512_ternarylogic_epi64(words, left, value, sum);
+        const __m512i both = _mm512_ternarylogic_epi64(first, others, other, sum);
         twos = _mm512_add_epi64(twos, _mm512_popcnt_epi64(_mm512_ternarylogic_epi64(first, both, left, chosen)));
         left = both;
     }
     // Twice the bits that differ.
-    __m512i twice() const {
+    ALWAYS_INLINE __m512i twice() const {
         const __m512i all = _mm512_add_epi64(_mm512_add_epi64(twos, twos), _mm512_popcnt_epi64(left));
         return _mm512_add_epi64(all, all);
     }
 };
 
-// R rows with sixteen columns, or with the first eight of them.
+// Where sixteen columns of a result go.
+struct Written512 {
+    __mmask16 here;
+    __m512 scales, bias;
+    __m512i k;
+
+    ALWAYS_INLINE void write(__m512i twice, float step, float *out) const {
+        const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(k, twice));
+        const __m512 line = _mm512_add_ps(_mm512_mul_ps(sum, _mm512_mul_ps(_mm512_set1_ps(step), scales)), bias);
+        _mm512_mask_storeu_ps(out, here, line);
+    }
+};
+
+// R rows with sixteen columns, or with the first eight of them. Not arrays: GCC 12 keeps those in memory, and stores
+// each count after every addition.
+template <int R, bool BOTH>
+struct Rows512 {
+    Rows512<R - 1, BOTH> above;
+    Counts512 ones, others;
+
+    // A word of each of the columns; `values` of the first row, rows are `apart`.
+    ALWAYS_INLINE void add(const __m512i (&words)[2], const uint64_t *values, int64_t apart) {
+        above.add(words, values, apart);
+        const __m512i value = one(values + (R - 1) * apart);
+        ones.add(words[0], value);
+        if constexpr (BOTH) others.add(words[1], value);
+    }
+    // Two words.
+    ALWAYS_INLINE void add(const __m512i (&words)[2], const __m512i (&next)[2], const uint64_t *values, int64_t apart) {
+        above.add(words, next, values, apart);
+        const __m512i value = one(values + (R - 1) * apart), other = one(values + (R - 1) * apart + 1);
+        ones.add(words[0], value, next[0], other);
+        if constexpr (BOTH) others.add(words[1], value, next[1], other);
+    }
+    ALWAYS_INLINE void write(const Binary &p, int64_t row, int64_t column, const Written512 &by) const {
+        above.write(p, row, column, by);
+        const __m512i low_halves = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        const int64_t own = row + R - 1;
+        const __m512i twice = _mm512_permutex2var_epi32(ones.twice(), low_halves, (BOTH ? others : ones).twice());
+        by.write(twice, p.steps[own], p.out + own * p.n + column);
+    }
+
+  private:
+    ALWAYS_INLINE static __m512i one(const uint64_t *value) { return _mm512_set1_epi64(static_cast<int64_t>(*value)); }
+};
+
+template <bool BOTH>
+struct Rows512<0, BOTH> {
+    ALWAYS_INLINE void add(const __m512i (&)[2], const uint64_t *, int64_t) {}
+    ALWAYS_INLINE void add(const __m512i (&)[2], const __m512i (&)[2], const uint64_t *, int64_t) {}
+    ALWAYS_INLINE void write(const Binary &, int64_t, int64_t, const Written512 &) const {}
+};
+
 template <int R, bool BOTH>
 inline void count512(const Binary &p, int64_t row, int64_t eight) {
     constexpr int E = BOTH ? 2 : 1;
-    const __m512i low_halves = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    Counts512 counts[R][E];
+    Rows512<R, BOTH> rows;
     const uint64_t *values = p.values + row * p.words;
     Signs signs = p.signs + eight * p.words * 8, second = signs + (E - 1) * p.words * 8;
     int64_t i = 0;
     if (p.words % 2) {
-        const __m512i words[2] = {_mm512_loadu_si512(signs), _mm512_loadu_si512(second)};
-        for (int r = 0; r < R; r++)
-            for (int e = 0; e < E; e++) counts[r][e].add(words[e], values[r * p.words]);
+        rows.add({_mm512_loadu_si512(signs), _mm512_loadu_si512(second)}, values, p.words);
         i = 1;
     }
-    for (; i < p.words; i += 2) {
-        const __m512i words[2] = {_mm512_loadu_si512(signs + 8 * i), _mm512_loadu_si512(second + 8 * i)};
-        const __m512i others[2] = {_mm512_loadu_si512(signs + 8 * i + 8), _mm512_loadu_si512(second + 8 * i + 8)};
-#pragma GCC unroll 4
-        for (int r = 0; r < R; r++) {
-            const uint64_t *value = values + r * p.words + i;
-#pragma GCC unroll 2
-            for (int e = 0; e < E; e++) counts[r][e].add(words[e], value[0], others[e], value[1]);
-        }
-    }
+    for (; i < p.words; i += 2)
+        rows.add({_mm512_loadu_si512(signs + 8 * i), _mm512_loadu_si512(second + 8 * i)},
+                 {_mm512_loadu_si512(signs + 8 * i + 8), _mm512_loadu_si512(second + 8 * i + 8)}, values + i, p.words);
     const int64_t column = eight * 8;
-    const auto in = static_cast<__mmask16>((1u << least(8 * E, p.n - column)) - 1);
-    const __m512 scales = _mm512_maskz_loadu_ps(in, p.scales + column);
-    const __m512 bias = p.bias ? _mm512_maskz_loadu_ps(in, p.bias + column) : _mm512_setzero_ps();
-#pragma GCC unroll 4
-    for (int r = 0; r < R; r++) {
-        const __m512i twice = _mm512_permutex2var_epi32(counts[r][0].twice(), low_halves, counts[r][E - 1].twice());
-        const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_set1_epi32(static_cast<int32_t>(p.k)), twice));
-        const __m512 factor = _mm512_mul_ps(_mm512_set1_ps(p.steps[row + r]), scales);
-        const __m512 line = _mm512_mul_ps(sum, factor);
-        _mm512_mask_storeu_ps(p.out + (row + r) * p.n + column, in, p.bias ? _mm512_add_ps(line, bias) : line);
-    }
+    const auto here = static_cast<__mmask16>((1u << least(8 * E, p.n - column)) - 1);
+    rows.write(p, row, column,
+               {here, _mm512_maskz_loadu_ps(here, p.scales + column),
+                p.bias ? _mm512_maskz_loadu_ps(here, p.bias + column) : _mm512_setzero_ps(),
+                _mm512_set1_epi32(static_cast<int32_t>(p.k))});
 }
 
 template <bool BOTH>

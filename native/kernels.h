@@ -7,6 +7,9 @@
 
 #include <cstdint>
 
+// For members through which sums in registers are reached: of another function, they would have to lie in memory.
+#define ALWAYS_INLINE __attribute__((always_inline))
+
 namespace lessen {
 
 // A bfloat16: the upper half of a float32.

@@ -10,6 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from lessen.loading import load
 from lessen.reshaping import with_exits
+from lessen.systems.slimming import shapes_between
 from lessen.width.budget import encoder_of
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -99,15 +100,18 @@ def test_sizes_are_gone_through_in_steps(benchmark, tmp_path) -> None:
     )
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     model = with_exits(load(tmp_path), labels=["no", "yes"])
-    facts, here, outputs = model.config.facts(), model.config.form(), model.config.num_labels
-    whole = encoder_of(facts, here, outputs)
-    for size, shapes in width.slender_shapes(model).items():
-        assert len(shapes) >= width.FEWEST_ROUNDS
-        last = shapes[-1]
-        assert encoder_of(facts, last, outputs) <= whole / size
-        assert last.embedding_rank == 96 * len(last.layers[0].heads) // 12, "the table follows the heads"
-        for shape in shapes:
-            before, after = here.layers[0], shape.layers[0]
-            assert 0 <= len(before.heads) - len(after.heads) <= 1
-            assert after.intermediate_size < before.intermediate_size
-            here = shape
+    facts, outputs = model.config.facts(), model.config.num_labels
+    whole, shapes = encoder_of(facts, model.config.form(), outputs), []
+    for size in width.SIZES:
+        shapes.append(width.slender_shape(model, size))
+        assert encoder_of(facts, shapes[-1], outputs) <= whole / size
+        table = 96 * len(shapes[-1].layers[0].heads) // 12
+        assert shapes[-1].embedding_rank == table, "the table follows the heads"
+    on_the_way, here = [], model.config.form()
+    for shape in shapes:
+        on_the_way += shapes_between(facts, here, shape, for_a_head=2)
+        here = shape
+    directly = shapes_between(facts, model.config.form(), shapes[-1], for_a_head=2)
+    assert len(on_the_way) == len(directly) == 22, (
+        "as in the product, whose smallest size is reached in one go"
+    )

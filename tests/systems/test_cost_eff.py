@@ -36,11 +36,14 @@ PAGE = [
     Training("assistant", 2, 1, 1, 1),
     Training("features_and_predictions", 3, 3, 0.2 / 3, 2 / 8, 0.7),
     Training("features_and_predictions", 4, 3, 0.2 / 3, 2 / 8, 0.7, 1.12),
-    Training("features", 5, 3, 8 / 12, 20 / 8),
-    Training("features_and_predictions", 6, 3, 3 / 12, 10 / 8),
+    Training("features_and_predictions", 5, 3, 0.2 / 3, 2 / 8, 0.7, 1.12**2),
+    Training("features_and_predictions", 6, 3, 0.2 / 3, 2 / 8, 0.7, 1.12**3),
+    Training("features", 7, 3, 8 / 12, 20 / 8),
+    Training("features_and_predictions", 8, 3, 3 / 12, 10 / 8),
 ]
-"""With two rounds, one for each head that leaves. Three things are ours, as `cost_eff` says.
+"""With four rounds. Four things are ours, as `cost_eff` says.
 
+* Two rounds for each of the two heads that leave, where the page has one.
 * Learning rates, for small encoders: one for all stages, where the page halves that of the rounds and raises
   that of the first recovery; it grows from round to round as the page's does.
 * Epochs, within the page's proportions but for one: the assistant learns features for 2 where the first

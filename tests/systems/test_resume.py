@@ -48,7 +48,7 @@ def test_a_run_killed_anywhere_ends_as_any_other(tiny_checkpoint: Path, tmp_path
     weights = [(place / "model.safetensors").read_bytes() for place in (whole, killed)]
     assert weights[0] == weights[1]
     records = [json.loads((place / "training.json").read_text())["training"] for place in (whole, killed)]
-    assert [[stage["steps"] for stage in record] for record in records] == [[5, 5, 5, 10, 5, 5]] * 2
+    assert [[stage["steps"] for stage in record] for record in records] == [[5, 5, 5, 20, 5, 5]] * 2
     assert all(stage["resumed"] for stage in records[1][4:])
 
 

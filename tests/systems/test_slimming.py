@@ -60,8 +60,11 @@ def test_shapes_fall_in_equal_steps_to_the_target(tiny_facts, heads, neurons, ra
     ]
     target = start.model_copy(update={"layers": tuple(layers), "embedding_rank": rank})
     steps = shapes_between(tiny_facts, start, target, rounds or None)
-    shares = -(-(300 - neurons) // 25)  # 25 neurons go with each of 12 heads
+    shares = (300 - neurons + 12) // 25  # 25 neurons go with each of 12 heads
     assert len(steps) == (rounds or max(1, 12 - heads, shares))
+    if not rounds:
+        twice = shapes_between(tiny_facts, start, target, for_a_head=2)
+        assert len(twice) == max(1, 2 * (12 - heads), 2 * shares)
     sizes = [(len(s.layers[0].heads), s.layers[0].intermediate_size) for s in [start, *steps]]
     for one, parts in enumerate(zip(*sizes, strict=True)):
         assert sorted(parts, reverse=True) == list(parts)

@@ -2,10 +2,11 @@
 
 A dense model is fine-tuned and teaches another, the assistant, to answer at every exit. That one teaches a
 model which gets narrower round by round, and then recovers. Stages and losses follow the authors' code
-(COST-EFF page, 1.3 to 1.9). Ours are the learning rates of small encoders, one for all stages; that those of
-exits do not grow from round to round; the epochs, for 10,000 rows, with two where the assistant learns
-features, for the page's one; the exits, linear over the mean of the tokens, where the authors have a tanh of
-the first one (page, 1.2); and gradient equilibrium from the assistant on: before it, no exit is trained.
+(COST-EFF page, 1.3 to 1.9). Ours are, of small encoders, the learning rates, one for all stages, and two
+rounds for each head that leaves, so that rates grow twice as often; that those of exits do not grow from
+round to round; the epochs, for 10,000 rows, with two where the assistant learns features, for the page's
+one; the exits, linear over the mean of the tokens, where the authors have a tanh of the first one (page,
+1.2); and gradient equilibrium from the assistant on: before it, no exit is trained.
 """
 
 from lessen.systems.slimming import Slimming
@@ -29,6 +30,7 @@ SYSTEM = System(
             teacher=3,
             head_learning_rate=1e-4,
             equilibrium=True,
+            rounds_for_a_head=2,
         ),
         Recipe(objective="features", epochs=6.0, rows=ROWS, teacher=3, equilibrium=True),
         Recipe(
@@ -41,5 +43,12 @@ SYSTEM = System(
         ),
     ),
     criteria=("entropy", "max_probability", "margin", "patience"),
-    wide_rates=(2e-5, 2e-5, 2e-5, 1e-5, 3e-5, 2e-5),
+    wide=(
+        {"learning_rate": 2e-5},
+        {"learning_rate": 2e-5},
+        {"learning_rate": 2e-5},
+        {"learning_rate": 1e-5, "rounds_for_a_head": 1},
+        {"learning_rate": 3e-5},
+        {"learning_rate": 2e-5},
+    ),
 )

@@ -39,7 +39,9 @@ class Slimming(Rounds):
             row (`signed_group`), or a control.
         calibrated: Scores know all exits; off, only the last one.
         budget: As many parts in every layer (`even`), or layers compete (`uneven`).
-        rounds: How often to remove; if None, as often as heads leave a layer, or neurons of a head's share.
+        rounds: How often to remove; if None, `rounds_for_a_head` times for each head that leaves a layer, or
+            for neurons of a head's share.
+        rounds_for_a_head: Where `rounds` does not say how many there are.
         rank: In the end matrices of attention and feed-forward become products of this share of their rank,
             where that is smaller; None: they stay whole.
     """
@@ -49,6 +51,7 @@ class Slimming(Rounds):
     calibrated: bool = True
     budget: Literal["even", "uneven"] = "even"
     rounds: Size | None = None
+    rounds_for_a_head: Size = 1
     rank: Annotated[float | None, Field(gt=0, lt=1)] = None
 
 
@@ -71,7 +74,9 @@ def narrowings(
     here, steps = model.config.form(), []
     for target in targets:
         _check(here, target)
-        steps += shapes_between(model.config.facts(), here, target, recipe.rounds)
+        steps += shapes_between(
+            model.config.facts(), here, target, recipe.rounds, for_a_head=recipe.rounds_for_a_head
+        )
         here = target
     return [
         partial(_narrowed, teacher, train, of_round(recipe, number), shape, quiet=quiet)
@@ -111,7 +116,12 @@ def in_products(model: Any, train: Table, recipe: Slimming, target: Shape, *, qu
 
 
 def shapes_between(
-    architecture: Architecture, start: Shape, target: Shape, rounds: int | None = None
+    architecture: Architecture,
+    start: Shape,
+    target: Shape,
+    rounds: int | None = None,
+    *,
+    for_a_head: int = 1,
 ) -> list[Shape]:
     """The shapes after each round: parts leave in equal steps, and the last shape is the target's.
 
@@ -122,9 +132,10 @@ def shapes_between(
         start: Before the first round.
         target: After the last one.
         rounds: How many; if None, as many as heads leave the layer that loses most, or shares of neurons
-            as large as go with a head, at least one.
+            as large as go with a head, times `for_a_head`, at least one.
+        for_a_head: Rounds for each.
     """
-    count = rounds or max(1, *map(_usual_rounds, start.layers, target.layers))
+    count = rounds or max(1, for_a_head * max(map(_heads_worth, start.layers, target.layers)))
 
     def between(a: int, b: int, number: int) -> int:
         return b if number == count else a - (a - b) * number // count
@@ -148,11 +159,11 @@ def shapes_between(
     return shapes
 
 
-def _usual_rounds(start: LayerShape, target: LayerShape) -> int:
+def _heads_worth(start: LayerShape, target: LayerShape) -> int:
     """Heads that leave a layer, or neurons in shares of as many as each head has, whichever are more."""
     share = start.intermediate_size / max(1, len(start.heads))
-    neurons = math.ceil((start.intermediate_size - target.intermediate_size) / share) if share else 0
-    return max(len(start.heads) - len(target.heads), neurons)
+    shares = (start.intermediate_size - target.intermediate_size) / share if share else 0
+    return max(len(start.heads) - len(target.heads), math.ceil(shares - 0.5))
 
 
 def worth_of(model: Any, teacher: Any, train: Table, recipe: Slimming, *, quiet: bool = False) -> list[Worth]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lessen.plan import ExitShape
 from lessen.train.fine_tuning import Recipe
@@ -22,7 +23,7 @@ class System:
         criteria: Exit criteria to choose from, for classification.
         exit: Form of new exits, after every layer where the user names none; mean pooling and one linear
             layer if None.
-        wide_rates: Learning rates of the stages for models as wide as BERT-base; None: those they have.
+        wide: What is otherwise in each stage for models as wide as BERT-base; None: nothing.
         keeps_head: Whether the checkpoint must bring the task's own head (nothing of it is retrained).
     """
 
@@ -31,14 +32,13 @@ class System:
     stages: tuple[Recipe, ...]
     criteria: tuple[str, ...]
     exit: ExitShape | None = None
-    wide_rates: tuple[float, ...] | None = None
+    wide: tuple[dict[str, Any], ...] | None = None
     keeps_head: bool = False
 
     def stages_for(self, hidden_size: int) -> tuple[Recipe, ...]:
-        """The stages with the learning rates for a model so wide."""
-        if self.wide_rates is None or hidden_size < WIDE:
+        """The stages for a model so wide."""
+        if self.wide is None or hidden_size < WIDE:
             return self.stages
         return tuple(
-            stage.model_copy(update={"learning_rate": rate})
-            for stage, rate in zip(self.stages, self.wide_rates, strict=True)
+            stage.model_copy(update=changes) for stage, changes in zip(self.stages, self.wide, strict=True)
         )
