@@ -16,19 +16,20 @@ constexpr int QUERIES = 4;
 template <class V, int R, int G>
 inline void product(const float *left, int64_t left_step, const float *right, int64_t right_step, int64_t depth,
                     float *out, int64_t out_step) {
-    typename V::Register sums[R][G];
-    for (auto &line : sums)
-        for (auto &sum : line) sum = V::zero();
+    Sums<V, R, G> sums{};
     for (int64_t i = 0; i < depth; i++) {
         typename V::Register factor[G];
         for (int g = 0; g < G; g++) factor[g] = V::load(right + i * right_step + g * V::lanes);
+#pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             const auto value = V::broadcast(left[r * left_step + i]);
-            for (int g = 0; g < G; g++) sums[r][g] = V::add_product(value, factor[g], sums[r][g]);
+#pragma GCC unroll 4
+            for (int g = 0; g < G; g++) sums.at[r][g] = V::add_product(value, factor[g], sums.at[r][g]);
         }
     }
+    const auto done = sums;
     for (int r = 0; r < R; r++)
-        for (int g = 0; g < G; g++) V::store(out + r * out_step + g * V::lanes, sums[r][g]);
+        for (int g = 0; g < G; g++) V::store(out + r * out_step + g * V::lanes, done.at[r][g]);
 }
 
 // The same for `columns`, a multiple of the lanes.

@@ -34,9 +34,7 @@ inline void write_out(Signs signs, int64_t column, int64_t depth, int8_t *to) {
 
 template <class V, int R, int C>
 inline void tile8(const Int8 &p, const int8_t *weight, int64_t row, int64_t column) {
-    typename V::Register sums[R][C];
-    for (auto &line : sums)
-        for (auto &sum : line) sum = V::zero();
+    Sums<V, R, C> sums{};
     const int8_t *values = p.values + row * p.depth;
     for (int64_t i = 0; i < p.depth; i += V::bytes) {
         typename V::Bytes value[R];
@@ -46,17 +44,18 @@ inline void tile8(const Int8 &p, const int8_t *weight, int64_t row, int64_t colu
             auto factor = V::factor(weight + c * p.depth + i);
             V::hold(factor);  // or compilers load it again for every row
 #pragma GCC unroll 4
-            for (int r = 0; r < R; r++) sums[r][c] = V::add_product(value[r], factor, sums[r][c]);
+            for (int r = 0; r < R; r++) sums.at[r][c] = V::add_product(value[r], factor, sums.at[r][c]);
         }
     }
+    const auto done = sums;
     for (int r = 0; r < R; r++) {
         const Scaling scaling{p.steps[row + r], p.scales + column, p.bias ? p.bias + column : nullptr};
         float *out = p.out + (row + r) * p.n + column;
         const int32_t moved = V::offset * p.totals[row + r];
         if constexpr (C == 1)
-            scaled(V::total(sums[r][0]) - moved, scaling, 0, out);
+            scaled(V::total(done.at[r][0]) - moved, scaling, 0, out);
         else
-            V::finish(sums[r], moved, scaling, out);
+            V::finish(done.at[r], moved, scaling, out);
     }
 }
 

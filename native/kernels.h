@@ -106,6 +106,13 @@ struct Shares {
     float second, rest, moment;
 };
 
+// Sums of R rows and C columns, in registers. To be written out they are copied: where a loop that is not unrolled early
+// goes through the very array they are added up in, GCC 12 keeps it in memory, and stores each sum after every addition.
+template <class V, int R, int C>
+struct Sums {
+    typename V::Register at[R][C];
+};
+
 struct Kernel {
     const char *isa;
     int columns;  // of a panel

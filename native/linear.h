@@ -32,15 +32,14 @@ struct Panel {
 
 template <class V, class T, int R, int C, bool FETCH>
 inline void tile(const Linear &p, const Panel<T> &panel, int64_t row, const void *next, int from, int to) {
-    typename V::Register sums[R][C];
-    for (auto &line : sums)
-        for (auto &sum : line) sum = V::zero();
+    Sums<V, R, C> sums{};
     const float *values = p.values + row * p.k + panel.start;
     const T *weight = panel.weight;
     const int64_t depth = panel.depth, whole = depth / V::lanes * V::lanes;
     constexpr int64_t line = 64 / sizeof(T);  // numbers of a line of the cache
     for (int64_t i = 0; i < whole; i += V::lanes) {
         typename V::Register value[R];
+#pragma GCC unroll 4
         for (int r = 0; r < R; r++) value[r] = V::load(values + r * p.k + i);
         if (FETCH && i % line < V::lanes)
             for (int c = from; c < to; c++) __builtin_prefetch(static_cast<const T *>(next) + c * p.k + i, 0, 2);
@@ -48,13 +47,15 @@ inline void tile(const Linear &p, const Panel<T> &panel, int64_t row, const void
         for (int c = 0; c < C; c++) {
             auto factor = V::load(weight + c * panel.apart + i);
             V::hold(factor);  // or compilers load it again for every row
-            for (int r = 0; r < R; r++) sums[r][c] = V::add_product(value[r], factor, sums[r][c]);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) sums.at[r][c] = V::add_product(value[r], factor, sums.at[r][c]);
         }
     }
+    const auto done = sums;
     for (int r = 0; r < R; r++) {
         float *out = p.out + (row + r) * p.n + panel.column;
         const float *bias = p.bias && !p.scales ? p.bias + panel.column : nullptr;
-        V::template finish<C>(sums[r], panel.start ? out : bias, out);
+        V::template finish<C>(done.at[r], panel.start ? out : bias, out);
         if (whole < depth)
             for (int c = 0; c < C; c++)
                 for (int64_t i = whole; i < depth; i++)

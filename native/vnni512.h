@@ -57,10 +57,10 @@ class Signs {
     int64_t word = 0;
 };
 
-// Sums of R rows with a panel. Not an array: GCC 12 keeps one in memory, and stores each sum after every addition.
+// Sums of R rows with a panel, from registers to the result.
 template <int R>
-struct Sums {
-    Sums<R - 1> above;
+struct Rows {
+    Rows<R - 1> above;
     __m512i first = _mm512_setzero_si512(), second = _mm512_setzero_si512();
 
     // `values` of the first row, four of them; rows are `depth` apart.
@@ -72,7 +72,7 @@ struct Sums {
         add_products(first, factors[0], value);
         add_products(second, factors[1], value);
     }
-    ALWAYS_INLINE void add(const Sums &others) {
+    ALWAYS_INLINE void add(const Rows &others) {
         above.add(others.above);
         first = _mm512_add_epi32(first, others.first);
         second = _mm512_add_epi32(second, others.second);
@@ -88,9 +88,9 @@ struct Sums {
 };
 
 template <>
-struct Sums<0> {
+struct Rows<0> {
     ALWAYS_INLINE void add(const __m512i (&)[2], const int8_t *, int64_t) {}
-    ALWAYS_INLINE void add(const Sums &) {}
+    ALWAYS_INLINE void add(const Rows &) {}
     ALWAYS_INLINE void write(const Int8 &, int64_t, int64_t, int32_t, const Columns512 (&)[2]) const {}
 };
 
@@ -98,8 +98,8 @@ struct Sums<0> {
 template <class Weights, int R>
 inline void tile(const Int8 &p, int64_t panel, int64_t row) {
     constexpr bool few = R < 4;
-    Sums<R> sums;
-    Sums<few ? R : 0> others;
+    Rows<R> sums;
+    Rows<few ? R : 0> others;
     const int8_t *values = p.values + row * p.depth;
     Weights weights(p, panel);
     for (int64_t step = 0; step < p.depth; step += 64) {
