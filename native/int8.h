@@ -1,4 +1,4 @@
-// A product of whole numbers of 8 bits, written once for every instruction set.
+// A product of whole numbers of 8 bits, written once for AVX2, NEON and scalar code; AVX-512 and AMX have their own.
 //
 // Weights stay row by row. Sums run along k in the lanes of a register, exactly, so that no order matters;
 // floating point begins where they end. Weights of one bit are written out as -1 and 1 for a panel at a time,
