@@ -151,7 +151,7 @@ one that nothing interrupted."""
 
 
 def counts_per_ns() -> float | None:
-    """How many times 512 bits this processor counts in a nanosecond of one core; None without a C compiler."""
+    """How often a core counts 512 bits in a nanosecond; None without a C compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
