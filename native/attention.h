@@ -32,50 +32,87 @@ inline void product(const float *left, int64_t left_step, const float *right, in
         for (int g = 0; g < G; g++) V::store(out + r * out_step + g * V::lanes, done.at[r][g]);
 }
 
-// The same for `columns`, a multiple of the lanes.
-template <class V, int R>
+// The same for `columns`, a multiple of the lanes: as many registers of them together as there are sums for.
+template <class V, int R, int G = V::groups>
 inline void products(const float *left, int64_t left_step, const float *right, int64_t right_step, int64_t depth,
                      float *out, int64_t out_step, int64_t columns) {
     int64_t c = 0;
-    for (; c + V::groups * V::lanes <= columns; c += V::groups * V::lanes)
-        product<V, R, V::groups>(left, left_step, right + c, right_step, depth, out + c, out_step);
-    for (; c < columns; c += V::lanes)
-        product<V, R, 1>(left, left_step, right + c, right_step, depth, out + c, out_step);
+    for (; c + G * V::lanes <= columns; c += G * V::lanes)
+        product<V, R, G>(left, left_step, right + c, right_step, depth, out + c, out_step);
+    if constexpr (G > 1)
+        if (c < columns)
+            products<V, R, G / 2>(left, left_step, right + c, right_step, depth, out + c, out_step, columns - c);
 }
 
-// Scores of one query to probabilities, in place; places beyond `tokens` become 0.
+// e^x for x <= 0, as `exponential` of one number.
 template <class V>
+inline typename V::Register exponentials(typename V::Register x) {
+    const auto shift = V::broadcast(ROUNDING);
+    x = V::larger(x, V::broadcast(-87.0f));
+    const auto whole = V::add(V::add_product(x, V::broadcast(1.44269504088896341f), shift), V::broadcast(-ROUNDING));
+    const auto near = V::add_product(whole, V::broadcast(-0.693359375f), x);
+    const auto rest = V::add_product(whole, V::broadcast(2.12194440e-4f), near);
+    auto sum = V::add_product(V::broadcast(1.9875691500e-4f), rest, V::broadcast(1.3981999507e-3f));
+    sum = V::add_product(sum, rest, V::broadcast(8.3334519073e-3f));
+    sum = V::add_product(sum, rest, V::broadcast(4.1665795894e-2f));
+    sum = V::add_product(sum, rest, V::broadcast(1.6666665459e-1f));
+    sum = V::add_product(sum, rest, V::broadcast(5.0000001201e-1f));
+    sum = V::add(V::add_product(V::multiply(sum, rest), rest, rest), V::broadcast(1.0f));
+    return V::times_power(sum, whole);
+}
+
+// Scores of R queries, `room` apart, to probabilities, in place; places beyond `tokens` become 0.
+template <class V, int R>
 inline void softmax(float *scores, int64_t tokens, int64_t room, float scale) {
-    for (int64_t i = tokens; i < room; i++) scores[i] = scores[0];
-    auto most = V::load(scores);
-    for (int64_t i = V::lanes; i < room; i += V::lanes) most = V::larger(most, V::load(scores + i));
-    float lanes[V::lanes];
-    V::store(lanes, most);
-    float largest = lanes[0];
-    for (float lane : lanes) largest = largest < lane ? lane : largest;
-    for (int64_t i = 0; i < room; i++) scores[i] = exponential((scores[i] - largest) * scale);
-    for (int64_t i = tokens; i < room; i++) scores[i] = 0.0f;
-    auto sums = V::zero();
-    for (int64_t i = 0; i < room; i += V::lanes) sums = V::add(sums, V::load(scores + i));
-    const auto factor = V::broadcast(1.0f / V::total(sums));
-    for (int64_t i = 0; i < room; i += V::lanes) V::store(scores + i, V::multiply(V::load(scores + i), factor));
+    const int64_t end = round_up(tokens, V::lanes), last = end - V::lanes, left = tokens - last;
+    const auto none = V::broadcast(-3e38f), factor = V::broadcast(scale);
+    Sums<V, R, 1> most, sums{};
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+        most.at[r][0] = V::beginning(V::load(scores + r * room + last), left, none);
+        V::store(scores + r * room + last, most.at[r][0]);
+    }
+    for (int64_t i = 0; i < last; i += V::lanes)
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) most.at[r][0] = V::larger(most.at[r][0], V::load(scores + r * room + i));
+    Sums<V, R, 1> less;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) less.at[r][0] = V::broadcast(-V::largest(most.at[r][0]));
+    for (int64_t i = 0; i < end; i += V::lanes)
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            float *at = scores + r * room + i;
+            auto share = exponentials<V>(V::multiply(V::add(V::load(at), less.at[r][0]), factor));
+            if (i == last) share = V::beginning(share, left, V::zero());
+            V::store(at, share);
+            sums.at[r][0] = V::add(sums.at[r][0], share);
+        }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) sums.at[r][0] = V::broadcast(1.0f / V::total(sums.at[r][0]));
+    for (int64_t i = 0; i < end; i += V::lanes)
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            float *at = scores + r * room + i;
+            V::store(at, V::multiply(V::load(at), sums.at[r][0]));
+        }
+    for (int r = 0; r < R; r++)
+        for (int64_t i = end; i < room; i += V::lanes) V::store(scores + r * room + i, V::zero());
 }
 
 template <class V, int R>
 inline void queries(const Attention &a, int64_t first, const float *keys, const float *values, float *space) {
-    const int64_t step = 3 * a.heads * a.dim, room = round_up(a.tokens, V::lanes), wide = round_up(a.dim, V::lanes);
-    float *scores = space, *mixed = space + R * room;
+    const int64_t width = a.heads * a.dim, step = 3 * width;
+    const int64_t room = round_up(a.tokens, V::lanes), wide = round_up(a.dim, V::lanes);
+    float *scores = space, *mixed = space + R * room, *out = a.out + first * width + a.head * a.dim;
     products<V, R>(a.qkv + first * step + a.head * a.dim, step, keys, room, a.dim, scores, room, room);
-    for (int r = 0; r < R; r++) {
-        softmax<V>(scores + r * room, a.tokens, room, 1.0f / __builtin_sqrtf(static_cast<float>(a.dim)));
-        if (a.received)
+    softmax<V, R>(scores, a.tokens, room, 1.0f / __builtin_sqrtf(static_cast<float>(a.dim)));
+    if (a.received)
+        for (int r = 0; r < R; r++)
             for (int64_t i = 0; i < a.tokens; i++) a.received[i] += scores[r * room + i];
-    }
+    if (wide == a.dim) return products<V, R>(scores, room, values, wide, a.tokens, out, width, wide);
     products<V, R>(scores, room, values, wide, a.tokens, mixed, wide, wide);
-    for (int r = 0; r < R; r++) {
-        float *out = a.out + ((first + r) * a.heads + a.head) * a.dim;
-        for (int64_t i = 0; i < a.dim; i++) out[i] = mixed[r * wide + i];
-    }
+    for (int r = 0; r < R; r++)
+        for (int64_t i = 0; i < a.dim; i++) out[r * width + i] = mixed[r * wide + i];
 }
 
 template <class V>
@@ -84,19 +121,21 @@ int64_t attention_space(int64_t tokens, int64_t dim) {
     return dim * room + tokens * wide + QUERIES * (room + wide);
 }
 
-// Keys [tokens][dim], `step` apart, to [dim][room]; squares of V::lanes within registers where V can.
+// Keys [tokens][dim], `step` apart, to [dim][room], where beyond `tokens` any keys may stand; squares of V::lanes within
+// registers where V can.
 template <class V>
 inline void transposed(const float *keys, int64_t step, int64_t tokens, int64_t dim, float *to, int64_t room) {
     constexpr int64_t L = V::lanes;
     for (int64_t t = 0; t < tokens; t += L)
         for (int64_t i = 0; i < dim; i += L) {
             if constexpr (V::squares)
-                if (t + L <= tokens && i + L <= dim) {
-                    V::transpose(keys + t * step + i, step, to + i * room + t, room);
+                if (i + L <= dim) {
+                    V::transpose(keys + t * step + i, step, least(L, tokens - t), to + i * room + t, room);
                     continue;
                 }
-            for (int64_t r = t; r < least(t + L, tokens); r++)
-                for (int64_t c = i; c < least(i + L, dim); c++) to[c * room + r] = keys[r * step + c];
+            for (int64_t r = t; r < t + L; r++)
+                for (int64_t c = i; c < least(i + L, dim); c++)
+                    to[c * room + r] = r < tokens ? keys[r * step + c] : 0.0f;
         }
 }
 
@@ -107,11 +146,10 @@ void attend(const Attention &a, float *space) {
     transposed<V>(a.qkv + (a.heads + a.head) * a.dim, step, a.tokens, a.dim, keys, room);
     for (int64_t t = 0; t < a.tokens; t++) {
         const float *value = a.qkv + t * step + (2 * a.heads + a.head) * a.dim;
-        for (int64_t i = 0; i < a.dim; i++) values[t * wide + i] = value[i];
-        for (int64_t i = a.dim; i < wide; i++) values[t * wide + i] = 0.0f;
+        int64_t i = 0;
+        for (; i + V::lanes <= a.dim; i += V::lanes) V::store(values + t * wide + i, V::load(value + i));
+        for (; i < wide; i++) values[t * wide + i] = i < a.dim ? value[i] : 0.0f;
     }
-    for (int64_t i = 0; i < a.dim; i++)
-        for (int64_t t = a.tokens; t < room; t++) keys[i * room + t] = 0.0f;
     if (a.received)
         for (int64_t t = 0; t < a.tokens; t++) a.received[t] = 0.0f;
     int64_t query = 0;

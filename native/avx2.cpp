@@ -34,6 +34,20 @@ struct Avx2 {
         finish<1>(&sums, nullptr, &sum);
         return sum;
     }
+    static float largest(Register numbers) {
+        const __m128 four = _mm_max_ps(_mm256_castps256_ps128(numbers), _mm256_extractf128_ps(numbers, 1));
+        const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+    }
+    static Register beginning(Register numbers, int64_t count, Register rest) {
+        const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        const __m256i in = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lanes);
+        return _mm256_blendv_ps(rest, numbers, _mm256_castsi256_ps(in));
+    }
+    static Register times_power(Register numbers, Register whole) {
+        const __m256i power = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
+        return _mm256_mul_ps(numbers, _mm256_castsi256_ps(_mm256_slli_epi32(power, 23)));
+    }
     static void hold(Register &value) { asm("" : "+x"(value)); }
     static Register add_product(Register a, Register b, Register sum) { return _mm256_fmadd_ps(a, b, sum); }
 

@@ -35,13 +35,20 @@ struct Avx512 {
     static Register larger(Register a, Register b) { return _mm512_max_ps(a, b); }
     static Register multiply(Register a, Register b) { return _mm512_mul_ps(a, b); }
     static float total(Register sums) { return _mm512_reduce_add_ps(sums); }
+    static float largest(Register numbers) { return _mm512_reduce_max_ps(numbers); }
+    // The first `count` lanes, and after them those of `rest`.
+    static Register beginning(Register numbers, int64_t count, Register rest) {
+        return _mm512_mask_mov_ps(rest, static_cast<__mmask16>((1u << count) - 1), numbers);
+    }
+    // number * 2^whole
+    static Register times_power(Register numbers, Register whole) { return _mm512_scalef_ps(numbers, whole); }
     static void hold(Register &value) { asm("" : "+v"(value)); }
     static Register add_product(Register a, Register b, Register sum) { return _mm512_fmadd_ps(a, b, sum); }
 
-    // A square of 16 by 16, its rows `step` apart, to columns `room` apart.
-    static void transpose(const float *from, int64_t step, float *to, int64_t room) {
+    // A square of 16 by 16, its rows `step` apart, to columns `room` apart; beyond `rows` the last is repeated.
+    static void transpose(const float *from, int64_t step, int64_t rows, float *to, int64_t room) {
         __m512i lines[16];
-        for (int i = 0; i < 16; i++) lines[i] = _mm512_loadu_si512(from + i * step);
+        for (int i = 0; i < 16; i++) lines[i] = _mm512_loadu_si512(from + least(i, rows - 1) * step);
         lessen::transpose(lines);
         for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * room, lines[i]);
     }

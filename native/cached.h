@@ -42,7 +42,7 @@ void attend_few(const Cached &a, float *space) {
     const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(dim));
     for (int64_t r = 0; r < m; r++) {
         for (int64_t i = 0; i < total; i++) shares[r * room + i] = scores[r * total + i];
-        softmax<V>(shares + r * room, a.held + r / a.shared + 1, room, scale);
+        softmax<V, 1>(shares + r * room, a.held + r / a.shared + 1, room, scale);
     }
     int64_t r = 0;
     for (; r + QUERIES <= m; r += QUERIES)

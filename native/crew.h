@@ -13,6 +13,11 @@ namespace lessen {
 // no memory, std::bad_alloc is thrown here.
 void together(void (*task)(void *), void *data, int threads);
 
+template <class Task>
+void together(const Task &task, int threads) {
+    together([](void *data) { (*static_cast<const Task *>(data))(); }, const_cast<Task *>(&task), threads);
+}
+
 // Share work(data) with the others of this thread's crew; false if it leads none. It returns when all is done.
 bool shared(void (*work)(void *), void *data);
 

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 10
+#define LESSEN_ABI 11
 
 LESSEN_API int lessen_abi(void);
 
@@ -130,9 +130,9 @@ typedef struct {
     lessen_rest rest;
 } lessen_encoder;
 
-/* hidden and out are [m][rest.output.n], m the sum of the lengths of so many rows. */
-LESSEN_API int lessen_encoder_layer(const lessen_encoder *layer, const float *hidden, const int64_t *lengths,
-                                    int64_t rows, float *out, int threads);
+/* So many layers, one after another. hidden and out are [m][rest.output.n], m the sum of the lengths of so many rows. */
+LESSEN_API int lessen_encoder_layers(const lessen_encoder *const *layers, int64_t count, const float *hidden,
+                                     const int64_t *lengths, int64_t rows, float *out, int threads);
 
 /* Layers of a decoder for a few new tokens, norms before their branches:
  *     middle = hidden + output(attention(norms[0](hidden)))

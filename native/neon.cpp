@@ -30,6 +30,15 @@ struct Neon {
     static Register larger(Register a, Register b) { return vmaxq_f32(a, b); }
     static Register multiply(Register a, Register b) { return vmulq_f32(a, b); }
     static float total(Register sums) { return vaddvq_f32(sums); }
+    static float largest(Register numbers) { return vmaxvq_f32(numbers); }
+    static Register beginning(Register numbers, int64_t count, Register rest) {
+        constexpr uint32_t lanes[4] = {0, 1, 2, 3};
+        return vbslq_f32(vcltq_u32(vld1q_u32(lanes), vdupq_n_u32(static_cast<uint32_t>(count))), numbers, rest);
+    }
+    static Register times_power(Register numbers, Register whole) {
+        const int32x4_t power = vaddq_s32(vcvtq_s32_f32(whole), vdupq_n_s32(127));
+        return vmulq_f32(numbers, vreinterpretq_f32_s32(vshlq_n_s32(power, 23)));
+    }
     static void hold(Register &value) { asm("" : "+w"(value)); }
     static Register add_product(Register a, Register b, Register sum) { return vfmaq_f32(sum, a, b); }
 

@@ -1,7 +1,8 @@
-// A layer of an encoder, or what comes after its attention, in one call: what is between its products is small and
-// many.
+// Layers of an encoder, or what comes after the attention of one, in one call: what is between their products is small
+// and many.
 #include <algorithm>
 
+#include "crew.h"
 #include "products.h"
 
 namespace lessen {
@@ -60,22 +61,31 @@ void all_of_rest(const lessen_rest *rest, const float *context, const float *hid
 
 using namespace lessen;
 
-int lessen_encoder_layer(const lessen_encoder *layer, const float *hidden, const int64_t *lengths, int64_t rows,
-                         float *out, int threads) {
+int lessen_encoder_layers(const lessen_encoder *const *layers, int64_t count, const float *hidden,
+                          const int64_t *lengths, int64_t rows, float *out, int threads) {
     int64_t m = 0;
     for (int64_t row = 0; row < rows; row++) m += lengths[row];
-    if (m <= 0) return 0;
-    return result_of([&] {
-        thread_local Space<float> of_qkv, of_context;
-        float *qkv = of_qkv.of(m * layer->qkv.n), *context = of_context.of(m * layer->rest.output.k);
-        multiply(layer->qkv, {Source::plain, hidden, layer->qkv.k}, qkv, m, threads);
-        attention_of(qkv, lengths, rows, layer->heads, layer->dim, context, nullptr, threads);
-        all_of_rest(&layer->rest, context, hidden, out, m, threads);
-    });
+    if (m <= 0 || count <= 0) return 0;
+    const auto all = [&] {
+        thread_local Space<float> of_qkv, of_context, of_hidden;
+        const float *from = hidden;
+        for (int64_t place = 0; place < count; place++) {
+            const lessen_encoder *layer = layers[place];
+            float *qkv = of_qkv.of(m * layer->qkv.n), *context = of_context.of(m * layer->rest.output.k);
+            multiply(layer->qkv, {Source::plain, from, layer->qkv.k}, qkv, m, threads);
+            attention_of(qkv, lengths, rows, layer->heads, layer->dim, context, nullptr, threads);
+            // A layer does not write where it reads, so every other one writes to space of its own.
+            float *to = (count - place) % 2 ? out : of_hidden.of(m * layer->rest.output.n);
+            all_of_rest(&layer->rest, context, from, to, m, threads);
+            from = to;
+        }
+    };
+    return result_of([&] { together(all, worth(m * layers[0]->rest.output.n * layers[0]->qkv.n, threads)); });
 }
 
 int lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
                       int threads) {
     if (m <= 0) return 0;
-    return result_of([&] { all_of_rest(rest, context, hidden, out, m, threads); });
+    const auto all = [&] { all_of_rest(rest, context, hidden, out, m, threads); };
+    return result_of([&] { together(all, worth(m * rest->up.n * rest->up.k, threads)); });
 }

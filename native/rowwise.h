@@ -38,7 +38,7 @@ int64_t largest(const float *from, int64_t count) {
     auto sums = V::zero();
     for (int64_t start = 0; start < count; start += together) {
         const int64_t end = least(count, start + together);
-        float most = best, lanes[V::lanes];
+        float most = best;
         int64_t i = start;
         if (i + V::lanes <= end) {
             auto larger = V::load(from + i);
@@ -47,8 +47,8 @@ int64_t largest(const float *from, int64_t count) {
                 const auto value = V::load(from + i);
                 larger = V::larger(larger, value), sums = V::add(sums, value);
             }
-            V::store(lanes, larger);
-            for (float lane : lanes) most = lane > most ? lane : most;
+            const float lane = V::largest(larger);
+            most = lane > most ? lane : most;
         }
         for (; i < end; i++) most = from[i] > most ? from[i] : most, rest += from[i];
         if (most > best) best = most, place = start;
@@ -63,7 +63,7 @@ template <class V>
 Shares shares(const float *from, int64_t count, int64_t place) {
     constexpr int64_t together = 256;
     constexpr float none = -3e38f;  // so far below that its share is 0
-    float apart[together], share[together], near[together], lanes[V::lanes];
+    float apart[together], share[together], near[together];
     auto next = V::broadcast(none), rest = V::zero(), moment = V::zero();
     for (int64_t start = 0; start < count; start += together) {
         const int64_t some = least(together, count - start), room = round_up(some, V::lanes);
@@ -78,9 +78,7 @@ Shares shares(const float *from, int64_t count, int64_t place) {
             rest = V::add(rest, part), moment = V::add_product(part, V::load(near + i), moment);
         }
     }
-    V::store(lanes, next);
-    float second = none;
-    for (float lane : lanes) second = lane > second ? lane : second;
+    const float second = V::largest(next);
     return {second > none ? second : -__builtin_inff(), V::total(rest), V::total(moment)};
 }
 

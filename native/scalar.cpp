@@ -22,6 +22,14 @@ struct Scalar {
     static Register larger(Register a, Register b) { return a < b ? b : a; }
     static Register multiply(Register a, Register b) { return a * b; }
     static float total(Register sums) { return sums; }
+    static float largest(Register numbers) { return numbers; }
+    static Register beginning(Register numbers, int64_t count, Register rest) { return count > 0 ? numbers : rest; }
+    static Register times_power(Register number, Register whole) {
+        const int32_t power = (static_cast<int32_t>(whole) + 127) << 23;
+        float scale;
+        __builtin_memcpy(&scale, &power, sizeof scale);
+        return number * scale;
+    }
     static void hold(Register &) {}
     static Register add_product(Register a, Register b, Register sum) { return sum + a * b; }
 

@@ -94,9 +94,19 @@ struct Rows<0> {
     ALWAYS_INLINE void write(const Int8 &, int64_t, int64_t, int32_t, const Columns512 (&)[2]) const {}
 };
 
+// Weights that are wanted next, fetched while others are multiplied: so many lines of the cache with each 64 places of k.
+struct Fetch {
+    const int8_t *next;
+    int64_t lines;
+
+    void some() {
+        for (int64_t i = 0; i < lines; i++, next += 64) _mm_prefetch(reinterpret_cast<const char *>(next), _MM_HINT_T1);
+    }
+};
+
 // R rows with a panel. Of few rows every other product has sums of its own, not to wait for the one before.
 template <class Weights, int R>
-inline void tile(const Int8 &p, int64_t panel, int64_t row) {
+inline void tile(const Int8 &p, int64_t panel, int64_t row, Fetch &fetch) {
     constexpr bool few = R < 4;
     Rows<R> sums;
     Rows<few ? R : 0> others;
@@ -104,6 +114,7 @@ inline void tile(const Int8 &p, int64_t panel, int64_t row) {
     Weights weights(p, panel);
     for (int64_t step = 0; step < p.depth; step += 64) {
         weights.step();
+        fetch.some();
         for (int64_t j = 0; j < 16; j++) {
             __m512i factors[2];
             weights.next(j, factors);
@@ -121,12 +132,15 @@ inline void tile(const Int8 &p, int64_t panel, int64_t row) {
 
 template <class Weights>
 void panels(const Int8 &p, int64_t first, int64_t last) {
+    constexpr int64_t lines = STEP512 / 64;
+    const int64_t tiles = p.m / 8 + (p.m % 8 > 3) + (p.m % 4 > 1) + p.m % 2;
     for (int64_t panel = first; panel < last; panel++) {
+        Fetch fetch{p.weight + (panel + 1) * PANEL512 * p.depth, p.weight ? (lines + tiles - 1) / tiles : 0};
         int64_t row = 0;
-        for (; row + 8 <= p.m; row += 8) tile<Weights, 8>(p, panel, row);
-        for (; row + 4 <= p.m; row += 4) tile<Weights, 4>(p, panel, row);
-        for (; row + 2 <= p.m; row += 2) tile<Weights, 2>(p, panel, row);
-        for (; row < p.m; row++) tile<Weights, 1>(p, panel, row);
+        for (; row + 8 <= p.m; row += 8) tile<Weights, 8>(p, panel, row, fetch);
+        for (; row + 4 <= p.m; row += 4) tile<Weights, 4>(p, panel, row, fetch);
+        for (; row + 2 <= p.m; row += 2) tile<Weights, 2>(p, panel, row, fetch);
+        for (; row < p.m; row++) tile<Weights, 1>(p, panel, row, fetch);
     }
 }
 

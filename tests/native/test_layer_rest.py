@@ -10,11 +10,11 @@ from lessen.depth.exits import every_exit
 from lessen.loading import load
 from lessen.model.block import Block
 from lessen.model.rows import pack
-from lessen.native import native
+from lessen.native import Native, native
 from lessen.reshaping import in_int8, in_latents, in_signs, with_exits
 
 pytestmark = pytest.mark.skipif(native() is None, reason="the kernels are not built")
-CALLS = {name: getattr(Block, name) for name in ("_made_rest", "_made_whole")}
+CALLS = {name: getattr(Block, name) for name in ("_made_rest", "whole")}
 
 
 def answers(model, lengths=(1, 3, 9)):
@@ -33,7 +33,7 @@ def calls(request, monkeypatch):
         seen.append(made is not None)
         return made
 
-    monkeypatch.setattr(Block, "_made_whole", lambda *_: None)
+    monkeypatch.setattr(Block, "whole", lambda *_: None)
     monkeypatch.setattr(Block, request.param, counted)
     return seen
 
@@ -63,18 +63,70 @@ def test_the_whole_is_its_parts(tmp_path, monkeypatch):
     for model in (of_family("bert", tmp_path), in_int8(of_family("bert", tmp_path))):
         whole = answers(model, (2, 5, 40))
         with monkeypatch.context() as patch:
-            patch.setattr(Block, "_made_whole", lambda *_: None)
+            patch.setattr(Block, "whole", lambda *_: None)
             assert torch.equal(answers(model, (2, 5, 40)), whole)
 
 
 def test_long_rows_have_torchs_attention(tmp_path, monkeypatch):
     model = in_int8(of_family("bert", tmp_path))
-    monkeypatch.setattr("lessen.model.rest.LONG", 9)
+    monkeypatch.setattr("lessen.model.stack.LONG", 9)
     seen = []
-    monkeypatch.setattr(Block, "_made_whole", lambda *given: seen.append(CALLS["_made_whole"](*given)))
+    monkeypatch.setattr(Block, "whole", lambda *given: seen.append(CALLS["whole"](*given)))
     answers(model, (3, 8))
     answers(model, (3, 9))
-    assert [each is not None for each in seen] == [True] * 3 + [False] * 3
+    assert [each is not None for each in seen] == [True] * 3
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """How many layers went through each call."""
+    together, seen = Native.encoder_layers, []
+
+    def counted(self, layers, *given):
+        seen.append(len(layers))
+        return together(self, layers, *given)
+
+    monkeypatch.setattr(Native, "encoder_layers", counted)
+    return seen
+
+
+def test_layers_between_questions_are_one_call(tmp_path, at_once):
+    """To the last bit what they are one by one, with one thread and with two."""
+    model = in_int8(of_family("bert", tmp_path)).transformer
+    ids, rows = pack(ragged_ids([2, 5, 60]))
+    after = []
+
+    def noted(layer, hidden, rows):
+        after.append((layer, hidden))
+        return hidden, rows
+
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            with torch.no_grad():
+                model(ids, rows, after_layer=noted)
+                for asked in ([3], [2, 3]):
+                    model(ids, rows, after_layer=noted, asked=asked)
+                last, _ = model(ids, rows)
+    finally:
+        torch.set_num_threads(threads)
+    assert at_once == [1, 1, 1, 3, 2, 1, 3] * 2
+    states = dict(after[:3])
+    assert [layer for layer, _ in after] == [1, 2, 3, 3, 2, 3] * 2
+    assert all(torch.equal(hidden, states[layer]) for layer, hidden in (*after, (3, last)))
+
+
+def test_a_watched_layer_is_between_others(tmp_path, at_once):
+    model = in_int8(of_family("bert", tmp_path)).transformer
+    ids, rows = pack(ragged_ids([2, 5]))
+    watched = []
+    with torch.no_grad():
+        expected, _ = model(ids, rows)
+        model.layers[1].register_forward_hook(lambda *_: watched.append(1))
+        found, _ = model(ids, rows)
+    assert (at_once, watched) == ([3, 1, 1], [1])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])

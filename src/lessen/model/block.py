@@ -226,11 +226,6 @@ class Block(nn.Module):
             step = None if kernels is None else self.step(kernels, len(hidden))
             if kernels is not None and step is not None and (room := memory.room(rows)) is not None:
                 return kernels.decoder_layers([step], [room], rotation, hidden), rows
-        if memory is None and keep is None and bias is None and not self.training and len(hidden):
-            kernels = native_for(hidden)
-            whole = None if kernels is None else self._made_whole(kernels, rows)
-            if kernels is not None and whole is not None:
-                return kernels.encoder_layer(whole, hidden, rows.lengths), rows
         given = self.attention_norm(hidden) if self.pre else hidden
         score = None if keep is None else keep.score
         if isinstance(self.attention, CausalAttention):
@@ -257,17 +252,25 @@ class Block(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_rest": None, "_whole": None, "_step": None}
 
-    def _made_whole(self, kernels: Native, rows: Rows) -> EncoderLayer | None:
-        """The layer as one call, where it can be."""
-        attention = self.attention
-        if self.pre or not isinstance(self.feed_forward, FeedForward | SelectiveFeedForward):
-            return None
-        if not isinstance(attention, Attention) or not attention.heads or attention.stretch != 1:
-            return None
-        parts, whole = self._parts(), self._whole
-        if whole is None or whole.parts != parts or whole.attention is not attention:
-            whole = self._whole = Whole(attention, parts)
-        return whole.ready(kernels, rows.lengths)
+    def whole(self, kernels: Native, tokens: int) -> EncoderLayer | None:
+        """The layer of an encoder as one call, where no token leaves in it and scores have no bias.
+
+        Args:
+            kernels: That will compute it.
+            tokens: To be computed.
+
+        Returns:
+            None where they cannot, or torch would be faster.
+        """
+        made = self._whole
+        if made is None or not made.stands(kernels):
+            attention, half = self.attention, self.feed_forward
+            if self.pre or not isinstance(half, FeedForward | SelectiveFeedForward):
+                return None
+            if not isinstance(attention, Attention) or attention.stretch != 1:
+                return None
+            made = self._whole = Whole(self, attention, self._parts(), kernels)
+        return None if self.training else made.ready(tokens)
 
     def _made_rest(self, kernels: Native, tokens: int) -> LayerRest | None:
         """What follows the attention as one call, where it can be."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from lessen.model.few_bits import FewBits
 from lessen.model.linear import Linear
+from lessen.model.watch import Watch
 from lessen.native import MatrixOf, Native
 from lessen.native.matrix import Kind
 
@@ -41,55 +42,37 @@ class Prepared(Generic[Made]):
         self.in_float = any(type(part) is Linear for part in parts)
         self.made: Made | None = None
         self.kernels: Native | None = None
-        self.marks: list[int] = []
-        self.held: list[object] = []  # or another object could get the number one of them had
+        self.watch: Watch | None = None
 
     def ready(self, kernels: Native) -> Made | None:
         """What was made for these kernels; None where they cannot read it, or somebody watches a module."""
-        marks = self._marks()
-        if marks is None:
-            return None
-        if self.kernels is not kernels or marks != self.marks:
-            self.made = self.make(kernels) if self._can_be_read() else None
-            self.kernels, self.marks = kernels, self._marks() or []  # making it may have made weights ready
-            self.held = [part._ready for part in self.parts if isinstance(part, FewBits)]
-        return self.made
+        if self.watch is None or self.kernels is not kernels or not self.watch.unchanged():
+            self.made = self.make(kernels) if can_read(self.parts, self.kinds, narrow=self.narrow) else None
+            # Making it may have made weights ready.
+            self.kernels, self.watch = kernels, Watch((*self.wholes, *self.parts))
+        return None if self.watch.observed else self.made
 
-    def _marks(self) -> list[int] | None:
-        """Where the tensors lie, and what was made of them; None if somebody watches a module.
 
-        It is asked at every call, so it asks for no more than it needs. Of bfloat16 copies may have been
-        made, so versions count too.
-        """
-        for whole in self.wholes:
-            if whole._forward_hooks or whole._forward_pre_hooks:
-                return None
-        marks = []
-        for part in self.parts:
-            if part._forward_hooks or part._forward_pre_hooks:
-                return None
-            for tensor in part._parameters.values():
-                if tensor is not None:
-                    marks.append(tensor.data_ptr())
-                    if tensor.dtype is not torch.float32 and tensor.is_floating_point():
-                        marks.append(tensor._version)
-            if isinstance(part, FewBits):
-                marks.append(id(part._ready))
-        return marks
+def can_read(parts: Iterable[nn.Module], kinds: tuple[type[nn.Module], ...], *, narrow: bool = False) -> bool:
+    """Whether the kernels can read all tensors of modules.
 
-    def _can_be_read(self) -> bool:
-        for part in self.parts:
-            if type(part) not in self.kinds and not isinstance(part, FewBits):
+    Args:
+        parts: The modules.
+        kinds: What they may be, besides matrices of few bits.
+        narrow: Whether their tensors may be bfloat16.
+    """
+    for part in parts:
+        if type(part) not in kinds and not isinstance(part, FewBits):
+            return False
+        for tensor in part._parameters.values():
+            if tensor is None:
+                continue
+            if not tensor.numel() or not tensor.is_contiguous():
                 return False
-            for tensor in part._parameters.values():
-                if tensor is None:
-                    continue
-                if not tensor.numel() or not tensor.is_contiguous():
-                    return False
-                wide = not tensor.is_floating_point() or tensor.dtype == torch.float32
-                if not wide and not (self.narrow and tensor.dtype == torch.bfloat16):
-                    return False
-        return True
+            wide = not tensor.is_floating_point() or tensor.dtype == torch.float32
+            if not wide and not (narrow and tensor.dtype == torch.bfloat16):
+                return False
+    return True
 
 
 def matrix_of(part: nn.Module, kernels: Native) -> MatrixOf:

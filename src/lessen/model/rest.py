@@ -5,14 +5,14 @@ It is a dozen small products and sums, and one call spares the overhead of the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from lessen.model.attention import LONG, Attention
+from lessen.model.attention import Attention
 from lessen.model.linear import FEW_TOKENS, Linear
-from lessen.model.prepared import Prepared, matrix_of
+from lessen.model.prepared import Prepared, can_read, matrix_of
+from lessen.model.watch import Watch
 from lessen.native import EncoderLayer, LayerRest, Native
 from lessen.native.matrix import ACTIVATIONS
 
@@ -73,35 +73,38 @@ class Rest:
 
 
 class Whole:
-    """What was made ready of a whole layer whose tokens all stay.
+    """What was made ready of a whole layer of an encoder, whose tokens all stay.
 
     Args:
-        attention: Of the layer.
-        parts: Of the layer.
+        block: The layer as it is now.
+        attention: Its attention.
+        parts: The rest of it.
+        kernels: That will compute it.
     """
 
-    def __init__(self, attention: Attention, parts: Parts) -> None:
-        self.attention, self.parts = attention, parts
+    def __init__(self, block: nn.Module, attention: Attention, parts: Parts, kernels: Native) -> None:
         read = (attention.qkv, *parts.matrices(), *parts.norms)
-        self.prepared = Prepared(self._made, (attention, parts.half), read, (Linear, nn.LayerNorm))
+        self.kernels = kernels
+        self.in_float = any(type(part) is Linear for part in read)
+        self._layer: EncoderLayer | None = None
+        if attention.heads and parts.activation in ACTIVATIONS and can_read(read, (Linear, nn.LayerNorm)):
+            qkv = matrix_of(attention.qkv, kernels)
+            self._layer = EncoderLayer(qkv, attention.heads, attention.head_dim, _rest(parts, kernels))
+        self._watch = Watch(block.modules())
 
-    def ready(self, kernels: Native, lengths: Sequence[int]) -> EncoderLayer | None:
-        """As `Rest.ready`.
+    def stands(self, kernels: Native) -> bool:
+        """Whether it was made for these kernels of the layer as it is now."""
+        return self.kernels is kernels and self._watch.unchanged()
+
+    def ready(self, tokens: int) -> EncoderLayer | None:
+        """The layer, or None where the kernels cannot compute it, torch would be faster, or somebody watches.
 
         Args:
-            kernels: Whose.
-            lengths: Tokens of each row, the longest last.
+            tokens: To be computed.
         """
-        if self.parts.activation not in ACTIVATIONS or lengths[-1] >= LONG:
+        if self._watch.observed or (self.in_float and tokens > FEW_TOKENS):
             return None
-        if self.prepared.in_float and sum(lengths) > FEW_TOKENS:
-            return None
-        return self.prepared.ready(kernels)
-
-    def _made(self, kernels: Native) -> EncoderLayer:
-        attention = self.attention
-        qkv = matrix_of(attention.qkv, kernels)
-        return EncoderLayer(qkv, attention.heads, attention.head_dim, _rest(self.parts, kernels))
+        return self._layer
 
 
 def _rest(parts: Parts, kernels: Native) -> LayerRest:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
-from lessen.model.attention import RelativeBias
+from lessen.model.attention import LONG, RelativeBias
 from lessen.model.block import Block, Keep
 from lessen.model.causal import Memory
 from lessen.model.cross import CrossAttention, Source
 from lessen.model.norms import norm
 from lessen.model.rotary import rotation
 from lessen.model.rows import Rows
+from lessen.native import native_for
 from lessen.plan import Latent, LayerShape
 
 AfterLayer = Callable[[int, Tensor, Rows], tuple[Tensor, Rows]]
@@ -68,6 +69,7 @@ def run_layers(
     memory: Sequence[Memory] | None = None,
     layers: range | None = None,
     source: Source | None = None,
+    asked: Collection[int] | None = None,
 ) -> tuple[Tensor, Rows]:
     """Run layers of a stack; arguments and result as in `Transformer.stack`.
 
@@ -80,26 +82,62 @@ def run_layers(
         memory: As in `Transformer.forward`.
         layers: Which (0-based) to run; all if None.
         source: What the layers of a decoder read, where `memory` does not hold it.
+        asked: As in `Transformer.forward`.
     """
     facts, last = stack.architecture, stack.depth
     bias = None
     if stack.relative_bias is not None:
         bias = _bias(stack.relative_bias, rows).to(hidden.dtype)
+    if after_layer is None:
+        asked = ()
+    plain = memory is None and source is None and bias is None and not facts.causal
+    blocks = [*stack.layers]
     placed, turning = None, None
-    for place in range(last) if layers is None else layers:
-        if facts.rotary is not None and placed is not rows:
-            placed, turning = rows, rotation(facts.rotary, rows.positions, hidden.dtype)
+    places = range(last) if layers is None else layers
+    place = places.start
+    while place < places.stop:
         keep = None if in_layer is None else in_layer(place + 1, rows)
-        before = None if memory is None else memory[place]
-        block = stack.layers[min(place, len(stack.layers) - 1)]
-        hidden, rows = block(hidden, rows, bias, keep, turning, before, source)
-        if place + 1 == last and stack.final_norm is not None:
+        ran = 0
+        if plain and keep is None:
+            stop = _next_question(asked if in_layer is None else None, place, places.stop)
+            free = [blocks[min(each, len(blocks) - 1)] for each in range(place, stop)]
+            hidden, ran = _together(free, hidden, rows)
+        if not ran:
+            if facts.rotary is not None and placed is not rows:
+                placed, turning = rows, rotation(facts.rotary, rows.positions, hidden.dtype)
+            before = None if memory is None else memory[place]
+            block = blocks[min(place, len(blocks) - 1)]
+            hidden, rows = block(hidden, rows, bias, keep, turning, before, source)
+            ran = 1
+        place += ran
+        if place == last and stack.final_norm is not None:
             hidden = stack.final_norm(hidden)
-        if after_layer is not None:
-            hidden, rows = after_layer(place + 1, hidden, rows)
+        if after_layer is not None and (asked is None or place in asked):
+            hidden, rows = after_layer(place, hidden, rows)
             if len(rows) == 0:
                 break
     return hidden, rows
+
+
+def _next_question(asked: Collection[int] | None, place: int, stop: int) -> int:
+    """Up to which layer those from `place` on may run at once."""
+    if asked is None:
+        return place + 1
+    return min((layer for layer in asked if layer > place), default=stop)
+
+
+def _together(blocks: Sequence[nn.Module], hidden: Tensor, rows: Rows) -> tuple[Tensor, int]:
+    """What the first of these layers make of it in one call of the kernels, and how many they were."""
+    kernels = native_for(hidden) if 0 < rows.lengths[-1] < LONG else None
+    if kernels is None:
+        return hidden, 0
+    tokens, made = len(hidden), []
+    for block in blocks:
+        layer = block.whole(kernels, tokens) if isinstance(block, Block) else None
+        if layer is None:
+            break
+        made.append(layer)
+    return (kernels.encoder_layers(made, hidden, rows.lengths) if made else hidden), len(made)
 
 
 def _bias(bias: RelativeBias, rows: Rows) -> Tensor:

@@ -8,7 +8,7 @@ here.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +129,7 @@ class Transformer(nn.Module):
         after_layer: AfterLayer | None = None,
         in_layer: InLayer | None = None,
         memory: Sequence[Memory] | None = None,
+        asked: Collection[int] | None = None,
     ) -> tuple[Tensor, Rows]:
         """Run the stack on a ragged batch.
 
@@ -139,11 +140,14 @@ class Transformer(nn.Module):
             after_layer: Asked after each layer which rows go on, and with what hidden states.
             in_layer: Asked before each layer whether tokens leave in it.
             memory: Of earlier tokens of the rows, for each layer; None: the rows begin here.
+            asked: After which layers (1-based) `after_layer` is asked; all if None. Those between may run in
+                one call.
 
         Returns:
             Hidden states `[tokens left, hidden]` and their layout; no rows are left if all of them exited.
         """
-        return self.stack(self.embeddings(ids, rows, segments), rows, after_layer, in_layer, memory)
+        hidden = self.embeddings(ids, rows, segments)
+        return self.stack(hidden, rows, after_layer, in_layer, memory, asked=asked)
 
     def stack(
         self,
@@ -153,6 +157,7 @@ class Transformer(nn.Module):
         in_layer: InLayer | None = None,
         memory: Sequence[Memory] | None = None,
         layers: range | None = None,
+        asked: Collection[int] | None = None,
     ) -> tuple[Tensor, Rows]:
         """Run the layers on what the embeddings, or the layers before, returned.
 
@@ -163,11 +168,12 @@ class Transformer(nn.Module):
             in_layer: As in `forward`.
             memory: As in `forward`; for all layers, also where only some run.
             layers: Which of them (0-based) to run; all if None.
+            asked: As in `forward`.
 
         Returns:
             As `forward`; normed once more after the last layer, where the architecture has such a norm.
         """
-        return run_layers(self, hidden, rows, after_layer, in_layer, memory, layers)
+        return run_layers(self, hidden, rows, after_layer, in_layer, memory, layers, asked=asked)
 
     @property
     def writer(self) -> Transformer | Decoder:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lessen.errors import LessenError
 from lessen.native.matrix import LOW_BITS
 
-ABI = 10
+ABI = 11
 NAMES = ("liblessen.so", "liblessen.dylib")
 
 TOLERANCE = 1e-6
@@ -69,13 +69,15 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         product.restype = _done
     library.lessen_layer_rest.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int]
     library.lessen_layer_rest.restype = _done
-    library.lessen_encoder_layer.argtypes = [
-        *([ctypes.c_void_p] * 3),
+    library.lessen_encoder_layers.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        *([ctypes.c_void_p] * 2),
         ctypes.c_int64,
         ctypes.c_void_p,
         ctypes.c_int,
     ]
-    library.lessen_encoder_layer.restype = _done
+    library.lessen_encoder_layers.restype = _done
     library.lessen_decoder_layers.argtypes = [
         *([ctypes.c_void_p] * 2),
         ctypes.c_int64,

@@ -33,7 +33,7 @@ class Native:
         self._linear16 = library.lessen_linear_bf16
         self._attention = library.lessen_attention_f32
         self._layer_rest = library.lessen_layer_rest
-        self._encoder_layer = library.lessen_encoder_layer
+        self._encoder_layers = library.lessen_encoder_layers
         self._decoder_layers = library.lessen_decoder_layers
         self._arrange = library.lessen_arrange_signs
         self._outcomes = library.lessen_outcomes
@@ -244,11 +244,13 @@ class Native:
         )
         return result
 
-    def encoder_layer(self, layer: EncoderLayer, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
-        """A whole layer of an encoder, without a bias on its scores.
+    def encoder_layers(
+        self, layers: Sequence[EncoderLayer], hidden: Tensor, lengths: Sequence[int]
+    ) -> Tensor:
+        """Whole layers of an encoder, one after another, without a bias on their scores.
 
         Args:
-            layer: Made ready.
+            layers: Made ready, in order.
             hidden: `[tokens, hidden]`, float32 on the CPU.
             lengths: Tokens of each row.
 
@@ -257,8 +259,9 @@ class Native:
         """
         hidden = hidden.contiguous()
         result = torch.empty_like(hidden)
-        self._encoder_layer(
-            layer.place,
+        self._encoder_layers(
+            (ctypes.c_void_p * len(layers))(*[layer.place for layer in layers]),
+            len(layers),
             hidden.data_ptr(),
             (ctypes.c_int64 * len(lengths))(*lengths),
             len(lengths),

@@ -84,10 +84,8 @@ def run(
         if layer == last:
             collected.append((rows, model.exits[str(last)](hidden, rows), last))
             return hidden, rows
-        if criterion is None or rule is None or str(layer) not in model.exits:
-            return hidden, rows
-        if rule.at(layer) is None and not criterion.remembers:
-            return hidden, rows
+        assert criterion is not None
+        assert rule is not None
         logits = model.exits[str(layer)](hidden, rows)
         leaving, memory = may_leave(criterion, rule, layer, logits, memory)
         if leaving is None:
@@ -104,8 +102,12 @@ def run(
             memory = memory[~leaving]
         return rows.gather(hidden, stay), rows.select(stay)
 
+    asked = [last]
+    if criterion is not None and rule is not None:
+        early = [layer for layer in model.shape.exit_layers if layer < last]
+        asked += [layer for layer in early if criterion.remembers or rule.at(layer) is not None]
     elimination = elimination_of(point, model, ids, rows)
-    model(ids, rows, segments, after_layer, elimination)
+    model(ids, rows, segments, after_layer, elimination, asked=asked)
     kept = () if elimination is None else elimination.kept
     if len(collected) == 1 and len(collected[0][0]) == 1:
         _, logits, layer = collected[0]
