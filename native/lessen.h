@@ -134,6 +134,22 @@ typedef struct {
 LESSEN_API int lessen_encoder_layers(const lessen_encoder *const *layers, int64_t count, const float *hidden,
                                      const int64_t *lengths, int64_t rows, float *out, int threads);
 
+/* What an encoder begins with, normed by LayerNorm: a row of the token table, through `widen` where widen.n is not 0, and
+ * rows of `position` and `segment`, where these are not NULL. Of the token table, [token.n][token.k], are read float32,
+ * bytes with scales (W8A32) or words of signs with scales (W1A32, not arranged). A row's first token has position
+ * `first`. */
+typedef struct {
+    lessen_matrix token, widen;
+    const float *position, *segment;
+    int64_t positions, segments, first;
+    lessen_norm norm;
+} lessen_embeddings;
+
+/* ids and segments (0 where NULL) are [m], out [m][hidden], m the sum of the lengths of so many rows. 2 where a table
+ * has no row for a token; then out is not written. */
+LESSEN_API int lessen_embed(const lessen_embeddings *tables, const int64_t *ids, const int64_t *segments,
+                            const int64_t *lengths, int64_t rows, float *out, int threads);
+
 /* Layers of a decoder for a few new tokens, norms before their branches:
  *     middle = hidden + output(attention(norms[0](hidden)))
  *     out    = middle + down(activation(gate) * rest), where up(norms[1](middle)) is [gate, rest]; without `gated`

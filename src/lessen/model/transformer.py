@@ -18,64 +18,20 @@ from lessen.model.architecture import Architecture
 from lessen.model.block import Block
 from lessen.model.causal import Memory
 from lessen.model.cross import Source
-from lessen.model.dropout import Dropout
+from lessen.model.embeddings import Embeddings
 from lessen.model.few_bits import Int8Embedding, Int8Weights
 from lessen.model.heads import Head
 from lessen.model.language_heads import LanguageHead
 from lessen.model.latent import LatentEmbedding, LatentLinear, start_scales
 from lessen.model.linear import Linear, multiply
-from lessen.model.matrices import table, weights_of
+from lessen.model.matrices import weights_of
 from lessen.model.norms import norm
 from lessen.model.rows import Rows
 from lessen.model.stack import AfterLayer, Decoder, InLayer, relative_bias, run_layers
 from lessen.model.vocabulary import ShortList, Vocabulary
 from lessen.plan import LayerShape, Shape
 
-__all__ = ["AfterLayer", "Embeddings", "InLayer", "Transformer", "initialise", "parameter_counts"]
-
-
-class Embeddings(nn.Module):
-    """Token, position and segment tables, those there are, summed; normed; projected if narrower.
-
-    The token table may be stored as a product: a narrow table, and a matrix that widens it; or in one bit.
-
-    Attributes:
-        word_dropout: Share of the tokens that are left out in training.
-    """
-
-    word_dropout = 0.0
-
-    def __init__(self, architecture: Architecture, shape: Shape) -> None:
-        super().__init__()
-        width, rank = architecture.embedding_size, shape.embedding_rank
-        self.offset = architecture.position_offset
-        self.token = table(architecture.vocab_size, rank or width, shape.embedding_bits, shape.latent)
-        self.widen = None if rank is None else Linear(rank, width, bias=False)
-        self.position = (
-            None
-            if architecture.position in ("rotary", "relative")
-            else nn.Embedding(architecture.max_position_embeddings, width)
-        )
-        self.segment = (
-            nn.Embedding(architecture.type_vocab_size, width) if architecture.type_vocab_size else None
-        )
-        self.norm = norm(architecture, width) if architecture.embedding_norm else None
-        self.dropout = Dropout(architecture.dropout)
-        self.project = Linear(width, architecture.hidden_size) if width != architecture.hidden_size else None
-
-    def forward(self, ids: Tensor, rows: Rows, segments: Tensor | None = None) -> Tensor:
-        """Token ids `[tokens]` (and segment ids `[tokens]`, zero if None) to `[tokens, hidden]`."""
-        hidden = self.token(ids)
-        if self.widen is not None:
-            hidden = self.widen(hidden)
-        if self.training and self.word_dropout:
-            hidden = hidden * (torch.rand(len(ids), 1, device=ids.device) >= self.word_dropout)
-        if self.position is not None:
-            hidden = hidden + self.position(rows.positions + self.offset)
-        if self.segment is not None:
-            hidden = hidden + (self.segment.weight[0] if segments is None else self.segment(segments))
-        hidden = self.dropout(hidden if self.norm is None else self.norm(hidden))
-        return hidden if self.project is None else self.project(hidden)
+__all__ = ["AfterLayer", "InLayer", "Transformer", "initialise", "parameter_counts"]
 
 
 class Transformer(nn.Module):

@@ -78,6 +78,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         ctypes.c_int,
     ]
     library.lessen_encoder_layers.restype = _done
+    library.lessen_embed.argtypes = [*([ctypes.c_void_p] * 4), ctypes.c_int64, ctypes.c_void_p, ctypes.c_int]
+    library.lessen_embed.restype = _done
     library.lessen_decoder_layers.argtypes = [
         *([ctypes.c_void_p] * 2),
         ctypes.c_int64,
@@ -109,7 +111,10 @@ def _done(result: int) -> None:
 
     Raises:
         LessenError: When it had no memory.
+        IndexError: When a table has no row for a token.
     """
+    if result == 2:
+        raise IndexError("a token, position or segment is out of range: the table has no row for it")
     if result:
         raise LessenError("out of memory in the kernels; give fewer or shorter texts at once")
 

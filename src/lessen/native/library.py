@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lessen.native.binding import opened
 from lessen.native.decoder import DecoderLayer, LastNorm, Room
+from lessen.native.embeddings import EmbeddingTables
 from lessen.native.head import Head
 from lessen.native.layer import EncoderLayer, LayerRest
 from lessen.native.matrix import LOW_BITS, LowBits
@@ -33,6 +34,7 @@ class Native:
         self._linear16 = library.lessen_linear_bf16
         self._attention = library.lessen_attention_f32
         self._layer_rest = library.lessen_layer_rest
+        self._embed = library.lessen_embed
         self._encoder_layers = library.lessen_encoder_layers
         self._decoder_layers = library.lessen_decoder_layers
         self._arrange = library.lessen_arrange_signs
@@ -220,6 +222,37 @@ class Native:
             self._threads(),
         )
         return context, gets
+
+    def embedded(
+        self, tables: EmbeddingTables, ids: Tensor, lengths: Sequence[int], segments: Tensor | None
+    ) -> Tensor:
+        """Rows of tables, summed and normed.
+
+        Args:
+            tables: Made ready.
+            ids: `[tokens]`, int64 on the CPU.
+            lengths: Tokens of each row.
+            segments: `[tokens]`, the same; None: all 0.
+
+        Returns:
+            `[tokens, width]`, float32.
+
+        Raises:
+            IndexError: When a table has no row for a token.
+        """
+        ids = ids.contiguous()
+        segments = None if segments is None else segments.contiguous()
+        result = torch.empty(len(ids), tables.width)
+        self._embed(
+            tables.place,
+            ids.data_ptr(),
+            None if segments is None else segments.data_ptr(),
+            (ctypes.c_int64 * len(lengths))(*lengths),
+            len(lengths),
+            result.data_ptr(),
+            self._threads(),
+        )
+        return result
 
     def layer_rest(self, rest: LayerRest, context: Tensor, hidden: Tensor) -> Tensor:
         """A layer from the output of its attention on: both sums with their norms, and feed-forward.

@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from lessen.data.table import Text
 from lessen.errors import InputError
+from lessen.model.embeddings import Embeddings
 from lessen.model.latent import LatentEmbedding
 from lessen.model.linear import Linear
 from lessen.model.rows import rows_of_mask
-from lessen.model.transformer import Embeddings, Transformer, initialise
+from lessen.model.transformer import Transformer, initialise
 from lessen.runtime.text import Encoded, batches, collate
 from lessen.train.callbacks import Along
 from lessen.train.fine_tuning import EncodedRows, Recipe, steps_of

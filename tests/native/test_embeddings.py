@@ -1,0 +1,117 @@
+"""Tables read in one call: the numbers of the modules, and only where it may stand in."""
+
+import copy
+
+import pytest
+import torch
+from conftest import TINY, ragged_ids, tiny_hugging_face
+
+from lessen.loading import load
+from lessen.model.embeddings import Embeddings
+from lessen.model.rows import pack
+from lessen.native import Native, native
+from lessen.reshaping import in_int8, in_latents, in_signs, with_exits, with_shape
+from lessen.width.removal import with_embedding_rank
+
+pytestmark = pytest.mark.skipif(native() is None, reason="the kernels are not built")
+LENGTHS = [1, 7, 40]
+
+
+def of_rank(model, rank):
+    state, shape = with_embedding_rank(model.transformer.state_dict(), model.config.form(), rank)
+    return with_shape(model, shape, state)
+
+
+MADE = {
+    "float32": lambda model: model,
+    "int8": in_int8,
+    "one bit": lambda model: in_signs(in_latents(model)),
+    "low rank": lambda model: of_rank(model, 9),
+    "low rank in int8": lambda model: in_int8(of_rank(model, 9)),
+}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Of the kernels for tables."""
+    read, seen = Native.embedded, []
+
+    def counted(self, *given):
+        seen.append(1)
+        return read(self, *given)
+
+    monkeypatch.setattr(Native, "embedded", counted)
+    return seen
+
+
+def of_family(family, tmp_path, **changes):
+    tiny_hugging_face(family, **changes).save_pretrained(tmp_path / "m")
+    return with_exits(load(tmp_path / "m"), exits=None).eval()
+
+
+def read(model, lengths=LENGTHS, segments=None):
+    ids, rows = pack(ragged_ids(list(lengths)))
+    with torch.no_grad():
+        return model.transformer.embeddings(ids, rows, segments)
+
+
+def by_modules(model, monkeypatch, **how):
+    with monkeypatch.context() as patch:
+        patch.setattr(Embeddings, "_read", lambda *_: None)
+        return read(model, **how)
+
+
+@pytest.mark.parametrize("family", sorted(TINY))
+def test_every_family(family, tmp_path, calls, monkeypatch):
+    model = of_family(family, tmp_path)
+    torch.testing.assert_close(read(model), by_modules(model, monkeypatch), rtol=1e-5, atol=1e-5)
+    assert calls
+
+
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_kind_of_table(made, threads, tmp_path, calls, monkeypatch):
+    model = MADE[made](of_family("bert", tmp_path))
+    segments = torch.arange(sum(LENGTHS)) % 2
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for how in ({}, {"segments": segments}, {"lengths": [40] * 50}):
+            torch.testing.assert_close(
+                read(model, **how), by_modules(model, monkeypatch, **how), rtol=1e-5, atol=1e-5
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert len(calls) == 3
+
+
+def test_what_no_table_has_is_refused(tmp_path, calls):
+    model = of_family("bert", tmp_path)
+    read(model, [model.config.facts().max_position_embeddings])
+    for lengths, segments in (([67], None), ([2], torch.tensor([0, 9])), ([2], torch.tensor([0, -1]))):
+        with pytest.raises(IndexError):
+            read(model, lengths, segments)
+    ids, rows = pack([torch.tensor([5, 101]), torch.tensor([-1, 3, 4])])
+    for wrong in (ids, ids.flip(0)):
+        with torch.no_grad(), pytest.raises(IndexError, match="out of range"):
+            model.transformer.embeddings(wrong, rows)
+    assert len(calls) == 6
+
+
+def test_changes_are_noticed(tmp_path, calls, monkeypatch):
+    model = of_family("bert", tmp_path)
+    first, other = read(model), copy.deepcopy(model)
+    tables = model.transformer.embeddings
+    tables.position = torch.nn.Embedding(66, 32)
+    with torch.no_grad():
+        tables.norm.weight.mul_(2)
+    assert not torch.allclose(read(model), first)
+    torch.testing.assert_close(read(model), by_modules(model, monkeypatch), rtol=1e-5, atol=1e-5)
+    assert torch.equal(read(other), first)
+    calls.clear()
+    handle = tables.token.register_forward_hook(lambda *_: calls.append("seen"))
+    read(model)
+    handle.remove()
+    model.train()
+    read(model)
+    assert calls == ["seen"]
