@@ -50,17 +50,20 @@ static inline float exponential_of_any(float x) { return exponential(x > 87.0f ?
 
 static inline float sigmoid(float x) { return reciprocal(1.0f + exponential_of_any(-x)); }
 
-// Cephes' polynomial near 0, where the quotient would lose digits.
+// Up to 9 a quotient of polynomials (fitted for this; 2e-8), and 1 beyond.
 static inline float hyperbolic_tangent(float x) {
-    const float size = x < 0 ? -x : x;
-    const float far = fused(-2.0f, reciprocal(exponential_of_any(2.0f * size) + 1.0f), 1.0f);
-    const float square = x * x;
-    float sum = fused(-5.70498872745e-3f, square, 2.06390887954e-2f);
-    sum = fused(sum, square, -5.37397155531e-2f);
-    sum = fused(sum, square, 1.33314422036e-1f);
-    sum = fused(sum, square, -3.33332819422e-1f);
-    const float near = fused(sum * square, x, x);
-    return size < 0.625f ? near : x < 0 ? -far : far;
+    const float size = x < 0 ? -x : x, square = x * x;
+    float above = fused(1.318431030e-8f, square, 2.047190411e-5f);
+    above = fused(above, square, 3.486586909e-3f);
+    above = fused(above, square, 1.337320213e-1f);
+    above = fused(above, square, 9.999999064e-1f);
+    float below = fused(7.702702089e-7f, square, 3.271393192e-4f);
+    below = fused(below, square, 2.584199891e-2f);
+    below = fused(below, square, 4.670649902e-1f);
+    below = fused(below, square, 1.0f);
+    const float near = size * above * reciprocal(below), most = near > 1.0f ? 1.0f : near;
+    const float found = size > 9.0f ? 1.0f : most;
+    return x < 0 ? -found : found;
 }
 
 // x times the normal distribution up to x, whose distance from one half is an odd function: up to 5.6 a quotient of
@@ -78,7 +81,7 @@ static inline float gelu(float x) {
     below = fused(below, square, 2.528331032e-1f);
     below = fused(below, square, 1.0f);
     const float near = size * above * reciprocal(below);
-    const float apart = size < 5.6f ? near : 0.5f;
+    const float apart = size > 5.6f ? 0.5f : near;
     return x * (0.5f + (x < 0 ? -apart : apart));
 }
 

@@ -8,20 +8,13 @@ namespace {
 // Tokens a thread takes at a time.
 constexpr int64_t TOKENS = 8;
 
-// A row of the token table, which lies as it is stored.
-void look_up(const lessen_matrix &table, int64_t id, float *to) {
-    const int64_t width = table.k;
+// A row of the token table.
+Stored row_of(const lessen_matrix &table, int64_t id) {
+    const auto *bytes = static_cast<const char *>(table.weight);
     const float scale = table.scales ? table.scales[id] : 1.0f;
-    if (table.kind == LESSEN_W8A32) {
-        const int8_t *row = static_cast<const int8_t *>(table.weight) + id * width;
-        for (int64_t i = 0; i < width; i++) to[i] = scale * row[i];
-    } else if (table.kind == LESSEN_W1A32) {
-        const uint64_t *row = static_cast<const uint64_t *>(table.weight) + id * ((width + 63) / 64);
-        for (int64_t i = 0; i < width; i++) to[i] = (row[i / 64] >> (i % 64)) & 1 ? -scale : scale;
-    } else {
-        const float *row = static_cast<const float *>(table.weight) + id * width;
-        for (int64_t i = 0; i < width; i++) to[i] = row[i];
-    }
+    if (table.kind == LESSEN_W8A32) return {Stored::As::bytes, bytes + id * table.k, scale};
+    if (table.kind == LESSEN_W1A32) return {Stored::As::signs, bytes + id * ((table.k + 63) / 64) * 8, scale};
+    return {Stored::As::numbers, bytes + id * table.k * int64_t(sizeof(float)), scale};
 }
 
 struct Token {
@@ -69,13 +62,17 @@ int lessen_embed(const lessen_embeddings *tables, const int64_t *ids, const int6
         };
         const auto sum = [&](int64_t token) {
             float *to = out + token * width;
-            if (tables->position)
-                for (int64_t i = 0; i < width; i++) to[i] += tables->position[tokens[token].position * width + i];
             if (tables->segment)
                 for (int64_t i = 0; i < width; i++) to[i] += tables->segment[tokens[token].segment * width + i];
-            kernel->norm_row(to, norm_of(tables->norm), false, width, to);
+            const Norm norm = norm_of(tables->norm);
+            if (tables->position)
+                kernel->add_norm(to, tables->position + tokens[token].position * width, nullptr, norm, width, to);
+            else
+                kernel->norm_row(to, norm, false, width, to);
         };
-        const auto row = [&](int64_t token) { look_up(tables->token, ids[token], looked_up + token * read); };
+        const auto row = [&](int64_t token) {
+            kernel->read_row(row_of(tables->token, ids[token]), read, looked_up + token * read);
+        };
         if (!widened) return in_some([&](int64_t token) { row(token), sum(token); });
         in_some(row);
         product_of(tables->widen, looked_up, out, m, threads);

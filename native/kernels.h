@@ -101,6 +101,13 @@ struct Norm {
     float eps;
 };
 
+// A row of a table, as it is stored; `scale` is that of bytes and signs, words of which are not arranged.
+struct Stored {
+    enum class As { numbers, bytes, signs } as;
+    const void *row;
+    float scale;
+};
+
 // Of the numbers of a row but one: how far below it the next lies, and sums of e^(x - it) and of that times (x - it).
 struct Shares {
     float second, rest, moment;
@@ -150,6 +157,7 @@ struct Kernel {
     // rowwise.h says what these compute.
     int64_t (*largest)(const float *from, int64_t count);
     Shares (*shares)(const float *from, int64_t count, int64_t place);
+    void (*read_row)(const Stored &, int64_t count, float *to);
     void (*activate)(Activation, float centre, const float *from, int64_t count, float *to);
     void (*add_norm)(const float *left, const float *right, const float *factor, const Norm &, int64_t count,
                      float *to);

@@ -5,6 +5,26 @@
 
 namespace lessen {
 
+// A row of a table as numbers.
+static void read_row(const Stored &stored, int64_t count, float *to) {
+    switch (stored.as) {
+    case Stored::As::numbers:
+        __builtin_memcpy(to, stored.row, count * sizeof(float));
+        return;
+    case Stored::As::bytes:
+        for (int64_t i = 0; i < count; i++) to[i] = stored.scale * static_cast<const int8_t *>(stored.row)[i];
+        return;
+    case Stored::As::signs:
+        for (int64_t start = 0; start < count; start += 32) {
+            const uint32_t signs = static_cast<const uint64_t *>(stored.row)[start / 64] >> (start % 64);
+            uint32_t scale, numbers[32];
+            __builtin_memcpy(&scale, &stored.scale, sizeof scale);
+            for (int i = 0; i < 32; i++) numbers[i] = scale ^ (signs >> i << 31);
+            __builtin_memcpy(to + start, numbers, least(32, count - start) * sizeof(float));
+        }
+    }
+}
+
 // to[i] = activation(from[i]) - centre
 static void activate(Activation activation, float centre, const float *from, int64_t count, float *to) {
     switch (activation) {
