@@ -6,6 +6,7 @@
 
 #include "lessen.h"
 
+float wrong_in_encoder();
 float wrong_in_decoder();
 float wrong_in_head();
 float wrong_in_fours(int64_t m, int64_t n, int64_t k);
