@@ -109,12 +109,14 @@ def test_layers_between_questions_are_one_call(tmp_path, at_once):
                 for asked in ([3], [2, 3]):
                     model(ids, rows, after_layer=noted, asked=asked)
                 last, _ = model(ids, rows)
+                begun = model.embeddings(ids, rows)
+                middle, _ = model.stack(begun, rows, noted, layers=range(2), asked=[3])
     finally:
         torch.set_num_threads(threads)
-    assert at_once == [1, 1, 1, 3, 2, 1, 3] * 2
+    assert at_once == [1, 1, 1, 3, 2, 1, 3, 2] * 2
     states = dict(after[:3])
     assert [layer for layer, _ in after] == [1, 2, 3, 3, 2, 3] * 2
-    assert all(torch.equal(hidden, states[layer]) for layer, hidden in (*after, (3, last)))
+    assert all(torch.equal(hidden, states[layer]) for layer, hidden in (*after, (3, last), (2, middle)))
 
 
 def test_a_watched_layer_is_between_others(tmp_path, at_once):

@@ -123,7 +123,7 @@ def _next_question(asked: Collection[int] | None, place: int, stop: int) -> int:
     """Up to which layer those from `place` on may run at once."""
     if asked is None:
         return place + 1
-    return min((layer for layer in asked if layer > place), default=stop)
+    return min([stop, *(layer for layer in asked if layer > place)])
 
 
 def _together(blocks: Sequence[nn.Module], hidden: Tensor, rows: Rows) -> tuple[Tensor, int]:
