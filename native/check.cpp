@@ -6,6 +6,8 @@
 #include <cstring>
 #include <vector>
 
+#include "dispatch.h"
+
 namespace {
 
 float wrong_in_linear(int64_t m, int64_t n, int64_t k) {
@@ -142,6 +144,21 @@ bool finds_the_largest(int64_t count) {
     return true;
 }
 
+// Products of signs as other processors of this instruction set compute them.
+float wrong_elsewhere() {
+    const lessen::Kernel *here = lessen::kernel;
+    if (!here->eights_elsewhere) return 0;
+    lessen::Kernel elsewhere = *here;
+    elsewhere.eights = here->eights_elsewhere, elsewhere.signs_as_numbers = nullptr;
+    lessen::kernel = &elsewhere;
+    float worst = 0;
+    for (int64_t m : {1, 3, 17, 64})
+        for (int64_t n : {1, 8, 39, 64})
+            for (int64_t k : {1, 63, 64, 65, 128, 200, 1100}) worst = std::max(worst, wrong_in_low_bits(m, n, k));
+    lessen::kernel = here;
+    return worst;
+}
+
 }  // namespace
 
 float lessen_self_check(int thorough) {
@@ -155,6 +172,7 @@ float lessen_self_check(int thorough) {
         for (int64_t n : {1, 8, 39, 64})
             for (int64_t k : {1, 31, 63, 64, 65, 127, 128, 200, 1100})
                 if (thorough) worst = std::max({worst, wrong_in_low_bits(m, n, k), wrong_in_fours(m, n, k)});
+    if (thorough) worst = std::max(worst, wrong_elsewhere());
     for (int64_t count : {1, 2, 15, 16, 17, 70, 1024, 1025, 5000})
         if (!finds_the_largest(count)) return 1;
     for (int64_t dim : {1, 5, 16, 32, 64, 70}) worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim));

@@ -170,9 +170,15 @@ static inline bool is_zen5() {
     return family == 0x1A;
 }
 
-inline void eights512(const Binary &p, int64_t first, int64_t last) {
-    static const bool counted = is_zen5();
+template <bool HERE>
+inline void eights512_as(const Binary &p, int64_t first, int64_t last) {
+    static const bool counted = is_zen5() == HERE;
     (counted ? all_eights512<Counted> : all_eights512<Carried>)(p, first, last);
+}
+
+static inline void eights512(const Binary &p, int64_t first, int64_t last) { eights512_as<true>(p, first, last); }
+static inline void eights512_elsewhere(const Binary &p, int64_t first, int64_t last) {
+    eights512_as<false>(p, first, last);
 }
 
 }  // namespace lessen

@@ -142,8 +142,9 @@ struct Kernel {
     int columns8;  // of a panel of a product of whole numbers
     // Panels first..last; `space` has room for columns8 * depth numbers.
     void (*panels8)(const Int8 &, int64_t first, int64_t last, int8_t *space);
-    // Eights first..last of a product of signs.
+    // Eights first..last of a product of signs; and how other processors of this instruction set do it, or null.
     void (*eights)(const Binary &, int64_t first, int64_t last);
+    void (*eights_elsewhere)(const Binary &, int64_t first, int64_t last);
     // Eights first..last of a product of signs with float32; `space` has room for 8 * words * 64 numbers.
     void (*signed_eights)(const Signed &, int64_t first, int64_t last, float *space);
     // Weights [n][k] as panels8 wants them, n rounded up to columns8. Null where that is row by row.
