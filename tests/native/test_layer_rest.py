@@ -205,7 +205,7 @@ def test_watched_replaced_and_many_tokens_go_module_by_module(tmp_path, calls):
     assert seen == [1, 1]
     model.transformer.layers[1].attention.output = torch.nn.Linear(32, 32)
     answers(model)
-    answers(model, (60,))
+    answers(model, (60, 60, 60, 60))
     assert calls == [False, True, True] * 2 + [True, False, True] + [False] * 3
 
 

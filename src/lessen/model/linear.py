@@ -31,6 +31,10 @@ ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
 FEW_TOKENS = 48
 """Up to so many, our own float32 kernel is faster than MKL with its laid-out copy."""
 
+FEW_IN_A_LAYER = ((1 << 20, 192), (1 << 62, 112))
+"""The same of a whole layer in one call, beside oneDNN: by the numbers its largest matrix has at most.
+Measured on Zen 5 with 1 and 2 threads: of MiniLM (590 thousand) and its slender shapes, and of BERT-base."""
+
 FEWEST_TOKENS = 4
 """Below this, a float32 matrix-vector product on the plain layout is as fast."""
 
@@ -120,6 +124,17 @@ class Linear(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_product")}
+
+
+def few_in_a_layer(numbers: int) -> int:
+    """Up to how many tokens our own float32 kernels do a layer faster than torch does its parts.
+
+    Args:
+        numbers: Of its largest matrix.
+    """
+    if mkl_packs():
+        return FEW_TOKENS
+    return next(tokens for most, tokens in FEW_IN_A_LAYER if numbers <= most)
 
 
 def dense(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

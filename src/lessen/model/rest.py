@@ -5,12 +5,14 @@ It is a dozen small products and sums, and one call spares the overhead of the o
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from lessen.model.attention import Attention
-from lessen.model.linear import FEW_TOKENS, Linear
+from lessen.model.linear import Linear, few_in_a_layer
 from lessen.model.prepared import Prepared, can_read, matrix_of
 from lessen.model.watch import Watch
 from lessen.native import EncoderLayer, LayerRest, Native
@@ -56,6 +58,7 @@ class Rest:
         self.parts = parts
         read = (*parts.matrices(), *parts.norms)
         self.prepared = Prepared(self._made, (parts.half,), read, (Linear, nn.LayerNorm))
+        self.few = _few(read)
 
     def ready(self, kernels: Native, tokens: int) -> LayerRest | None:
         """The layer for these kernels, or None where they cannot compute it, or torch would be faster.
@@ -64,7 +67,7 @@ class Rest:
             kernels: Whose.
             tokens: To be computed.
         """
-        if self.parts.activation not in ACTIVATIONS or (tokens > FEW_TOKENS and self.prepared.in_float):
+        if self.parts.activation not in ACTIVATIONS or tokens > self.few:
             return None
         return self.prepared.ready(kernels)
 
@@ -85,7 +88,7 @@ class Whole:
     def __init__(self, block: nn.Module, attention: Attention, parts: Parts, kernels: Native) -> None:
         read = (attention.qkv, *parts.matrices(), *parts.norms)
         self.kernels = kernels
-        self.in_float = any(type(part) is Linear for part in read)
+        self._few = _few(read)
         self._layer: EncoderLayer | None = None
         if attention.heads and parts.activation in ACTIVATIONS and can_read(read, (Linear, nn.LayerNorm)):
             qkv = matrix_of(attention.qkv, kernels)
@@ -102,9 +105,15 @@ class Whole:
         Args:
             tokens: To be computed.
         """
-        if self._watch.observed or (self.in_float and tokens > FEW_TOKENS):
+        if self._watch.observed or tokens > self._few:
             return None
         return self._layer
+
+
+def _few(parts: Iterable[nn.Module]) -> int:
+    """Up to how many tokens the kernels are faster than torch: always, but in float32."""
+    matrices = [part.weight.numel() for part in parts if type(part) is Linear]
+    return few_in_a_layer(max(matrices)) if matrices else sys.maxsize
 
 
 def _rest(parts: Parts, kernels: Native) -> LayerRest:
