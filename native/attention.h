@@ -48,7 +48,7 @@ inline void products(const float *left, int64_t left_step, const float *right, i
 template <class V>
 inline typename V::Register exponentials(typename V::Register x) {
     const auto shift = V::broadcast(ROUNDING);
-    x = V::larger(x, V::broadcast(-87.0f));
+    x = V::larger(V::broadcast(-87.0f), x);  // which keeps a NaN: that of the second is taken
     const auto whole = V::add(V::add_product(x, V::broadcast(1.44269504088896341f), shift), V::broadcast(-ROUNDING));
     const auto near = V::add_product(whole, V::broadcast(-0.693359375f), x);
     const auto rest = V::add_product(whole, V::broadcast(2.12194440e-4f), near);

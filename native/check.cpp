@@ -146,16 +146,18 @@ bool finds_the_largest(int64_t count) {
 
 // Products of signs as other processors of this instruction set compute them.
 float wrong_elsewhere() {
-    const lessen::Kernel *here = lessen::kernel;
-    if (!here->eights_elsewhere) return 0;
-    lessen::Kernel elsewhere = *here;
-    elsewhere.eights = here->eights_elsewhere, elsewhere.signs_as_numbers = nullptr;
+    struct Restored {
+        const lessen::Kernel *here = lessen::kernel;
+        ~Restored() { lessen::kernel = here; }
+    } before;
+    if (!before.here->eights_elsewhere) return 0;
+    lessen::Kernel elsewhere = *before.here;
+    elsewhere.eights = before.here->eights_elsewhere, elsewhere.signs_as_numbers = nullptr;
     lessen::kernel = &elsewhere;
     float worst = 0;
     for (int64_t m : {1, 3, 17, 64})
         for (int64_t n : {1, 8, 39, 64})
             for (int64_t k : {1, 63, 64, 65, 128, 200, 1100}) worst = std::max(worst, wrong_in_low_bits(m, n, k));
-    lessen::kernel = here;
     return worst;
 }
 

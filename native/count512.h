@@ -24,11 +24,9 @@
 
 namespace lessen {
 
-// Differing bits of eight columns with one row, added to what they start with: left + 2 * twos, the bits of left
-// counted at the end.
+// Differing bits of eight columns with one row: left + 2 * twos, the bits of left counted at the end.
 struct Carried {
-    explicit Carried(__m512i start) : start(start) {}
-    __m512i start, left = _mm512_setzero_si512(), twos = _mm512_setzero_si512();
+    __m512i left = _mm512_setzero_si512(), twos = _mm512_setzero_si512();
 
     ALWAYS_INLINE void add(__m512i words, __m512i value) {
         const __m512i differing = _mm512_xor_si512(words, value);
@@ -43,14 +41,13 @@ struct Carried {
         left = both;
     }
     ALWAYS_INLINE __m512i total() const {
-        return _mm512_add_epi64(_mm512_add_epi64(_mm512_add_epi64(twos, twos), _mm512_popcnt_epi64(left)), start);
+        return _mm512_add_epi64(_mm512_add_epi64(twos, twos), _mm512_popcnt_epi64(left));
     }
 };
 
 // The same, every word counted.
 struct Counted {
-    explicit Counted(__m512i start) : sum(start) {}
-    __m512i sum;
+    __m512i sum = _mm512_setzero_si512();
 
     ALWAYS_INLINE void add(__m512i words, __m512i value) {
         __m512i bits;
@@ -64,23 +61,22 @@ struct Counted {
     ALWAYS_INLINE __m512i total() const { return sum; }
 };
 
-// Where sixteen columns of a result go. What is counted starts at -k / 2, so that a product is -2 times it; of an odd k
-// one is missing.
+// Where sixteen columns of a result go, rounded as tiles round theirs (Columns512).
 struct Written512 {
     __mmask16 here;
-    __m512 scales, bias, factors;
-    bool odd;
+    __m512 scales, bias;
+    __m512i k;
 
-    Written512(const Binary &p, int64_t column, int64_t count) : odd(p.k % 2) {
+    Written512(const Binary &p, int64_t column, int64_t count) : k(_mm512_set1_epi32(static_cast<int32_t>(p.k))) {
         here = static_cast<__mmask16>((1u << least(count, p.n - column)) - 1);
         scales = _mm512_maskz_loadu_ps(here, p.scales + column);
         bias = p.bias ? _mm512_maskz_loadu_ps(here, p.bias + column) : _mm512_setzero_ps();
-        factors = _mm512_mul_ps(scales, _mm512_set1_ps(-2.0f));
     }
-    static __m512i start(const Binary &p) { return _mm512_set1_epi64(-(p.k / 2)); }
-    ALWAYS_INLINE void write(__m512i counted, float step, float *out) const {
-        const __m512 one = _mm512_set1_ps(step), rest = odd ? _mm512_fmadd_ps(one, scales, bias) : bias;
-        _mm512_mask_storeu_ps(out, here, _mm512_fmadd_ps(_mm512_cvtepi32_ps(counted), _mm512_mul_ps(one, factors), rest));
+    // Of the bits that differ.
+    ALWAYS_INLINE void write(__m512i differing, float step, float *out) const {
+        const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(k, _mm512_slli_epi32(differing, 1)));
+        const __m512 line = _mm512_add_ps(_mm512_mul_ps(sum, _mm512_mul_ps(_mm512_set1_ps(step), scales)), bias);
+        _mm512_mask_storeu_ps(out, here, line);
     }
 };
 
@@ -90,8 +86,6 @@ template <class Counts, int R, bool BOTH>
 struct Rows512 {
     Rows512<Counts, R - 1, BOTH> above;
     Counts ones, others;
-
-    ALWAYS_INLINE explicit Rows512(__m512i start) : above(start), ones(start), others(start) {}
 
     // A word of each of the columns; `values` of the first row, rows are `apart`.
     ALWAYS_INLINE void add(const __m512i (&words)[2], const uint64_t *values, int64_t apart) {
@@ -111,8 +105,8 @@ struct Rows512 {
         above.write(p, row, column, by);
         const __m512i low_halves = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
         const int64_t own = row + R - 1;
-        const __m512i counted = _mm512_permutex2var_epi32(ones.total(), low_halves, (BOTH ? others : ones).total());
-        by.write(counted, p.steps[own], p.out + own * p.n + column);
+        const __m512i differing = _mm512_permutex2var_epi32(ones.total(), low_halves, (BOTH ? others : ones).total());
+        by.write(differing, p.steps[own], p.out + own * p.n + column);
     }
 
   private:
@@ -121,7 +115,6 @@ struct Rows512 {
 
 template <class Counts, bool BOTH>
 struct Rows512<Counts, 0, BOTH> {
-    ALWAYS_INLINE explicit Rows512(__m512i) {}
     ALWAYS_INLINE void add(const __m512i (&)[2], const uint64_t *, int64_t) {}
     ALWAYS_INLINE void add(const __m512i (&)[2], const __m512i (&)[2], const uint64_t *, int64_t) {}
     ALWAYS_INLINE void write(const Binary &, int64_t, int64_t, const Written512 &) const {}
@@ -130,7 +123,7 @@ struct Rows512<Counts, 0, BOTH> {
 template <class Counts, int R, bool BOTH>
 inline void count512(const Binary &p, int64_t row, int64_t eight) {
     constexpr int E = BOTH ? 2 : 1;
-    Rows512<Counts, R, BOTH> rows(Written512::start(p));
+    Rows512<Counts, R, BOTH> rows;
     const uint64_t *values = p.values + row * p.words;
     Signs signs = p.signs + eight * p.words * 8, second = signs + (E - 1) * p.words * 8;
     int64_t i = 0;

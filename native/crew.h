@@ -4,7 +4,8 @@
 // of them, every join waits until all threads were there, even where one that is held up had nothing left to do.
 // Here there is one fork and one join in all. In between one thread leads: it does what is done once, and hands out
 // what is shared. The others spin until there is something, help if they come in time, and are waited for only
-// where they have taken a part.
+// where they have taken a part. Which of them leads differs from call to call, so space that is kept for each thread
+// may come to be there once for every thread.
 #pragma once
 
 namespace lessen {

@@ -11,10 +11,9 @@ constexpr int64_t TOKENS = 8;
 // A row of the token table.
 Stored row_of(const lessen_matrix &table, int64_t id) {
     const auto *bytes = static_cast<const char *>(table.weight);
-    const float scale = table.scales ? table.scales[id] : 1.0f;
-    if (table.kind == LESSEN_W8A32) return {Stored::As::bytes, bytes + id * table.k, scale};
-    if (table.kind == LESSEN_W1A32) return {Stored::As::signs, bytes + id * ((table.k + 63) / 64) * 8, scale};
-    return {Stored::As::numbers, bytes + id * table.k * int64_t(sizeof(float)), scale};
+    if (table.kind == LESSEN_W8A32) return {Stored::As::bytes, bytes + id * table.k, table.scales[id]};
+    if (table.kind == LESSEN_W1A32) return {Stored::As::signs, bytes + id * ((table.k + 63) / 64) * 8, table.scales[id]};
+    return {Stored::As::numbers, bytes + id * table.k * int64_t(sizeof(float)), 1.0f};
 }
 
 struct Token {

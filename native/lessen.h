@@ -145,8 +145,9 @@ typedef struct {
     lessen_norm norm;
 } lessen_embeddings;
 
-/* ids and segments (0 where NULL) are [m], out [m][hidden], m the sum of the lengths of so many rows. 2 where a table
- * has no row for a token; then out is not written. */
+/* ids and segments (0 where NULL) are [m], m the sum of the lengths of so many rows. out is [m][widen.n], or [m][token.k]
+ * without `widen`; `position`, `segment` and the norm, which needs its bias, are as wide. 2 where a table has no row for a
+ * token; then out is not written. */
 LESSEN_API int lessen_embed(const lessen_embeddings *tables, const int64_t *ids, const int64_t *segments,
                             const int64_t *lengths, int64_t rows, float *out, int threads);
 

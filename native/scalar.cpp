@@ -19,7 +19,7 @@ struct Scalar {
     static Register broadcast(float value) { return value; }
     static void store(float *to, Register value) { *to = value; }
     static Register add(Register a, Register b) { return a + b; }
-    static Register larger(Register a, Register b) { return a < b ? b : a; }
+    static Register larger(Register a, Register b) { return a > b ? a : b; }
     static Register multiply(Register a, Register b) { return a * b; }
     static float total(Register sums) { return sums; }
     static float largest(Register numbers) { return numbers; }

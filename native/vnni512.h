@@ -135,7 +135,8 @@ void panels(const Int8 &p, int64_t first, int64_t last) {
     constexpr int64_t lines = STEP512 / 64;
     const int64_t tiles = p.m / 8 + (p.m % 8 > 3) + (p.m % 4 > 1) + p.m % 2;
     for (int64_t panel = first; panel < last; panel++) {
-        Fetch fetch{p.weight + (panel + 1) * PANEL512 * p.depth, p.weight ? (lines + tiles - 1) / tiles : 0};
+        const bool more = p.weight && (panel + 1) * PANEL512 < p.n;
+        Fetch fetch{more ? p.weight + (panel + 1) * PANEL512 * p.depth : nullptr, more ? (lines + tiles - 1) / tiles : 0};
         int64_t row = 0;
         for (; row + 8 <= p.m; row += 8) tile<Weights, 8>(p, panel, row, fetch);
         for (; row + 4 <= p.m; row += 4) tile<Weights, 4>(p, panel, row, fetch);

@@ -103,6 +103,22 @@ static bool tells_nan() {
     return true;
 }
 
+// Of a query that is none, or whose keys are, all of what it mixes is none.
+static bool mixes_nan() {
+    const int64_t heads = 2, dim = 20, width = heads * dim;
+    for (int64_t tokens : {1, 5, 17, 40})
+        for (int64_t part : {0, 1})  // queries, keys
+            for (float bad : {NAN, INFINITY}) {
+                std::vector<float> qkv(tokens * 3 * width, 0.5f), out(tokens * width);
+                qkv[(tokens - 1) * 3 * width + part * width + dim] = bad;
+                lessen_attention_f32(qkv.data(), &tokens, 1, heads, dim, out.data(), nullptr, 1);
+                const float *last = out.data() + (tokens - 1) * width;
+                for (int64_t i = 0; i < width; i++)
+                    if (std::isnan(last[i]) != (i >= dim)) return false;
+            }
+    return true;
+}
+
 int main() {
     int wrong = 0;
 #ifndef __SANITIZE_ADDRESS__  // which ends a program that asks for too much
@@ -114,7 +130,7 @@ int main() {
         for (lessen_fork fork : {lessen_fork(nullptr), lessen_fork(threads)}) {
             lessen_use_fork(fork);
             const float difference = lessen_self_check(1);
-            const bool good = difference <= 1e-6f && same_alone() && same_one_by_one() && tells_nan();
+            const bool good = difference <= 1e-6f && same_alone() && same_one_by_one() && tells_nan() && mixes_nan();
             std::printf("%-7s %s: %s (largest difference %.2g)\n", isa, fork ? "threads" : "alone  ",
                         good ? "ok" : "WRONG", difference);
             wrong += !good;

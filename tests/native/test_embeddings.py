@@ -98,6 +98,76 @@ def test_what_no_table_has_is_refused(tmp_path, calls):
     assert len(calls) == 6
 
 
+def test_what_the_kernels_cannot_read_goes_by_modules(tmp_path, calls):
+    model = of_family("bert", tmp_path)
+    tables, expected = model.transformer.embeddings, read(model)
+    ids, rows = pack(ragged_ids(LENGTHS))
+    segments = torch.zeros_like(ids)
+    calls.clear()
+    with torch.no_grad():
+        assert torch.equal(tables(ids.int(), rows, segments), tables(ids, rows, segments.int()))
+        torch.testing.assert_close(tables(ids.int(), rows), expected, rtol=1e-5, atol=1e-5)
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            tables(ids.to("meta"), rows)
+        with pytest.raises(RuntimeError):
+            tables(torch.cat([ids, ids]), rows)
+    assert not calls
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_type_changes_nothing(dtype, tmp_path):
+    model = of_family("bert", tmp_path)
+    expected = read(model)
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(read(model), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+REPLACED = {
+    "bfloat16": lambda tables: setattr(tables, "position", torch.nn.Embedding(66, 32).bfloat16()),
+    "transposed": lambda tables: setattr(
+        tables.position, "weight", torch.nn.Parameter(torch.randn(32, 66).t())
+    ),
+    "token table": lambda tables: setattr(tables, "token", torch.nn.Embedding(101, 32)),
+    "one number wide": lambda tables: setattr(tables, "segment", torch.nn.Embedding(2, 1)),
+    "no bias": lambda tables: setattr(tables, "norm", torch.nn.LayerNorm(32, bias=False)),
+    "no weights": lambda tables: setattr(tables, "norm", torch.nn.LayerNorm(32, elementwise_affine=False)),
+    "eps": lambda tables: setattr(tables.norm, "eps", 0.5),
+}
+
+
+@pytest.mark.parametrize("replaced", REPLACED)
+def test_what_is_replaced_is_noticed(replaced, tmp_path, monkeypatch):
+    model = of_family("bert", tmp_path)
+    before = read(model)
+    REPLACED[replaced](model.transformer.embeddings)
+    found = read(model)
+    assert not torch.allclose(found, before)
+    torch.testing.assert_close(found, by_modules(model, monkeypatch), rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        model.transformer.embeddings.token.weight = torch.nn.Parameter(torch.randn(101, 32))
+    torch.testing.assert_close(read(model), by_modules(model, monkeypatch), rtol=1e-5, atol=1e-5)
+
+
+def test_a_shorter_table_has_fewer_rows(tmp_path):
+    model = of_family("bert", tmp_path)
+    read(model)
+    tables = model.transformer.embeddings
+    tables.token.weight = torch.nn.Parameter(tables.token.weight[:50].clone())
+    with torch.no_grad(), pytest.raises(IndexError):
+        tables(*pack([torch.tensor([3, 90])]))
+
+
+def test_dropout_in_training_drops(tmp_path):
+    model = of_family("bert", tmp_path)
+    read(model)
+    model.transformer.embeddings.dropout.p = 0.5
+    model.transformer.embeddings.dropout.train()
+    assert not torch.equal(read(model), read(model))
+
+
 def test_changes_are_noticed(tmp_path, calls, monkeypatch):
     model = of_family("bert", tmp_path)
     first, other = read(model), copy.deepcopy(model)

@@ -1,6 +1,7 @@
 """A layer, or the rest of it, in one call: the numbers of its modules, and only where it may stand in."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -129,6 +130,48 @@ def test_a_watched_layer_is_between_others(tmp_path, at_once):
         found, _ = model(ids, rows)
     assert (at_once, watched) == ([3, 1, 1], [1])
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_layer_of_somebody_elses_is_called(tmp_path, at_once):
+    model = in_int8(of_family("bert", tmp_path)).transformer
+    ids, rows = pack(ragged_ids([2, 5]))
+    forward, seen = model.layers[1].forward, []
+
+    def patched(*given):
+        seen.append("patched")
+        return forward(*given)
+
+    class Other(Block):
+        def forward(self, *given):
+            seen.append("subclass")
+            return super().forward(*given)
+
+    model.layers[1].forward = patched
+    model.layers[2].__class__ = Other
+    with torch.no_grad():
+        model(ids, rows)
+    assert (at_once, seen) == ([1], ["patched", "subclass"])
+
+
+def test_settings_and_dropout_of_a_layer_are_noticed(tmp_path, monkeypatch):
+    model = of_family("bert", tmp_path, hidden_dropout_prob=0.5)
+    layer, seen = model.transformer.layers[0], [answers(model)]
+    layer.feed_forward.activation = "relu"
+    seen.append(answers(model))
+    layer.attention_norm.eps = 0.5
+    seen.append(answers(model))
+    torch.testing.assert_close(seen[-1], by_modules(model, monkeypatch), rtol=1e-4, atol=1e-4)
+    layer.dropout.train()
+    seen += [answers(model), answers(model)]
+    assert all(not torch.allclose(one, other, atol=1e-4) for one, other in itertools.pairwise(seen))
+
+
+def test_numbers_that_are_none_stay_none(tmp_path):
+    """A NaN of one weight is in every answer, and not in a softmax that forgets it."""
+    for model in (of_family("bert", tmp_path), of_family("roberta", tmp_path)):
+        with torch.no_grad():
+            model.transformer.layers[0].attention.qkv.weight[0, 0] = float("nan")
+        assert answers(model).isnan().all()
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])

@@ -17,7 +17,7 @@ from lessen.model.dropout import Dropout
 from lessen.model.few_bits import BinaryLinear
 from lessen.model.matrices import OURS, REAL, Numbers, linear
 from lessen.model.norms import norm
-from lessen.model.rest import Parts, Rest, Whole
+from lessen.model.rest import Parts, Rest, Settings, Whole
 from lessen.model.rotary import Rotation
 from lessen.model.rows import Rows
 from lessen.model.step import Step, StepParts
@@ -262,15 +262,15 @@ class Block(nn.Module):
         Returns:
             None where they cannot, or torch would be faster.
         """
-        made = self._whole
-        if made is None or not made.stands(kernels):
+        made, settings = self._whole, self._settings()
+        if made is None or not made.stands(kernels, settings):
             attention, half = self.attention, self.feed_forward
             if self.pre or not isinstance(half, FeedForward | SelectiveFeedForward):
                 return None
             if not isinstance(attention, Attention) or attention.stretch != 1:
                 return None
-            made = self._whole = Whole(self, attention, self._parts(), kernels)
-        return None if self.training else made.ready(tokens)
+            made = self._whole = Whole(self, attention, self._parts(), settings, kernels)
+        return None if self.training or self.dropout.training else made.ready(tokens)
 
     def _made_rest(self, kernels: Native, tokens: int) -> LayerRest | None:
         """What follows the attention as one call, where it can be."""
@@ -299,6 +299,16 @@ class Block(nn.Module):
         if self._step is None or self._step.parts != parts:
             self._step = Step(parts, self._facts, attention.heads)
         return self._step.ready(kernels, tokens)
+
+    def _settings(self) -> Settings:
+        """What a layer of an encoder goes by besides modules and tensors, where these can be changed."""
+        half = self.feed_forward
+        gated = isinstance(half, SelectiveFeedForward)
+        return (
+            getattr(half.gate_down, "centre", None) if gated else getattr(half, "activation", None),
+            getattr(self.attention_norm, "eps", None),
+            getattr(self.feed_forward_norm, "eps", None),
+        )
 
     def _parts(self) -> Parts:
         half, norms = self.feed_forward, (self.attention_norm, self.feed_forward_norm)

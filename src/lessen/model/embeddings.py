@@ -13,8 +13,9 @@ from lessen.model.few_bits import BinaryEmbedding, Int8Embedding
 from lessen.model.linear import Linear
 from lessen.model.matrices import table
 from lessen.model.norms import norm, norm_of
-from lessen.model.prepared import Prepared, matrix_of
+from lessen.model.prepared import can_read, matrix_of
 from lessen.model.rows import Rows
+from lessen.model.watch import Watch
 from lessen.native import EmbeddingTables, MatrixOf, Native, native_for
 from lessen.native.matrix import Kind
 from lessen.plan import Shape
@@ -31,7 +32,7 @@ class Embeddings(nn.Module):
 
     word_dropout = 0.0
 
-    _tables: Prepared[EmbeddingTables] | None = None
+    _tables: _Tables | None = None
 
     def __init__(self, architecture: Architecture, shape: Shape) -> None:
         super().__init__()
@@ -76,26 +77,79 @@ class Embeddings(nn.Module):
 
     def _read(self, ids: Tensor, rows: Rows, segments: Tensor | None) -> Tensor | None:
         """The sum, normed, in one call of the kernels where they can: a dozen small steps otherwise."""
-        if self.training or not isinstance(self.norm, nn.LayerNorm) or rows.kept is not None:
+        if self.training or self.dropout.training or rows.kept is not None:
+            return None
+        if not isinstance(self.norm, nn.LayerNorm) or self.norm.weight is None:
+            return None
+        if not all(_counts(each, rows) for each in (ids, segments) if each is not None):
             return None
         kernels = native_for(self.norm.weight)
         if kernels is None:
             return None
-        if self._tables is None:
-            parts = (self.token, self.widen, self.position, self.segment, self.norm)
-            kinds = (nn.Embedding, BinaryEmbedding, Linear, nn.LayerNorm)
-            self._tables = Prepared(self._made, [self], [each for each in parts if each is not None], kinds)
-        tables = self._tables.ready(kernels)
-        return None if tables is None else kernels.embedded(tables, ids, rows.lengths, segments)
+        tables = self._tables
+        if tables is None or not tables.stand(self, kernels):
+            tables = self._tables = _Tables(self, kernels)
+        made = tables.ready()
+        return None if made is None else kernels.embedded(made, ids, rows.lengths, segments)
 
-    def _made(self, kernels: Native) -> EmbeddingTables:
-        token = self.token
-        kind: Kind = None
-        if not isinstance(token, nn.Embedding):
-            kind = "w8a32" if isinstance(token, Int8Embedding) else "w1a32"
-        scales = None if isinstance(token, nn.Embedding) else token.scales
-        stored = MatrixOf(kind, token.weight, scales, None, token.embedding_dim, token.num_embeddings)
-        position, segment = (None if each is None else each.weight for each in (self.position, self.segment))
-        widen = None if self.widen is None else matrix_of(self.widen, kernels)
-        assert self.norm is not None
-        return EmbeddingTables(stored, widen, position, segment, self.offset, norm_of(self.norm))
+
+class _Tables:
+    """What was made ready of tables.
+
+    Args:
+        of: The tables as they are now.
+        kernels: That will read them.
+    """
+
+    def __init__(self, of: Embeddings, kernels: Native) -> None:
+        self.kernels, self.settings = kernels, _settings(of)
+        self._made = _made(of, kernels)
+        self._watch = Watch(of.modules())
+
+    def stand(self, of: Embeddings, kernels: Native) -> bool:
+        """Whether they were made for these kernels of tables as they are now."""
+        return self.kernels is kernels and self.settings == _settings(of) and self._watch.unchanged()
+
+    def ready(self) -> EmbeddingTables | None:
+        """None where the kernels cannot read them, or somebody watches."""
+        return None if self._watch.observed else self._made
+
+
+def _counts(numbers: Tensor, rows: Rows) -> bool:
+    """Whether the kernels can read one of these for each token."""
+    plain = type(numbers) is Tensor and numbers.dtype == torch.int64 and numbers.device.type == "cpu"
+    return plain and numbers.shape == (rows.tokens,)
+
+
+def _settings(of: Embeddings) -> tuple[object, ...]:
+    """What tables go by besides modules and tensors, where these can be changed."""
+    return of.offset, getattr(of.norm, "eps", None)
+
+
+def _made(of: Embeddings, kernels: Native) -> EmbeddingTables | None:
+    """Tables as the kernels take them; None where they cannot, or shapes do not go together."""
+    tables = [each for each in (of.position, of.segment) if each is not None]
+    parts = [each for each in (of.token, of.widen, *tables, of.norm) if each is not None]
+    if not can_read(parts, (nn.Embedding, BinaryEmbedding, Linear, nn.LayerNorm)):
+        return None
+    if any(isinstance(each, nn.Embedding) and each.max_norm is not None for each in parts):
+        return None
+    token = _stored(of.token)
+    width = token.in_features if of.widen is None else len(of.widen.weight)
+    if of.widen is not None and of.widen.weight.shape[1] != token.in_features:
+        return None
+    assert isinstance(of.norm, nn.LayerNorm)
+    if any(each.weight.shape[1] != width for each in tables) or of.norm.weight.shape != (width,):
+        return None
+    widen = None if of.widen is None else matrix_of(of.widen, kernels)
+    position, segment = (None if each is None else each.weight for each in (of.position, of.segment))
+    return EmbeddingTables(token, widen, position, segment, of.offset, norm_of(of.norm))
+
+
+def _stored(token: nn.Module) -> MatrixOf:
+    """A token table as it is stored."""
+    if isinstance(token, nn.Embedding):
+        return MatrixOf(None, token.weight, None, None, token.weight.shape[1], len(token.weight))
+    assert isinstance(token, Int8Embedding | BinaryEmbedding)
+    kind: Kind = "w8a32" if isinstance(token, Int8Embedding) else "w1a32"
+    return MatrixOf(kind, token.weight, token.scales, None, token.embedding_dim, len(token.weight))

@@ -31,9 +31,9 @@ ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
 FEW_TOKENS = 48
 """Up to so many, our own float32 kernel is faster than MKL with its laid-out copy."""
 
-FEW_IN_A_LAYER = ((1 << 20, 192), (1 << 62, 112))
-"""The same of a whole layer in one call, beside oneDNN: by the numbers its largest matrix has at most.
-Measured on Zen 5 with 1 and 2 threads: of MiniLM (590 thousand) and its slender shapes, and of BERT-base."""
+SMALL_LAYER, FEW_IN_SMALL, FEW_IN_LARGE = 1 << 20, 192, 112
+"""The same of a whole layer in one call, beside oneDNN: where its largest matrix has at most so many numbers,
+and where it has more. Measured on Zen 5 with 1 and 2 threads: MiniLM (590 thousand), slender, BERT-base."""
 
 FEWEST_TOKENS = 4
 """Below this, a float32 matrix-vector product on the plain layout is as fast."""
@@ -134,7 +134,7 @@ def few_in_a_layer(numbers: int) -> int:
     """
     if mkl_packs():
         return FEW_TOKENS
-    return next(tokens for most, tokens in FEW_IN_A_LAYER if numbers <= most)
+    return FEW_IN_SMALL if numbers <= SMALL_LAYER else FEW_IN_LARGE
 
 
 def dense(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

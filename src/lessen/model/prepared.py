@@ -64,10 +64,12 @@ def can_read(parts: Iterable[nn.Module], kinds: tuple[type[nn.Module], ...], *, 
     for part in parts:
         if type(part) not in kinds and not isinstance(part, FewBits):
             return False
+        if isinstance(part, nn.LayerNorm) and (part.weight is None or part.bias is None):
+            return False
         for tensor in part._parameters.values():
             if tensor is None:
                 continue
-            if not tensor.numel() or not tensor.is_contiguous():
+            if not tensor.numel() or not tensor.is_contiguous() or tensor.device.type != "cpu":
                 return False
             wide = not tensor.is_floating_point() or tensor.dtype == torch.float32
             if not wide and not (narrow and tensor.dtype == torch.bfloat16):

@@ -18,6 +18,9 @@ from lessen.model.watch import Watch
 from lessen.native import EncoderLayer, LayerRest, Native
 from lessen.native.matrix import ACTIVATIONS
 
+Settings = tuple[object, ...]
+"""What a layer goes by besides modules and tensors."""
+
 
 class Parts(NamedTuple):
     """The modules of a layer that run after its attention.
@@ -82,12 +85,15 @@ class Whole:
         block: The layer as it is now.
         attention: Its attention.
         parts: The rest of it.
+        settings: What it goes by besides modules and tensors.
         kernels: That will compute it.
     """
 
-    def __init__(self, block: nn.Module, attention: Attention, parts: Parts, kernels: Native) -> None:
+    def __init__(
+        self, block: nn.Module, attention: Attention, parts: Parts, settings: Settings, kernels: Native
+    ) -> None:
         read = (attention.qkv, *parts.matrices(), *parts.norms)
-        self.kernels = kernels
+        self.kernels, self.settings = kernels, settings
         self._few = _few(read)
         self._layer: EncoderLayer | None = None
         if attention.heads and parts.activation in ACTIVATIONS and can_read(read, (Linear, nn.LayerNorm)):
@@ -95,9 +101,9 @@ class Whole:
             self._layer = EncoderLayer(qkv, attention.heads, attention.head_dim, _rest(parts, kernels))
         self._watch = Watch(block.modules())
 
-    def stands(self, kernels: Native) -> bool:
+    def stands(self, kernels: Native, settings: Settings) -> bool:
         """Whether it was made for these kernels of the layer as it is now."""
-        return self.kernels is kernels and self._watch.unchanged()
+        return self.kernels is kernels and self.settings == settings and self._watch.unchanged()
 
     def ready(self, tokens: int) -> EncoderLayer | None:
         """The layer, or None where the kernels cannot compute it, torch would be faster, or somebody watches.

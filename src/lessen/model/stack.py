@@ -80,7 +80,7 @@ def run_layers(
         after_layer: As in `Transformer.forward`.
         in_layer: As in `Transformer.forward`.
         memory: As in `Transformer.forward`.
-        layers: Which (0-based) to run; all if None.
+        layers: Which (0-based) to run, neighbours; all if None.
         source: What the layers of a decoder read, where `memory` does not hold it.
         asked: As in `Transformer.forward`.
     """
@@ -128,12 +128,15 @@ def _next_question(asked: Collection[int] | None, place: int, stop: int) -> int:
 
 def _together(blocks: Sequence[nn.Module], hidden: Tensor, rows: Rows) -> tuple[Tensor, int]:
     """What the first of these layers make of it in one call of the kernels, and how many they were."""
-    kernels = native_for(hidden) if 0 < rows.lengths[-1] < LONG else None
+    fits = len(rows) > 0 and rows.lengths[-1] < LONG and len(hidden) == rows.tokens > 0
+    kernels = native_for(hidden) if fits else None
     if kernels is None:
         return hidden, 0
     tokens, made = len(hidden), []
     for block in blocks:
-        layer = block.whole(kernels, tokens) if isinstance(block, Block) else None
+        layer = None
+        if isinstance(block, Block) and type(block) is Block and "forward" not in block.__dict__:
+            layer = block.whole(kernels, tokens)
         if layer is None:
             break
         made.append(layer)

@@ -39,7 +39,9 @@ class Watch:
         self._held = [each for each in self._tensors if each is not None]
         # Of real numbers of other kinds copies in float32 may have been made.
         self._copied = [
-            each for each in self._held if each.dtype is not torch.float32 and each.is_floating_point()
+            each
+            for each in self._held
+            if each.dtype is not torch.float32 and each.is_floating_point() and not each.is_inference()
         ]
         self._places = self._places_now()
 

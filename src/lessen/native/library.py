@@ -242,7 +242,7 @@ class Native:
         """
         ids = ids.contiguous()
         segments = None if segments is None else segments.contiguous()
-        result = torch.empty(len(ids), tables.width)
+        result = torch.empty(len(ids), tables.width, dtype=torch.float32, device="cpu")
         self._embed(
             tables.place,
             ids.data_ptr(),
