@@ -235,8 +235,8 @@ class Block(nn.Module):
         if keep is not None:
             index, rows = keep(scores, hidden, rows)
             hidden, context = hidden.index_select(0, index), context.index_select(0, index)
-        kernels = native_for(hidden)
-        if kernels is not None and not self.training and (rest := self._made_rest(kernels, len(hidden))):
+        kernels = None if self.training or self.dropout.training else native_for(hidden)
+        if kernels is not None and (rest := self._made_rest(kernels, len(hidden))):
             return kernels.layer_rest(rest, context, hidden), rows
         found = self.dropout(self.attention.output(context))
         if self.parallel:
