@@ -63,7 +63,7 @@ def latency_table(result: dict[str, Any]) -> str:
         )
     title = (
         f"**The same fine-tuned weights, ms per sentence, {result['threads']} threads, one process, "
-        "interleaved.** The certificate is about float32.\n\n"
+        "interleaved.** Points are certified in float32, those of `lessen-int8` in int8.\n\n"
     )
     return title + markdown(["", "accuracy", "layers", *(f"batch {size}" for size in sizes)], rows)
 
