@@ -28,6 +28,17 @@ static inline float reciprocal(float x) {
     return guess;
 }
 
+// 2 to a whole number from -126 to 127; of a NaN any number.
+static inline float power_of_two(float whole) {
+    const float shifted = whole + ROUNDING;
+    uint32_t bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits - 0x4B400000u + 127u) << 23;
+    float power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
 // e^x for x <= 0 (Cephes' polynomial); no smaller than e^-87.
 static inline float exponential(float x) {
     x = x < -87.0f ? -87.0f : x;
@@ -39,10 +50,7 @@ static inline float exponential(float x) {
     sum = fused(sum, rest, 1.6666665459e-1f);
     sum = fused(sum, rest, 5.0000001201e-1f);
     sum = fused(sum * rest, rest, rest) + 1.0f;
-    const int32_t power = (static_cast<int32_t>(whole) + 127) << 23;
-    float scale;
-    __builtin_memcpy(&scale, &power, sizeof scale);
-    return sum * scale;
+    return sum * power_of_two(whole);
 }
 
 // e^x for any x, no larger than e^87.

@@ -24,12 +24,7 @@ struct Scalar {
     static float total(Register sums) { return sums; }
     static float largest(Register numbers) { return numbers; }
     static Register beginning(Register numbers, int64_t count, Register rest) { return count > 0 ? numbers : rest; }
-    static Register times_power(Register number, Register whole) {
-        const int32_t power = (static_cast<int32_t>(whole) + 127) << 23;
-        float scale;
-        __builtin_memcpy(&scale, &power, sizeof scale);
-        return number * scale;
-    }
+    static Register times_power(Register number, Register whole) { return number * power_of_two(whole); }
     static void hold(Register &) {}
     static Register add_product(Register a, Register b, Register sum) { return sum + a * b; }
 
