@@ -20,19 +20,16 @@ $(STAMP): pyproject.toml constraints.txt requirements-data.txt CMakeLists.txt $(
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-data.txt
 	@rm -f $(VENV)/.installed-*; touch $@
 
-test: setup ## run the tests, a file on each core
+test: setup native-test ## run the tests, a file on each core, and those of the kernels
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-native-test: ## test the C++ kernels here, plain and under sanitizers, and those for ARM under qemu-user where it and a cross compiler are
-	cmake -S . -B build/native -DLESSEN_TESTS=ON
-	cmake --build build/native
-	build/native/kernels
-	cmake -S . -B build/sanitized -DLESSEN_TESTS=ON -DLESSEN_SANITIZE=ON
-	cmake --build build/sanitized
-	build/sanitized/kernels
-	@if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64-static >/dev/null; then \
-	  cmake -S . -B build/aarch64 -DLESSEN_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
-	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ && cmake --build build/aarch64 && \
+native-test: setup ## test the C++ kernels here, plain and under sanitizers, and those for ARM where qemu-user and a cross compiler are
+	@if ! command -v $${CXX:-c++} >/dev/null; then echo "Kernels not tested: no C++ compiler"; exit 0; fi; set -e; \
+	build() { $(BIN)/cmake -S . -B build/$$1 -DLESSEN_TESTS=ON $$2 >/dev/null && $(BIN)/cmake --build build/$$1 --parallel 2 >/dev/null; }; \
+	build native; build/native/kernels; \
+	build sanitized -DLESSEN_SANITIZE=ON; echo "under sanitizers:"; build/sanitized/kernels; \
+	if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64-static >/dev/null; then \
+	  CXX=aarch64-linux-gnu-g++ build aarch64 "-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64"; \
 	  qemu-aarch64-static -L /usr/aarch64-linux-gnu build/aarch64/kernels; \
 	else echo "ARM not tested: apt-get install g++-aarch64-linux-gnu qemu-user-static"; fi
 
