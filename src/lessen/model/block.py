@@ -301,14 +301,16 @@ class Block(nn.Module):
         return self._step.ready(kernels, tokens)
 
     def _settings(self) -> Settings:
-        """What a layer of an encoder goes by besides modules and tensors, where these can be changed."""
-        half = self.feed_forward
-        gated = isinstance(half, SelectiveFeedForward)
-        return (
-            getattr(half.gate_down, "centre", None) if gated else getattr(half, "activation", None),
-            getattr(self.attention_norm, "eps", None),
-            getattr(self.feed_forward_norm, "eps", None),
-        )
+        """What a layer of an encoder goes by besides modules and tensors, where these can be changed.
+
+        It is asked at every call, so it does without `nn.Module`'s own way to attributes.
+        """
+        parts = self._modules
+        half, first, second = parts["feed_forward"], parts["attention_norm"], parts["feed_forward_norm"]
+        assert half is not None
+        gate = half._modules.get("gate_down")
+        centre = None if gate is None else vars(gate).get("centre")
+        return vars(half).get("activation"), centre, vars(first).get("eps"), vars(second).get("eps")
 
     def _parts(self) -> Parts:
         half, norms = self.feed_forward, (self.attention_norm, self.feed_forward_norm)
