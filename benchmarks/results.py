@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from lessen.artefact import write_json
+from lessen.artefact import write_text
 
 ROOT = Path(__file__).parent
 CACHE = Path(os.environ.get("LESSEN_CACHE", ROOT.parent / ".cache"))
@@ -44,8 +44,18 @@ def write_results(name: str, content: dict[str, Any]) -> Path:
         "machine": machine(),
         "threads": torch.get_num_threads(),
     }
-    write_json(path, facts | content)
+    write_text(path, as_text(facts | content))
     return path
+
+
+def as_text(content: dict[str, Any]) -> str:
+    """JSON, indented but for each of `runs`, which is a line: they are many, and not read by eye."""
+    lines = [json.dumps(run) for run in content.get("runs", ())]
+    if not lines:
+        return json.dumps(content, indent=2) + "\n"
+    around = json.dumps(content | {"runs": []}, indent=2)
+    runs = ",\n    ".join(lines)
+    return around.replace('\n  "runs": []', f'\n  "runs": [\n    {runs}\n  ]', 1) + "\n"
 
 
 def kept(name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:

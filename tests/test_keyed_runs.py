@@ -145,3 +145,12 @@ def test_a_difference_has_an_error_over_rows_and_over_seeds(modules) -> None:
     assert one["error"] == one["se"]
     both = paired.difference([packed[0][0] + packed[0][1]], [packed[1][0] + packed[1][1]], 200)
     assert both["mean"] == pytest.approx(each[:2].mean())
+
+
+def test_a_run_is_a_line_of_its_file(modules):
+    _, results, _ = modules
+    runs = [{"task": "a", "exits": [0.1, 0.2]}, {"task": 'b "runs": []', "exits": []}]
+    said = {"summary": {"runs": [], "value": 1}, "runs": runs, "after": None}
+    for content in (said, said | {"runs": []}, {"lines": [1]}):
+        assert json.loads(results.as_text(content)) == content
+    assert sum('"task"' in line for line in results.as_text(said).splitlines()) == 2
