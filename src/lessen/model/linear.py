@@ -33,7 +33,7 @@ FEW_TOKENS = 48
 
 SMALL_LAYER, FEW_IN_SMALL, FEW_IN_LARGE = 1 << 20, 192, 112
 """The same of a whole layer in one call, beside oneDNN: where its largest matrix has at most so many numbers,
-and where it has more. Measured on Zen 5 with 1 and 2 threads: MiniLM (590 thousand), slender, BERT-base."""
+and where it has more. By hand, on Zen 5 with 1 and 2 threads: MiniLM (590 thousand), slender, BERT-base."""
 
 FEWEST_TOKENS = 4
 """Below this, a float32 matrix-vector product on the plain layout is as fast."""
