@@ -44,23 +44,6 @@ inline void products(const float *left, int64_t left_step, const float *right, i
             products<V, R, G / 2>(left, left_step, right + c, right_step, depth, out + c, out_step, columns - c);
 }
 
-// e^x for x <= 0, as `exponential` of one number.
-template <class V>
-inline typename V::Register exponentials(typename V::Register x) {
-    const auto shift = V::broadcast(ROUNDING);
-    x = V::larger(V::broadcast(-87.0f), x);  // which keeps a NaN: that of the second is taken
-    const auto whole = V::add(V::add_product(x, V::broadcast(1.44269504088896341f), shift), V::broadcast(-ROUNDING));
-    const auto near = V::add_product(whole, V::broadcast(-0.693359375f), x);
-    const auto rest = V::add_product(whole, V::broadcast(2.12194440e-4f), near);
-    auto sum = V::add_product(V::broadcast(1.9875691500e-4f), rest, V::broadcast(1.3981999507e-3f));
-    sum = V::add_product(sum, rest, V::broadcast(8.3334519073e-3f));
-    sum = V::add_product(sum, rest, V::broadcast(4.1665795894e-2f));
-    sum = V::add_product(sum, rest, V::broadcast(1.6666665459e-1f));
-    sum = V::add_product(sum, rest, V::broadcast(5.0000001201e-1f));
-    sum = V::add(V::add_product(V::multiply(sum, rest), rest, rest), V::broadcast(1.0f));
-    return V::times_power(sum, whole);
-}
-
 // Scores of R queries, `room` apart, to probabilities, in place; places beyond `tokens` become 0.
 template <class V, int R>
 inline void softmax(float *scores, int64_t tokens, int64_t room, float scale) {
@@ -82,7 +65,7 @@ inline void softmax(float *scores, int64_t tokens, int64_t room, float scale) {
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             float *at = scores + r * room + i;
-            auto share = exponentials<V>(V::multiply(V::add(V::load(at), less.at[r][0]), factor));
+            auto share = exponential<V>(V::multiply(V::add(V::load(at), less.at[r][0]), factor));
             if (i == last) share = V::beginning(share, left, V::zero());
             V::store(at, share);
             sums.at[r][0] = V::add(sums.at[r][0], share);

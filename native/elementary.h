@@ -39,18 +39,41 @@ static inline float power_of_two(float whole) {
     return power;
 }
 
+// One number as a register (kernels.h). Its products are rounded once where the processor can. Of each file its own, since
+// they are compiled for different processors.
+namespace {
+struct Number {
+    using Register = float;
+    static Register broadcast(float value) { return value; }
+    static Register add(Register a, Register b) { return a + b; }
+    static Register larger(Register a, Register b) { return a > b ? a : b; }
+    static Register multiply(Register a, Register b) { return a * b; }
+    static Register add_product(Register a, Register b, Register sum) { return fused(a, b, sum); }
+    static Register times_power(Register number, Register whole) { return number * power_of_two(whole); }
+};
+}  // namespace
+
+// c[0] x^(N - 1) + ... + c[N - 1].
+template <class V = Number, int N>
+static inline typename V::Register polynomial(typename V::Register x, const float (&c)[N]) {
+    auto sum = V::broadcast(c[0]);
+#pragma GCC unroll 16
+    for (int i = 1; i < N; i++) sum = V::add_product(sum, x, V::broadcast(c[i]));
+    return sum;
+}
+
 // e^x for x <= 0 (Cephes' polynomial); no smaller than e^-87.
-static inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    const float whole = fused(x, 1.44269504088896341f, ROUNDING) - ROUNDING;
-    const float rest = fused(whole, 2.12194440e-4f, fused(whole, -0.693359375f, x));
-    float sum = fused(1.9875691500e-4f, rest, 1.3981999507e-3f);
-    sum = fused(sum, rest, 8.3334519073e-3f);
-    sum = fused(sum, rest, 4.1665795894e-2f);
-    sum = fused(sum, rest, 1.6666665459e-1f);
-    sum = fused(sum, rest, 5.0000001201e-1f);
-    sum = fused(sum * rest, rest, rest) + 1.0f;
-    return sum * power_of_two(whole);
+template <class V = Number>
+static inline typename V::Register exponential(typename V::Register x) {
+    constexpr float OF_REST[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    x = V::larger(V::broadcast(-87.0f), x);  // which keeps a NaN: that of the second is taken
+    const auto shifted = V::add_product(x, V::broadcast(1.44269504088896341f), V::broadcast(ROUNDING));
+    const auto whole = V::add(shifted, V::broadcast(-ROUNDING));
+    const auto near = V::add_product(whole, V::broadcast(-0.693359375f), x);
+    const auto rest = V::add_product(whole, V::broadcast(2.12194440e-4f), near);
+    const auto sum = V::add_product(V::multiply(polynomial<V>(rest, OF_REST), rest), rest, rest);
+    return V::times_power(V::add(sum, V::broadcast(1.0f)), whole);
 }
 
 // e^x for any x, no larger than e^87.
@@ -58,39 +81,30 @@ static inline float exponential_of_any(float x) { return exponential(x > 87.0f ?
 
 static inline float sigmoid(float x) { return reciprocal(1.0f + exponential_of_any(-x)); }
 
-// Up to 9 a quotient of polynomials (fitted for this; 2e-8 in exact numbers, 4e-7 in these), and 1 beyond.
-static inline float hyperbolic_tangent(float x) {
+// An odd function that rises to `most`, which it is beyond `far`: up to there x times a quotient of polynomials of x^2.
+template <int A, int B>
+static inline float odd(float x, const float (&above)[A], const float (&below)[B], float far, float most) {
     const float size = x < 0 ? -x : x, square = x * x;
-    float above = fused(1.318431030e-8f, square, 2.047190411e-5f);
-    above = fused(above, square, 3.486586909e-3f);
-    above = fused(above, square, 1.337320213e-1f);
-    above = fused(above, square, 9.999999064e-1f);
-    float below = fused(7.702702089e-7f, square, 3.271393192e-4f);
-    below = fused(below, square, 2.584199891e-2f);
-    below = fused(below, square, 4.670649902e-1f);
-    below = fused(below, square, 1.0f);
-    const float near = size * above * reciprocal(below), most = near > 1.0f ? 1.0f : near;
-    const float found = size > 9.0f ? 1.0f : most;
+    const float near = size * polynomial(square, above) * reciprocal(polynomial(square, below));
+    const float capped = near > most ? most : near, found = size > far ? most : capped;
     return x < 0 ? -found : found;
 }
 
-// x times the normal distribution up to x, whose distance from one half is an odd function: up to 5.6 a quotient of
-// polynomials (fitted for this; 1e-8 in exact numbers, and here up to 2e-7 of x), and one half beyond.
+// Fitted for this; 2e-8 off in exact numbers, 4e-7 in these.
+static inline float hyperbolic_tangent(float x) {
+    constexpr float ABOVE[] = {1.318431030e-8f, 2.047190411e-5f, 3.486586909e-3f, 1.337320213e-1f, 9.999999064e-1f};
+    constexpr float BELOW[] = {7.702702089e-7f, 3.271393192e-4f, 2.584199891e-2f, 4.670649902e-1f, 1.0f};
+    return odd(x, ABOVE, BELOW, 9.0f, 1.0f);
+}
+
+// x times the normal distribution up to x, whose distance from one half is an odd function. Fitted for this; 1e-8 off in
+// exact numbers, and here up to 2e-7 of x.
 static inline float gelu(float x) {
-    const float size = x < 0 ? -x : x, square = x * x;
-    float above = fused(2.214533318e-8f, square, 6.356472484e-6f);
-    above = fused(above, square, 1.738473586e-4f);
-    above = fused(above, square, 4.707239169e-3f);
-    above = fused(above, square, 3.437581491e-2f);
-    above = fused(above, square, 3.989422216e-1f);
-    float below = fused(1.180208069e-6f, square, 7.510063968e-5f);
-    below = fused(below, square, 1.912959639e-3f);
-    below = fused(below, square, 2.893991422e-2f);
-    below = fused(below, square, 2.528331032e-1f);
-    below = fused(below, square, 1.0f);
-    const float near = size * above * reciprocal(below), most = near > 0.5f ? 0.5f : near;
-    const float apart = size > 5.6f ? 0.5f : most;
-    return x * (0.5f + (x < 0 ? -apart : apart));
+    constexpr float ABOVE[] = {2.214533318e-8f, 6.356472484e-6f, 1.738473586e-4f,
+                               4.707239169e-3f, 3.437581491e-2f, 3.989422216e-1f};
+    constexpr float BELOW[] = {1.180208069e-6f, 7.510063968e-5f, 1.912959639e-3f,
+                               2.893991422e-2f, 2.528331032e-1f, 1.0f};
+    return x * (0.5f + odd(x, ABOVE, BELOW, 5.6f, 0.5f));
 }
 
 static inline float gelu_by_tanh(float x) {

@@ -8,25 +8,18 @@
 namespace lessen {
 namespace {
 
-struct Scalar {
-    using Register = float;
+struct Scalar : Number {
     static constexpr int lanes = 1, columns = 4, groups = 4;
     static constexpr bool squares = false;
     static Register zero() { return 0.0f; }
     static Register load(const float *from) { return *from; }
     static Register load(const Brain *from) { return widened(*from); }
     static Register load(const int8_t *from) { return widened(*from); }
-    static Register broadcast(float value) { return value; }
     static void store(float *to, Register value) { *to = value; }
-    static Register add(Register a, Register b) { return a + b; }
-    static Register larger(Register a, Register b) { return a > b ? a : b; }
-    static Register multiply(Register a, Register b) { return a * b; }
     static float total(Register sums) { return sums; }
     static float largest(Register numbers) { return numbers; }
     static Register beginning(Register numbers, int64_t count, Register rest) { return count > 0 ? numbers : rest; }
-    static Register times_power(Register number, Register whole) { return number * power_of_two(whole); }
     static void hold(Register &) {}
-    static Register add_product(Register a, Register b, Register sum) { return sum + a * b; }
 
     template <int C>
     static void finish(const Register *sums, const float *before, float *out) {

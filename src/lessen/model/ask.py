@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lessen.model.linear import Linear
 from lessen.model.norms import NORMS, norm_of
-from lessen.model.prepared import Prepared, matrix_of
+from lessen.model.prepared import Prepared, can_read, matrix_of
 from lessen.model.vocabulary import ShortList, Vocabulary
 from lessen.native import Head, MatrixOf, Native
 from lessen.native.matrix import NormOf
@@ -52,8 +52,8 @@ class Ask:
         assert head.elsewhere is not None
         self.head = head
         parts = (head.norm, head.down, head.up, head.elsewhere)
-        read = [part for part in parts if part is not None]
-        self.prepared = Prepared(self._parts, [head], read, (Linear, *NORMS), narrow=True)
+        self.read = [part for part in parts if part is not None]
+        self.prepared = Prepared(self._parts, lambda: (head, *self.read))
         self.made: _Made | None = None
 
     def ready(self, kernels: Native, vocabulary: Vocabulary) -> Head | None:
@@ -69,8 +69,10 @@ class Ask:
         self.made = _Made(head, parts, words, words._version, listed)
         return head
 
-    def _parts(self, kernels: Native) -> _Parts:
+    def _parts(self, kernels: Native) -> _Parts | None:
         head = self.head
+        if not can_read(self.read, (Linear, *NORMS), narrow=True):
+            return None
         assert head.elsewhere is not None
         correction = None
         if head.down is not None and head.up is not None:

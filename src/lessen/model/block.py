@@ -17,7 +17,8 @@ from lessen.model.dropout import Dropout
 from lessen.model.few_bits import BinaryLinear
 from lessen.model.matrices import OURS, REAL, Numbers, linear
 from lessen.model.norms import norm
-from lessen.model.rest import Parts, Rest, Settings, Whole
+from lessen.model.prepared import Prepared, Settings
+from lessen.model.rest import Parts, Rest, Whole, whole_layer
 from lessen.model.rotary import Rotation
 from lessen.model.rows import Rows
 from lessen.model.step import Step, StepParts
@@ -191,7 +192,7 @@ class Block(nn.Module):
         complete = len(shape.heads) == architecture.num_attention_heads
         self.heads_of_bias = None if complete else list(shape.heads)
         self._rest: Rest | None = None
-        self._whole: Whole | None = None
+        self._whole: Prepared[Whole] | None = None
         self._facts = architecture
         self._step: Step | None = None
 
@@ -262,15 +263,20 @@ class Block(nn.Module):
         Returns:
             None where they cannot, or torch would be faster.
         """
-        made, settings = self._whole, self._settings()
-        if made is None or not made.stands(kernels, settings):
-            attention, half = self.attention, self.feed_forward
-            if self.pre or not isinstance(half, FeedForward | SelectiveFeedForward):
-                return None
-            if not isinstance(attention, Attention) or attention.stretch != 1:
-                return None
-            made = self._whole = Whole(self, attention, self._parts(), settings, kernels)
-        return None if self.training or self.dropout.training else made.ready(tokens)
+        if self._whole is None:
+            self._whole = Prepared(self._made_whole, self.modules)
+        made = self._whole.ready(kernels, self._settings())
+        if made is None or tokens > made.few or self.training or self.dropout.training:
+            return None
+        return made.layer
+
+    def _made_whole(self, kernels: Native) -> Whole | None:
+        attention = self.attention
+        if self.pre or not isinstance(self.feed_forward, FeedForward | SelectiveFeedForward):
+            return None
+        if not isinstance(attention, Attention) or attention.stretch != 1:
+            return None
+        return whole_layer(attention, self._parts(), kernels)
 
     def _made_rest(self, kernels: Native, tokens: int) -> LayerRest | None:
         """What follows the attention as one call, where it can be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,8 @@ from lessen.model.few_bits import BinaryEmbedding, Int8Embedding
 from lessen.model.linear import Linear
 from lessen.model.matrices import table
 from lessen.model.norms import norm, norm_of
-from lessen.model.prepared import can_read, matrix_of
+from lessen.model.prepared import Prepared, Settings, can_read, matrix_of
 from lessen.model.rows import Rows
-from lessen.model.watch import Watch
 from lessen.native import EmbeddingTables, MatrixOf, Native, native_for
 from lessen.native.matrix import Kind
 from lessen.plan import Shape
@@ -32,7 +32,7 @@ class Embeddings(nn.Module):
 
     word_dropout = 0.0
 
-    _tables: _Tables | None = None
+    _tables: Prepared[EmbeddingTables] | None = None
 
     def __init__(self, architecture: Architecture, shape: Shape) -> None:
         super().__init__()
@@ -86,33 +86,10 @@ class Embeddings(nn.Module):
         kernels = native_for(self.norm.weight)
         if kernels is None:
             return None
-        tables = self._tables
-        if tables is None or not tables.stand(self, kernels):
-            tables = self._tables = _Tables(self, kernels)
-        made = tables.ready()
+        if self._tables is None:
+            self._tables = Prepared(partial(_made, self), self.modules)
+        made = self._tables.ready(kernels, _settings(self))
         return None if made is None else kernels.embedded(made, ids, rows.lengths, segments)
-
-
-class _Tables:
-    """What was made ready of tables.
-
-    Args:
-        of: The tables as they are now.
-        kernels: That will read them.
-    """
-
-    def __init__(self, of: Embeddings, kernels: Native) -> None:
-        self.kernels, self.settings = kernels, _settings(of)
-        self._made = _made(of, kernels)
-        self._watch = Watch(of.modules())
-
-    def stand(self, of: Embeddings, kernels: Native) -> bool:
-        """Whether they were made for these kernels of tables as they are now."""
-        return self.kernels is kernels and self.settings == _settings(of) and self._watch.unchanged()
-
-    def ready(self) -> EmbeddingTables | None:
-        """None where the kernels cannot read them, or somebody watches."""
-        return None if self._watch.observed else self._made
 
 
 def _counts(numbers: Tensor, rows: Rows) -> bool:
@@ -121,7 +98,7 @@ def _counts(numbers: Tensor, rows: Rows) -> bool:
     return plain and numbers.shape == (rows.tokens,)
 
 
-def _settings(of: Embeddings) -> tuple[object, ...]:
+def _settings(of: Embeddings) -> Settings:
     """What tables go by besides modules and tensors, where these can be changed."""
     return of.offset, getattr(of.norm, "eps", None)
 

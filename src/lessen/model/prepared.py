@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import torch
@@ -15,42 +15,45 @@ from lessen.native import MatrixOf, Native
 from lessen.native.matrix import Kind
 
 Made = TypeVar("Made")
+Settings = tuple[object, ...]
 
 
 class Prepared(Generic[Made]):
     """One call of the kernels in place of several modules.
 
     Args:
-        make: Makes it.
-        wholes: Modules that are passed over when their parts run in one call.
-        parts: Those whose tensors are read.
-        kinds: What parts may be, besides matrices of few bits.
-        narrow: Whether their tensors may be bfloat16.
+        make: Makes it of modules as they are now; None where these kernels cannot read them.
+        modules: Those whose parts and tensors it depends on, those that are passed over among them.
     """
 
     def __init__(
-        self,
-        make: Callable[[Native], Made],
-        wholes: Sequence[nn.Module],
-        parts: Sequence[nn.Module],
-        kinds: tuple[type[nn.Module], ...],
-        *,
-        narrow: bool = False,
+        self, make: Callable[[Native], Made | None], modules: Callable[[], Iterable[nn.Module]]
     ) -> None:
-        self.make, self.wholes, self.parts = make, wholes, parts
-        self.kinds, self.narrow = kinds, narrow
-        self.in_float = any(type(part) is Linear for part in parts)
-        self.made: Made | None = None
-        self.kernels: Native | None = None
-        self.watch: Watch | None = None
+        self._make, self._modules = make, modules
+        self._made: Made | None = None
+        self._kernels: Native | None = None
+        self._settings: Settings = ()
+        self._watch: Watch | None = None
 
-    def ready(self, kernels: Native) -> Made | None:
-        """What was made for these kernels; None where they cannot read it, or somebody watches a module."""
-        if self.watch is None or self.kernels is not kernels or not self.watch.unchanged():
-            self.made = self.make(kernels) if can_read(self.parts, self.kinds, narrow=self.narrow) else None
+    def ready(self, kernels: Native, settings: Settings = ()) -> Made | None:
+        """What was made; None where the kernels cannot read the modules, or somebody watches one.
+
+        Args:
+            kernels: That will compute it.
+            settings: What it depends on besides modules and tensors, as it is now.
+        """
+        watch = self._watch
+        if (
+            watch is None
+            or self._kernels is not kernels
+            or self._settings != settings
+            or not watch.unchanged()
+        ):
+            self._made = self._make(kernels)
             # Making it may have made weights ready.
-            self.kernels, self.watch = kernels, Watch((*self.wholes, *self.parts))
-        return None if self.watch.observed else self.made
+            watch = self._watch = Watch(self._modules())
+            self._kernels, self._settings = kernels, settings
+        return None if watch.observed else self._made
 
 
 def can_read(parts: Iterable[nn.Module], kinds: tuple[type[nn.Module], ...], *, narrow: bool = False) -> bool:

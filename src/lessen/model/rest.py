@@ -14,12 +14,8 @@ from torch import Tensor, nn
 from lessen.model.attention import Attention
 from lessen.model.linear import Linear, few_in_a_layer
 from lessen.model.prepared import Prepared, can_read, matrix_of
-from lessen.model.watch import Watch
 from lessen.native import EncoderLayer, LayerRest, Native
 from lessen.native.matrix import ACTIVATIONS
-
-Settings = tuple[object, ...]
-"""What a layer goes by besides modules and tensors."""
 
 
 class Parts(NamedTuple):
@@ -45,13 +41,14 @@ class Parts(NamedTuple):
     activation: str
     centre: float = 0.0
 
-    def matrices(self) -> list[nn.Module]:
-        """Those there are."""
-        return [part for part in (self.output, self.up, self.down, self.learned) if part is not None]
+    def read(self) -> list[nn.Module]:
+        """Those whose tensors the kernels read."""
+        parts = (self.output, self.up, self.down, self.learned, *self.norms)
+        return [part for part in parts if part is not None]
 
 
 class Rest:
-    """What was made ready of a layer.
+    """The rest of a layer after its attention.
 
     Args:
         parts: Of the layer.
@@ -59,61 +56,51 @@ class Rest:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        read = (*parts.matrices(), *parts.norms)
-        self.prepared = Prepared(self._made, (parts.half,), read, (Linear, nn.LayerNorm))
-        self.few = _few(read)
+        self.prepared = Prepared(self._made, lambda: (parts.half, *parts.read()))
+        self.few = _few(parts.read())
 
     def ready(self, kernels: Native, tokens: int) -> LayerRest | None:
-        """The layer for these kernels, or None where they cannot compute it, or torch would be faster.
+        """It for these kernels, or None where they cannot compute it, or torch would be faster.
 
         Args:
             kernels: Whose.
             tokens: To be computed.
         """
-        if self.parts.activation not in ACTIVATIONS or tokens > self.few:
-            return None
-        return self.prepared.ready(kernels)
+        return None if tokens > self.few else self.prepared.ready(kernels)
 
-    def _made(self, kernels: Native) -> LayerRest:
-        return _rest(self.parts, kernels)
+    def _made(self, kernels: Native) -> LayerRest | None:
+        return _rest(self.parts, kernels) if _can_compute(self.parts) else None
 
 
-class Whole:
-    """What was made ready of a whole layer of an encoder, whose tokens all stay.
+class Whole(NamedTuple):
+    """A whole layer of an encoder, whose tokens all stay.
 
-    Args:
-        block: The layer as it is now.
-        attention: Its attention.
-        parts: The rest of it.
-        settings: What it goes by besides modules and tensors.
-        kernels: That will compute it.
+    Attributes:
+        layer: For the kernels.
+        few: Up to how many tokens they are faster than torch.
     """
 
-    def __init__(
-        self, block: nn.Module, attention: Attention, parts: Parts, settings: Settings, kernels: Native
-    ) -> None:
-        read = (attention.qkv, *parts.matrices(), *parts.norms)
-        self.kernels, self.settings = kernels, settings
-        self._few = _few(read)
-        self._layer: EncoderLayer | None = None
-        if attention.heads and parts.activation in ACTIVATIONS and can_read(read, (Linear, nn.LayerNorm)):
-            qkv = matrix_of(attention.qkv, kernels)
-            self._layer = EncoderLayer(qkv, attention.heads, attention.head_dim, _rest(parts, kernels))
-        self._watch = Watch(block.modules())
+    layer: EncoderLayer
+    few: int
 
-    def stands(self, kernels: Native, settings: Settings) -> bool:
-        """Whether it was made for these kernels of the layer as it is now."""
-        return self.kernels is kernels and self.settings == settings and self._watch.unchanged()
 
-    def ready(self, tokens: int) -> EncoderLayer | None:
-        """The layer, or None where the kernels cannot compute it, torch would be faster, or somebody watches.
+def whole_layer(attention: Attention, parts: Parts, kernels: Native) -> Whole | None:
+    """A layer as it is now, or None where the kernels cannot compute it.
 
-        Args:
-            tokens: To be computed.
-        """
-        if self._watch.observed or tokens > self._few:
-            return None
-        return self._layer
+    Args:
+        attention: Its attention.
+        parts: The rest of it.
+        kernels: Whose.
+    """
+    if not attention.heads or not _can_compute(parts, attention.qkv):
+        return None
+    qkv = matrix_of(attention.qkv, kernels)
+    layer = EncoderLayer(qkv, attention.heads, attention.head_dim, _rest(parts, kernels))
+    return Whole(layer, _few((attention.qkv, *parts.read())))
+
+
+def _can_compute(parts: Parts, *besides: nn.Module) -> bool:
+    return parts.activation in ACTIVATIONS and can_read((*besides, *parts.read()), (Linear, nn.LayerNorm))
 
 
 def _few(parts: Iterable[nn.Module]) -> int:

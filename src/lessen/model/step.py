@@ -13,7 +13,7 @@ from torch import nn
 from lessen.model.architecture import Architecture
 from lessen.model.linear import FEW_TOKENS, Linear
 from lessen.model.norms import NORMS, norm_of
-from lessen.model.prepared import Prepared, matrix_of
+from lessen.model.prepared import Prepared, can_read, matrix_of
 from lessen.native import DecoderLayer, Form, Native
 from lessen.native.matrix import ACTIVATIONS
 
@@ -56,9 +56,9 @@ class Step:
             parallel=architecture.parallel,
             activation=architecture.hidden_act,
         )
-        read = (*parts.matrices, *parts.norms, *parts.head_norms)
-        kinds = Linear, *NORMS
-        self.prepared = Prepared(self._made, parts.halves, read, kinds, narrow=True)
+        self.read = (*parts.matrices, *parts.norms, *parts.head_norms)
+        self.prepared = Prepared(self._made, lambda: (*parts.halves, *self.read))
+        self.in_float = any(type(part) is Linear for part in parts.matrices)
 
     def ready(self, kernels: Native, tokens: int) -> DecoderLayer | None:
         """The layer for these kernels, or None where they cannot compute it, or torch would be faster.
@@ -67,11 +67,13 @@ class Step:
             kernels: Whose.
             tokens: To be computed.
         """
-        if self.form.activation not in ACTIVATIONS or (tokens > FEW_TOKENS and self.prepared.in_float):
+        if self.form.activation not in ACTIVATIONS or (tokens > FEW_TOKENS and self.in_float):
             return None
         return self.prepared.ready(kernels)
 
-    def _made(self, kernels: Native) -> DecoderLayer:
+    def _made(self, kernels: Native) -> DecoderLayer | None:
+        if not can_read(self.read, (Linear, *NORMS), narrow=True):
+            return None
         qkv, output, up, down = (matrix_of(part, kernels) for part in self.parts.matrices)
         first, second, *of_heads = (norm_of(part) for part in (*self.parts.norms, *self.parts.head_norms))
         head_norms = (of_heads[0], of_heads[1]) if of_heads else None
