@@ -1,4 +1,4 @@
-// Attention of a row's new tokens to all tokens it has so far, whose keys and values a cache holds.
+// Attention of a row's new tokens to all tokens it has so far, whose keys and values a cache holds; or to a source.
 //
 // Query heads that share keys go together, so that keys and values are read once for all of them. Of many tokens
 // a few go at a time, with the keys up to the last of these: what is kept of scores grows with the tokens, not with
@@ -33,16 +33,21 @@ inline void mixture(const float *shares, int64_t room, const float *values, int6
 
 template <class V>
 void attend_few(const Cached &a, float *space) {
-    const int64_t dim = a.dim, m = a.tokens * a.shared, total = a.held + a.tokens, room = round_up(total, V::lanes);
+    const int64_t dim = a.dim, m = a.tokens * a.shared, total = a.source ? a.held : a.held + a.tokens;
+    const int64_t room = round_up(total, V::lanes);
     float *queries = space, *mixed = queries + m * dim, *scores = mixed + m * dim, *shares = scores + m * total;
     for (int64_t r = 0; r < m; r++)
         for (int64_t i = 0; i < dim; i++) queries[r * dim + i] = a.queries[r / a.shared * a.apart + r % a.shared * dim + i];
     const int64_t all = (total + V::columns - 1) / V::columns;
     panels<V>({queries, a.keys, nullptr, scores, m, total, dim}, 0, all, all);
-    const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(dim));
     for (int64_t r = 0; r < m; r++) {
-        for (int64_t i = 0; i < total; i++) shares[r * room + i] = scores[r * total + i];
-        softmax<V, 1>(shares + r * room, a.held + r / a.shared + 1, room, scale);
+        const int64_t place = a.held + r / a.shared;
+        const float *from = scores + r * total, *bias = a.bias ? a.bias + r % a.shared * a.heads_apart - place : nullptr;
+        float *to = shares + r * room;
+        for (int64_t i = 0; i < total; i++) to[i] = from[i];
+        if (bias)
+            for (int64_t i = 0; i <= place; i++) to[i] = fused(to[i], a.scale, bias[i]);
+        softmax<V, 1>(to, a.source ? total : place + 1, room, bias ? 1.0f : a.scale);
     }
     int64_t r = 0;
     for (; r + QUERIES <= m; r += QUERIES)
@@ -57,7 +62,8 @@ void attend_cached(const Cached &a, float *space) {
     for (int64_t first = 0; first < a.tokens; first += AT_ONCE) {
         Cached few = a;
         few.queries += first * a.apart, few.out += first * a.out_apart;
-        few.held += first, few.tokens = least(AT_ONCE, a.tokens - first);
+        few.tokens = least(AT_ONCE, a.tokens - first);
+        if (!a.source) few.held += first;
         attend_few<V>(few, space);
     }
 }

@@ -10,9 +10,14 @@ namespace {
 struct Decoder : Loops {
     int64_t width, inner, capacity = 19;
     lessen_decoder layer{};
-    // `modern`: RMSNorm, gated, normed and turned heads without biases; else LayerNorm and biases.
-    Decoder(int64_t width, int64_t dim, int64_t inner, bool modern, bool parallel) : width(width), inner(inner) {
-        layer.heads = 6, layer.key_heads = modern ? 2 : 6, layer.dim = dim, layer.turned = dim / 2 / 2 * 2;
+    const std::vector<int64_t> of_bias = {4, 0, 1, 7, 6, 2};
+    lessen_bias bias{};
+    // `modern`: RMSNorm, gated, normed and turned heads without biases; else LayerNorm and biases. With `reads` tokens read
+    // a source too, and a bias takes the place of turning.
+    Decoder(int64_t width, int64_t dim, int64_t inner, bool modern, bool parallel, bool reads)
+        : width(width), inner(inner) {
+        layer.heads = 6, layer.key_heads = modern && !reads ? 2 : 6, layer.dim = dim;
+        layer.turned = reads ? 0 : dim / 2 / 2 * 2, layer.scale = 1.0f / std::sqrt(float(dim));
         layer.rms = modern, layer.gated = modern, layer.parallel = parallel;
         layer.activation = modern ? LESSEN_SILU : LESSEN_GELU;
         layer.qkv = matrix((6 + 2 * layer.key_heads) * dim, width, !modern);
@@ -20,6 +25,36 @@ struct Decoder : Loops {
         layer.down = matrix(width, inner, !modern);
         for (auto &each : layer.norms) each = norm(width, !modern);
         if (modern) layer.query_norm = norm(dim, false), layer.key_norm = norm(dim, false);
+        if (!reads) return;
+        layer.scale = 0.7f, layer.of_bias = modern ? of_bias.data() : nullptr;
+        layer.query = matrix(6 * dim, width, !modern), layer.read_output = matrix(width, 6 * dim, !modern);
+        layer.read_norm = norm(width, !modern);
+        bias = {numbers(8 * (2 * capacity - 1), 1), capacity};
+    }
+
+    // What the heads find among `sees` keys, as many places before the last of which stands the query.
+    void look(const double *queries, const double *keys, const double *values, int64_t apart, int64_t sees, bool near,
+              std::vector<double> &context) const {
+        const int64_t dim = layer.dim;
+        for (int64_t head = 0; head < layer.heads; head++) {
+            const int64_t of_keys = head / (layer.heads / (near ? layer.key_heads : layer.heads)) * apart;
+            std::vector<double> share(sees);
+            double sum = 0;
+            for (int64_t s = 0; s < sees; s++) {
+                double dot = 0;
+                for (int64_t i = 0; i < dim; i++) dot += queries[head * dim + i] * keys[of_keys + s * dim + i];
+                dot *= layer.scale;
+                if (near && bias.longest) {
+                    const int64_t line = (layer.of_bias ? of_bias[head] : head) * (2 * bias.longest - 1);
+                    dot += bias.by_distance[line + s - (sees - 1) + bias.longest - 1];
+                }
+                sum += share[s] = std::exp(dot);
+            }
+            for (int64_t i = 0; i < dim; i++) context[head * dim + i] = 0;
+            for (int64_t s = 0; s < sees; s++)
+                for (int64_t i = 0; i < dim; i++)
+                    context[head * dim + i] += share[s] / sum * values[of_keys + s * dim + i];
+        }
     }
 
     double activated(double x) const {
@@ -38,10 +73,14 @@ struct Decoder : Loops {
         const float *sine = numbers(m * layer.turned, 1);
         const std::vector<float> old_keys = keys, old_values = values;
         std::vector<float> out(m * width);
-        const lessen_room room{keys.data(), values.data(), capacity, rows.data(), int64_t(rows.size())};
+        std::vector<lessen_source> sources;
+        for (int64_t tokens : {5, 1, 23})
+            sources.push_back({numbers(6 * tokens * dim, 1), numbers(6 * tokens * dim, 1), tokens});
+        const lessen_room room{keys.data(), values.data(), capacity, rows.data(), int64_t(rows.size()), sources.data()};
         const lessen_decoder *layers[] = {&layer};
         const lessen_room *rooms[] = {&room};
-        lessen_decoder_layers(layers, rooms, 1, nullptr, cosine, sine, hidden, out.data(), m, 0, 2);
+        const lessen_bias *near = bias.longest ? &bias : nullptr;
+        lessen_decoder_layers(layers, rooms, 1, nullptr, cosine, sine, near, hidden, out.data(), m, 0, 2);
 
         float worst = 0;
         int64_t token = 0;
@@ -71,21 +110,21 @@ struct Decoder : Loops {
                         worst = std::max(worst, std::abs(float(k[at]) - keys[row.row * line + at]));
                         worst = std::max(worst, std::abs(float(v[at]) - values[row.row * line + at]));
                     }
-                for (int64_t head = 0; head < layer.heads; head++) {
-                    const int64_t of_keys = head / (layer.heads / layer.key_heads) * capacity * dim;
-                    std::vector<double> share(sees);
-                    double sum = 0;
-                    for (int64_t s = 0; s < sees; s++) {
-                        double dot = 0;
-                        for (int64_t i = 0; i < dim; i++) dot += qkv[head * dim + i] * k[of_keys + s * dim + i];
-                        sum += share[s] = std::exp(dot / std::sqrt(double(dim)));
-                    }
-                    for (int64_t s = 0; s < sees; s++)
-                        for (int64_t i = 0; i < dim; i++)
-                            context[head * dim + i] += share[s] / sum * v[of_keys + s * dim + i];
-                }
+                look(qkv.data(), k.data(), v.data(), capacity * dim, sees, true, context);
                 std::vector<double> middle = product(layer.output, context);
                 for (int64_t i = 0; i < width; i++) middle[i] += given[i];
+                if (layer.query.n) {
+                    const lessen_source &source = sources[&row - rows.data()];
+                    const int64_t count = 6 * source.tokens * dim;
+                    const std::vector<double> from(source.keys, source.keys + count);
+                    const std::vector<double> to(source.values, source.values + count);
+                    read = middle;
+                    normed(read.data(), width, layer.read_norm, layer.rms);
+                    const std::vector<double> asked = product(layer.query, read);
+                    look(asked.data(), from.data(), to.data(), source.tokens * dim, source.tokens, false, context);
+                    const std::vector<double> found = product(layer.read_output, context);
+                    for (int64_t i = 0; i < width; i++) middle[i] += found[i];
+                }
                 read = layer.parallel ? given : middle;
                 normed(read.data(), width, layer.norms[1], layer.rms);
                 std::vector<double> up = product(layer.up, read), gate(inner);
@@ -104,8 +143,10 @@ struct Decoder : Loops {
 float wrong_in_decoder() {
     float worst = 0;
     for (int64_t dim : {5, 16, 40, 64})
-        for (bool modern : {false, true})
+        for (bool modern : {false, true}) {
+            worst = std::max(worst, Decoder(37, dim, 21, modern, false, true).wrong());
             for (bool parallel : {false, true})
-                worst = std::max(worst, Decoder(37, dim, 21, modern, parallel).wrong());
+                worst = std::max(worst, Decoder(37, dim, 21, modern, parallel, false).wrong());
+        }
     return worst;
 }

@@ -10,7 +10,8 @@ namespace lessen {
 namespace {
 
 // Attention of all rows, one head of keys at a time by each thread.
-void attend(const lessen_decoder &layer, const lessen_room &room, const float *qkv, float *context, int threads) {
+void attend(const lessen_decoder &layer, const lessen_room &room, const lessen_bias *bias, const float *qkv,
+            float *context, int threads) {
     const int64_t shared = layer.heads / layer.key_heads, dim = layer.dim;
     const int64_t apart = (layer.heads + 2 * layer.key_heads) * dim, inner = layer.heads * dim;
     std::vector<int64_t> starts{0};  // of the rows among the tokens
@@ -25,10 +26,33 @@ void attend(const lessen_decoder &layer, const lessen_room &room, const float *q
         const int64_t row = item / layer.key_heads, head = item % layer.key_heads, start = starts[row];
         const lessen_row &at = room.rows[row];
         const int64_t offset = (at.row * layer.key_heads + head) * room.capacity * dim;
-        const int64_t first = head * shared * dim;
+        const int64_t first = head * shared * dim, reach = bias ? 2 * bias->longest - 1 : 0;
+        const int64_t of_bias = layer.of_bias ? layer.of_bias[head * shared] : head * shared;
+        const float *near = bias ? bias->by_distance + of_bias * reach + bias->longest - 1 : nullptr;
         kernel->attend_cached({qkv + start * apart + first, apart, room.keys + offset, room.values + offset,
-                               context + start * inner + first, inner, at.tokens, at.held, shared, dim},
+                               context + start * inner + first, inner, at.tokens, at.held, shared, dim, layer.scale,
+                               false, near, reach},
                               space.of(kernel->cached_space(at.tokens, shared, at.held + at.tokens, dim)));
+    });
+}
+
+// Attention of all rows to their sources, one head at a time by each thread.
+void attend_across(const lessen_decoder &layer, const lessen_room &room, const float *queries, float *context,
+                   int threads) {
+    const int64_t dim = layer.dim, inner = layer.heads * dim;
+    int64_t multiplications = 0;
+    for (int64_t r = 0; r < room.count; r++) multiplications += 2 * room.rows[r].tokens * room.sources[r].tokens * inner;
+    in_turns(room.count * layer.heads, 1, worth(multiplications, threads), [&](int64_t item, int64_t) {
+        thread_local Space<float> space;
+        const int64_t row = item / layer.heads, head = item % layer.heads;
+        int64_t start = 0;
+        for (int64_t r = 0; r < row; r++) start += room.rows[r].tokens;
+        const lessen_source &source = room.sources[row];
+        const int64_t offset = head * source.tokens * dim, first = start * inner + head * dim;
+        const int64_t tokens = room.rows[row].tokens;
+        kernel->attend_cached({queries + first, inner, source.keys + offset, source.values + offset, context + first,
+                               inner, tokens, source.tokens, 1, dim, layer.scale, true, nullptr, 0},
+                              space.of(kernel->cached_space(tokens, 1, source.tokens, dim)));
     });
 }
 
@@ -62,30 +86,38 @@ void remember(const lessen_decoder &layer, const lessen_room &room, const float 
             }
 }
 
-void norm_rows(const lessen_decoder &layer, int which, const float *from, int64_t m, int64_t width, float *to) {
+void norm_rows(const lessen_norm &norm, bool rms, const float *from, int64_t m, int64_t width, float *to) {
     for (int64_t row = 0; row < m; row++)
-        kernel->norm_row(from + row * width, norm_of(layer.norms[which]), layer.rms, width, to + row * width);
+        kernel->norm_row(from + row * width, norm_of(norm), rms, width, to + row * width);
 }
 
 // A layer on its input [m][width], in place.
 void run_layer(const lessen_decoder &layer, const lessen_room &room, const float *cosine, const float *sine,
-               float *hidden, int64_t m, int threads) {
+               const lessen_bias *bias, float *hidden, int64_t m, int threads) {
     const int64_t width = layer.output.n, inner = layer.heads * layer.dim, made = layer.up.n;
     const int64_t neurons = layer.down.k;
     thread_local Space<float> of_normed, of_qkv, of_context, of_output, of_made, of_read;
     float *normed = of_normed.of(m * width), *qkv = of_qkv.of(m * layer.qkv.n), *context = of_context.of(m * inner);
     float *output = of_output.of(m * width), *up = of_made.of(m * made), *read = of_read.of(m * neurons);
 
-    norm_rows(layer, 0, hidden, m, width, normed);
+    norm_rows(layer.norms[0], layer.rms, hidden, m, width, normed);
     product_of(layer.qkv, normed, qkv, m, threads);
-    if (layer.parallel) norm_rows(layer, 1, hidden, m, width, normed);
+    if (layer.parallel) norm_rows(layer.norms[1], layer.rms, hidden, m, width, normed);
     place(layer, cosine, sine, qkv, m);
     remember(layer, room, qkv);
-    attend(layer, room, qkv, context, threads);
+    attend(layer, room, bias, qkv, context, threads);
     product_of(layer.output, context, output, m, threads);
     for (int64_t i = 0; i < m * width; i++) hidden[i] += output[i];
 
-    if (!layer.parallel) norm_rows(layer, 1, hidden, m, width, normed);
+    if (layer.query.n) {
+        norm_rows(layer.read_norm, layer.rms, hidden, m, width, normed);
+        product_of(layer.query, normed, qkv, m, threads);
+        attend_across(layer, room, qkv, context, threads);
+        product_of(layer.read_output, context, output, m, threads);
+        for (int64_t i = 0; i < m * width; i++) hidden[i] += output[i];
+    }
+
+    if (!layer.parallel) norm_rows(layer.norms[1], layer.rms, hidden, m, width, normed);
     product_of(layer.up, normed, up, m, threads);
     for (int64_t row = 0; row < m; row++) {
         const float *from = up + row * made;
@@ -114,6 +146,7 @@ struct Layers {
     int64_t count;
     const lessen_norm *last;
     const float *cosine, *sine;
+    const lessen_bias *bias;
     float *hidden;
     int64_t m;
     bool narrow;
@@ -124,7 +157,7 @@ void run_layers(void *data) {
     const auto &all = *static_cast<Layers *>(data);
     for (int64_t each = 0; each < all.count; each++) {
         const lessen_decoder &layer = *all.layers[each];
-        run_layer(layer, *all.rooms[each], all.cosine, all.sine, all.hidden, all.m, all.threads);
+        run_layer(layer, *all.rooms[each], all.cosine, all.sine, all.bias, all.hidden, all.m, all.threads);
         if (all.narrow) narrow_all(all.hidden, all.m * layer.output.n);
     }
     const lessen_decoder &layer = *all.layers[all.count - 1];
@@ -140,11 +173,11 @@ void run_layers(void *data) {
 using namespace lessen;
 
 int lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms, int64_t count,
-                          const lessen_norm *last, const float *cosine, const float *sine, const float *hidden,
-                          float *out, int64_t m, int narrow, int threads) {
+                          const lessen_norm *last, const float *cosine, const float *sine, const lessen_bias *bias,
+                          const float *hidden, float *out, int64_t m, int narrow, int threads) {
     if (m <= 0 || count <= 0) return 0;
     std::copy_n(hidden, m * layers[0]->output.n, out);
-    Layers all{layers, rooms, count, last, cosine, sine, out, m, narrow != 0, threads};
+    Layers all{layers, rooms, count, last, cosine, sine, bias, out, m, narrow != 0, threads};
     return result_of([&] { together(run_layers, &all, threads); });
 }
 

@@ -36,9 +36,13 @@ struct Attention {
 struct Cached {
     const float *queries;  // of the first new token, of the first of these heads
     int64_t apart;         // of a token from the next
-    const float *keys, *values;  // [held + tokens][dim]
+    const float *keys, *values;  // [held + tokens][dim]; of a source [held][dim]
     float *out;                  // as the queries
     int64_t out_apart, tokens, held, shared, dim;
+    float scale;
+    bool source;        // all keys are there for all tokens
+    const float *bias;  // of the first of these heads, at no distance: bias[key - query]; or null
+    int64_t heads_apart;  // of its heads
 };
 
 // Signs of weights, 1 = negative, as the kernels read them: eight rows side by side, [n / 8][words][8], each of

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 11
+#define LESSEN_ABI 12
 
 LESSEN_API int lessen_abi(void);
 
@@ -151,18 +151,30 @@ typedef struct {
 LESSEN_API int lessen_embed(const lessen_embeddings *tables, const int64_t *ids, const int64_t *segments,
                             const int64_t *lengths, int64_t rows, float *out, int threads);
 
+/* What scores get for how far apart two tokens of a row stand: of head h, by_distance[h][key - query + longest - 1],
+ * [heads][2 longest - 1]; no two tokens are further apart. */
+typedef struct {
+    const float *by_distance;
+    int64_t longest;
+} lessen_bias;
+
 /* Layers of a decoder for a few new tokens, norms before their branches:
  *     middle = hidden + output(attention(norms[0](hidden)))
+ *     middle = middle + read_output(attention(query(read_norm(middle)))), of a layer that reads a source: query.n is
+ *              not 0, nor is it `parallel`
  *     out    = middle + down(activation(gate) * rest), where up(norms[1](middle)) is [gate, rest]; without `gated`
  *              down(activation(up(norms[1](middle)))); with `parallel` norms[1] reads hidden in place of middle.
  * qkv makes [heads][dim] queries, then [key_heads][dim] keys and as many values; heads / key_heads neighbouring
  * queries share a key. Queries and keys are normed where query_norm.weight is not NULL, by RMSNorm, and then their
  * first `turned` numbers turn: x[i] cosine[i] + x[i + turned / 2] sine[i], places counted around. With `rms` all
- * norms are RMSNorm; a norm's bias may be NULL. */
+ * norms are RMSNorm; a norm's bias may be NULL. Scores are multiplied by `scale`. Heads of a bias of scores are the
+ * layer's, or where `of_bias` is not NULL those it says, neighbours where they share a key. */
 typedef struct {
-    lessen_matrix qkv, output, up, down;
-    lessen_norm norms[2], query_norm, key_norm;
+    lessen_matrix qkv, output, up, down, query, read_output;
+    lessen_norm norms[2], query_norm, key_norm, read_norm;
     int64_t heads, key_heads, dim, turned, rms, gated, parallel, activation;
+    float scale;
+    const int64_t *of_bias;
 } lessen_decoder;
 
 /* New tokens of a row of the cache that holds so many already. */
@@ -170,22 +182,30 @@ typedef struct {
     int64_t row, tokens, held;
 } lessen_row;
 
-/* keys and values are [rows][key_heads][capacity][dim]; those of new tokens are written behind the ones held. */
+/* What a row reads: keys and values [heads][tokens][dim], at least one token. */
+typedef struct {
+    const float *keys, *values;
+    int64_t tokens;
+} lessen_source;
+
+/* keys and values are [rows][key_heads][capacity][dim]; those of new tokens are written behind the ones held. `sources`
+ * are those of `rows`, where the layer reads. */
 typedef struct {
     float *keys, *values;
     int64_t capacity;
     const lessen_row *rows;
     int64_t count;
+    const lessen_source *sources;
 } lessen_room;
 
 /* `count` layers, one after the other, each with a room of its own. cosine and sine are [m][turned], hidden and out
- * [m][output.n]: m tokens, those of each row in turn. With `narrow` each layer's result is rounded to bfloat16. `last`
- * norms what comes out, as the layers' norms do; it may be NULL. A token's result depends on the tokens before it in
- * its row, and on no other row. */
+ * [m][output.n]: m tokens, those of each row in turn. `bias` is that of all layers, or NULL. With `narrow` each layer's
+ * result is rounded to bfloat16. `last` norms what comes out, as the layers' norms do; it may be NULL. A token's result
+ * depends on the tokens before it in its row, and on no other row. */
 LESSEN_API int lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms,
                                      int64_t count, const lessen_norm *last, const float *cosine,
-                                     const float *sine, const float *hidden, float *out, int64_t m, int narrow,
-                                     int threads);
+                                     const float *sine, const lessen_bias *bias, const float *hidden, float *out,
+                                     int64_t m, int narrow, int threads);
 
 /* The place of the largest number of each row of [m][n], the first of equal ones; -1 where a NaN is among them. */
 LESSEN_API void lessen_likeliest(const float *values, int64_t *out, int64_t m, int64_t n);

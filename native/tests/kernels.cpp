@@ -45,6 +45,7 @@ static bool same_one_by_one() {
     layer.down = {LESSEN_F32, width, inner, down.data(), nullptr, nullptr};
     for (lessen_norm &each : layer.norms) each = {norm.data(), nullptr, 1e-5f};
     layer.heads = heads, layer.key_heads = key_heads, layer.dim = dim, layer.activation = LESSEN_SILU;
+    layer.scale = 1.0f / std::sqrt(float(dim));
     std::vector<float> found[2];
     for (const bool alone : {false, true}) {
         auto keys = numbers(key_heads * 100 * dim, 17), values = numbers(key_heads * 100 * dim, 19);
@@ -52,10 +53,10 @@ static bool same_one_by_one() {
         const int64_t step = alone ? 1 : tokens;
         for (int64_t first = 0; first < tokens; first += step) {
             const lessen_row row{0, step, held + first};
-            const lessen_room room{keys.data(), values.data(), 100, &row, 1};
+            const lessen_room room{keys.data(), values.data(), 100, &row, 1, nullptr};
             const lessen_decoder *layers[] = {&layer};
             const lessen_room *rooms[] = {&room};
-            if (lessen_decoder_layers(layers, rooms, 1, nullptr, cosine.data(), cosine.data(),
+            if (lessen_decoder_layers(layers, rooms, 1, nullptr, cosine.data(), cosine.data(), nullptr,
                                       hidden.data() + first * width, found[alone].data() + first * width, step, 0, 2))
                 return false;
         }

@@ -6,9 +6,9 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
-from lessen.model.attention import RelativeBias
 from lessen.model.causal import attend_causal, attend_causal_reference
 from lessen.model.cross import attend_across, attend_across_reference
+from lessen.model.relative import RelativeBias
 from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
 from lessen.plan import dense_shape

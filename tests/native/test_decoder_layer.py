@@ -23,9 +23,9 @@ def calls(monkeypatch) -> list[int]:
     kernels, found = native(), []
     plain = type(kernels).decoder_layers
 
-    def counted(self, layers, rooms, turning, hidden):
+    def counted(self, layers, rooms, turning, hidden, **options):
         found.append(len(hidden))
-        return plain(self, layers, rooms, turning, hidden)
+        return plain(self, layers, rooms, turning, hidden, **options)
 
     monkeypatch.setattr(type(kernels), "decoder_layers", counted)
     return found

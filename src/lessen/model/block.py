@@ -18,6 +18,7 @@ from lessen.model.few_bits import BinaryLinear
 from lessen.model.matrices import OURS, REAL, Numbers, linear
 from lessen.model.norms import norm
 from lessen.model.prepared import Prepared, Settings
+from lessen.model.relative import PositionBias
 from lessen.model.rest import Parts, Rest, Whole, whole_layer
 from lessen.model.rotary import Rotation
 from lessen.model.rows import Rows
@@ -200,7 +201,7 @@ class Block(nn.Module):
         self,
         hidden: Tensor,
         rows: Rows,
-        bias: Tensor | None = None,
+        bias: PositionBias | None = None,
         keep: Keep | None = None,
         rotation: Rotation | None = None,
         memory: Memory | None = None,
@@ -211,7 +212,7 @@ class Block(nn.Module):
         Args:
             hidden: `[tokens, hidden]`.
             rows: Layout of the batch.
-            bias: Of all original heads, as in `attend`.
+            bias: Of scores, of all original heads.
             keep: Says which tokens stay; None: all.
             rotation: Of each token, where positions are rotary.
             memory: Of earlier tokens of the rows, in causal models; None: there are none.
@@ -220,19 +221,19 @@ class Block(nn.Module):
         Returns:
             `[tokens left, hidden]` and their layout.
         """
-        if bias is not None and self.heads_of_bias is not None:
-            bias = bias[self.heads_of_bias]
         if memory is not None and keep is None and not self.training:
             kernels = native_for(hidden, narrow=True)
             step = None if kernels is None else self.step(kernels, len(hidden))
             if kernels is not None and step is not None and (room := memory.room(rows)) is not None:
-                return kernels.decoder_layers([step], [room], rotation, hidden), rows
+                near = None if bias is None else bias.by_distance()
+                return kernels.decoder_layers([step], [room], rotation, hidden, bias=near), rows
+        scores_get = None if bias is None else bias.written_out(self.heads_of_bias)
         given = self.attention_norm(hidden) if self.pre else hidden
         score = None if keep is None else keep.score
         if isinstance(self.attention, CausalAttention):
-            context, scores = self.attention.context(given, rows, rotation, score, memory, bias)
+            context, scores = self.attention.context(given, rows, rotation, score, memory, scores_get)
         else:
-            context, scores = self.attention.context(given, rows, bias, score)
+            context, scores = self.attention.context(given, rows, scores_get, score)
         if keep is not None:
             index, rows = keep(scores, hidden, rows)
             hidden, context = hidden.index_select(0, index), context.index_select(0, index)
@@ -291,9 +292,7 @@ class Block(nn.Module):
         attention, half = self.attention, self.feed_forward
         if not isinstance(attention, CausalAttention) or not attention.heads or not self.pre:
             return None
-        if self.cross is not None or self._facts.position == "relative" or attention.stretch != 1:
-            return None
-        if not isinstance(half, FeedForward | GatedFeedForward):
+        if not isinstance(half, FeedForward | GatedFeedForward) or (self.cross is not None and self.parallel):
             return None
         head_norms = (attention.query_norm, attention.key_norm)
         parts = StepParts(
@@ -301,9 +300,11 @@ class Block(nn.Module):
             (attention.qkv, attention.output, half.up, half.down),
             (self.attention_norm, self.feed_forward_norm),
             tuple(each for each in head_norms if each is not None),
+            self.cross,
+            self.cross_norm,
         )
         if self._step is None or self._step.parts != parts:
-            self._step = Step(parts, self._facts, attention.heads)
+            self._step = Step(parts, self._facts, attention.heads, self.heads_of_bias)
         return self._step.ready(kernels, tokens)
 
     def _settings(self) -> Settings:

@@ -8,11 +8,12 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
-from lessen.model.attention import LONG, RelativeBias
+from lessen.model.attention import LONG
 from lessen.model.block import Block, Keep
 from lessen.model.causal import Memory
 from lessen.model.cross import CrossAttention, Source
 from lessen.model.norms import norm
+from lessen.model.relative import PositionBias, RelativeBias
 from lessen.model.rotary import rotation
 from lessen.model.rows import Rows
 from lessen.native import native_for
@@ -87,7 +88,7 @@ def run_layers(
     facts, last = stack.architecture, stack.depth
     bias = None
     if stack.relative_bias is not None:
-        bias = _bias(stack.relative_bias, rows).to(hidden.dtype)
+        bias = PositionBias(stack.relative_bias, rows, hidden.dtype)
     if after_layer is None:
         asked = ()
     plain = memory is None and source is None and bias is None and not facts.causal
@@ -141,15 +142,6 @@ def _together(blocks: Sequence[nn.Module], hidden: Tensor, rows: Rows) -> tuple[
             break
         made.append(layer)
     return (kernels.encoder_layers(made, hidden, rows.lengths) if made else hidden), len(made)
-
-
-def _bias(bias: RelativeBias, rows: Rows) -> Tensor:
-    """From all positions tokens of the batch have, to all before them or beside them."""
-    longest = max(rows.full_lengths)
-    if not bias.causal or rows.full is None:
-        return bias(longest)
-    starts = (full - new for full, new in zip(rows.full_lengths, rows.lengths, strict=True))
-    return bias(longest, min(starts))
 
 
 class Decoder(nn.Module):

@@ -60,7 +60,9 @@ class Stretch:
             assert room is not None, "memories of a model are of one kind"
             rooms.append(room)
         turning = None if self.turns is None else self.turns.at(rows, hidden.dtype)
-        return kernels.decoder_layers(self._made, rooms, turning, hidden, self._last)
+        bias = self.stack.relative_bias
+        near = None if bias is None else bias.by_distance(max(rows.full_lengths))
+        return kernels.decoder_layers(self._made, rooms, turning, hidden, self._last, near)
 
     def _look(self, kernels: Native) -> None:
         """Make the layers ready, and note for how many tokens the kernels are faster than torch."""
@@ -68,7 +70,7 @@ class Stretch:
         asked = (found[min(place, len(found) - 1)] for place in self.layers)
         blocks = [block for block in asked if isinstance(block, Block)]
         self._kernels, self._most = kernels, 0
-        if self.stack.relative_bias is not None or len(blocks) < len(self.layers):
+        if len(blocks) < len(self.layers):
             return
         last = self.stack.final_norm if self.layers.stop == self.stack.depth else None
         if last is not None and (type(last) not in NORMS or last._forward_hooks or last._forward_pre_hooks):

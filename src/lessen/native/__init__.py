@@ -4,7 +4,7 @@ Where the library was not built, does not fit the processor or is switched off b
 `native()` is None and callers go on with torch.
 """
 
-from lessen.native.decoder import DecoderLayer, Form, LastNorm, Room
+from lessen.native.decoder import DecoderLayer, Form, LastNorm, Reading, Room
 from lessen.native.embeddings import EmbeddingTables
 from lessen.native.head import Head
 from lessen.native.layer import EncoderLayer, LayerRest
@@ -21,6 +21,7 @@ __all__ = [
     "LayerRest",
     "MatrixOf",
     "Native",
+    "Reading",
     "Room",
     "native",
     "native_for",

@@ -10,7 +10,7 @@ from pathlib import Path
 from lessen.errors import LessenError
 from lessen.native.matrix import LOW_BITS
 
-ABI = 11
+ABI = 12
 NAMES = ("liblessen.so", "liblessen.dylib")
 
 TOLERANCE = 1e-6
@@ -83,7 +83,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.lessen_decoder_layers.argtypes = [
         *([ctypes.c_void_p] * 2),
         ctypes.c_int64,
-        *([ctypes.c_void_p] * 5),
+        *([ctypes.c_void_p] * 6),
         ctypes.c_int64,
         *([ctypes.c_int] * 2),
     ]

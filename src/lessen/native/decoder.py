@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,16 +18,25 @@ class _Decoder(ctypes.Structure):
         ("output", Matrix),
         ("up", Matrix),
         ("down", Matrix),
+        ("query", Matrix),
+        ("read_output", Matrix),
         ("norms", Norm * 2),
         ("query_norm", Norm),
         ("key_norm", Norm),
+        ("read_norm", Norm),
         *((name, ctypes.c_int64) for name in ("heads", "key_heads", "dim", "turned")),
         *((name, ctypes.c_int64) for name in ("rms", "gated", "parallel", "activation")),
+        ("scale", ctypes.c_float),
+        ("of_bias", ctypes.c_void_p),
     )
 
 
 class _Row(ctypes.Structure):
     _fields_ = (("row", ctypes.c_int64), ("tokens", ctypes.c_int64), ("held", ctypes.c_int64))
+
+
+class _Source(ctypes.Structure):
+    _fields_ = (("keys", ctypes.c_void_p), ("values", ctypes.c_void_p), ("tokens", ctypes.c_int64))
 
 
 class _Room(ctypes.Structure):
@@ -36,7 +46,12 @@ class _Room(ctypes.Structure):
         ("capacity", ctypes.c_int64),
         ("rows", ctypes.POINTER(_Row)),
         ("count", ctypes.c_int64),
+        ("sources", ctypes.POINTER(_Source)),
     )
+
+
+class _Bias(ctypes.Structure):
+    _fields_ = (("by_distance", ctypes.c_void_p), ("longest", ctypes.c_int64))
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,7 @@ class Form:
         gated: Whether the feed-forward half has a gate.
         parallel: Whether both halves read the layer's input.
         activation: A name from `ACTIVATIONS`.
+        scale: Scores are multiplied by it.
     """
 
     heads: int
@@ -62,6 +78,21 @@ class Form:
     gated: bool
     parallel: bool
     activation: str
+    scale: float
+
+
+class Reading(NamedTuple):
+    """How a layer reads a source.
+
+    Attributes:
+        query: Of its heads, as many as the layer has.
+        output: Of what they find.
+        norm: Before it.
+    """
+
+    query: MatrixOf
+    output: MatrixOf
+    norm: NormOf
 
 
 class DecoderLayer:
@@ -72,6 +103,8 @@ class DecoderLayer:
         matrices: For queries, keys and values; of the attention's output; up; and down.
         norms: Before the two halves.
         head_norms: Of queries and of keys, or None.
+        reading: Of a source, or None.
+        of_bias: Heads of a bias of scores that are the layer's; None: as many as it has.
     """
 
     def __init__(
@@ -80,14 +113,20 @@ class DecoderLayer:
         matrices: tuple[MatrixOf, MatrixOf, MatrixOf, MatrixOf],
         norms: tuple[NormOf, NormOf],
         head_norms: tuple[NormOf, NormOf] | None,
+        reading: Reading | None = None,
+        of_bias: Sequence[int] | None = None,
     ) -> None:
-        self.kept = (matrices, norms, head_norms)
+        heads = None if of_bias is None else (ctypes.c_int64 * len(of_bias))(*of_bias)
+        self.kept = (matrices, norms, head_norms, reading, heads)
+        self.reads = reading is not None
         query_norm, key_norm = (Norm(), Norm()) if head_norms is None else map(norm_struct, head_norms)
         self.struct = _Decoder(
             *(matrix.struct() for matrix in matrices),
+            *((Matrix(), Matrix()) if reading is None else (each.struct() for each in reading[:2])),
             (Norm * 2)(*map(norm_struct, norms)),
             query_norm,
             key_norm,
+            Norm() if reading is None else norm_struct(reading.norm),
             form.heads,
             form.key_heads,
             form.dim,
@@ -96,6 +135,8 @@ class DecoderLayer:
             form.gated,
             form.parallel,
             ACTIVATIONS[form.activation],
+            form.scale,
+            None if heads is None else ctypes.addressof(heads),
         )
         self.place = ctypes.addressof(self.struct)
 
@@ -110,7 +151,8 @@ class Room:
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
-        self.struct = _Room(keys.data_ptr(), values.data_ptr(), keys.shape[2], None, 0)
+        self.struct = _Room(keys.data_ptr(), values.data_ptr(), keys.shape[2], None, 0, None)
+        self.sources: list[tuple[Tensor, Tensor]] | None = None
         self.place = ctypes.addressof(self.struct)
 
     def hold(self, rows: Sequence[tuple[int, int, int]]) -> Room:
@@ -121,6 +163,33 @@ class Room:
         for place, row in enumerate(rows):
             self.listed[place] = _Row(*row)
         return self
+
+    def read(self, sources: list[tuple[Tensor, Tensor]]) -> Room:
+        """Say what each row with new tokens reads: keys and values, `[1, heads, tokens, dim]`, contiguous."""
+        if (
+            self.sources is None
+            or len(sources) != len(self.sources)
+            or any(one[0] is not other[0] for one, other in zip(sources, self.sources, strict=True))
+        ):
+            self.sources = sources
+            self.structs = (_Source * len(sources))(
+                *(_Source(keys.data_ptr(), values.data_ptr(), keys.shape[2]) for keys, values in sources)
+            )
+            self.struct.sources = self.structs
+        return self
+
+
+class Bias:
+    """A bias of scores by distance; it keeps the tensor it points at.
+
+    Args:
+        by_distance: `[heads, 2 * longest - 1]`, float32, contiguous.
+    """
+
+    def __init__(self, by_distance: Tensor) -> None:
+        self.kept = by_distance
+        self.struct = _Bias(by_distance.data_ptr(), (by_distance.shape[1] + 1) // 2)
+        self.place = ctypes.addressof(self.struct)
 
 
 class LastNorm:

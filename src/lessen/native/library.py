@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lessen.errors import PlanError
 from lessen.native.binding import opened
-from lessen.native.decoder import DecoderLayer, LastNorm, Room
+from lessen.native.decoder import Bias, DecoderLayer, LastNorm, Room
 from lessen.native.embeddings import EmbeddingTables
 from lessen.native.head import Head
 from lessen.native.layer import EncoderLayer, LayerRest
@@ -310,6 +311,7 @@ class Native:
         turning: tuple[Tensor, Tensor] | None,
         hidden: Tensor,
         last: LastNorm | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """Layers of a decoder for a few new tokens, whose keys and values they write into the cache.
 
@@ -320,10 +322,17 @@ class Native:
             hidden: `[tokens, hidden]`, float32 or bfloat16 on the CPU; computed in float32 either way, and
                 rounded to its type after each layer.
             last: The norm after them, of the kind of theirs, if there is one.
+            bias: Of their scores by distance, `[heads, 2 * longest - 1]`, float32, if there is one.
 
         Returns:
             `[tokens, hidden]`, of the same type.
+
+        Raises:
+            PlanError: When a layer reads a source and its room has none.
         """
+        if any(layer.reads and room.sources is None for layer, room in zip(layers, rooms, strict=True)):
+            raise PlanError("the cache knows no encoder's output for this layer to read")
+        near = None if bias is None else Bias(bias)
         given = hidden.float().contiguous()
         result = torch.empty_like(given)
         places = ctypes.c_void_p * len(layers)
@@ -336,6 +345,7 @@ class Native:
             None if last is None else last.place,
             cosine,
             sine,
+            None if near is None else near.place,
             given.data_ptr(),
             result.data_ptr(),
             len(given),

@@ -62,6 +62,8 @@ class LayerCache:
             return None
         if self._room is None or self._room.keys is not self.keys or self._room.values is not self.values:
             self._room = Room(self.keys, self.values)
+        if self.source is not None:
+            self._room.read([self.source.held[row] for row in rows.original])
         return self._room.hold(self._reserved(rows))
 
     def remember(self, key: Tensor, value: Tensor, rows: Rows) -> None:

@@ -1,0 +1,136 @@
+"""A bias of attention scores by how far apart two tokens stand (T5, MPNet)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessen.model.rows import Rows
+
+SHORTEST = 64
+"""Tables are made for rows of so many tokens at least: a growing text does not need one at each step."""
+
+
+class RelativeBias(nn.Module):
+    """A learned bias for each head and bucket of signed distance, shared by all layers (MPNet, T5).
+
+    Half of the buckets are for keys after the query; with `causal` all are for keys before it, and those
+    after it are forbidden. Within a half, small distances have a bucket each and larger ones share
+    logarithmically growing buckets up to `max_distance` (Raffel et al. 2020, section 2.1).
+    """
+
+    def __init__(self, buckets: int, max_distance: int, heads: int, *, causal: bool = False) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.causal = causal
+        self.weight = nn.Parameter(torch.empty(buckets, heads).normal_(std=0.02))
+        self._table: _Table | None = None
+
+    def forward(self, length: int, first: int = 0) -> Tensor:
+        """Bias from query position (second axis, from `first` on) to key position (third axis).
+
+        Returns:
+            `[heads, length - first, length]`; with `causal` minus infinity where the key comes later.
+        """
+        places = torch.arange(length, device=self.weight.device)
+        distance = places[None, :] - places[first:, None]
+        bias = self.weight[self.bucket(distance)].permute(2, 0, 1).contiguous()
+        return bias.masked_fill(distance > 0, float("-inf")) if self.causal else bias
+
+    def by_distance(self, longest: int) -> Tensor:
+        """The same without gradients by key position - query position, as the kernels take it.
+
+        Like a laid-out matrix (`model.linear`) it is kept until the weights are seen to change.
+
+        Args:
+            longest: Tokens of the longest row.
+
+        Returns:
+            `[heads, 2 * most - 1]`, float32, from 1 - most on, where most is at least `longest`.
+        """
+        known = self._table
+        if known is None or not known.stands(self.weight, longest):
+            known = self._table = _Table(self, longest)
+        return known.values
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_table": None}
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """Bucket number of `distance` = key position - query position."""
+        half = self.weight.shape[0] // (1 if self.causal else 2)
+        exact = half // 2
+        size = distance.clamp(max=0).abs() if self.causal else distance.abs()
+        far = exact + (
+            torch.log(size.clamp(min=1).float() / exact)
+            / math.log(self.max_distance / exact)
+            * (half - exact)
+        ).to(torch.long)
+        near_or_far = torch.where(size < exact, size, far.clamp(max=half - 1))
+        return near_or_far if self.causal else near_or_far + half * (distance > 0)
+
+
+class _Table:
+    """A bias by distance, and the weights it was made of.
+
+    Args:
+        of: The bias.
+        longest: Tokens of the longest row it must serve.
+    """
+
+    def __init__(self, of: RelativeBias, longest: int) -> None:
+        most = max(SHORTEST, 1 << (longest - 1).bit_length())
+        self.weight, self.most, self.version = of.weight, most, _version(of.weight)
+        distance = torch.arange(1 - most, most, device=of.weight.device)
+        with torch.no_grad():
+            values = of.weight[of.bucket(distance)].float()
+            if of.causal:
+                values[distance > 0] = float("-inf")
+        self.values = values.t().contiguous()
+
+    def stands(self, weight: Tensor, longest: int) -> bool:
+        """Whether it is of these weights as they are, and long enough."""
+        return self.weight is weight and self.version == _version(weight) and longest <= self.most
+
+
+def _version(weight: Tensor) -> tuple[int, int]:
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+class PositionBias:
+    """The bias of one batch, made when it is first asked for.
+
+    Args:
+        of: Of its stack.
+        rows: Layout of the batch.
+        dtype: Of the scores torch adds it to.
+    """
+
+    def __init__(self, of: RelativeBias, rows: Rows, dtype: torch.dtype) -> None:
+        self.of, self.rows, self.dtype = of, rows, dtype
+        self.longest = max(rows.full_lengths)
+        self._written: Tensor | None = None
+
+    def written_out(self, heads: list[int] | None = None) -> Tensor:
+        """From all positions tokens of the batch have, to all before them or beside them.
+
+        Args:
+            heads: Those a layer has left; all if None.
+
+        Returns:
+            `[heads, queries, keys]`, from the last `queries` of `keys` positions.
+        """
+        if self._written is None:
+            first, rows = 0, self.rows
+            if self.of.causal and rows.full is not None:
+                pairs = zip(rows.full_lengths, rows.lengths, strict=True)
+                first = min(full - new for full, new in pairs)
+            self._written = self.of(self.longest, first).to(self.dtype)
+        return self._written if heads is None else self._written[heads]
+
+    def by_distance(self) -> Tensor:
+        """As in `RelativeBias`, of all heads."""
+        return self.of.by_distance(self.longest)
