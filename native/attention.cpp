@@ -5,9 +5,10 @@
 
 namespace lessen {
 
-void attention_of(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim, float *out,
-                  float *received, int threads) {
+void attention_of(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim, float scale,
+                  const lessen_bias *bias, const int64_t *of_bias, float *out, float *received, int threads) {
     const int64_t width = heads * dim;
+    const Near near(bias, of_bias);
     std::vector<int64_t> starts{0};
     int64_t multiplications = 0;
     for (int64_t row = 0; row < rows; row++) {
@@ -21,7 +22,10 @@ void attention_of(const float *qkv, const int64_t *lengths, int64_t rows, int64_
         const int64_t row = rows - 1 - item / heads;  // rows are sorted: the longest first
         const int64_t head = item % heads, start = starts[row];
         float *got = received ? gets.data() + head * tokens + start : nullptr;
-        kernel->attend({qkv + start * 3 * width, out + start * width, got, lengths[row], heads, dim, head},
+        const int64_t *places = bias && bias->places ? bias->places + start : nullptr;
+        if (places && places[lengths[row] - 1] - places[0] == lengths[row] - 1) places = nullptr;  // they are neighbours
+        kernel->attend({qkv + start * 3 * width, out + start * width, got, lengths[row], heads, dim, head, scale,
+                        near.of(head), places},
                        space.of(kernel->attention_space(lengths[row], dim)));
     });
     if (!received) return;
@@ -40,6 +44,7 @@ void attention_of(const float *qkv, const int64_t *lengths, int64_t rows, int64_
 using namespace lessen;
 
 int lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim,
-                         float *out, float *received, int threads) {
-    return result_of([&] { attention_of(qkv, lengths, rows, heads, dim, out, received, threads); });
+                         float scale, const lessen_bias *bias, float *out, float *received, int threads) {
+    return result_of(
+        [&] { attention_of(qkv, lengths, rows, heads, dim, scale, bias, nullptr, out, received, threads); });
 }

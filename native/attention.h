@@ -82,13 +82,24 @@ inline void softmax(float *scores, int64_t tokens, int64_t room, float scale) {
         for (int64_t i = end; i < room; i += V::lanes) V::store(scores + r * room + i, V::zero());
 }
 
+// Scores of a query at their scale, with their bias.
+inline void add_bias(const Attention &a, int64_t query, float *scores) {
+    const float *near = a.bias - (a.places ? a.places[query] : query);
+    if (a.places)
+        for (int64_t i = 0; i < a.tokens; i++) scores[i] = fused(scores[i], a.scale, near[a.places[i]]);
+    else
+        for (int64_t i = 0; i < a.tokens; i++) scores[i] = fused(scores[i], a.scale, near[i]);
+}
+
 template <class V, int R>
 inline void queries(const Attention &a, int64_t first, const float *keys, const float *values, float *space) {
     const int64_t width = a.heads * a.dim, step = 3 * width;
     const int64_t room = round_up(a.tokens, V::lanes), wide = round_up(a.dim, V::lanes);
     float *scores = space, *mixed = space + R * room, *out = a.out + first * width + a.head * a.dim;
     products<V, R>(a.qkv + first * step + a.head * a.dim, step, keys, room, a.dim, scores, room, room);
-    softmax<V, R>(scores, a.tokens, room, 1.0f / __builtin_sqrtf(static_cast<float>(a.dim)));
+    if (a.bias)
+        for (int r = 0; r < R; r++) add_bias(a, first + r, scores + r * room);
+    softmax<V, R>(scores, a.tokens, room, a.bias ? 1.0f : a.scale);
     if (a.received)
         for (int r = 0; r < R; r++)
             for (int64_t i = 0; i < a.tokens; i++) a.received[i] += scores[r * room + i];

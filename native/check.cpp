@@ -96,13 +96,25 @@ float wrong_in_low_bits(int64_t m, int64_t n, int64_t k) {
     return worst;
 }
 
-float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int64_t dim) {
+// With a bias tokens stand one, or with `gaps` one or two, apart.
+enum class Bias { none, plain, gaps };
+
+float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int64_t dim, Bias kind) {
     int64_t tokens = 0, start = 0;
     for (int64_t length : lengths) tokens += length;
+    const int64_t longest = 2 * lengths.back();
+    std::vector<float> by_distance(heads * (2 * longest - 1));
+    for (size_t i = 0; i < by_distance.size(); i++) by_distance[i] = std::sin(1.3f * i);
+    std::vector<int64_t> places;
+    for (int64_t length : lengths)
+        for (int64_t t = 0, place = 1; t < length; t++, place += kind == Bias::gaps ? 1 + t % 2 : 1) places.push_back(place);
+    const lessen_bias bias{by_distance.data(), longest, kind == Bias::gaps ? places.data() : nullptr};
+    const float scale = (kind == Bias::none ? 1 : 0.8f) / std::sqrt(float(dim));
     const int64_t width = heads * dim;
     std::vector<float> qkv(tokens * 3 * width), out(tokens * width), received(tokens);
     for (size_t i = 0; i < qkv.size(); i++) qkv[i] = std::sin(0.37f * i);
-    lessen_attention_f32(qkv.data(), lengths.data(), lengths.size(), heads, dim, out.data(), received.data(), 2);
+    lessen_attention_f32(qkv.data(), lengths.data(), lengths.size(), heads, dim, scale,
+                         kind == Bias::none ? nullptr : &bias, out.data(), received.data(), 2);
     float worst = 0;
     for (int64_t length : lengths) {
         std::vector<double> gets(length);
@@ -115,7 +127,10 @@ float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int
                     for (int64_t i = 0; i < dim; i++)
                         dot += double(qkv[(start + q) * 3 * width + head * dim + i]) *
                                qkv[(start + k) * 3 * width + width + head * dim + i];
-                    sum += weight[k] = std::exp(dot / std::sqrt(double(dim)));
+                    dot *= double(scale);
+                    const int64_t apart = places[start + k] - places[start + q];
+                    if (kind != Bias::none) dot += by_distance[head * (2 * longest - 1) + apart + longest - 1];
+                    sum += weight[k] = std::exp(dot);
                 }
                 for (int64_t k = 0; k < length; k++) gets[k] += weight[k] / sum / double(heads * length);
                 for (int64_t i = 0; i < dim; i++) {
@@ -177,6 +192,8 @@ float lessen_self_check(int thorough) {
     if (thorough) worst = std::max(worst, wrong_elsewhere());
     for (int64_t count : {1, 2, 15, 16, 17, 70, 1024, 1025, 5000})
         if (!finds_the_largest(count)) return 1;
-    for (int64_t dim : {1, 5, 16, 32, 64, 70}) worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim));
+    for (int64_t dim : {1, 5, 16, 32, 64, 70})
+        for (Bias bias : {Bias::none, Bias::plain, Bias::gaps})
+            worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim, bias));
     return std::max({worst, wrong_in_encoder(), wrong_in_decoder(), wrong_in_head()});
 }

@@ -10,6 +10,7 @@ namespace {
 struct Decoder : Loops {
     int64_t width, inner, capacity = 19;
     lessen_decoder layer{};
+    lessen_rest &rest = layer.rest;
     const std::vector<int64_t> of_bias = {4, 0, 1, 7, 6, 2};
     lessen_bias bias{};
     // `modern`: RMSNorm, gated, normed and turned heads without biases; else LayerNorm and biases. With `reads` tokens read
@@ -18,18 +19,18 @@ struct Decoder : Loops {
         : width(width), inner(inner) {
         layer.heads = 6, layer.key_heads = modern && !reads ? 2 : 6, layer.dim = dim;
         layer.turned = reads ? 0 : dim / 2 / 2 * 2, layer.scale = 1.0f / std::sqrt(float(dim));
-        layer.rms = modern, layer.gated = modern, layer.parallel = parallel;
-        layer.activation = modern ? LESSEN_SILU : LESSEN_GELU;
+        rest.before = 1, rest.rms = modern, rest.gated = modern, layer.parallel = parallel;
+        rest.activation = modern ? LESSEN_SILU : LESSEN_GELU;
         layer.qkv = matrix((6 + 2 * layer.key_heads) * dim, width, !modern);
-        layer.output = matrix(width, 6 * dim, !modern), layer.up = matrix(modern ? 2 * inner : inner, width, !modern);
-        layer.down = matrix(width, inner, !modern);
-        for (auto &each : layer.norms) each = norm(width, !modern);
+        rest.output = matrix(width, 6 * dim, !modern), rest.up = matrix(modern ? 2 * inner : inner, width, !modern);
+        rest.down = matrix(width, inner, !modern);
+        for (auto &each : rest.norms) each = norm(width, !modern);
         if (modern) layer.query_norm = norm(dim, false), layer.key_norm = norm(dim, false);
         if (!reads) return;
         layer.scale = 0.7f, layer.of_bias = modern ? of_bias.data() : nullptr;
         layer.query = matrix(6 * dim, width, !modern), layer.read_output = matrix(width, 6 * dim, !modern);
         layer.read_norm = norm(width, !modern);
-        bias = {numbers(8 * (2 * capacity - 1), 1), capacity};
+        bias = {numbers(8 * (2 * capacity - 1), 1), capacity, nullptr};
     }
 
     // What the heads find among `sees` keys, as many places before the last of which stands the query.
@@ -58,7 +59,7 @@ struct Decoder : Loops {
     }
 
     double activated(double x) const {
-        return layer.activation == LESSEN_SILU ? x / (1 + std::exp(-x)) : 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+        return rest.activation == LESSEN_SILU ? x / (1 + std::exp(-x)) : 0.5 * x * std::erfc(-x / std::sqrt(2.0));
     }
 
     // The new tokens of a row whose cache holds `held`, one after the other; the cache is double here.
@@ -90,7 +91,7 @@ struct Decoder : Loops {
             for (int64_t t = 0; t < row.tokens; t++, token++) {
                 const std::vector<double> given(hidden + token * width, hidden + (token + 1) * width);
                 std::vector<double> read = given;
-                normed(read.data(), width, layer.norms[0], layer.rms);
+                normed(read.data(), width, rest.norms[0], rest.rms);
                 std::vector<double> qkv = product(layer.qkv, read), context(layer.heads * dim);
                 for (int64_t head = 0; head < layer.heads + layer.key_heads; head++) {
                     double *part = qkv.data() + head * dim;
@@ -111,7 +112,7 @@ struct Decoder : Loops {
                         worst = std::max(worst, std::abs(float(v[at]) - values[row.row * line + at]));
                     }
                 look(qkv.data(), k.data(), v.data(), capacity * dim, sees, true, context);
-                std::vector<double> middle = product(layer.output, context);
+                std::vector<double> middle = product(rest.output, context);
                 for (int64_t i = 0; i < width; i++) middle[i] += given[i];
                 if (layer.query.n) {
                     const lessen_source &source = sources[&row - rows.data()];
@@ -119,17 +120,17 @@ struct Decoder : Loops {
                     const std::vector<double> from(source.keys, source.keys + count);
                     const std::vector<double> to(source.values, source.values + count);
                     read = middle;
-                    normed(read.data(), width, layer.read_norm, layer.rms);
+                    normed(read.data(), width, layer.read_norm, rest.rms);
                     const std::vector<double> asked = product(layer.query, read);
                     look(asked.data(), from.data(), to.data(), source.tokens * dim, source.tokens, false, context);
                     const std::vector<double> found = product(layer.read_output, context);
                     for (int64_t i = 0; i < width; i++) middle[i] += found[i];
                 }
                 read = layer.parallel ? given : middle;
-                normed(read.data(), width, layer.norms[1], layer.rms);
-                std::vector<double> up = product(layer.up, read), gate(inner);
-                for (int64_t i = 0; i < inner; i++) gate[i] = activated(up[i]) * (layer.gated ? up[inner + i] : 1);
-                const std::vector<double> added = product(layer.down, gate);
+                normed(read.data(), width, rest.norms[1], rest.rms);
+                std::vector<double> up = product(rest.up, read), gate(inner);
+                for (int64_t i = 0; i < inner; i++) gate[i] = activated(up[i]) * (rest.gated ? up[inner + i] : 1);
+                const std::vector<double> added = product(rest.down, gate);
                 for (int64_t i = 0; i < width; i++)
                     worst = std::max(worst, std::abs(float(middle[i] + added[i]) - out[token * width + i]));
             }

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "crew.h"
-#include "dispatch.h"
+#include "products.h"
 
 namespace lessen {
 namespace {
@@ -14,6 +14,7 @@ void attend(const lessen_decoder &layer, const lessen_room &room, const lessen_b
             float *context, int threads) {
     const int64_t shared = layer.heads / layer.key_heads, dim = layer.dim;
     const int64_t apart = (layer.heads + 2 * layer.key_heads) * dim, inner = layer.heads * dim;
+    const Near near(bias, layer.of_bias);
     std::vector<int64_t> starts{0};  // of the rows among the tokens
     int64_t multiplications = 0;
     for (int64_t r = 0; r < room.count; r++) {
@@ -26,12 +27,10 @@ void attend(const lessen_decoder &layer, const lessen_room &room, const lessen_b
         const int64_t row = item / layer.key_heads, head = item % layer.key_heads, start = starts[row];
         const lessen_row &at = room.rows[row];
         const int64_t offset = (at.row * layer.key_heads + head) * room.capacity * dim;
-        const int64_t first = head * shared * dim, reach = bias ? 2 * bias->longest - 1 : 0;
-        const int64_t of_bias = layer.of_bias ? layer.of_bias[head * shared] : head * shared;
-        const float *near = bias ? bias->by_distance + of_bias * reach + bias->longest - 1 : nullptr;
+        const int64_t first = head * shared * dim;
         kernel->attend_cached({qkv + start * apart + first, apart, room.keys + offset, room.values + offset,
                                context + start * inner + first, inner, at.tokens, at.held, shared, dim, layer.scale,
-                               false, near, reach},
+                               false, near.of(head * shared), near.apart},
                               space.of(kernel->cached_space(at.tokens, shared, at.held + at.tokens, dim)));
     });
 }
@@ -86,48 +85,40 @@ void remember(const lessen_decoder &layer, const lessen_room &room, const float 
             }
 }
 
-void norm_rows(const lessen_norm &norm, bool rms, const float *from, int64_t m, int64_t width, float *to) {
-    for (int64_t row = 0; row < m; row++)
-        kernel->norm_row(from + row * width, norm_of(norm), rms, width, to + row * width);
-}
-
 // A layer on its input [m][width], in place.
 void run_layer(const lessen_decoder &layer, const lessen_room &room, const float *cosine, const float *sine,
                const lessen_bias *bias, float *hidden, int64_t m, int threads) {
-    const int64_t width = layer.output.n, inner = layer.heads * layer.dim, made = layer.up.n;
-    const int64_t neurons = layer.down.k;
-    thread_local Space<float> of_normed, of_qkv, of_context, of_output, of_made, of_read;
-    float *normed = of_normed.of(m * width), *qkv = of_qkv.of(m * layer.qkv.n), *context = of_context.of(m * inner);
-    float *output = of_output.of(m * width), *up = of_made.of(m * made), *read = of_read.of(m * neurons);
+    const lessen_rest &rest = layer.rest;
+    const int64_t width = rest.output.n, all = m * width;
+    thread_local Space<float> of_normed, of_qkv, of_context, of_output, of_input;
+    float *made = of_normed.of(all), *qkv = of_qkv.of(m * layer.qkv.n), *output = of_output.of(all);
+    float *context = of_context.of(m * layer.heads * layer.dim);
+    const auto add = [&](const float *found) {
+        for (int64_t i = 0; i < all; i++) hidden[i] += found[i];
+    };
 
-    norm_rows(layer.norms[0], layer.rms, hidden, m, width, normed);
-    product_of(layer.qkv, normed, qkv, m, threads);
-    if (layer.parallel) norm_rows(layer.norms[1], layer.rms, hidden, m, width, normed);
+    multiply(layer.qkv, normed(hidden, rest.norms[0], rest.rms, width, made), qkv, m, threads);
     place(layer, cosine, sine, qkv, m);
     remember(layer, room, qkv);
     attend(layer, room, bias, qkv, context, threads);
-    product_of(layer.output, context, output, m, threads);
-    for (int64_t i = 0; i < m * width; i++) hidden[i] += output[i];
-
+    multiply(rest.output, {Source::plain, context, rest.output.k}, output, m, threads);
+    if (layer.parallel) {
+        float *input = of_input.of(all);
+        std::copy_n(hidden, all, input);
+        add(output);
+        feed_forward(rest, normed(input, rest.norms[1], rest.rms, width, made), output, m, threads);
+        add(output);
+        return;
+    }
+    add(output);
     if (layer.query.n) {
-        norm_rows(layer.read_norm, layer.rms, hidden, m, width, normed);
-        product_of(layer.query, normed, qkv, m, threads);
+        multiply(layer.query, normed(hidden, layer.read_norm, rest.rms, width, made), qkv, m, threads);
         attend_across(layer, room, qkv, context, threads);
-        product_of(layer.read_output, context, output, m, threads);
-        for (int64_t i = 0; i < m * width; i++) hidden[i] += output[i];
+        multiply(layer.read_output, {Source::plain, context, layer.read_output.k}, output, m, threads);
+        add(output);
     }
-
-    if (!layer.parallel) norm_rows(layer.norms[1], layer.rms, hidden, m, width, normed);
-    product_of(layer.up, normed, up, m, threads);
-    for (int64_t row = 0; row < m; row++) {
-        const float *from = up + row * made;
-        float *to = read + row * neurons;
-        kernel->activate(static_cast<Activation>(layer.activation), 0.0f, from, neurons, to);
-        if (layer.gated)
-            for (int64_t i = 0; i < neurons; i++) to[i] *= from[neurons + i];
-    }
-    product_of(layer.down, read, output, m, threads);
-    for (int64_t i = 0; i < m * width; i++) hidden[i] += output[i];
+    feed_forward(rest, normed(hidden, rest.norms[1], rest.rms, width, made), output, m, threads);
+    add(output);
 }
 
 // To bfloat16 and back, to the nearest, of two to the even one.
@@ -158,12 +149,12 @@ void run_layers(void *data) {
     for (int64_t each = 0; each < all.count; each++) {
         const lessen_decoder &layer = *all.layers[each];
         run_layer(layer, *all.rooms[each], all.cosine, all.sine, all.bias, all.hidden, all.m, all.threads);
-        if (all.narrow) narrow_all(all.hidden, all.m * layer.output.n);
+        if (all.narrow) narrow_all(all.hidden, all.m * layer.rest.output.n);
     }
     const lessen_decoder &layer = *all.layers[all.count - 1];
     for (int64_t row = 0; all.last && row < all.m; row++) {
-        float *line = all.hidden + row * layer.output.n;
-        kernel->norm_row(line, norm_of(*all.last), layer.rms, layer.output.n, line);
+        float *line = all.hidden + row * layer.rest.output.n;
+        kernel->norm_row(line, norm_of(*all.last), layer.rest.rms, layer.rest.output.n, line);
     }
 }
 
@@ -176,7 +167,7 @@ int lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room
                           const lessen_norm *last, const float *cosine, const float *sine, const lessen_bias *bias,
                           const float *hidden, float *out, int64_t m, int narrow, int threads) {
     if (m <= 0 || count <= 0) return 0;
-    std::copy_n(hidden, m * layers[0]->output.n, out);
+    std::copy_n(hidden, m * layers[0]->rest.output.n, out);
     Layers all{layers, rooms, count, last, cosine, sine, bias, out, m, narrow != 0, threads};
     return result_of([&] { together(run_layers, &all, threads); });
 }

@@ -30,6 +30,9 @@ struct Attention {
     float *out;        // of the row's first token
     float *received;   // [tokens] of this head, or null: what each key gets, summed over queries
     int64_t tokens, heads, dim, head;
+    float scale;
+    const float *bias;      // of this head, at no distance: bias[key - query]; or null
+    const int64_t *places;  // [tokens] in the row, where some have left; or null
 };
 
 // One head of keys and values of one row, for its new tokens and the query heads that share it.

@@ -39,12 +39,23 @@ LESSEN_API int lessen_linear_f32(const float *values, const float *weight, const
 LESSEN_API int lessen_linear_bf16(const float *values, const uint16_t *weight, const float *bias, float *out,
                                   int64_t m, int64_t n, int64_t k, int threads);
 
-/* Attention of rows of different lengths, each to itself: softmax(q k^T / sqrt(dim)) v.
+/* What scores get for how far apart two tokens of a row stand: of head h, by_distance[h][key - query + longest - 1],
+ * [heads][2 longest - 1]; no two tokens are further apart. `places` are those of the tokens of all rows; NULL where none
+ * has left, and for decoders. */
+typedef struct {
+    const float *by_distance;
+    int64_t longest;
+    const int64_t *places;
+} lessen_bias;
+
+/* Attention of rows of different lengths, each to itself: softmax(scale q k^T + bias) v.
  *
- * qkv is [tokens][3][heads][dim], rows one after the other; out is [tokens][heads][dim]. received is [tokens] or
- * NULL: the mean over heads and queries of the probability each token gets. A row's result depends on it alone. */
+ * qkv is [tokens][3][heads][dim], rows one after the other; out is [tokens][heads][dim]. `bias` may be NULL. received is
+ * [tokens] or NULL: the mean over heads and queries of the probability each token gets. A row's result depends on it
+ * alone. */
 LESSEN_API int lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads,
-                                    int64_t dim, float *out, float *received, int threads);
+                                    int64_t dim, float scale, const lessen_bias *bias, float *out, float *received,
+                                    int threads);
 
 /* Products with low-bit weights: out = (values . weight^T) * scales + bias. `scales` is [n], bias [n] or NULL.
  *
@@ -109,13 +120,17 @@ typedef struct {
 /* A layer after its attention, norms after each sum:
  *     middle = norms[0](hidden + output(context))
  *     out    = norms[1](middle + feed_forward(middle))
- * where feed_forward is down(activation(up(x))) or, if learned.n is not 0, SLFN: with the two halves g and l of
- * up(x), down(activation(g) - centre) times learned(tanh(l)), element by element. */
+ * or with `before` norms before each branch, norms[0] that before the attention:
+ *     middle = hidden + output(context)
+ *     out    = middle + feed_forward(norms[1](middle))
+ * where feed_forward is down(activation(up(x))), or with `gated` down(activation(g) * l) of the two halves g and l of
+ * up(x), or if learned.n is not 0 SLFN: down(activation(g) - centre) times learned(tanh(l)), element by element. After
+ * sums norms are LayerNorm with a bias; before branches they are RMSNorm with `rms`, and the bias may be NULL. */
 enum { LESSEN_GELU, LESSEN_GELU_BY_TANH, LESSEN_RELU, LESSEN_SILU, LESSEN_SIGMOID, LESSEN_TANH };
 typedef struct {
     lessen_matrix output, up, down, learned;
     lessen_norm norms[2];
-    int64_t activation;
+    int64_t activation, before, rms, gated;
     float centre;
 } lessen_rest;
 
@@ -123,16 +138,21 @@ typedef struct {
 LESSEN_API int lessen_layer_rest(const lessen_rest *rest, const float *context, const float *hidden, float *out,
                                  int64_t m, int threads);
 
-/* A whole layer of an encoder: the context is lessen_attention_f32 of qkv(hidden). */
+/* A whole layer of an encoder: the context is lessen_attention_f32 of qkv(hidden), normed where norms stand before.
+ * Heads of a bias are the layer's, or where `of_bias` is not NULL those it says. */
 typedef struct {
     lessen_matrix qkv;
     int64_t heads, dim;
+    const int64_t *of_bias;
+    float scale;
     lessen_rest rest;
 } lessen_encoder;
 
-/* So many layers, one after another. hidden and out are [m][rest.output.n], m the sum of the lengths of so many rows. */
-LESSEN_API int lessen_encoder_layers(const lessen_encoder *const *layers, int64_t count, const float *hidden,
-                                     const int64_t *lengths, int64_t rows, float *out, int threads);
+/* So many layers, one after another, with the same bias of scores, or NULL. hidden and out are [m][rest.output.n], m the
+ * sum of the lengths of so many rows. */
+LESSEN_API int lessen_encoder_layers(const lessen_encoder *const *layers, int64_t count, const lessen_bias *bias,
+                                     const float *hidden, const int64_t *lengths, int64_t rows, float *out,
+                                     int threads);
 
 /* What an encoder begins with, normed by LayerNorm: a row of the token table, through `widen` where widen.n is not 0, and
  * rows of `position` and `segment`, where these are not NULL. Of the token table, [token.n][token.k], are read float32,
@@ -151,30 +171,24 @@ typedef struct {
 LESSEN_API int lessen_embed(const lessen_embeddings *tables, const int64_t *ids, const int64_t *segments,
                             const int64_t *lengths, int64_t rows, float *out, int threads);
 
-/* What scores get for how far apart two tokens of a row stand: of head h, by_distance[h][key - query + longest - 1],
- * [heads][2 longest - 1]; no two tokens are further apart. */
-typedef struct {
-    const float *by_distance;
-    int64_t longest;
-} lessen_bias;
-
 /* Layers of a decoder for a few new tokens, norms before their branches:
- *     middle = hidden + output(attention(norms[0](hidden)))
+ *     middle = hidden + output(attention(qkv(norms[0](hidden))))
  *     middle = middle + read_output(attention(query(read_norm(middle)))), of a layer that reads a source: query.n is
  *              not 0, nor is it `parallel`
- *     out    = middle + down(activation(gate) * rest), where up(norms[1](middle)) is [gate, rest]; without `gated`
- *              down(activation(up(norms[1](middle)))); with `parallel` norms[1] reads hidden in place of middle.
+ *     out    = middle + feed_forward(norms[1](middle)); with `parallel` norms[1] reads hidden in place of middle.
+ * `rest` is the layer after its attention, with `before`.
  * qkv makes [heads][dim] queries, then [key_heads][dim] keys and as many values; heads / key_heads neighbouring
  * queries share a key. Queries and keys are normed where query_norm.weight is not NULL, by RMSNorm, and then their
- * first `turned` numbers turn: x[i] cosine[i] + x[i + turned / 2] sine[i], places counted around. With `rms` all
- * norms are RMSNorm; a norm's bias may be NULL. Scores are multiplied by `scale`. Heads of a bias of scores are the
- * layer's, or where `of_bias` is not NULL those it says, neighbours where they share a key. */
+ * first `turned` numbers turn: x[i] cosine[i] + x[i + turned / 2] sine[i], places counted around. Scores are multiplied
+ * by `scale`. Heads of a bias of scores are the layer's, or where `of_bias` is not NULL those it says, neighbours where
+ * they share a key. */
 typedef struct {
-    lessen_matrix qkv, output, up, down, query, read_output;
-    lessen_norm norms[2], query_norm, key_norm, read_norm;
-    int64_t heads, key_heads, dim, turned, rms, gated, parallel, activation;
-    float scale;
+    lessen_matrix qkv, query, read_output;
+    lessen_norm query_norm, key_norm, read_norm;
+    int64_t heads, key_heads, dim, turned, parallel;
     const int64_t *of_bias;
+    float scale;
+    lessen_rest rest;
 } lessen_decoder;
 
 /* New tokens of a row of the cache that holds so many already. */
@@ -199,7 +213,7 @@ typedef struct {
 } lessen_room;
 
 /* `count` layers, one after the other, each with a room of its own. cosine and sine are [m][turned], hidden and out
- * [m][output.n]: m tokens, those of each row in turn. `bias` is that of all layers, or NULL. With `narrow` each layer's
+ * [m][rest.output.n]: m tokens, those of each row in turn. `bias` is that of all layers, or NULL. With `narrow` each layer's
  * result is rounded to bfloat16. `last` norms what comes out, as the layers' norms do; it may be NULL. A token's result
  * depends on the tokens before it in its row, and on no other row. */
 LESSEN_API int lessen_decoder_layers(const lessen_decoder *const *layers, const lessen_room *const *rooms,

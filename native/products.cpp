@@ -38,8 +38,14 @@ const float *made_row(const Source &source, int64_t row, int64_t k) {
     if (source.what == Source::summed)
         kernel->add_norm(from, source.added + row * k, source.factor ? source.factor + row * k : nullptr, source.norm,
                          k, to);
+    else if (source.what == Source::normed)
+        kernel->norm_row(from, source.norm, source.rms, k, to);
     else
         kernel->activate(source.activation, source.centre, from, k, to);
+    if (source.gate) {
+        const float *gate = source.gate + row * source.apart;
+        for (int64_t i = 0; i < k; i++) to[i] *= gate[i];
+    }
     return to;
 }
 

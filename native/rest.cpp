@@ -15,25 +15,22 @@ constexpr int64_t ROWS_OF_REST = 64;
 // A layer after its attention, all rows of one product before the next product.
 void rest_of_layer(const lessen_rest *rest, const float *context, const float *hidden, float *out, int64_t m,
                    int threads) {
-    const int64_t width = rest->output.n, inner = rest->up.n, read = rest->down.k;
-    thread_local Space<float> of_output, of_middle, of_inner, of_gate, of_learned, of_down, of_factor;
-    float *projected = of_output.of(m * width), *middle = of_middle.of(m * width), *made = of_inner.of(m * inner);
+    const int64_t width = rest->output.n;
+    thread_local Space<float> of_output, of_middle, of_normed, of_down;
+    float *projected = of_output.of(m * width), *middle = of_middle.of(m * width), *down = of_down.of(m * width);
     multiply(rest->output, {Source::plain, context, rest->output.k}, projected, m, threads);
+    if (rest->before) {
+        for (int64_t i = 0; i < m * width; i++) middle[i] = hidden[i] + projected[i];
+        const Source values = normed(middle, rest->norms[1], rest->rms, width, of_normed.of(m * width));
+        feed_forward(*rest, values, down, m, threads);
+        for (int64_t i = 0; i < m * width; i++) out[i] = middle[i] + down[i];
+        return;
+    }
     Source summed{Source::summed, hidden, width, middle};
     summed.added = projected, summed.norm = norm_of(rest->norms[0]);
-    multiply(rest->up, summed, made, m, threads);
-    Source activated{Source::activated, made, inner, of_gate.of(m * read)};
-    activated.activation = static_cast<Activation>(rest->activation), activated.centre = rest->centre;
-    float *down = of_down.of(m * width), *factor = nullptr;
-    multiply(rest->down, activated, down, m, threads);
-    if (rest->learned.n) {
-        Source learned{Source::activated, made + read, inner, of_learned.of(m * read)};
-        learned.activation = Activation::tanh;
-        factor = of_factor.of(m * width);
-        multiply(rest->learned, learned, factor, m, threads);
-    }
     Source last{Source::summed, middle, width, out};
-    last.added = down, last.factor = factor, last.norm = norm_of(rest->norms[1]);
+    last.factor = feed_forward(*rest, summed, down, m, threads);
+    last.added = down, last.norm = norm_of(rest->norms[1]);
     plain_rows(last, m, width, threads);
 }
 
@@ -57,23 +54,46 @@ void all_of_rest(const lessen_rest *rest, const float *context, const float *hid
 }
 
 }  // namespace
+
+const float *feed_forward(const lessen_rest &rest, const Source &values, float *out, int64_t m, int threads) {
+    const int64_t inner = rest.up.n, read = rest.down.k;
+    thread_local Space<float> of_inner, of_activated, of_learned, of_factor;
+    float *made = of_inner.of(m * inner);
+    multiply(rest.up, values, made, m, threads);
+    Source activated{Source::activated, made, inner, of_activated.of(m * read)};
+    activated.activation = static_cast<Activation>(rest.activation), activated.centre = rest.centre;
+    if (rest.gated) activated.gate = made + read;
+    multiply(rest.down, activated, out, m, threads);
+    if (!rest.learned.n) return nullptr;
+    Source learned{Source::activated, made + read, inner, of_learned.of(m * read)};
+    learned.activation = Activation::tanh;
+    float *factor = of_factor.of(m * rest.learned.n);
+    multiply(rest.learned, learned, factor, m, threads);
+    return factor;
+}
+
 }  // namespace lessen
 
 using namespace lessen;
 
-int lessen_encoder_layers(const lessen_encoder *const *layers, int64_t count, const float *hidden,
-                          const int64_t *lengths, int64_t rows, float *out, int threads) {
+int lessen_encoder_layers(const lessen_encoder *const *layers, int64_t count, const lessen_bias *bias,
+                          const float *hidden, const int64_t *lengths, int64_t rows, float *out, int threads) {
     int64_t m = 0;
     for (int64_t row = 0; row < rows; row++) m += lengths[row];
     if (m <= 0 || count <= 0) return 0;
     const auto all = [&] {
-        thread_local Space<float> of_qkv, of_context, of_hidden;
+        thread_local Space<float> of_normed, of_qkv, of_context, of_hidden;
         const float *from = hidden;
         for (int64_t place = 0; place < count; place++) {
             const lessen_encoder *layer = layers[place];
             float *qkv = of_qkv.of(m * layer->qkv.n), *context = of_context.of(m * layer->rest.output.k);
-            multiply(layer->qkv, {Source::plain, from, layer->qkv.k}, qkv, m, threads);
-            attention_of(qkv, lengths, rows, layer->heads, layer->dim, context, nullptr, threads);
+            const int64_t width = layer->qkv.k;
+            Source values{Source::plain, from, width};
+            if (layer->rest.before)
+                values = normed(from, layer->rest.norms[0], layer->rest.rms, width, of_normed.of(m * width));
+            multiply(layer->qkv, values, qkv, m, threads);
+            attention_of(qkv, lengths, rows, layer->heads, layer->dim, layer->scale, bias, layer->of_bias, context,
+                         nullptr, threads);
             // A layer does not write where it reads, so every other one writes to space of its own.
             float *to = (count - place) % 2 ? out : of_hidden.of(m * layer->rest.output.n);
             all_of_rest(&layer->rest, context, from, to, m, threads);

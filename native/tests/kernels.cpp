@@ -40,11 +40,12 @@ static bool same_one_by_one() {
     const auto hidden = numbers(tokens * width, 13), cosine = numbers(tokens, 1);
     lessen_decoder layer{};
     layer.qkv = {LESSEN_F32, (heads + 2 * key_heads) * dim, width, qkv.data(), nullptr, nullptr};
-    layer.output = {LESSEN_F32, width, heads * dim, output.data(), nullptr, nullptr};
-    layer.up = {LESSEN_F32, inner, width, up.data(), nullptr, nullptr};
-    layer.down = {LESSEN_F32, width, inner, down.data(), nullptr, nullptr};
-    for (lessen_norm &each : layer.norms) each = {norm.data(), nullptr, 1e-5f};
-    layer.heads = heads, layer.key_heads = key_heads, layer.dim = dim, layer.activation = LESSEN_SILU;
+    layer.rest.output = {LESSEN_F32, width, heads * dim, output.data(), nullptr, nullptr};
+    layer.rest.up = {LESSEN_F32, inner, width, up.data(), nullptr, nullptr};
+    layer.rest.down = {LESSEN_F32, width, inner, down.data(), nullptr, nullptr};
+    layer.rest.before = 1;
+    for (lessen_norm &each : layer.rest.norms) each = {norm.data(), nullptr, 1e-5f};
+    layer.heads = heads, layer.key_heads = key_heads, layer.dim = dim, layer.rest.activation = LESSEN_SILU;
     layer.scale = 1.0f / std::sqrt(float(dim));
     std::vector<float> found[2];
     for (const bool alone : {false, true}) {
@@ -81,7 +82,7 @@ static bool same_one_by_one() {
     if (space.of(100); space.held() != 100) return false;
     const int64_t one = 1;
     float number = 0;
-    return lessen_attention_f32(&number, &one, 1, int64_t(1) << 45, 4, &number, &number, 2) == 1;
+    return lessen_attention_f32(&number, &one, 1, int64_t(1) << 45, 4, 1, nullptr, &number, &number, 2) == 1;
 }
 
 // A NaN is told, wherever it is.
@@ -112,7 +113,7 @@ static bool mixes_nan() {
             for (float bad : {NAN, INFINITY}) {
                 std::vector<float> qkv(tokens * 3 * width, 0.5f), out(tokens * width);
                 qkv[(tokens - 1) * 3 * width + part * width + dim] = bad;
-                lessen_attention_f32(qkv.data(), &tokens, 1, heads, dim, out.data(), nullptr, 1);
+                lessen_attention_f32(qkv.data(), &tokens, 1, heads, dim, 0.2f, nullptr, out.data(), nullptr, 1);
                 const float *last = out.data() + (tokens - 1) * width;
                 for (int64_t i = 0; i < width; i++)
                     if (std::isnan(last[i]) != (i >= dim)) return false;

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from lessen.model.attention import LONG, attend, attend_reference, attend_scored, received
-from lessen.model.rows import pack
-from lessen.native import library, native, why_not
+from lessen.model.attention import LONG, attend_by_kernels, attend_reference, attend_scored, received
+from lessen.model.relative import PositionBias, RelativeBias
+from lessen.model.rows import Rows, pack
+from lessen.native import native, why_not
 from lessen.tokens.elimination import survivors
 from lessen.tokens.score import SCORES
 
@@ -56,7 +57,9 @@ def test_15_of_tokens_that_get_the_same_attention_the_earliest_stay(length, scor
     qkv, rows = batch([length, length + 2])
     qkv[:, :2] = 0
     with torch.set_grad_enabled(gradients):
-        gets = attend_scored(qkv, rows, SCORES[score])[1]
+        found = attend_by_kernels(qkv, rows, SCORES[score])
+        gets = (found or attend_scored(qkv, rows, SCORES[score]))[1]
+        assert (found is not None) == (score == "mean" and not gradients)
     kept = max(1, length // 2)
     assert survivors(gets, rows, (kept, kept)).tolist() == [*range(kept), *range(length, length + kept)]
 
@@ -71,26 +74,42 @@ def test_extreme_scores_stay_finite(shift):
     torch.testing.assert_close(context, attend_reference(qkv.double(), rows).float(), rtol=1e-2, atol=1e-2)
 
 
-def test_who_computes_what(monkeypatch):
-    calls = []
-
-    class Counting:
-        def attention(self, qkv, lengths, received=False):
-            calls.append(received)
-            return kernels.attention(qkv, lengths, received=received)
-
-    monkeypatch.setattr(library, "native", Counting)
+def test_who_computes_what():
     qkv, rows = batch([3, 20])
-    attend(qkv, rows)  # gradients are on
+    assert attend_by_kernels(qkv, rows) is None  # gradients are on
     with torch.no_grad():
-        attend(qkv, rows, torch.zeros(3, 20, 20))  # a bias
-        attend(qkv.bfloat16(), rows)
-        attend(*batch([LONG]))
-        attend_scored(qkv, rows, SCORES["offdiag"])
-        assert calls == []
-        attend(qkv, rows)
-        found = attend_scored(qkv, rows, SCORES["mean"])
-        assert calls == [False, True]
-        monkeypatch.setattr(library, "native", lambda: None)
+        assert attend_by_kernels(qkv.bfloat16(), rows) is None
+        assert attend_by_kernels(*batch([LONG])) is None
+        assert attend_by_kernels(qkv, rows, SCORES["offdiag"]) is None
+        context, gets = attend_by_kernels(qkv, rows)
+        assert gets is None
+        found = attend_by_kernels(qkv, rows, SCORES["mean"])
+        assert torch.equal(found[0], context)
         for one, other in zip(found, attend_scored(qkv, rows, SCORES["mean"]), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lengths", LENGTHS[:-1])
+@pytest.mark.parametrize("left", [False, True])
+def test_a_bias_is_that_of_the_places(lengths, left):
+    """Latency-adjustable page, 1.10: of what is left, both axes; here of two heads of four, stretched."""
+    qkv, rows = batch(lengths, heads=2)
+    bias = RelativeBias(8, 20, 4)
+    bias.weight.mul_(50)
+    if left:
+        places = torch.cat(
+            [torch.arange(length) * 3 % 7 + 7 * torch.arange(length) for length in rows.lengths]
+        )
+        full = tuple(7 * length for length in rows.lengths)
+        rows = Rows(rows.lengths, rows.original, rows.device, full, places)
+    near = PositionBias(bias, rows, torch.float32)
+    if rows.lengths[-1] >= LONG:
+        return
+    context, gets = attend_by_kernels(qkv, rows, received, near, [3, 1], 1.5)
+    longer = qkv.double()
+    longer[:, 0] *= 1.5
+    expected = attend_reference(longer, rows, near.written_out([3, 1]).double())
+    torch.testing.assert_close(context.double(), expected, rtol=1e-5, atol=2e-6)
+    beside = attend_scored(longer, rows, received, near.written_out([3, 1]).double())[1]
+    torch.testing.assert_close(gets.double(), beside, rtol=1e-4, atol=1e-7)

@@ -130,7 +130,7 @@ def test_memory_that_runs_out_is_an_error_and_not_the_end() -> None:
     kernels, one = native(), torch.zeros(1)
     lengths = (ctypes.c_int64 * 1)(1)
     with pytest.raises(LessenError, match="out of memory in the kernels"):
-        kernels._attention(one.data_ptr(), lengths, 1, 1 << 45, 4, one.data_ptr(), one.data_ptr(), 2)
+        kernels._attention(one.data_ptr(), lengths, 1, 1 << 45, 4, 1.0, None, *[one.data_ptr()] * 2, 2)
 
 
 @torch.no_grad()

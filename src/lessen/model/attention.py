@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lessen.model.architecture import MATRICES, Architecture, MatrixName
 from lessen.model.matrices import REAL, Numbers, linear
+from lessen.model.relative import PositionBias
 from lessen.model.rows import Group, Rows
 from lessen.native import native_for
 from lessen.plan import Rank
@@ -29,11 +30,42 @@ LONG = 192
 """Tokens from which on torch's fused attention of rows of equal length beats our own kernel."""
 
 
-def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
-    """Attention of each row to itself, by whichever implementation suits the device and the gradients.
+def attend_by_kernels(
+    qkv: Tensor,
+    rows: Rows,
+    score: Score | None = None,
+    bias: PositionBias | None = None,
+    heads: list[int] | None = None,
+    stretch: float = 1.0,
+) -> tuple[Tensor, Tensor | None] | None:
+    """Attention of each row to itself in our own kernels, and a score of every token, if asked for.
 
     Args:
         qkv: Queries, keys and values side by side, `[tokens, 3, heads, head_dim]`.
+        rows: Layout of the batch.
+        score: From probabilities to scores.
+        bias: Of the stack.
+        heads: Which of the bias's there are; all if None.
+        stretch: Queries are multiplied by it.
+
+    Returns:
+        Context `[tokens, heads, head_dim]`, and `[tokens]` or None; None where they cannot compute it, or
+        torch is faster.
+    """
+    if score is not received if score is not None else rows.lengths[-1] >= LONG:
+        return None
+    kernels = native_for(qkv)
+    if kernels is None:
+        return None
+    near = None if bias is None else bias.for_kernels(rows, heads)
+    return kernels.attention(qkv, rows.lengths, received=score is not None, stretch=stretch, bias=near)
+
+
+def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
+    """The same in torch, by whichever of its functions suits the device and the gradients.
+
+    Args:
+        qkv: As above.
         rows: Layout of the batch.
         bias: Added to the scores before the softmax, from position to position, `[heads, longest, longest]`.
         dropout: Probability of dropping an attention weight.
@@ -43,8 +75,6 @@ def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: floa
     """
     if torch.is_grad_enabled() or qkv.is_cuda:
         return _attend_padded(qkv, rows, bias, dropout)
-    if bias is None and rows.lengths[-1] < LONG and (kernels := native_for(qkv)) is not None:
-        return kernels.attention(qkv, rows.lengths)[0]
     return _attend_by_length(qkv, rows, bias)
 
 
@@ -73,10 +103,6 @@ def attend_scored(
 
         context = _attend_written_out(qkv, rows, bias, dropout, see)
         return context, rows.unpad(torch.cat(found))
-    if score is received and bias is None and (kernels := native_for(qkv)) is not None:
-        context, gets = kernels.attention(qkv, rows.lengths, received=True)
-        assert gets is not None
-        return context, gets
     contexts, scores = [], []
     for group in rows.groups:
         query, key, value = group.view(qkv).permute(2, 0, 3, 1, 4).unbind(0)
@@ -265,9 +291,11 @@ class Attention(nn.Module):
         numbers: Numbers = REAL,
         biases: Collection[MatrixName] = MATRICES,
         stretch: float = 1.0,
+        of_bias: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.of_bias = of_bias
         self.head_dim = head_dim
         self.dropout = dropout
         self.stretch = stretch
@@ -277,12 +305,12 @@ class Attention(nn.Module):
             heads * head_dim, hidden_size, rank.attention_output, numbers, bias="attention_output" in biases
         )
 
-    def forward(self, hidden: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:
-        """`[tokens, hidden]` to `[tokens, hidden]`; `bias` as in `attend`."""
+    def forward(self, hidden: Tensor, rows: Rows, bias: PositionBias | None = None) -> Tensor:
+        """`[tokens, hidden]` to `[tokens, hidden]`; `bias` of the stack."""
         return self.output(self.context(hidden, rows, bias)[0])
 
     def context(
-        self, hidden: Tensor, rows: Rows, bias: Tensor | None = None, score: Score | None = None
+        self, hidden: Tensor, rows: Rows, bias: PositionBias | None = None, score: Score | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What the heads found, `[tokens, heads * head_dim]`, before `output`; and scores, if asked for."""
         if self.heads == 0:
@@ -290,10 +318,14 @@ class Attention(nn.Module):
             nothing = None if score is None else hidden.new_zeros(len(hidden), dtype=wide)
             return hidden.new_empty(len(hidden), 0), nothing
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, self.head_dim))
+        found = attend_by_kernels(qkv, rows, score, bias, self.of_bias, self.stretch)
+        if found is not None:
+            return found[0].flatten(1), found[1]
         if self.stretch != 1:
             qkv = _stretched(qkv, self.stretch)
+        added = None if bias is None else bias.written_out(self.of_bias)
         dropout = self.dropout if self.training else 0.0
         if score is None:
-            return attend(qkv, rows, bias, dropout=dropout).flatten(1), None
-        context, scores = attend_scored(qkv, rows, score, bias, dropout=dropout)
+            return attend(qkv, rows, added, dropout=dropout).flatten(1), None
+        context, scores = attend_scored(qkv, rows, score, added, dropout=dropout)
         return context.flatten(1), scores

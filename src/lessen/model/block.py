@@ -18,7 +18,7 @@ from lessen.model.few_bits import BinaryLinear
 from lessen.model.matrices import OURS, REAL, Numbers, linear
 from lessen.model.norms import norm
 from lessen.model.prepared import Prepared, Settings
-from lessen.model.relative import PositionBias
+from lessen.model.relative import PositionBias, heads_left
 from lessen.model.rest import Parts, Rest, Whole, whole_layer
 from lessen.model.rotary import Rotation
 from lessen.model.rows import Rows
@@ -87,13 +87,13 @@ class GatedFeedForward(nn.Module):
     ) -> None:
         super().__init__()
         self.up = linear(hidden_size, 2 * intermediate_size, rank.up, numbers, bias="up" in biases)
-        self.activation = ACT2FN[activation]
+        self.activation = activation
         self.down = linear(intermediate_size, hidden_size, rank.down, numbers, bias="down" in biases)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`[tokens, hidden]` to the same."""
         gate, up = self.up(hidden).chunk(2, -1)
-        return self.down(self.activation(gate) * up)
+        return self.down(ACT2FN[self.activation](gate) * up)
 
 
 class SelectiveFeedForward(nn.Module):
@@ -183,6 +183,7 @@ class Block(nn.Module):
                 numbers,
                 architecture.biases,
                 stretch_of(architecture),
+                heads_left(architecture, shape),
             )
         self.attention_norm = norm(architecture)
         self.cross = CrossAttention(architecture, shape, numbers) if reads else None
@@ -190,8 +191,6 @@ class Block(nn.Module):
         self.feed_forward = feed_forward(architecture, shape, numbers)
         self.feed_forward_norm = norm(architecture)
         self.dropout = Dropout(architecture.dropout)
-        complete = len(shape.heads) == architecture.num_attention_heads
-        self.heads_of_bias = None if complete else list(shape.heads)
         self._rest: Rest | None = None
         self._whole: Prepared[Whole] | None = None
         self._facts = architecture
@@ -225,15 +224,14 @@ class Block(nn.Module):
             kernels = native_for(hidden, narrow=True)
             step = None if kernels is None else self.step(kernels, len(hidden))
             if kernels is not None and step is not None and (room := memory.room(rows)) is not None:
-                near = None if bias is None else bias.by_distance()
+                near = None if bias is None else bias.for_kernels(rows)
                 return kernels.decoder_layers([step], [room], rotation, hidden, bias=near), rows
-        scores_get = None if bias is None else bias.written_out(self.heads_of_bias)
         given = self.attention_norm(hidden) if self.pre else hidden
         score = None if keep is None else keep.score
         if isinstance(self.attention, CausalAttention):
-            context, scores = self.attention.context(given, rows, rotation, score, memory, scores_get)
+            context, scores = self.attention.context(given, rows, rotation, score, memory, bias)
         else:
-            context, scores = self.attention.context(given, rows, scores_get, score)
+            context, scores = self.attention.context(given, rows, bias, score)
         if keep is not None:
             index, rows = keep(scores, hidden, rows)
             hidden, context = hidden.index_select(0, index), context.index_select(0, index)
@@ -255,7 +253,7 @@ class Block(nn.Module):
         return self.__dict__ | {"_rest": None, "_whole": None, "_step": None}
 
     def whole(self, kernels: Native, tokens: int) -> EncoderLayer | None:
-        """The layer of an encoder as one call, where no token leaves in it and scores have no bias.
+        """The layer of an encoder as one call, where no token leaves in it.
 
         Args:
             kernels: That will compute it.
@@ -272,39 +270,40 @@ class Block(nn.Module):
         return made.layer
 
     def _made_whole(self, kernels: Native) -> Whole | None:
-        attention = self.attention
-        if self.pre or not isinstance(self.feed_forward, FeedForward | SelectiveFeedForward):
+        parts, attention = self._parts(), self.attention
+        if parts is None or not isinstance(attention, Attention):
             return None
-        if not isinstance(attention, Attention) or attention.stretch != 1:
-            return None
-        return whole_layer(attention, self._parts(), kernels)
+        return whole_layer(attention, parts, kernels)
 
     def _made_rest(self, kernels: Native, tokens: int) -> LayerRest | None:
         """What follows the attention as one call, where it can be."""
-        if self.pre or not isinstance(self.feed_forward, FeedForward | SelectiveFeedForward):
+        parts = None if self.parallel or self.cross is not None else self._parts()
+        if parts is None:
             return None
-        if self._rest is None or self._rest.parts != self._parts():
-            self._rest = Rest(self._parts())
+        if self._rest is None or self._rest.parts != parts:
+            self._rest = Rest(parts)
         return self._rest.ready(kernels, tokens)
 
     def step(self, kernels: Native, tokens: int) -> DecoderLayer | None:
         """The whole layer for a few tokens of a decoder as the kernels take it, where they can compute it."""
-        attention, half = self.attention, self.feed_forward
-        if not isinstance(attention, CausalAttention) or not attention.heads or not self.pre:
+        attention, rest = self.attention, self._parts()
+        if not isinstance(attention, CausalAttention) or not attention.heads:
             return None
-        if not isinstance(half, FeedForward | GatedFeedForward) or (self.cross is not None and self.parallel):
+        if rest is None or not rest.before or (self.cross is not None and self.parallel):
             return None
-        head_norms = (attention.query_norm, attention.key_norm)
+        norms, reading = (attention.query_norm, attention.key_norm), None
+        if self.cross is not None and self.cross_norm is not None:
+            reading = self.cross.query, self.cross.output, self.cross_norm
         parts = StepParts(
-            (attention, half),
-            (attention.qkv, attention.output, half.up, half.down),
-            (self.attention_norm, self.feed_forward_norm),
-            tuple(each for each in head_norms if each is not None),
+            attention,
+            attention.qkv,
+            tuple(each for each in norms if each is not None),
+            rest,
             self.cross,
-            self.cross_norm,
+            reading,
         )
         if self._step is None or self._step.parts != parts:
-            self._step = Step(parts, self._facts, attention.heads, self.heads_of_bias)
+            self._step = Step(parts, self._facts)
         return self._step.ready(kernels, tokens)
 
     def _settings(self) -> Settings:
@@ -319,11 +318,18 @@ class Block(nn.Module):
         centre = None if gate is None else vars(gate).get("centre")
         return vars(half).get("activation"), centre, vars(first).get("eps"), vars(second).get("eps")
 
-    def _parts(self) -> Parts:
-        half, norms = self.feed_forward, (self.attention_norm, self.feed_forward_norm)
-        if isinstance(half, SelectiveFeedForward):
-            output, gate, learn = self.attention.output, half.gate_down, half.learn_down
-            centre = gate.centre if isinstance(gate, BinaryLinear) else 0.0
-            return Parts(half, output, half.up, gate, learn, norms, "sigmoid", centre)
-        assert isinstance(half, FeedForward)
-        return Parts(half, self.attention.output, half.up, half.down, None, norms, half.activation)
+    def _parts(self) -> Parts | None:
+        """What comes after the attention; None where the kernels know no such layer."""
+        half, output = self.feed_forward, self.attention.output
+        norms = self.attention_norm, self.feed_forward_norm
+        if isinstance(half, FeedForward | GatedFeedForward):
+            gated = isinstance(half, GatedFeedForward)
+            if gated and not self.pre:
+                return None
+            facts = half.activation, 0.0, self.pre, gated
+            return Parts(half, output, half.up, half.down, None, norms, *facts)
+        if not isinstance(half, SelectiveFeedForward) or self.pre:
+            return None
+        gate = half.gate_down
+        centre = gate.centre if isinstance(gate, BinaryLinear) else 0.0
+        return Parts(half, output, half.up, gate, half.learn_down, norms, "sigmoid", centre)

@@ -17,6 +17,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.attention import Score, attend, attend_scored, stretch_of
 from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import Numbers, linear
+from lessen.model.relative import PositionBias, heads_left
 from lessen.model.rotary import Rotation, turn
 from lessen.model.rows import Rows
 from lessen.native import Room
@@ -148,6 +149,7 @@ class CausalAttention(nn.Module):
         super().__init__()
         self.head_dim = dim = architecture.head_dim
         self.heads = heads = len(shape.heads)
+        self.of_bias = heads_left(architecture, shape)
         self.key_heads = heads // architecture.shared_heads
         self.stretch = stretch_of(architecture)
         self.dropout = architecture.attention_dropout
@@ -166,7 +168,7 @@ class CausalAttention(nn.Module):
         rotation: Rotation | None = None,
         score: Score | None = None,
         memory: Memory | None = None,
-        bias: Tensor | None = None,
+        bias: PositionBias | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """What the heads found, before `output`; and scores, if asked for.
 
@@ -176,7 +178,7 @@ class CausalAttention(nn.Module):
             rotation: Of each token, where positions are rotary.
             score: From attention to scores; the rows then have to be whole, with nothing remembered before.
             memory: Of earlier tokens; None: there are none.
-            bias: As in `Memory.attend`.
+            bias: Of the stack.
 
         Returns:
             `[tokens, heads * head_dim]`, and `[tokens]` or None.
@@ -186,16 +188,16 @@ class CausalAttention(nn.Module):
             nothing = None if score is None else hidden.new_zeros(len(hidden), dtype=wide)
             return hidden.new_empty(len(hidden), 0), nothing
         query, key, value = self._projected(hidden, rotation)
+        added = None if bias is None else bias.written_out(self.of_bias)
+        dropout = self.dropout if self.training else 0.0
         if score is None:
             if memory is not None:
-                return memory.attend(query, key, value, rows, bias).flatten(1), None
-            dropout = self.dropout if self.training else 0.0
-            return attend_causal(query, key, value, rows, bias, dropout=dropout).flatten(1), None
+                return memory.attend(query, key, value, rows, added).flatten(1), None
+            return attend_causal(query, key, value, rows, added, dropout=dropout).flatten(1), None
         if memory is not None:
             memory.remember(key, value, rows)
-        qkv, rows, bias = _bidirectional(query, key, value, rows, bias)
-        dropout = self.dropout if self.training else 0.0
-        context, scores = attend_scored(qkv, rows, score, bias, dropout=dropout)
+        qkv, rows, added = _bidirectional(query, key, value, rows, added)
+        context, scores = attend_scored(qkv, rows, score, added, dropout=dropout)
         return context.flatten(1), scores
 
     def remember(self, hidden: Tensor, rows: Rows, rotation: Rotation | None, memory: Memory) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lessen.model.architecture import Architecture
 from lessen.model.rows import Rows
+from lessen.native import Bias
+from lessen.plan import LayerShape
 
 SHORTEST = 64
 """Tables are made for rows of so many tokens at least: a growing text does not need one at each step."""
@@ -100,6 +103,11 @@ def _version(weight: Tensor) -> tuple[int, int]:
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
+def heads_left(architecture: Architecture, layer: LayerShape) -> list[int] | None:
+    """Which heads of a bias a layer has; None: all."""
+    return None if len(layer.heads) == architecture.num_attention_heads else list(layer.heads)
+
+
 class PositionBias:
     """The bias of one batch, made when it is first asked for.
 
@@ -110,8 +118,12 @@ class PositionBias:
     """
 
     def __init__(self, of: RelativeBias, rows: Rows, dtype: torch.dtype) -> None:
-        self.of, self.rows, self.dtype = of, rows, dtype
+        self.of, self.dtype = of, dtype
         self.longest = max(rows.full_lengths)
+        self.first = 0
+        if of.causal and rows.full is not None:
+            pairs = zip(rows.full_lengths, rows.lengths, strict=True)
+            self.first = min(full - new for full, new in pairs)
         self._written: Tensor | None = None
 
     def written_out(self, heads: list[int] | None = None) -> Tensor:
@@ -124,13 +136,16 @@ class PositionBias:
             `[heads, queries, keys]`, from the last `queries` of `keys` positions.
         """
         if self._written is None:
-            first, rows = 0, self.rows
-            if self.of.causal and rows.full is not None:
-                pairs = zip(rows.full_lengths, rows.lengths, strict=True)
-                first = min(full - new for full, new in pairs)
-            self._written = self.of(self.longest, first).to(self.dtype)
+            self._written = self.of(self.longest, self.first).to(self.dtype)
         return self._written if heads is None else self._written[heads]
 
-    def by_distance(self) -> Tensor:
-        """As in `RelativeBias`, of all heads."""
-        return self.of.by_distance(self.longest)
+    def for_kernels(self, rows: Rows, heads: list[int] | None = None) -> Bias:
+        """As the kernels take it.
+
+        Args:
+            rows: Layout of the batch now, of which tokens may have left.
+            heads: As above, where the kernels are not told which a layer has.
+        """
+        near = self.of.by_distance(self.longest)
+        kept = None if rows.kept is None else rows.kept.contiguous()
+        return Bias(near if heads is None else near[heads], kept)

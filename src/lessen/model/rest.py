@@ -5,14 +5,16 @@ It is a dozen small products and sums, and one call spares the overhead of the o
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from lessen.model.attention import Attention
 from lessen.model.linear import Linear, few_in_a_layer
+from lessen.model.norms import NORMS, norm_of
 from lessen.model.prepared import Prepared, can_read, matrix_of
 from lessen.native import EncoderLayer, LayerRest, Native
 from lessen.native.matrix import ACTIVATIONS
@@ -27,9 +29,11 @@ class Parts(NamedTuple):
         up: Of the feed-forward half.
         down: The same; of SLFN, that of the gate.
         learned: Of SLFN's other branch, or None.
-        norms: After each of the two sums.
+        norms: Of both halves.
         activation: Its name; of the gate where there is one.
         centre: What `down` takes off its inputs.
+        before: Whether norms stand before the branches, not after the sums.
+        gated: Whether `up` makes a gate first, which is multiplied by the rest of what it makes.
     """
 
     half: nn.Module
@@ -40,6 +44,8 @@ class Parts(NamedTuple):
     norms: tuple[nn.Module, nn.Module]
     activation: str
     centre: float = 0.0
+    before: bool = False
+    gated: bool = False
 
     def read(self) -> list[nn.Module]:
         """Those whose tensors the kernels read."""
@@ -69,7 +75,7 @@ class Rest:
         return None if tokens > self.few else self.prepared.ready(kernels)
 
     def _made(self, kernels: Native) -> LayerRest | None:
-        return _rest(self.parts, kernels) if _can_compute(self.parts) else None
+        return rest_of(self.parts, kernels) if _can_compute(self.parts) else None
 
 
 class Whole(NamedTuple):
@@ -95,12 +101,15 @@ def whole_layer(attention: Attention, parts: Parts, kernels: Native) -> Whole | 
     if not attention.heads or not _can_compute(parts, attention.qkv):
         return None
     qkv = matrix_of(attention.qkv, kernels)
-    layer = EncoderLayer(qkv, attention.heads, attention.head_dim, _rest(parts, kernels))
+    heads, dim = attention.heads, attention.head_dim
+    scale = attention.stretch / math.sqrt(dim)
+    layer = EncoderLayer(qkv, heads, dim, scale, rest_of(parts, kernels), attention.of_bias)
     return Whole(layer, _few((attention.qkv, *parts.read())))
 
 
 def _can_compute(parts: Parts, *besides: nn.Module) -> bool:
-    return parts.activation in ACTIVATIONS and can_read((*besides, *parts.read()), (Linear, nn.LayerNorm))
+    kinds = (Linear, *NORMS) if parts.before else (Linear, nn.LayerNorm)
+    return parts.activation in ACTIVATIONS and can_read((*besides, *parts.read()), kinds)
 
 
 def _few(parts: Iterable[nn.Module]) -> int:
@@ -109,18 +118,18 @@ def _few(parts: Iterable[nn.Module]) -> int:
     return few_in_a_layer(max(matrices)) if matrices else sys.maxsize
 
 
-def _rest(parts: Parts, kernels: Native) -> LayerRest:
+def rest_of(parts: Parts, kernels: Native) -> LayerRest:
+    """The rest of a layer as the kernels take it."""
+    first, second = parts.norms
     return LayerRest(
         matrix_of(parts.output, kernels),
         matrix_of(parts.up, kernels),
         matrix_of(parts.down, kernels),
         None if parts.learned is None else matrix_of(parts.learned, kernels),
-        [_norm(norm) for norm in parts.norms],
+        (norm_of(first), norm_of(second)),
         parts.activation,
         parts.centre,
+        before=parts.before,
+        rms=isinstance(second, nn.RMSNorm),
+        gated=parts.gated,
     )
-
-
-def _norm(norm: nn.Module) -> tuple[Tensor, Tensor, float]:
-    assert isinstance(norm, nn.LayerNorm)
-    return norm.weight, norm.bias, norm.eps

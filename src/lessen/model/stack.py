@@ -91,7 +91,7 @@ def run_layers(
         bias = PositionBias(stack.relative_bias, rows, hidden.dtype)
     if after_layer is None:
         asked = ()
-    plain = memory is None and source is None and bias is None and not facts.causal
+    plain = memory is None and source is None and not facts.causal
     blocks = [*stack.layers]
     placed, turning = None, None
     places = range(last) if layers is None else layers
@@ -102,7 +102,7 @@ def run_layers(
         if plain and keep is None:
             stop = _next_question(asked if in_layer is None else None, place, places.stop)
             free = [blocks[min(each, len(blocks) - 1)] for each in range(place, stop)]
-            hidden, ran = _together(free, hidden, rows)
+            hidden, ran = _together(free, hidden, rows, bias)
         if not ran:
             if facts.rotary is not None and placed is not rows:
                 placed, turning = rows, rotation(facts.rotary, rows.positions, hidden.dtype)
@@ -127,7 +127,9 @@ def _next_question(asked: Collection[int] | None, place: int, stop: int) -> int:
     return min([stop, *(layer for layer in asked if layer > place)])
 
 
-def _together(blocks: Sequence[nn.Module], hidden: Tensor, rows: Rows) -> tuple[Tensor, int]:
+def _together(
+    blocks: Sequence[nn.Module], hidden: Tensor, rows: Rows, bias: PositionBias | None
+) -> tuple[Tensor, int]:
     """What the first of these layers make of it in one call of the kernels, and how many they were."""
     fits = len(rows) > 0 and rows.lengths[-1] < LONG and len(hidden) == rows.tokens > 0
     kernels = native_for(hidden) if fits else None
@@ -141,7 +143,10 @@ def _together(blocks: Sequence[nn.Module], hidden: Tensor, rows: Rows) -> tuple[
         if layer is None:
             break
         made.append(layer)
-    return (kernels.encoder_layers(made, hidden, rows.lengths) if made else hidden), len(made)
+    if not made:
+        return hidden, 0
+    near = None if bias is None else bias.for_kernels(rows)
+    return kernels.encoder_layers(made, hidden, rows.lengths, near), len(made)
 
 
 class Decoder(nn.Module):

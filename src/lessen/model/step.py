@@ -12,11 +12,12 @@ from typing import NamedTuple
 from torch import nn
 
 from lessen.model.architecture import Architecture
-from lessen.model.attention import stretch_of
+from lessen.model.causal import CausalAttention
 from lessen.model.cross import CrossAttention
 from lessen.model.linear import FEW_TOKENS, Linear
 from lessen.model.norms import NORMS, norm_of
 from lessen.model.prepared import Prepared, can_read, matrix_of
+from lessen.model.rest import Parts, rest_of
 from lessen.native import DecoderLayer, Form, Native, Reading
 from lessen.native.matrix import ACTIVATIONS
 
@@ -25,31 +26,28 @@ class StepParts(NamedTuple):
     """The modules of a decoder's layer.
 
     Attributes:
-        halves: Attention and feed-forward as wholes.
-        matrices: For queries, keys and values; of the attention's output; up; and down.
-        norms: Before the two halves.
+        attention: As a whole.
+        qkv: For its queries, keys and values.
         head_norms: Of queries and keys, or none.
+        rest: What comes after it.
         cross: What reads a source, if the layer does.
-        cross_norm: Before it.
+        reading: The parts of that, and the norm before it.
     """
 
-    halves: tuple[nn.Module, nn.Module]
-    matrices: tuple[nn.Module, nn.Module, nn.Module, nn.Module]
-    norms: tuple[nn.Module, nn.Module]
+    attention: CausalAttention
+    qkv: nn.Module
     head_norms: tuple[nn.Module, ...]
+    rest: Parts
     cross: CrossAttention | None = None
-    cross_norm: nn.Module | None = None
+    reading: tuple[nn.Module, nn.Module, nn.Module] | None = None
 
     def read(self) -> list[nn.Module]:
         """Those whose tensors the kernels read."""
-        parts = [*self.matrices, *self.norms, *self.head_norms]
-        if self.cross is not None and self.cross_norm is not None:
-            parts += [self.cross.query, self.cross.output, self.cross_norm]
-        return parts
+        return [self.qkv, *self.head_norms, *self.rest.read(), *(self.reading or ())]
 
     def wholes(self) -> list[nn.Module]:
         """Those that are passed over."""
-        return [*self.halves] if self.cross is None else [*self.halves, self.cross]
+        return [each for each in (self.attention, self.rest.half, self.cross) if each is not None]
 
 
 class Step:
@@ -58,27 +56,20 @@ class Step:
     Args:
         parts: Of the layer.
         architecture: Family facts.
-        heads: Query heads the layer has.
-        of_bias: Which they were, where not all are left.
     """
 
-    def __init__(
-        self, parts: StepParts, architecture: Architecture, heads: int, of_bias: list[int] | None = None
-    ) -> None:
-        rotary = architecture.rotary
+    def __init__(self, parts: StepParts, architecture: Architecture) -> None:
+        rotary, attention = architecture.rotary, parts.attention
         self.parts = parts
         self.form = Form(
-            heads=heads,
-            key_heads=heads // architecture.shared_heads,
-            dim=architecture.head_dim,
+            heads=attention.heads,
+            key_heads=attention.key_heads,
+            dim=attention.head_dim,
             turned=0 if rotary is None else 2 * len(rotary.inverse_frequencies),
-            rms=architecture.norm == "rms",
-            gated=architecture.feed_forward == "gated",
             parallel=architecture.parallel,
-            activation=architecture.hidden_act,
-            scale=stretch_of(architecture) / math.sqrt(architecture.head_dim),
+            scale=attention.stretch / math.sqrt(attention.head_dim),
+            of_bias=None if attention.of_bias is None else tuple(attention.of_bias),
         )
-        self.of_bias = of_bias
         self.prepared = Prepared(self._made, lambda: (*parts.wholes(), *parts.read()))
         self.in_float = any(type(part) is Linear for part in parts.read())
 
@@ -89,20 +80,25 @@ class Step:
             kernels: Whose.
             tokens: To be computed.
         """
-        if self.form.activation not in ACTIVATIONS or (tokens > FEW_TOKENS and self.in_float):
+        if tokens > FEW_TOKENS and self.in_float:
             return None
         return self.prepared.ready(kernels)
 
     def _made(self, kernels: Native) -> DecoderLayer | None:
         parts = self.parts
-        if not can_read(parts.read(), (Linear, *NORMS), narrow=True):
+        if parts.rest.activation not in ACTIVATIONS or not can_read(
+            parts.read(), (Linear, *NORMS), narrow=True
+        ):
             return None
-        qkv, output, up, down = (matrix_of(part, kernels) for part in parts.matrices)
-        first, second, *of_heads = (norm_of(part) for part in (*parts.norms, *parts.head_norms))
-        head_norms = (of_heads[0], of_heads[1]) if of_heads else None
+        of_heads = [norm_of(part) for part in parts.head_norms]
         reading = None
-        if parts.cross is not None and parts.cross_norm is not None:
-            query, found = matrix_of(parts.cross.query, kernels), matrix_of(parts.cross.output, kernels)
-            reading = Reading(query, found, norm_of(parts.cross_norm))
-        matrices = (qkv, output, up, down)
-        return DecoderLayer(self.form, matrices, (first, second), head_norms, reading, self.of_bias)
+        if parts.reading is not None:
+            query, output, norm = parts.reading
+            reading = Reading(matrix_of(query, kernels), matrix_of(output, kernels), norm_of(norm))
+        return DecoderLayer(
+            self.form,
+            matrix_of(parts.qkv, kernels),
+            rest_of(parts.rest, kernels),
+            (of_heads[0], of_heads[1]) if of_heads else None,
+            reading,
+        )

@@ -14,7 +14,7 @@ from lessen.model.norms import NORMS, norm_of
 from lessen.model.rotary import Turns
 from lessen.model.rows import Rows
 from lessen.model.stack import Stack
-from lessen.native import DecoderLayer, LastNorm, Native, native_for
+from lessen.native import Bias, DecoderLayer, LastNorm, Native, native_for
 
 
 class Stretch:
@@ -61,7 +61,7 @@ class Stretch:
             rooms.append(room)
         turning = None if self.turns is None else self.turns.at(rows, hidden.dtype)
         bias = self.stack.relative_bias
-        near = None if bias is None else bias.by_distance(max(rows.full_lengths))
+        near = None if bias is None else Bias(bias.by_distance(max(rows.full_lengths)))
         return kernels.decoder_layers(self._made, rooms, turning, hidden, self._last, near)
 
     def _look(self, kernels: Native) -> None:

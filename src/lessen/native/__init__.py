@@ -7,11 +7,12 @@ Where the library was not built, does not fit the processor or is switched off b
 from lessen.native.decoder import DecoderLayer, Form, LastNorm, Reading, Room
 from lessen.native.embeddings import EmbeddingTables
 from lessen.native.head import Head
-from lessen.native.layer import EncoderLayer, LayerRest
+from lessen.native.layer import Bias, EncoderLayer, LayerRest
 from lessen.native.library import Native, native, native_for, recorded, why_not
 from lessen.native.matrix import MatrixOf
 
 __all__ = [
+    "Bias",
     "DecoderLayer",
     "EmbeddingTables",
     "EncoderLayer",

@@ -72,7 +72,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.lessen_encoder_layers.argtypes = [
         ctypes.c_void_p,
         ctypes.c_int64,
-        *([ctypes.c_void_p] * 2),
+        *([ctypes.c_void_p] * 3),
         ctypes.c_int64,
         ctypes.c_void_p,
         ctypes.c_int,
@@ -98,8 +98,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         ctypes.c_void_p,
         ctypes.c_void_p,
         *([ctypes.c_int64] * 3),
-        ctypes.c_void_p,
-        ctypes.c_void_p,
+        ctypes.c_float,
+        *([ctypes.c_void_p] * 3),
         ctypes.c_int,
     ]
     library.lessen_attention_f32.restype = _done

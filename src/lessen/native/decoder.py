@@ -9,25 +9,22 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lessen.native.matrix import ACTIVATIONS, Matrix, MatrixOf, Norm, NormOf, norm_struct
+from lessen.native.layer import LayerRest, Rest, address_of, numbers
+from lessen.native.matrix import Matrix, MatrixOf, Norm, NormOf, norm_struct
 
 
 class _Decoder(ctypes.Structure):
     _fields_ = (
         ("qkv", Matrix),
-        ("output", Matrix),
-        ("up", Matrix),
-        ("down", Matrix),
         ("query", Matrix),
         ("read_output", Matrix),
-        ("norms", Norm * 2),
         ("query_norm", Norm),
         ("key_norm", Norm),
         ("read_norm", Norm),
-        *((name, ctypes.c_int64) for name in ("heads", "key_heads", "dim", "turned")),
-        *((name, ctypes.c_int64) for name in ("rms", "gated", "parallel", "activation")),
-        ("scale", ctypes.c_float),
+        *((name, ctypes.c_int64) for name in ("heads", "key_heads", "dim", "turned", "parallel")),
         ("of_bias", ctypes.c_void_p),
+        ("scale", ctypes.c_float),
+        ("rest", Rest),
     )
 
 
@@ -50,10 +47,6 @@ class _Room(ctypes.Structure):
     )
 
 
-class _Bias(ctypes.Structure):
-    _fields_ = (("by_distance", ctypes.c_void_p), ("longest", ctypes.c_int64))
-
-
 @dataclass(frozen=True)
 class Form:
     """Sizes and variants of a decoder's layer.
@@ -63,22 +56,18 @@ class Form:
         key_heads: Of keys and of values.
         dim: Of a head.
         turned: Of its dimensions, those that turn.
-        rms: Whether norms are RMSNorm.
-        gated: Whether the feed-forward half has a gate.
         parallel: Whether both halves read the layer's input.
-        activation: A name from `ACTIVATIONS`.
         scale: Scores are multiplied by it.
+        of_bias: Heads of a bias of scores that are the layer's; None: as many as it has.
     """
 
     heads: int
     key_heads: int
     dim: int
     turned: int
-    rms: bool
-    gated: bool
     parallel: bool
-    activation: str
     scale: float
+    of_bias: tuple[int, ...] | None
 
 
 class Reading(NamedTuple):
@@ -100,30 +89,27 @@ class DecoderLayer:
 
     Args:
         form: Of the layer.
-        matrices: For queries, keys and values; of the attention's output; up; and down.
-        norms: Before the two halves.
+        qkv: For queries, keys and values.
+        rest: What comes after the attention, norms before its branches.
         head_norms: Of queries and of keys, or None.
         reading: Of a source, or None.
-        of_bias: Heads of a bias of scores that are the layer's; None: as many as it has.
     """
 
     def __init__(
         self,
         form: Form,
-        matrices: tuple[MatrixOf, MatrixOf, MatrixOf, MatrixOf],
-        norms: tuple[NormOf, NormOf],
+        qkv: MatrixOf,
+        rest: LayerRest,
         head_norms: tuple[NormOf, NormOf] | None,
         reading: Reading | None = None,
-        of_bias: Sequence[int] | None = None,
     ) -> None:
-        heads = None if of_bias is None else (ctypes.c_int64 * len(of_bias))(*of_bias)
-        self.kept = (matrices, norms, head_norms, reading, heads)
+        listed = numbers(form.of_bias)
+        self.kept = (qkv, rest, head_norms, reading, listed)
         self.reads = reading is not None
         query_norm, key_norm = (Norm(), Norm()) if head_norms is None else map(norm_struct, head_norms)
         self.struct = _Decoder(
-            *(matrix.struct() for matrix in matrices),
+            qkv.struct(),
             *((Matrix(), Matrix()) if reading is None else (each.struct() for each in reading[:2])),
-            (Norm * 2)(*map(norm_struct, norms)),
             query_norm,
             key_norm,
             Norm() if reading is None else norm_struct(reading.norm),
@@ -131,12 +117,10 @@ class DecoderLayer:
             form.key_heads,
             form.dim,
             form.turned,
-            form.rms,
-            form.gated,
             form.parallel,
-            ACTIVATIONS[form.activation],
+            address_of(listed),
             form.scale,
-            None if heads is None else ctypes.addressof(heads),
+            rest.struct,
         )
         self.place = ctypes.addressof(self.struct)
 
@@ -177,19 +161,6 @@ class Room:
             )
             self.struct.sources = self.structs
         return self
-
-
-class Bias:
-    """A bias of scores by distance; it keeps the tensor it points at.
-
-    Args:
-        by_distance: `[heads, 2 * longest - 1]`, float32, contiguous.
-    """
-
-    def __init__(self, by_distance: Tensor) -> None:
-        self.kept = by_distance
-        self.struct = _Bias(by_distance.data_ptr(), (by_distance.shape[1] + 1) // 2)
-        self.place = ctypes.addressof(self.struct)
 
 
 class LastNorm:

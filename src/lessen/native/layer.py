@@ -7,17 +7,19 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lessen.native.matrix import ACTIVATIONS, Matrix, MatrixOf, Norm
+from lessen.native.matrix import ACTIVATIONS, Matrix, MatrixOf, Norm, NormOf, norm_struct
 
 
-class _Rest(ctypes.Structure):
+class Rest(ctypes.Structure):
+    """`lessen_rest`."""
+
     _fields_ = (
         ("output", Matrix),
         ("up", Matrix),
         ("down", Matrix),
         ("learned", Matrix),
         ("norms", Norm * 2),
-        ("activation", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("activation", "before", "rms", "gated")),
         ("centre", ctypes.c_float),
     )
 
@@ -30,9 +32,12 @@ class LayerRest:
         up: Of the feed-forward half.
         down: The same; of SLFN, that of the gate.
         learned: Of SLFN's other branch, or None.
-        norms: Weight, bias and epsilon of both, each after its sum.
+        norms: Of both halves.
         activation: A name from `ACTIVATIONS`; with `learned`, of the gate.
         centre: Taken off after it.
+        before: Whether norms stand before the branches, not after the sums.
+        rms: Whether they are RMSNorm.
+        gated: Whether `up` makes a gate first, which is multiplied by the rest of what it makes.
     """
 
     def __init__(
@@ -41,18 +46,25 @@ class LayerRest:
         up: MatrixOf,
         down: MatrixOf,
         learned: MatrixOf | None,
-        norms: Sequence[tuple[Tensor, Tensor, float]],
+        norms: tuple[NormOf, NormOf],
         activation: str,
         centre: float = 0.0,
+        *,
+        before: bool = False,
+        rms: bool = False,
+        gated: bool = False,
     ) -> None:
         self.kept = (output, up, down, learned, norms)
-        self.struct = _Rest(
+        self.struct = Rest(
             output.struct(),
             up.struct(),
             down.struct(),
             Matrix() if learned is None else learned.struct(),
-            (Norm * 2)(*(Norm(weight.data_ptr(), bias.data_ptr(), eps) for weight, bias, eps in norms)),
+            (Norm * 2)(*map(norm_struct, norms)),
             ACTIVATIONS[activation],
+            before,
+            rms,
+            gated,
             centre,
         )
         self.place = ctypes.addressof(self.struct)
@@ -63,7 +75,9 @@ class _Encoder(ctypes.Structure):
         ("qkv", Matrix),
         ("heads", ctypes.c_int64),
         ("dim", ctypes.c_int64),
-        ("rest", _Rest),
+        ("of_bias", ctypes.c_void_p),
+        ("scale", ctypes.c_float),
+        ("rest", Rest),
     )
 
 
@@ -74,10 +88,51 @@ class EncoderLayer:
         qkv: Of queries, keys and values.
         heads: Of each.
         head_dim: Of a head.
+        scale: Scores are multiplied by it.
         rest: What comes after the attention.
+        of_bias: Heads of a bias of scores that are the layer's; None: as many as it has.
     """
 
-    def __init__(self, qkv: MatrixOf, heads: int, head_dim: int, rest: LayerRest) -> None:
-        self.kept = (qkv, rest)
-        self.struct = _Encoder(qkv.struct(), heads, head_dim, rest.struct)
+    def __init__(
+        self,
+        qkv: MatrixOf,
+        heads: int,
+        head_dim: int,
+        scale: float,
+        rest: LayerRest,
+        of_bias: Sequence[int] | None = None,
+    ) -> None:
+        listed = numbers(of_bias)
+        self.kept = (qkv, rest, listed)
+        self.struct = _Encoder(qkv.struct(), heads, head_dim, address_of(listed), scale, rest.struct)
         self.place = ctypes.addressof(self.struct)
+
+
+class _Bias(ctypes.Structure):
+    _fields_ = (("by_distance", ctypes.c_void_p), ("longest", ctypes.c_int64), ("places", ctypes.c_void_p))
+
+
+class Bias:
+    """A bias of scores by distance; it keeps the tensors it points at.
+
+    Args:
+        by_distance: `[heads, 2 * longest - 1]`, float32, contiguous: from key position - query position.
+        places: Of the tokens in their rows, `[tokens]`, int64, contiguous; None: they follow one another.
+    """
+
+    def __init__(self, by_distance: Tensor, places: Tensor | None = None) -> None:
+        self.kept = (by_distance, places)
+        longest = (by_distance.shape[1] + 1) // 2
+        where = None if places is None else places.data_ptr()
+        self.struct = _Bias(by_distance.data_ptr(), longest, where)
+        self.place = ctypes.addressof(self.struct)
+
+
+def numbers(given: Sequence[int] | None) -> ctypes.Array[ctypes.c_int64] | None:
+    """Whole numbers as the kernels take them."""
+    return None if given is None else (ctypes.c_int64 * len(given))(*given)
+
+
+def address_of(listed: ctypes.Array[ctypes.c_int64] | None) -> int | None:
+    """Where they lie."""
+    return None if listed is None else ctypes.addressof(listed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from lessen.errors import PlanError
 from lessen.native.binding import opened
-from lessen.native.decoder import Bias, DecoderLayer, LastNorm, Room
+from lessen.native.decoder import DecoderLayer, LastNorm, Room
 from lessen.native.embeddings import EmbeddingTables
 from lessen.native.head import Head
-from lessen.native.layer import EncoderLayer, LayerRest
+from lessen.native.layer import Bias, EncoderLayer, LayerRest
 from lessen.native.matrix import LOW_BITS, LowBits
 
 LINE = 64
@@ -196,7 +197,13 @@ class Native:
         return found
 
     def attention(
-        self, qkv: Tensor, lengths: Sequence[int], *, received: bool = False
+        self,
+        qkv: Tensor,
+        lengths: Sequence[int],
+        *,
+        received: bool = False,
+        stretch: float = 1.0,
+        bias: Bias | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention of rows of different lengths, each to itself.
 
@@ -204,6 +211,8 @@ class Native:
             qkv: Queries, keys and values, `[tokens, 3, heads, head_dim]`, float32 on the CPU.
             lengths: Tokens of each row.
             received: Whether to count what each token gets, mean over heads and queries.
+            stretch: Queries are multiplied by it, before scores are divided by sqrt(head_dim).
+            bias: Of scores.
 
         Returns:
             Context `[tokens, heads, head_dim]`, and `[tokens]` if asked for.
@@ -218,6 +227,8 @@ class Native:
             len(lengths),
             heads,
             dim,
+            stretch / math.sqrt(dim),
+            None if bias is None else bias.place,
             context.data_ptr(),
             None if gets is None else gets.data_ptr(),
             self._threads(),
@@ -279,14 +290,19 @@ class Native:
         return result
 
     def encoder_layers(
-        self, layers: Sequence[EncoderLayer], hidden: Tensor, lengths: Sequence[int]
+        self,
+        layers: Sequence[EncoderLayer],
+        hidden: Tensor,
+        lengths: Sequence[int],
+        bias: Bias | None = None,
     ) -> Tensor:
-        """Whole layers of an encoder, one after another, without a bias on their scores.
+        """Whole layers of an encoder, one after another.
 
         Args:
             layers: Made ready, in order.
             hidden: `[tokens, hidden]`, float32 on the CPU.
             lengths: Tokens of each row.
+            bias: Of their scores, if there is one.
 
         Returns:
             `[tokens, hidden]`.
@@ -296,6 +312,7 @@ class Native:
         self._encoder_layers(
             (ctypes.c_void_p * len(layers))(*[layer.place for layer in layers]),
             len(layers),
+            None if bias is None else bias.place,
             hidden.data_ptr(),
             (ctypes.c_int64 * len(lengths))(*lengths),
             len(lengths),
@@ -311,7 +328,7 @@ class Native:
         turning: tuple[Tensor, Tensor] | None,
         hidden: Tensor,
         last: LastNorm | None = None,
-        bias: Tensor | None = None,
+        bias: Bias | None = None,
     ) -> Tensor:
         """Layers of a decoder for a few new tokens, whose keys and values they write into the cache.
 
@@ -322,7 +339,7 @@ class Native:
             hidden: `[tokens, hidden]`, float32 or bfloat16 on the CPU; computed in float32 either way, and
                 rounded to its type after each layer.
             last: The norm after them, of the kind of theirs, if there is one.
-            bias: Of their scores by distance, `[heads, 2 * longest - 1]`, float32, if there is one.
+            bias: Of their scores, if there is one; tokens of a row follow one another.
 
         Returns:
             `[tokens, hidden]`, of the same type.
@@ -332,7 +349,6 @@ class Native:
         """
         if any(layer.reads and room.sources is None for layer, room in zip(layers, rooms, strict=True)):
             raise PlanError("the cache knows no encoder's output for this layer to read")
-        near = None if bias is None else Bias(bias)
         given = hidden.float().contiguous()
         result = torch.empty_like(given)
         places = ctypes.c_void_p * len(layers)
@@ -345,7 +361,7 @@ class Native:
             None if last is None else last.place,
             cosine,
             sine,
-            None if near is None else near.place,
+            None if bias is None else bias.place,
             given.data_ptr(),
             result.data_ptr(),
             len(given),
