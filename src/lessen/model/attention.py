@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from lessen.model.architecture import MATRICES, Architecture, MatrixName
+from lessen.model.linear import mkl_packs
 from lessen.model.matrices import REAL, Numbers, linear
 from lessen.model.relative import PositionBias
 from lessen.model.rows import Group, Rows
@@ -27,7 +28,12 @@ ROWS_AT_ONCE = 4
 """Rows whose scores are written out together where gradients are needed on a CPU."""
 
 LONG = 192
-"""Tokens from which on torch's fused attention of rows of equal length beats our own kernel."""
+"""Tokens from which on torch's fused attention of rows of equal length beats our own kernel with MKL."""
+
+
+def is_long(rows: Rows) -> bool:
+    """Whether torch attends to rows faster than our own kernel; where it has no MKL it never does."""
+    return rows.lengths[-1] >= LONG and mkl_packs()
 
 
 def attend_by_kernels(
@@ -52,7 +58,7 @@ def attend_by_kernels(
         Context `[tokens, heads, head_dim]`, and `[tokens]` or None; None where they cannot compute it, or
         torch is faster.
     """
-    if score is not received if score is not None else rows.lengths[-1] >= LONG:
+    if is_long(rows) if score is None else score is not received:
         return None
     kernels = native_for(qkv)
     if kernels is None:

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
-from lessen.model.attention import LONG
+from lessen.model.attention import is_long
 from lessen.model.block import Block, Keep
 from lessen.model.causal import Memory
 from lessen.model.cross import CrossAttention, Source
@@ -131,7 +131,7 @@ def _together(
     blocks: Sequence[nn.Module], hidden: Tensor, rows: Rows, bias: PositionBias | None
 ) -> tuple[Tensor, int]:
     """What the first of these layers make of it in one call of the kernels, and how many they were."""
-    fits = len(rows) > 0 and rows.lengths[-1] < LONG and len(hidden) == rows.tokens > 0
+    fits = len(rows) > 0 and not is_long(rows) and len(hidden) == rows.tokens > 0
     kernels = native_for(hidden) if fits else None
     if kernels is None:
         return hidden, 0
