@@ -82,31 +82,37 @@ inline void softmax(float *scores, int64_t tokens, int64_t room, float scale) {
         for (int64_t i = end; i < room; i += V::lanes) V::store(scores + r * room + i, V::zero());
 }
 
-// Scores of a query at their scale, with their bias.
-inline void add_bias(const Attention &a, int64_t query, float *scores) {
+// Scores of a query and the first keys at their scale, with their bias.
+inline void add_bias(const Attention &a, int64_t query, int64_t keys, float *scores) {
     const float *near = a.bias - (a.places ? a.places[query] : query);
     if (a.places)
-        for (int64_t i = 0; i < a.tokens; i++) scores[i] = fused(scores[i], a.scale, near[a.places[i]]);
+        for (int64_t i = 0; i < keys; i++) scores[i] = fused(scores[i], a.scale, near[a.places[i]]);
     else
-        for (int64_t i = 0; i < a.tokens; i++) scores[i] = fused(scores[i], a.scale, near[i]);
+        for (int64_t i = 0; i < keys; i++) scores[i] = fused(scores[i], a.scale, near[i]);
 }
 
 template <class V, int R>
 inline void queries(const Attention &a, int64_t first, const float *keys, const float *values, float *space) {
-    const int64_t width = a.heads * a.dim, step = 3 * width;
     const int64_t room = round_up(a.tokens, V::lanes), wide = round_up(a.dim, V::lanes);
-    float *scores = space, *mixed = space + R * room, *out = a.out + first * width + a.head * a.dim;
-    products<V, R>(a.qkv + first * step + a.head * a.dim, step, keys, room, a.dim, scores, room, room);
+    const int64_t seen = a.causal ? first + R : a.tokens;
+    float *scores = space, *mixed = space + R * room, *out = a.out + first * a.out_step;
+    products<V, R>(a.queries + first * a.query_step, a.query_step, keys, room, a.dim, scores, room, round_up(seen, V::lanes));
     if (a.bias)
-        for (int r = 0; r < R; r++) add_bias(a, first + r, scores + r * room);
-    softmax<V, R>(scores, a.tokens, room, a.bias ? 1.0f : a.scale);
+        for (int r = 0; r < R; r++) add_bias(a, first + r, seen, scores + r * room);
+    const auto unseen = [&](float value) {
+        for (int64_t r = 0; a.causal && r < R - 1; r++)
+            for (int64_t i = first + r + 1; i < seen; i++) scores[r * room + i] = value;
+    };
+    unseen(-3e38f);
+    softmax<V, R>(scores, seen, room, a.bias ? 1.0f : a.scale);
+    unseen(0.0f);
     if (a.received)
-        for (int r = 0; r < R; r++)
-            for (int64_t i = 0; i < a.tokens; i++) a.received[i] += scores[r * room + i];
-    if (wide == a.dim) return products<V, R>(scores, room, values, wide, a.tokens, out, width, wide);
-    products<V, R>(scores, room, values, wide, a.tokens, mixed, wide, wide);
+        for (int64_t r = greater(0, a.listened - first); r < R; r++)
+            for (int64_t i = 0; i < seen; i++) a.received[i] += scores[r * room + i];
+    if (wide == a.dim) return products<V, R>(scores, room, values, wide, seen, out, a.out_step, wide);
+    products<V, R>(scores, room, values, wide, seen, mixed, wide, wide);
     for (int r = 0; r < R; r++)
-        for (int64_t i = 0; i < a.dim; i++) out[r * width + i] = mixed[r * wide + i];
+        for (int64_t i = 0; i < a.dim; i++) out[r * a.out_step + i] = mixed[r * wide + i];
 }
 
 template <class V>
@@ -135,11 +141,11 @@ inline void transposed(const float *keys, int64_t step, int64_t tokens, int64_t 
 
 template <class V>
 void attend(const Attention &a, float *space) {
-    const int64_t step = 3 * a.heads * a.dim, room = round_up(a.tokens, V::lanes), wide = round_up(a.dim, V::lanes);
+    const int64_t room = round_up(a.tokens, V::lanes), wide = round_up(a.dim, V::lanes);
     float *keys = space, *values = keys + a.dim * room, *rest = values + a.tokens * wide;
-    transposed<V>(a.qkv + (a.heads + a.head) * a.dim, step, a.tokens, a.dim, keys, room);
+    transposed<V>(a.keys, a.key_step, a.tokens, a.dim, keys, room);
     for (int64_t t = 0; t < a.tokens; t++) {
-        const float *value = a.qkv + t * step + (2 * a.heads + a.head) * a.dim;
+        const float *value = a.values + t * a.key_step;
         int64_t i = 0;
         for (; i + V::lanes <= a.dim; i += V::lanes) V::store(values + t * wide + i, V::load(value + i));
         for (; i < wide; i++) values[t * wide + i] = i < a.dim ? value[i] : 0.0f;

@@ -99,7 +99,10 @@ float wrong_in_low_bits(int64_t m, int64_t n, int64_t k) {
 // With a bias tokens stand one, or with `gaps` one or two, apart.
 enum class Bias { none, plain, gaps };
 
-float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int64_t dim, Bias kind) {
+// What a token gets of a row's last queries only, in causal attention.
+constexpr int64_t LAST = 8;
+
+float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int64_t dim, Bias kind, bool causal) {
     int64_t tokens = 0, start = 0;
     for (int64_t length : lengths) tokens += length;
     const int64_t longest = 2 * lengths.back();
@@ -110,33 +113,39 @@ float wrong_in_attention(const std::vector<int64_t> &lengths, int64_t heads, int
         for (int64_t t = 0, place = 1; t < length; t++, place += kind == Bias::gaps ? 1 + t % 2 : 1) places.push_back(place);
     const lessen_bias bias{by_distance.data(), longest, kind == Bias::gaps ? places.data() : nullptr};
     const float scale = (kind == Bias::none ? 1 : 0.8f) / std::sqrt(float(dim));
-    const int64_t width = heads * dim;
-    std::vector<float> qkv(tokens * 3 * width), out(tokens * width), received(tokens);
+    // Causal heads share their keys.
+    const int64_t width = heads * dim, inner = causal ? dim : width, step = width + 2 * inner;
+    std::vector<float> qkv(tokens * step), out(tokens * width), received(tokens);
     for (size_t i = 0; i < qkv.size(); i++) qkv[i] = std::sin(0.37f * i);
-    lessen_attention_f32(qkv.data(), lengths.data(), lengths.size(), heads, dim, scale,
-                         kind == Bias::none ? nullptr : &bias, out.data(), received.data(), 2);
+    const float *from = qkv.data();
+    const lessen_heads all{from, from + width, from + width + inner, step, step, heads, causal ? 1 : heads, dim, causal,
+                           scale};
+    lessen_attention_f32(&all, lengths.data(), lengths.size(), kind == Bias::none ? nullptr : &bias, out.data(),
+                         received.data(), causal ? LAST : tokens, 2);
     float worst = 0;
     for (int64_t length : lengths) {
         std::vector<double> gets(length);
         for (int64_t head = 0; head < heads; head++)
             for (int64_t q = 0; q < length; q++) {
                 std::vector<double> weight(length);
+                const int64_t of_keys = width + (causal ? 0 : head * dim);
                 double sum = 0;
-                for (int64_t k = 0; k < length; k++) {
+                for (int64_t k = 0; k < (causal ? q + 1 : length); k++) {
                     double dot = 0;
                     for (int64_t i = 0; i < dim; i++)
-                        dot += double(qkv[(start + q) * 3 * width + head * dim + i]) *
-                               qkv[(start + k) * 3 * width + width + head * dim + i];
+                        dot += double(qkv[(start + q) * step + head * dim + i]) * qkv[(start + k) * step + of_keys + i];
                     dot *= double(scale);
                     const int64_t apart = places[start + k] - places[start + q];
                     if (kind != Bias::none) dot += by_distance[head * (2 * longest - 1) + apart + longest - 1];
                     sum += weight[k] = std::exp(dot);
                 }
-                for (int64_t k = 0; k < length; k++) gets[k] += weight[k] / sum / double(heads * length);
+                const int64_t last = causal ? std::min(LAST, length) : length;
+                for (int64_t k = 0; q >= length - last && k < length; k++)
+                    gets[k] += weight[k] / sum / double(heads * last);
                 for (int64_t i = 0; i < dim; i++) {
                     double mixed = 0;
                     for (int64_t k = 0; k < length; k++)
-                        mixed += weight[k] / sum * qkv[(start + k) * 3 * width + 2 * width + head * dim + i];
+                        mixed += weight[k] / sum * qkv[(start + k) * step + of_keys + inner + i];
                     worst = std::max(worst, std::abs(float(mixed) - out[(start + q) * width + head * dim + i]));
                 }
             }
@@ -194,6 +203,7 @@ float lessen_self_check(int thorough) {
         if (!finds_the_largest(count)) return 1;
     for (int64_t dim : {1, 5, 16, 32, 64, 70})
         for (Bias bias : {Bias::none, Bias::plain, Bias::gaps})
-            worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim, bias));
+            for (bool causal : {false, true})
+                worst = std::max(worst, wrong_in_attention({1, 2, 9, 64, 77}, 2, dim, bias, causal));
     return std::max({worst, wrong_in_encoder(), wrong_in_decoder(), wrong_in_head()});
 }

@@ -63,8 +63,8 @@ struct Near {
 };
 
 // lessen_attention_f32; heads of a bias are those of `of_bias`, or if that is null the attention's.
-void attention_of(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads, int64_t dim, float scale,
-                  const lessen_bias *bias, const int64_t *of_bias, float *out, float *received, int threads);
+void attention_of(const lessen_heads &heads, const int64_t *lengths, int64_t rows, const lessen_bias *bias,
+                  const int64_t *of_bias, float *out, float *received, int64_t last, int threads);
 
 // out = values . matrix^T, whatever the kind of the matrix.
 void product_of(const lessen_matrix &matrix, const float *values, float *out, int64_t m, int threads);

@@ -26,10 +26,13 @@ struct Linear {
 
 // One head of one row.
 struct Attention {
-    const float *qkv;  // of the row's first token: queries; keys and values lie `heads * dim` further each
-    float *out;        // of the row's first token
-    float *received;   // [tokens] of this head, or null: what each key gets, summed over queries
-    int64_t tokens, heads, dim, head;
+    const float *queries, *keys, *values;  // of the row's first token
+    int64_t query_step, key_step;          // of a token from the next
+    float *out;                            // of the row's first token
+    int64_t out_step, tokens, dim;
+    float *received;  // [tokens] of this head, or null: what each key gets, summed over queries from `listened` on
+    int64_t listened;
+    bool causal;  // a token sees none after it
     float scale;
     const float *bias;      // of this head, at no distance: bias[key - query]; or null
     const int64_t *places;  // [tokens] in the row, where some have left; or null
@@ -181,6 +184,7 @@ extern const Kernel amx, avx512, avx2, neon, scalar;
 // Not std::min and std::max: a shared inline function compiled for one instruction set may be linked into the
 // code of another.
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t greater(int64_t a, int64_t b) { return a < b ? b : a; }
 static inline int64_t round_up(int64_t a, int64_t step) { return (a + step - 1) / step * step; }
 
 }  // namespace lessen

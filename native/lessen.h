@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* Changes whenever a signature here does; the Python side refuses a library of another version. */
-#define LESSEN_ABI 12
+#define LESSEN_ABI 13
 
 LESSEN_API int lessen_abi(void);
 
@@ -48,14 +48,21 @@ typedef struct {
     const int64_t *places;
 } lessen_bias;
 
-/* Attention of rows of different lengths, each to itself: softmax(scale q k^T + bias) v.
+/* What attends to what: [tokens][heads][dim] queries, a token so far from the next, and [tokens][key_heads][dim] keys and
+ * values. heads / key_heads neighbouring queries share a key. With `causal` a token sees itself and those before it.
+ * Scores are multiplied by `scale`. */
+typedef struct {
+    const float *queries, *keys, *values;
+    int64_t query_step, key_step, heads, key_heads, dim, causal;
+    float scale;
+} lessen_heads;
+
+/* Attention of rows of different lengths, one after the other, each to itself: softmax(scale q k^T + bias) v.
  *
- * qkv is [tokens][3][heads][dim], rows one after the other; out is [tokens][heads][dim]. `bias` may be NULL. received is
- * [tokens] or NULL: the mean over heads and queries of the probability each token gets. A row's result depends on it
- * alone. */
-LESSEN_API int lessen_attention_f32(const float *qkv, const int64_t *lengths, int64_t rows, int64_t heads,
-                                    int64_t dim, float scale, const lessen_bias *bias, float *out, float *received,
-                                    int threads);
+ * out is [tokens][heads][dim]. `bias` may be NULL. received is [tokens] or NULL: the mean over heads and a row's `last` queries,
+ * or all where it has fewer, of the probability each token gets. A row's result depends on it alone. */
+LESSEN_API int lessen_attention_f32(const lessen_heads *heads, const int64_t *lengths, int64_t rows,
+                                    const lessen_bias *bias, float *out, float *received, int64_t last, int threads);
 
 /* Products with low-bit weights: out = (values . weight^T) * scales + bias. `scales` is [n], bias [n] or NULL.
  *

@@ -92,8 +92,10 @@ int lessen_encoder_layers(const lessen_encoder *const *layers, int64_t count, co
             if (layer->rest.before)
                 values = normed(from, layer->rest.norms[0], layer->rest.rms, width, of_normed.of(m * width));
             multiply(layer->qkv, values, qkv, m, threads);
-            attention_of(qkv, lengths, rows, layer->heads, layer->dim, layer->scale, bias, layer->of_bias, context,
-                         nullptr, threads);
+            const int64_t inner = layer->heads * layer->dim;
+            attention_of({qkv, qkv + inner, qkv + 2 * inner, 3 * inner, 3 * inner, layer->heads, layer->heads, layer->dim,
+                          0, layer->scale},
+                         lengths, rows, bias, layer->of_bias, context, nullptr, 0, threads);
             // A layer does not write where it reads, so every other one writes to space of its own.
             float *to = (count - place) % 2 ? out : of_hidden.of(m * layer->rest.output.n);
             all_of_rest(&layer->rest, context, from, to, m, threads);

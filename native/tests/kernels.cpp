@@ -82,7 +82,9 @@ static bool same_one_by_one() {
     if (space.of(100); space.held() != 100) return false;
     const int64_t one = 1;
     float number = 0;
-    return lessen_attention_f32(&number, &one, 1, int64_t(1) << 45, 4, 1, nullptr, &number, &number, 2) == 1;
+    const int64_t many = int64_t(1) << 45;
+    const lessen_heads all{&number, &number, &number, 4 * many, 4 * many, many, many, 4, 0, 1.0f};
+    return lessen_attention_f32(&all, &one, 1, nullptr, &number, &number, 1, 2) == 1;
 }
 
 // A NaN is told, wherever it is.
@@ -113,7 +115,10 @@ static bool mixes_nan() {
             for (float bad : {NAN, INFINITY}) {
                 std::vector<float> qkv(tokens * 3 * width, 0.5f), out(tokens * width);
                 qkv[(tokens - 1) * 3 * width + part * width + dim] = bad;
-                lessen_attention_f32(qkv.data(), &tokens, 1, heads, dim, 0.2f, nullptr, out.data(), nullptr, 1);
+                const float *from = qkv.data();
+                const lessen_heads all{from,      from + width, from + 2 * width, 3 * width, 3 * width, heads,
+                                       heads,     dim,          0,                0.2f};
+                lessen_attention_f32(&all, &tokens, 1, nullptr, out.data(), nullptr, 0, 1);
                 const float *last = out.data() + (tokens - 1) * width;
                 for (int64_t i = 0; i < width; i++)
                     if (std::isnan(last[i]) != (i >= dim)) return false;

@@ -11,6 +11,7 @@ from lessen.model.attention import (
     is_long,
     received,
 )
+from lessen.model.causal import attend_causal, attend_causal_reference
 from lessen.model.linear import mkl_packs
 from lessen.model.relative import PositionBias, RelativeBias
 from lessen.model.rows import Rows, pack
@@ -34,7 +35,7 @@ def batch(lengths, heads=3, dim=32, seed=0):
 @pytest.mark.parametrize("dim", [1, 7, 32, 64, 100])
 def test_equals_the_definition(lengths, dim):
     qkv, rows = batch(lengths, dim=dim)
-    context, gets = kernels.attention(qkv, rows.lengths, received=True)
+    context, gets = kernels.attention(*qkv.unbind(1), rows.lengths, listened=max(rows.lengths))
     torch.testing.assert_close(context, attend_reference(qkv, rows), rtol=1e-5, atol=2e-6)
     start = 0
     for length in rows.lengths:
@@ -47,11 +48,11 @@ def test_equals_the_definition(lengths, dim):
 
 def test_a_row_is_the_same_alone_and_in_a_batch():
     qkv, rows = batch([3, 17, 17, 130])
-    together, gets = kernels.attention(qkv, rows.lengths, received=True)
+    together, gets = kernels.attention(*qkv.unbind(1), rows.lengths, listened=max(rows.lengths))
     start = 0
     for length in rows.lengths:
         part = slice(start, start + length)
-        alone, gets_alone = kernels.attention(qkv[part], [length], received=True)
+        alone, gets_alone = kernels.attention(*qkv[part].unbind(1), [length], listened=length)
         assert torch.equal(alone, together[part])
         assert torch.equal(gets_alone, gets[part])
         start += length
@@ -65,9 +66,9 @@ def test_15_of_tokens_that_get_the_same_attention_the_earliest_stay(length, scor
     qkv, rows = batch([length, length + 2])
     qkv[:, :2] = 0
     with torch.set_grad_enabled(gradients):
-        found = attend_by_kernels(qkv, rows, SCORES[score])
+        found = attend_by_kernels(*qkv.unbind(1), rows, SCORES[score])
         gets = (found or attend_scored(qkv, rows, SCORES[score]))[1]
-        assert (found is not None) == (score == "mean" and not gradients)
+        assert (found is not None) == (score != "max_head" and not gradients)
     kept = max(1, length // 2)
     assert survivors(gets, rows, (kept, kept)).tolist() == [*range(kept), *range(length, length + kept)]
 
@@ -77,21 +78,22 @@ def test_extreme_scores_stay_finite(shift):
     qkv, rows = batch([5, 21])
     qkv[:, 1] = qkv[:, 1] + shift
     qkv[:, 0] = qkv[:, 0].abs()
-    context = kernels.attention(qkv, rows.lengths)[0]
+    context = kernels.attention(*qkv.unbind(1), rows.lengths)[0]
     assert context.isfinite().all()
     torch.testing.assert_close(context, attend_reference(qkv.double(), rows).float(), rtol=1e-2, atol=1e-2)
 
 
 def test_who_computes_what():
     qkv, rows = batch([3, 20])
-    assert attend_by_kernels(qkv, rows) is None  # gradients are on
+    assert attend_by_kernels(*qkv.unbind(1), rows) is None  # gradients are on
     with torch.no_grad():
-        assert attend_by_kernels(qkv.bfloat16(), rows) is None
-        assert (attend_by_kernels(*batch([LONG])) is None) == mkl_packs()
-        assert attend_by_kernels(qkv, rows, SCORES["offdiag"]) is None
-        context, gets = attend_by_kernels(qkv, rows)
+        assert attend_by_kernels(*qkv.bfloat16().unbind(1), rows) is None
+        long, at = batch([LONG])
+        assert (attend_by_kernels(*long.unbind(1), at) is None) == mkl_packs()
+        assert attend_by_kernels(*qkv.unbind(1), rows, SCORES["offdiag"]) is None
+        context, gets = attend_by_kernels(*qkv.unbind(1), rows)
         assert gets is None
-        found = attend_by_kernels(qkv, rows, SCORES["mean"])
+        found = attend_by_kernels(*qkv.unbind(1), rows, SCORES["mean"])
         assert torch.equal(found[0], context)
         for one, other in zip(found, attend_scored(qkv, rows, SCORES["mean"]), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
@@ -114,10 +116,29 @@ def test_a_bias_is_that_of_the_places(lengths, left):
     near = PositionBias(bias, rows, torch.float32)
     if is_long(rows):
         return
-    context, gets = attend_by_kernels(qkv, rows, received, near, [3, 1], 1.5)
+    context, gets = attend_by_kernels(*qkv.unbind(1), rows, received, near, [3, 1], 1.5)
     longer = qkv.double()
     longer[:, 0] *= 1.5
     expected = attend_reference(longer, rows, near.written_out([3, 1]).double())
     torch.testing.assert_close(context.double(), expected, rtol=1e-5, atol=2e-6)
     beside = attend_scored(longer, rows, received, near.written_out([3, 1]).double())[1]
     torch.testing.assert_close(gets.double(), beside, rtol=1e-4, atol=1e-7)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shared", [1, 3])
+@pytest.mark.parametrize("score", ["mean", "last_query", "window", "causal_norm"])
+def test_causal_attention_and_what_it_counts(shared, score):
+    """Against float64; rows shorter and longer than the window, heads that share keys."""
+    generator = torch.Generator().manual_seed(1)
+    _, rows = pack([torch.zeros(length, dtype=torch.long) for length in (1, 2, 9, 30, 101)])
+    query = torch.randn(rows.tokens, 6, 20, generator=generator)
+    key, value = torch.randn(2, rows.tokens, 6 // shared, 20, generator=generator)
+    context, gets = attend_by_kernels(query, key, value, rows, SCORES[score], causal=True)
+    expected = attend_causal_reference(query.double(), key.double(), value.double(), rows)
+    torch.testing.assert_close(context.double(), expected, rtol=1e-5, atol=2e-6)
+    assert torch.equal(attend_causal(query, key, value, rows), context)
+    qkv = torch.stack([query, *(each.repeat_interleave(shared, 1) for each in (key, value))], 1).double()
+    never = torch.full((1, 101, 101), float("-inf"), dtype=torch.float64).triu(1)
+    found = attend_scored(qkv, rows, SCORES[score], never)[1]
+    torch.testing.assert_close(gets.double(), found, rtol=1e-4, atol=1e-7)

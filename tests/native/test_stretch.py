@@ -15,6 +15,7 @@ from lessen.model.rotary import Turns, rotation
 from lessen.model.rows import following, pack
 from lessen.model.stretch import Stretch
 from lessen.native import native
+from lessen.native.layer import Heads
 from lessen.runtime.cache import KeyValueCache
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.generation import generate
@@ -127,10 +128,11 @@ def test_the_likeliest_is_the_first_of_the_largest(width: int) -> None:
 
 
 def test_memory_that_runs_out_is_an_error_and_not_the_end() -> None:
-    kernels, one = native(), torch.zeros(1)
-    lengths = (ctypes.c_int64 * 1)(1)
+    kernels, one, heads = native(), torch.zeros(1), 1 << 45
+    lengths, place = (ctypes.c_int64 * 1)(1), one.data_ptr()
+    many = Heads(place, place, place, 4 * heads, 4 * heads, heads, heads, 4, False, 1.0)
     with pytest.raises(LessenError, match="out of memory in the kernels"):
-        kernels._attention(one.data_ptr(), lengths, 1, 1 << 45, 4, 1.0, None, *[one.data_ptr()] * 2, 2)
+        kernels._attention(ctypes.addressof(many), lengths, 1, None, place, place, 1, 2)
 
 
 @torch.no_grad()

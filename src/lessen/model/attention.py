@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -37,41 +38,52 @@ def is_long(rows: Rows) -> bool:
 
 
 def attend_by_kernels(
-    qkv: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     rows: Rows,
     score: Score | None = None,
     bias: PositionBias | None = None,
     heads: list[int] | None = None,
     stretch: float = 1.0,
+    *,
+    causal: bool = False,
 ) -> tuple[Tensor, Tensor | None] | None:
     """Attention of each row to itself in our own kernels, and a score of every token, if asked for.
 
     Args:
-        qkv: Queries, keys and values side by side, `[tokens, 3, heads, head_dim]`.
+        query: `[tokens, heads, head_dim]`.
+        key: `[tokens, key heads, head_dim]`; each is shared by as many neighbouring query heads.
+        value: The same.
         rows: Layout of the batch.
         score: From probabilities to scores.
         bias: Of the stack.
         heads: Which of the bias's there are; all if None.
         stretch: Queries are multiplied by it.
+        causal: Whether a token sees none after it.
 
     Returns:
         Context `[tokens, heads, head_dim]`, and `[tokens]` or None; None where they cannot compute it, or
         torch is faster.
     """
-    if is_long(rows) if score is None else score is not received:
+    if is_long(rows) if score is None else not isinstance(score, Counted):
         return None
-    kernels = native_for(qkv)
+    kernels = native_for(query)
     if kernels is None:
         return None
     near = None if bias is None else bias.for_kernels(rows, heads)
-    return kernels.attention(qkv, rows.lengths, received=score is not None, stretch=stretch, bias=near)
+    listened = score.listened(rows) if isinstance(score, Counted) else 0
+    context, gets = kernels.attention(
+        query, key, value, rows.lengths, causal=causal, stretch=stretch, bias=near, listened=listened
+    )
+    return context, gets if gets is None or not isinstance(score, Counted) else score.spread(gets, rows)
 
 
 def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:
     """The same in torch, by whichever of its functions suits the device and the gradients.
 
     Args:
-        qkv: As above.
+        qkv: Queries, keys and values side by side, `[tokens, 3, heads, head_dim]`.
         rows: Layout of the batch.
         bias: Added to the scores before the softmax, from position to position, `[heads, longest, longest]`.
         dropout: Probability of dropping an attention weight.
@@ -120,19 +132,55 @@ def attend_scored(
     return torch.cat(contexts), torch.cat(scores)
 
 
-def received(probabilities: Tensor, real: Tensor | None) -> Tensor:
-    """What each token gets as a key: the mean over heads and real queries. Our kernel counts it on the way.
+@dataclass(frozen=True)
+class Counted:
+    """A `Score` our kernels count on the way: what each token gets as a key, mean over heads and queries.
 
-    Args:
-        probabilities: Before dropout, `[rows, heads, queries, keys]`, float32 or wider.
-        real: Which places hold a token, `[rows, keys]`; None: all.
-
-    Returns:
-        `[rows, keys]`, which sums to 1.
+    Attributes:
+        last: Only so many last real queries of a row count; None: all.
+        by_readers: Whether the mean is over those queries only that can see a key in causal attention: its
+            own and later ones.
     """
-    if real is None:
-        return probabilities.mean((1, 2))
-    return over_queries(probabilities.mean(1), real)
+
+    last: int | None = None
+    by_readers: bool = False
+
+    def __call__(self, probabilities: Tensor, real: Tensor | None) -> Tensor:
+        """The definition, in torch.
+
+        Args:
+            probabilities: Before dropout, `[rows, heads, queries, keys]`, float32 or wider.
+            real: Which places hold a token, `[rows, keys]`; None: all.
+
+        Returns:
+            `[rows, keys]`, which sums to 1 but `by_readers`.
+        """
+        keys, device = probabilities.shape[-1], probabilities.device
+        count = torch.full((1, 1), keys, device=device) if real is None else real.sum(-1, keepdim=True)
+        place = torch.arange(keys, device=device)
+        if self.last is None:
+            gets = probabilities.mean((1, 2)) if real is None else over_queries(probabilities.mean(1), real)
+        elif real is None:
+            gets = probabilities[:, :, -self.last :].mean((1, 2))
+        else:
+            gets = over_queries(probabilities.mean(1), real & (place >= count - self.last))
+        return gets * count / (count - place).clamp(min=1) if self.by_readers else gets
+
+    def listened(self, rows: Rows) -> int:
+        """How many last queries of a row the kernels are to count, at most."""
+        return rows.lengths[-1] if self.last is None else self.last
+
+    def spread(self, gets: Tensor, rows: Rows) -> Tensor:
+        """The score `[tokens]`, from the mean over all queries that count."""
+        if not self.by_readers:
+            return gets
+        readers = torch.cat([torch.arange(length, 0, -1) for length in rows.lengths])
+        counts = torch.tensor(rows.lengths).repeat_interleave(torch.tensor(rows.lengths))
+        return gets * (counts / readers)
+
+
+received = Counted()
+"""ACC: the mean over heads and all real queries."""
 
 
 def over_queries(given: Tensor, real: Tensor | None) -> Tensor:
@@ -324,7 +372,8 @@ class Attention(nn.Module):
             nothing = None if score is None else hidden.new_zeros(len(hidden), dtype=wide)
             return hidden.new_empty(len(hidden), 0), nothing
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, self.head_dim))
-        found = attend_by_kernels(qkv, rows, score, bias, self.of_bias, self.stretch)
+        query, key, value = qkv.unbind(1)
+        found = attend_by_kernels(query, key, value, rows, score, bias, self.of_bias, self.stretch)
         if found is not None:
             return found[0].flatten(1), found[1]
         if self.stretch != 1:

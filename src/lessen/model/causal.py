@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from lessen.model.architecture import Architecture
-from lessen.model.attention import Score, attend, attend_scored, stretch_of
+from lessen.model.attention import Score, attend, attend_by_kernels, attend_scored, stretch_of
 from lessen.model.linear import Linear, multiply
 from lessen.model.matrices import Numbers, linear
 from lessen.model.relative import PositionBias, heads_left
@@ -85,6 +85,9 @@ def attend_causal(
     written_out = torch.is_grad_enabled() and query.device.type == "cpu" and query.dtype == torch.bfloat16
     if bias is not None or written_out:
         return attend(*_bidirectional(query, key, value, rows, bias), dropout=dropout)
+    found = attend_by_kernels(query, key, value, rows, causal=True)
+    if found is not None:
+        return found[0]
     heads = query.shape[1]
     key, value = spread(key, heads), spread(value, heads)
     if torch.is_grad_enabled() or query.is_cuda:
@@ -196,6 +199,9 @@ class CausalAttention(nn.Module):
             return attend_causal(query, key, value, rows, added, dropout=dropout).flatten(1), None
         if memory is not None:
             memory.remember(key, value, rows)
+        found = attend_by_kernels(query, key, value, rows, score, causal=True) if bias is None else None
+        if found is not None:
+            return found[0].flatten(1), found[1]
         qkv, rows, added = _bidirectional(query, key, value, rows, added)
         context, scores = attend_scored(qkv, rows, score, added, dropout=dropout)
         return context.flatten(1), scores

@@ -10,7 +10,7 @@ from pathlib import Path
 from lessen.errors import LessenError
 from lessen.native.matrix import LOW_BITS
 
-ABI = 12
+ABI = 13
 NAMES = ("liblessen.so", "liblessen.dylib")
 
 TOLERANCE = 1e-6
@@ -95,11 +95,10 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     library.lessen_likeliest.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 2
     library.lessen_likeliest.restype = None
     library.lessen_attention_f32.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        *([ctypes.c_int64] * 3),
-        ctypes.c_float,
+        *([ctypes.c_void_p] * 2),
+        ctypes.c_int64,
         *([ctypes.c_void_p] * 3),
+        ctypes.c_int64,
         ctypes.c_int,
     ]
     library.lessen_attention_f32.restype = _done

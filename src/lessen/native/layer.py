@@ -108,6 +108,19 @@ class EncoderLayer:
         self.place = ctypes.addressof(self.struct)
 
 
+class Heads(ctypes.Structure):
+    """`lessen_heads`."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("queries", "keys", "values")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("query_step", "key_step", "heads", "key_heads", "dim", "causal")
+        ),
+        ("scale", ctypes.c_float),
+    )
+
+
 class _Bias(ctypes.Structure):
     _fields_ = (("by_distance", ctypes.c_void_p), ("longest", ctypes.c_int64), ("places", ctypes.c_void_p))
 

@@ -16,7 +16,7 @@ from lessen.native.binding import opened
 from lessen.native.decoder import DecoderLayer, LastNorm, Room
 from lessen.native.embeddings import EmbeddingTables
 from lessen.native.head import Head
-from lessen.native.layer import Bias, EncoderLayer, LayerRest
+from lessen.native.layer import Bias, EncoderLayer, Heads, LayerRest
 from lessen.native.matrix import LOW_BITS, LowBits
 
 LINE = 64
@@ -198,39 +198,58 @@ class Native:
 
     def attention(
         self,
-        qkv: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
         lengths: Sequence[int],
         *,
-        received: bool = False,
+        causal: bool = False,
         stretch: float = 1.0,
         bias: Bias | None = None,
+        listened: int = 0,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention of rows of different lengths, each to itself.
 
         Args:
-            qkv: Queries, keys and values, `[tokens, 3, heads, head_dim]`, float32 on the CPU.
+            query: `[tokens, heads, head_dim]`, float32 on the CPU.
+            key: `[tokens, key heads, head_dim]`, each shared by as many neighbouring query heads.
+            value: The same.
             lengths: Tokens of each row.
-            received: Whether to count what each token gets, mean over heads and queries.
+            causal: Whether a token sees none after it.
             stretch: Queries are multiplied by it, before scores are divided by sqrt(head_dim).
             bias: Of scores.
+            listened: Count what each token gets of so many last queries of its row, mean over heads and them;
+                0: count nothing.
 
         Returns:
             Context `[tokens, heads, head_dim]`, and `[tokens]` if asked for.
         """
-        qkv = qkv.contiguous()
-        tokens, _, heads, dim = qkv.shape
-        context = qkv.new_empty(tokens, heads, dim)
-        gets = qkv.new_empty(tokens) if received else None
+        query, key, value = (_steady(each) for each in (query, key, value))
+        if key.stride(0) != value.stride(0):
+            key, value = key.contiguous(), value.contiguous()
+        tokens, heads, dim = query.shape
+        context = query.new_empty(tokens, heads, dim)
+        gets = query.new_empty(tokens) if listened else None
+        of = Heads(
+            query.data_ptr(),
+            key.data_ptr(),
+            value.data_ptr(),
+            query.stride(0),
+            key.stride(0),
+            heads,
+            key.shape[1],
+            dim,
+            causal,
+            stretch / math.sqrt(dim),
+        )
         self._attention(
-            qkv.data_ptr(),
+            ctypes.addressof(of),
             (ctypes.c_int64 * len(lengths))(*lengths),
             len(lengths),
-            heads,
-            dim,
-            stretch / math.sqrt(dim),
             None if bias is None else bias.place,
             context.data_ptr(),
             None if gets is None else gets.data_ptr(),
+            listened,
             self._threads(),
         )
         return context, gets
@@ -400,6 +419,12 @@ def recorded() -> bool:
 def why_not() -> str | None:
     """Why `native()` is None, in a few words."""
     return _loaded()[1]
+
+
+def _steady(heads: Tensor) -> Tensor:
+    """`[tokens, heads, head_dim]`, the heads of a token one after the other."""
+    dim = heads.shape[2]
+    return heads if heads.stride(2) == 1 and heads.stride(1) == dim else heads.contiguous()
 
 
 def _arranged(by: tuple[Any, Any], stored: Tensor, outputs: int, inputs: int) -> Tensor:

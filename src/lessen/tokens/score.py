@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lessen.model.attention import Score, over_queries, received
+from lessen.model.attention import Counted, Score, over_queries, received
 
 WINDOW = 8
 """Queries that `window` listens to, the last ones of a row."""
@@ -25,7 +25,7 @@ def offdiag(probabilities: Tensor, real: Tensor | None) -> Tensor:
         real: Which places hold a token, `[rows, keys]`; None: all.
 
     Returns:
-        `[rows, keys]`; as is that of the functions below.
+        `[rows, keys]`.
     """
     given = probabilities.mean(1)
     return over_queries(given - torch.diag_embed(given.diagonal(dim1=-2, dim2=-1)), real)
@@ -36,32 +36,14 @@ def max_head(probabilities: Tensor, real: Tensor | None) -> Tensor:
     return over_queries(probabilities, real).amax(1)
 
 
-def last_query(probabilities: Tensor, real: Tensor | None) -> Tensor:
-    """What the last token of the row gives, mean over heads."""
-    return _last_queries(probabilities, real, 1)
+last_query = Counted(last=1)
+"""What the last token of the row gives, mean over heads."""
 
+window = Counted(last=WINDOW)
+"""What the last `WINDOW` tokens of the row give, mean over heads and them."""
 
-def window(probabilities: Tensor, real: Tensor | None) -> Tensor:
-    """What the last `WINDOW` tokens of the row give, mean over heads and them."""
-    return _last_queries(probabilities, real, WINDOW)
-
-
-def causal_norm(probabilities: Tensor, real: Tensor | None) -> Tensor:
-    """The mean over heads and those real queries that can see the key: itself and later ones."""
-    queries = probabilities.shape[-2]
-    count = torch.full((1,), queries, device=probabilities.device) if real is None else real.sum(-1)
-    seen_by = (count[:, None] - torch.arange(queries, device=probabilities.device)).clamp(min=1)
-    return received(probabilities, real) * count[:, None] / seen_by
-
-
-def _last_queries(probabilities: Tensor, real: Tensor | None, count: int) -> Tensor:
-    given = probabilities.mean(1)
-    if real is None:
-        return given[:, -count:].mean(1)
-    length = real.sum(-1, keepdim=True)
-    place = torch.arange(real.shape[-1], device=real.device)
-    return over_queries(given, real & (place >= length - count))
-
+causal_norm = Counted(by_readers=True)
+"""The mean over heads and those real queries that can see the key: itself and later ones."""
 
 SCORES: dict[str, Score] = {
     "mean": received,
