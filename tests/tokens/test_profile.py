@@ -172,3 +172,13 @@ def test_shares_from_scores() -> None:
     assert shares_of_scores([row], 1.0).tolist() == pytest.approx([1.0, 0.4, 0.16])
     with pytest.raises(PlanError, match="more than one token"):
         shares_of_scores([[[1.0]]], 0.5)
+
+
+def test_shares_of_many_layers_are_never_nothing():
+    """Of 60 layers that each need a hundredth, the last would need 1e-3660 of the tokens."""
+    scores = np.zeros((60, 200))
+    scores[:, 100] = 1.0
+    shares = shares_of_scores([scores], 0.9)
+    assert shares.min() > 0
+    assert (np.diff(shares) <= 0).all()
+    RetentionProfile(family="acc", base=tuple(shares.clip(max=0.99)))

@@ -156,4 +156,5 @@ def shares_of_scores(
     needed = np.median(shares, 0)
     if envelope:
         return np.minimum.accumulate(needed)
-    return np.asarray(np.cumprod(np.cumprod(needed)))
+    # Of many layers that each need little, more is multiplied than a number holds; a share is never 0.
+    return np.maximum(np.cumprod(np.cumprod(needed)), np.finfo(float).tiny)
