@@ -142,3 +142,10 @@ def test_causal_attention_and_what_it_counts(shared, score):
     never = torch.full((1, 101, 101), float("-inf"), dtype=torch.float64).triu(1)
     found = attend_scored(qkv, rows, SCORES[score], never)[1]
     torch.testing.assert_close(gets.double(), found, rtol=1e-4, atol=1e-7)
+
+
+@torch.no_grad()
+def test_values_of_another_type_are_torchs():
+    qkv, rows = batch([3, 20])
+    query, key, value = qkv.unbind(1)
+    assert attend_by_kernels(query, key, value.bfloat16(), rows) is None

@@ -56,7 +56,7 @@ def test_every_family_in_float32(family, tmp_path, calls, monkeypatch):
     model = of_family(family, tmp_path)
     exact = by_modules(model, monkeypatch)
     torch.testing.assert_close(answers(model), exact, rtol=1e-4, atol=1e-4)
-    assert calls == [True] * 3 or (family == "mpnet" and not calls), "its scores have a bias"
+    assert calls == [True] * 3
 
 
 def test_the_whole_is_its_parts(tmp_path, monkeypatch):

@@ -183,3 +183,85 @@ def test_watched_cross_attention_is_called(calls, tmp_path: Path) -> None:
     assert seen == [0]
     assert len(calls["decoder_layers"]) == model.writer.depth - 1
     assert all(isinstance(block, Block) for block in model.decoder.layers)
+
+
+@torch.no_grad()
+def test_a_layout_that_forgets_what_is_held_is_refused(tmp_path: Path) -> None:
+    """The table of the bias is as long as layouts say."""
+    model = loaded("t5", tmp_path)
+    cache = KeyValueCache(model, 1, 90, encoded(model, *pack(ragged_ids([4]))))
+    model.write(*pack(ragged_ids([40])), None, cache.memory)
+    with pytest.raises(PlanError, match="a layout counts 40 tokens"):
+        model.write(*pack(ragged_ids([40])), None, cache.memory)
+
+
+@torch.no_grad()
+def test_no_table_outlives_its_weights(tmp_path: Path) -> None:
+    model = loaded("t5", tmp_path)
+    bias, (ids, rows) = model.relative_bias, pack(ragged_ids(LENGTHS))
+    model(ids, rows)
+    bias.weight.data.mul_(3)  # which nobody sees
+    model.train()
+    model.eval()
+    assert close(model(ids, rows)[0], model.double()(ids, rows)[0], 1e-4)
+    model.float().relative_bias.weight.data = torch.full_like(bias.weight, 0.3001)
+    before = bias.by_distance(3).clone()
+    model.bfloat16().float()
+    assert not torch.equal(bias.by_distance(3), before)
+    with torch.inference_mode():
+        bias.weight = torch.nn.Parameter(torch.ones(bias.weight.shape), requires_grad=False)
+        first = bias.by_distance(3).clone()
+        bias.weight.mul_(2)
+        assert torch.equal(bias.by_distance(3), 2 * first)
+
+
+@torch.no_grad()
+def test_changed_stretch_and_eps_are_noticed(tmp_path: Path) -> None:
+    model = loaded("t5-v1.1", tmp_path)
+    ids, rows = pack(ragged_ids(LENGTHS))
+    point = Point(name="some", retention=(0.7, *[0.4] * (model.depth - 1)))
+    texts, source = pack(ragged_ids([5])), pack(ragged_ids([7]))
+
+    def results(model: Transformer) -> list[torch.Tensor]:
+        cache = KeyValueCache(model, 1, 8, encoded(model, *source))
+        elimination = elimination_of(point, model, ids, rows)
+        return [
+            model(ids, rows)[0],
+            model(ids, rows, None, None, elimination)[0],
+            model.write(*texts, None, cache.memory)[0],
+        ]
+
+    results(model)
+    for block in (*model.layers, *model.decoder.layers):
+        block.attention.stretch *= 0.5
+        block.attention_norm.eps = block.feed_forward_norm.eps = 0.3
+    for block in model.decoder.layers:
+        block.cross_norm.eps = 0.2
+    found = results(model)
+    for one, other in zip(found, results(model.double()), strict=True):
+        assert close(one, other, 1e-4)
+
+
+@torch.no_grad()
+def test_branches_side_by_side_are_not_one_after_the_other(tmp_path: Path) -> None:
+    """No family has such an encoder; its layers go through their modules."""
+    model = loaded("t5-v1.1", tmp_path)
+    for block in model.layers:
+        block.parallel = True
+    ids, rows = pack(ragged_ids(LENGTHS))
+    found, _ = model(ids, rows)
+    assert close(found, model.double()(ids, rows)[0], 1e-4)
+
+
+def test_training_in_bfloat16_does_not_ask_what_is_faster(tmp_path: Path, monkeypatch) -> None:
+    from lessen.model import linear
+
+    monkeypatch.setattr(linear, "_is_intel", lambda: True)
+    linear.mkl_packs.cache_clear()
+    try:
+        model = loaded("t5", tmp_path).train()
+        with torch.autocast("cpu", torch.bfloat16):
+            model(*pack(ragged_ids([200])))
+            linear.mkl_packs()
+    finally:
+        linear.mkl_packs.cache_clear()

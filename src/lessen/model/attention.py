@@ -66,17 +66,18 @@ def attend_by_kernels(
         Context `[tokens, heads, head_dim]`, and `[tokens]` or None; None where they cannot compute it, or
         torch is faster.
     """
-    if is_long(rows) if score is None else not isinstance(score, Counted):
+    counted = score if isinstance(score, Counted) else None
+    if (score is not None and counted is None) or not query.dtype == key.dtype == value.dtype:
         return None
     kernels = native_for(query)
-    if kernels is None:
+    if kernels is None or (score is None and is_long(rows)):
         return None
     near = None if bias is None else bias.for_kernels(rows, heads)
-    listened = score.listened(rows) if isinstance(score, Counted) else 0
+    listened = 0 if counted is None else counted.listened(rows)
     context, gets = kernels.attention(
         query, key, value, rows.lengths, causal=causal, stretch=stretch, bias=near, listened=listened
     )
-    return context, gets if gets is None or not isinstance(score, Counted) else score.spread(gets, rows)
+    return context, gets if gets is None or counted is None else counted.spread(gets, rows)
 
 
 def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: float = 0.0) -> Tensor:

@@ -270,26 +270,28 @@ class Block(nn.Module):
         return made.layer
 
     def _made_whole(self, kernels: Native) -> Whole | None:
-        parts, attention = self._parts(), self.attention
+        parts, attention = self._parts_of_encoder(), self.attention
         if parts is None or not isinstance(attention, Attention):
             return None
         return whole_layer(attention, parts, kernels)
 
     def _made_rest(self, kernels: Native, tokens: int) -> LayerRest | None:
         """What follows the attention as one call, where it can be."""
-        parts = None if self.parallel or self.cross is not None else self._parts()
+        parts = self._parts_of_encoder()
         if parts is None:
             return None
         if self._rest is None or self._rest.parts != parts:
             self._rest = Rest(parts)
-        return self._rest.ready(kernels, tokens)
+        return self._rest.ready(kernels, tokens, self._settings())
 
     def step(self, kernels: Native, tokens: int) -> DecoderLayer | None:
         """The whole layer for a few tokens of a decoder as the kernels take it, where they can compute it."""
         attention, rest = self.attention, self._parts()
         if not isinstance(attention, CausalAttention) or not attention.heads:
             return None
-        if rest is None or not rest.before or (self.cross is not None and self.parallel):
+        if rest is None or not rest.before:
+            return None
+        if self.cross is not None and (self.parallel or self.cross.stretch != attention.stretch):
             return None
         norms, reading = (attention.query_norm, attention.key_norm), None
         if self.cross is not None and self.cross_norm is not None:
@@ -304,19 +306,26 @@ class Block(nn.Module):
         )
         if self._step is None or self._step.parts != parts:
             self._step = Step(parts, self._facts)
-        return self._step.ready(kernels, tokens)
+        return self._step.ready(kernels, tokens, self._settings())
 
     def _settings(self) -> Settings:
-        """What a layer of an encoder goes by besides modules and tensors, where these can be changed.
+        """What a layer goes by besides modules and tensors, where these can be changed.
 
         It is asked at every call, so it does without `nn.Module`'s own way to attributes.
         """
         parts = self._modules
-        half, first, second = parts["feed_forward"], parts["attention_norm"], parts["feed_forward_norm"]
+        half, attention, cross = parts["feed_forward"], parts["attention"], parts.get("cross_norm")
+        first, second = parts["attention_norm"], parts["feed_forward_norm"]
         assert half is not None
         gate = half._modules.get("gate_down")
         centre = None if gate is None else vars(gate).get("centre")
-        return vars(half).get("activation"), centre, vars(first).get("eps"), vars(second).get("eps")
+        third = None if cross is None else vars(cross).get("eps")
+        epsilons = vars(first).get("eps"), vars(second).get("eps"), third
+        return vars(half).get("activation"), centre, vars(attention).get("stretch"), *epsilons
+
+    def _parts_of_encoder(self) -> Parts | None:
+        """The same of a layer of nothing but attention and feed-forward, one after the other."""
+        return None if self.parallel or self.cross is not None else self._parts()
 
     def _parts(self) -> Parts | None:
         """What comes after the attention; None where the kernels know no such layer."""

@@ -238,10 +238,11 @@ def mkl_packs() -> bool:
         return False
     weight = torch.sin(torch.arange(40.0 * 48)).view(40, 48)
     product = _mkl_product(weight)
-    for tokens in (FEWEST_TOKENS, 33, TYPICAL_TOKENS, 3 * TYPICAL_TOKENS):
-        values = torch.cos(torch.arange(48.0 * tokens)).view(tokens, 48)
-        if not torch.allclose(product(values, None, None), values @ weight.T, rtol=0, atol=1e-4):
-            return False
+    with torch.autocast("cpu", enabled=False):
+        for tokens in (FEWEST_TOKENS, 33, TYPICAL_TOKENS, 3 * TYPICAL_TOKENS):
+            values = torch.cos(torch.arange(48.0 * tokens)).view(tokens, 48)
+            if not torch.allclose(product(values, None, None), values @ weight.T, rtol=0, atol=1e-4):
+                return False
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ class RelativeBias(nn.Module):
     def by_distance(self, longest: int) -> Tensor:
         """The same without gradients by key position - query position, as the kernels take it.
 
-        Like a laid-out matrix (`model.linear`) it is kept until the weights are seen to change.
+        Like a laid-out matrix (`model.linear`) it is kept until the weights are seen to change, or `train()`
+        is called. Weights made in inference mode show no change, so of these it is made anew each time.
 
         Args:
             longest: Tokens of the longest row.
@@ -58,6 +60,20 @@ class RelativeBias(nn.Module):
         if known is None or not known.stands(self.weight, longest):
             known = self._table = _Table(self, longest)
         return known.values
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RelativeBias:
+        self._table = None
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._table = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> RelativeBias:
+        """Switch the mode; training drops the table."""
+        if mode:
+            self._table = None
+        return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_table": None}
@@ -95,8 +111,10 @@ class _Table:
         self.values = values.t().contiguous()
 
     def stands(self, weight: Tensor, longest: int) -> bool:
-        """Whether it is of these weights as they are, and long enough."""
-        return self.weight is weight and self.version == _version(weight) and longest <= self.most
+        """Whether it is known to be of these weights as they are, and long enough."""
+        if self.weight is not weight or longest > self.most or weight.is_inference():
+            return False
+        return self.version == _version(weight)
 
 
 def _version(weight: Tensor) -> tuple[int, int]:
@@ -125,6 +143,8 @@ class PositionBias:
             pairs = zip(rows.full_lengths, rows.lengths, strict=True)
             self.first = min(full - new for full, new in pairs)
         self._written: Tensor | None = None
+        if torch.is_grad_enabled():  # of all layers once, whatever mode each is computed in
+            self.written_out()
 
     def written_out(self, heads: list[int] | None = None) -> Tensor:
         """From all positions tokens of the batch have, to all before them or beside them.

@@ -15,7 +15,7 @@ from torch import nn
 from lessen.model.attention import Attention
 from lessen.model.linear import Linear, few_in_a_layer
 from lessen.model.norms import NORMS, norm_of
-from lessen.model.prepared import Prepared, can_read, matrix_of
+from lessen.model.prepared import Prepared, Settings, can_read, matrix_of
 from lessen.native import EncoderLayer, LayerRest, Native
 from lessen.native.matrix import ACTIVATIONS
 
@@ -65,14 +65,15 @@ class Rest:
         self.prepared = Prepared(self._made, lambda: (parts.half, *parts.read()))
         self.few = _few(parts.read())
 
-    def ready(self, kernels: Native, tokens: int) -> LayerRest | None:
+    def ready(self, kernels: Native, tokens: int, settings: Settings) -> LayerRest | None:
         """It for these kernels, or None where they cannot compute it, or torch would be faster.
 
         Args:
             kernels: Whose.
             tokens: To be computed.
+            settings: Of the layer, as in `Prepared`.
         """
-        return None if tokens > self.few else self.prepared.ready(kernels)
+        return None if tokens > self.few else self.prepared.ready(kernels, settings)
 
     def _made(self, kernels: Native) -> LayerRest | None:
         return rest_of(self.parts, kernels) if _can_compute(self.parts) else None

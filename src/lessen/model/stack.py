@@ -131,9 +131,8 @@ def _together(
     blocks: Sequence[nn.Module], hidden: Tensor, rows: Rows, bias: PositionBias | None
 ) -> tuple[Tensor, int]:
     """What the first of these layers make of it in one call of the kernels, and how many they were."""
-    fits = len(rows) > 0 and not is_long(rows) and len(hidden) == rows.tokens > 0
-    kernels = native_for(hidden) if fits else None
-    if kernels is None:
+    kernels = native_for(hidden) if len(rows) > 0 and len(hidden) == rows.tokens > 0 else None
+    if kernels is None or is_long(rows):
         return hidden, 0
     tokens, made = len(hidden), []
     for block in blocks:

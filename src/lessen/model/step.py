@@ -16,7 +16,7 @@ from lessen.model.causal import CausalAttention
 from lessen.model.cross import CrossAttention
 from lessen.model.linear import FEW_TOKENS, Linear
 from lessen.model.norms import NORMS, norm_of
-from lessen.model.prepared import Prepared, can_read, matrix_of
+from lessen.model.prepared import Prepared, Settings, can_read, matrix_of
 from lessen.model.rest import Parts, rest_of
 from lessen.native import DecoderLayer, Form, Native, Reading
 from lessen.native.matrix import ACTIVATIONS
@@ -59,30 +59,24 @@ class Step:
     """
 
     def __init__(self, parts: StepParts, architecture: Architecture) -> None:
-        rotary, attention = architecture.rotary, parts.attention
+        rotary = architecture.rotary
         self.parts = parts
-        self.form = Form(
-            heads=attention.heads,
-            key_heads=attention.key_heads,
-            dim=attention.head_dim,
-            turned=0 if rotary is None else 2 * len(rotary.inverse_frequencies),
-            parallel=architecture.parallel,
-            scale=attention.stretch / math.sqrt(attention.head_dim),
-            of_bias=None if attention.of_bias is None else tuple(attention.of_bias),
-        )
+        self.turned = 0 if rotary is None else 2 * len(rotary.inverse_frequencies)
+        self.parallel = architecture.parallel
         self.prepared = Prepared(self._made, lambda: (*parts.wholes(), *parts.read()))
         self.in_float = any(type(part) is Linear for part in parts.read())
 
-    def ready(self, kernels: Native, tokens: int) -> DecoderLayer | None:
+    def ready(self, kernels: Native, tokens: int, settings: Settings) -> DecoderLayer | None:
         """The layer for these kernels, or None where they cannot compute it, or torch would be faster.
 
         Args:
             kernels: Whose.
             tokens: To be computed.
+            settings: Of the layer, as in `Prepared`.
         """
         if tokens > FEW_TOKENS and self.in_float:
             return None
-        return self.prepared.ready(kernels)
+        return self.prepared.ready(kernels, settings)
 
     def _made(self, kernels: Native) -> DecoderLayer | None:
         parts = self.parts
@@ -95,8 +89,18 @@ class Step:
         if parts.reading is not None:
             query, output, norm = parts.reading
             reading = Reading(matrix_of(query, kernels), matrix_of(output, kernels), norm_of(norm))
+        attention = parts.attention
+        form = Form(
+            heads=attention.heads,
+            key_heads=attention.key_heads,
+            dim=attention.head_dim,
+            turned=self.turned,
+            parallel=self.parallel,
+            scale=attention.stretch / math.sqrt(attention.head_dim),
+            of_bias=None if attention.of_bias is None else tuple(attention.of_bias),
+        )
         return DecoderLayer(
-            self.form,
+            form,
             matrix_of(parts.qkv, kernels),
             rest_of(parts.rest, kernels),
             (of_heads[0], of_heads[1]) if of_heads else None,

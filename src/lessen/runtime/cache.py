@@ -56,7 +56,7 @@ class LayerCache:
         """As `model.causal.Memory`.
 
         Raises:
-            PlanError: When a row outgrows the capacity.
+            PlanError: When a row outgrows the capacity, or its layout does not count what is held.
         """
         if self.keys.dtype != torch.float32 or self.keys.device.type != "cpu":
             return None
@@ -70,7 +70,7 @@ class LayerCache:
         """As `model.causal.Memory`.
 
         Raises:
-            PlanError: When a row outgrows the capacity.
+            PlanError: When a row outgrows the capacity, or its layout does not count what is held.
         """
         start = 0
         for row, length, held in self._reserved(rows):
@@ -88,6 +88,10 @@ class LayerCache:
             if stop > self.keys.shape[2]:
                 room = self.keys.shape[2]
                 raise PlanError(f"the cache has room for {room} tokens of a row, not for {stop}")
+            if full < stop:
+                raise PlanError(
+                    f"a layout counts {full} tokens of a row of which the cache would hold {stop}"
+                )
             self.lengths[row], self.gone[row] = stop, full - stop
             reserved.append((row, length, held))
         return reserved

@@ -3,8 +3,8 @@
 `t = start + layer L + leaving E + groups G + linear M + attention A`: layers run, layers in which tokens
 leave, groups of rows of one length (summed over layers), and MACs of both kinds. Our attention
 kernel takes all groups of a layer in one call; each is a call of its own where that kernel is not used: with
-MKL from `LONG` tokens on in layers that no token leaves, by scores other than ACC in those that some do
-(`model/attention.py`). All factors are at least 0. They hold for one processor, number of threads,
+MKL from `LONG` tokens on in layers that no token leaves, by scores that are not `Counted` in those that some
+do (`model/attention.py`). All factors are at least 0. They hold for one processor, number of threads,
 precision and number of rows (latency-adjustable page, 1.7).
 """
 
