@@ -6,8 +6,7 @@
 namespace lessen {
 
 void attention_of(const lessen_heads &heads, const int64_t *lengths, int64_t rows, const lessen_bias *bias,
-                  const int64_t *of_bias, float *out, float *received, int64_t last,
-                  int threads) {
+                  const int64_t *of_bias, float *out, float *received, int64_t last, int threads) {
     const int64_t dim = heads.dim, width = heads.heads * dim, shared = heads.heads / heads.key_heads;
     const Near near(bias, of_bias);
     std::vector<int64_t> starts{0};

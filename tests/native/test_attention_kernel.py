@@ -8,7 +8,6 @@ from lessen.model.attention import (
     attend_by_kernels,
     attend_reference,
     attend_scored,
-    is_long,
     received,
 )
 from lessen.model.causal import attend_causal, attend_causal_reference
@@ -114,8 +113,6 @@ def test_a_bias_is_that_of_the_places(lengths, left):
         full = tuple(7 * length for length in rows.lengths)
         rows = Rows(rows.lengths, rows.original, rows.device, full, places)
     near = PositionBias(bias, rows, torch.float32)
-    if is_long(rows):
-        return
     context, gets = attend_by_kernels(*qkv.unbind(1), rows, received, near, [3, 1], 1.5)
     longer = qkv.double()
     longer[:, 0] *= 1.5
