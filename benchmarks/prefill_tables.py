@@ -80,14 +80,18 @@ def seq2seq_table(result: dict[str, Any]) -> str:
                 for each in speedups
             ]
             rows.append([f"{task}, {way}", *line, f"{found[speedups[0]]['seeds']}"])
-    for name, at in (("first token", "first"), ("whole answer", "total")):
-        line = [f"{told['time'][each][at]:.2f}x" if each in told["time"] else "" for each in speedups]
-        rows.append([f"times faster, {name}", *line, ""])
+    for way, name in (("leaving", ""), ("shape", "flan-t5-small's shape, ")):
+        times = told["time"][way]
+        for said, at in (("first token", "first"), ("whole answer", "total")):
+            line = [f"{times[each][at]:.2f}x" if each in times else "" for each in speedups]
+            rows += [[f"times faster, {name}{said}", *line, ""]] if times else []
     title = (
         "**A small T5 from scratch** (`examples/t5_from_scratch.py`): accuracy over all ways to ask, of "
         "first sentences ROUGE-L, by the speed-up of its encoder in MACs, ± over seeds; in brackets the "
         "points lost against `plain` at 1x, ± the paired standard error over rows, each of which is asked "
-        "in every way. `leaving` learned with tokens leaving, `plain` as long with all of them. Target: at "
+        "in every way. `leaving` learned with tokens leaving, `plain` as long with all of them. A whole "
+        "answer is the name of a class and what ends it; flan-t5-small's shape has random weights and reads "
+        f"{result['settings']['shape_tokens']} tokens. Target: at "
         "most 0.75 points of reviews lost where a whole answer was measured to come twice as fast: "
         f"{told['target']}.\n\n"
     )

@@ -2,9 +2,10 @@
 
 The recipe is that of `examples/t5_from_scratch.py`. Tokens are chosen by attention (ACC), at random, and by
 place; `plain` went on with all tokens where the others lost some, and then loses them untrained. Time is that
-of the whole answer, up to its last token, and of the first token, on the longest prompts.
+of writing the name of a class, up to the token that ends it, and of its first token, on the longest prompts.
+It is also taken of the shape of flan-t5-small (`shape`, random weights) after 512 tokens.
 
-    python benchmarks/seq2seq_quality.py [--seeds 0,1,2] [--ways leaving,plain] [--threads 1]
+    python benchmarks/seq2seq_quality.py [--seeds 0,1,2] [--ways leaving,plain,shape] [--threads 1]
 
 Models stay in `.cache/seq2seq/`; what is there, or in the results already, is not made again. Every run keeps
 what each row got, its mean over the ways to ask, so that losses have a standard error over rows.
@@ -14,14 +15,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+import torch
 from paired import numbers, packed_numbers
 from results import CACHE, add_run, kept
+from transformers import T5Config, T5ForConditionalGeneration
 from verdicts import points as in_points
 from verdicts import verdict
 
@@ -30,10 +34,12 @@ from lessen.data.table import Table
 from lessen.loading import load
 from lessen.machine import processor
 from lessen.measure.answering import written
+from lessen.measure.generation_speed import theirs
 from lessen.measure.latency import threads
 from lessen.measure.reading_speed import reading_rows
+from lessen.measure.rivals.generator import generator_twin
 from lessen.measure.rouge import rouge_l
-from lessen.plan import Point
+from lessen.plan import Point, RetentionProfile
 from lessen.runtime.answers import answer_ids, score_answers
 from lessen.runtime.asking import encode_prompts
 from lessen.runtime.retention import ratio_at
@@ -44,14 +50,21 @@ import t5_from_scratch as recipe
 
 NAME = "seq2seq_quality"
 WAYS = ("leaving", "plain")
-TIMED, NEW_TOKENS = 24, 4
-"""Prompts timed, as long as they get; and tokens of an answer, what ends it included."""
+TIMED, NEW_TOKENS = 24, 2
+"""Prompts timed, as long as they get; and tokens of an answer: a word, and what ends it."""
+
+SHAPE = "shape"
+FLAN_SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "vocab_size": 32_128}
+"""What flan-t5-small is like, encoder and decoder alike."""
+
+SHAPE_TOKENS = 512
 
 LOST_AT_2X = 0.0075
 """What may be lost at an encoder twice as fast as measured."""
 
 SETTINGS = {
     "sizes": recipe.SIZES,
+    "words": recipe.WORDS,
     "rows": recipe.ROWS,
     "epochs": recipe.EPOCHS,
     "boldest": recipe.BOLDEST,
@@ -59,6 +72,9 @@ SETTINGS = {
     "speedups": recipe.SPEEDUPS,
     "scores": recipe.SCORES,
     "test_rows": recipe.TESTED,
+    "answer_tokens": NEW_TOKENS,
+    "shape": FLAN_SMALL,
+    "shape_tokens": SHAPE_TOKENS,
     "processor": processor(),
 }
 """What all runs have in common."""
@@ -102,17 +118,38 @@ def right(model: Any, table: Table, way: Template, encoded: list[Encoded], point
     return [float(said == label) for said, label in zip(likeliest, made.labels or [], strict=True)]
 
 
-def timed(model: Any, count: int, seconds: float) -> list[dict[str, Any]]:
-    """Time to the first and to the last token at every speed-up, transformers beside it."""
-    from lessen.measure.generation_speed import theirs
-    from lessen.measure.rivals.generator import generator_twin
+def shaped() -> Any:
+    """flan-t5-small with random weights, and retention that falls evenly: its attention says nothing."""
+    torch.manual_seed(0)
+    config = T5Config(**FLAN_SMALL, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    with tempfile.TemporaryDirectory() as place:
+        T5ForConditionalGeneration(config).save_pretrained(place)
+        model = load(place)
+    base = (0.5,) * model.transformer.depth
+    profile = RetentionProfile(family="geometric", base=base, lengths=(SHAPE_TOKENS,))
+    model.config.profile = profile.model_dump(mode="json")
+    return model
 
+
+def longest_prompts(model: Any) -> list[list[int]]:
+    """Reviews that were cut, asked in every way."""
     table = recipe.part("sentiment", "test", TIMED)
     ways = TEMPLATES["sentiment"]
     encoded = [
         row for way in ways for row in encode_prompts(model.tokenizer, way, table.texts, recipe.LONGEST)
     ]
-    prompts = [row.ids for row in encoded if row.truncated][:TIMED]
+    return [row.ids for row in encoded if row.truncated][:TIMED]
+
+
+def random_prompts() -> list[list[int]]:
+    """Of the shape."""
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(FLAN_SMALL["vocab_size"], (TIMED, SHAPE_TOKENS), generator=draw)
+    return ids.tolist()
+
+
+def timed(model: Any, prompts: list[list[int]], count: int, seconds: float) -> list[dict[str, Any]]:
+    """Time to the first and to the last token at every speed-up, transformers beside it."""
     dialled = {speedup: recipe.at(model, "mean", speedup) for speedup in recipe.SPEEDUPS}
     with threads(count):
         rivals = {"transformers": theirs(generator_twin(model))}
@@ -123,10 +160,12 @@ def timed(model: Any, count: int, seconds: float) -> list[dict[str, Any]]:
 
 def run_of(way: str, seed: int, score: str, count: int, seconds: float) -> dict[str, Any]:
     """What is measured of one model and one score; time of ACC's only."""
+    if way == SHAPE:
+        return {"time": timed(shaped(), random_prompts(), count, seconds)}
     model = load(taught(way, seed))
     found: dict[str, Any] = {"tasks": {task: curve(model, task, score) for task in recipe.TASKS}}
     if score == "mean" and way == "leaving":
-        found["time"] = timed(model, count, seconds)
+        found["time"] = timed(model, longest_prompts(model), count, seconds)
     return found
 
 
@@ -149,7 +188,8 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 "macs_ratio": mean(cell["macs_ratio"] for cell in cells),
                 "seeds": len(values),
             }
-    return {"tasks": lines, "time": faster(runs), "target": target(runs, lines)}
+    times = {way: faster(of(runs, way, "mean")) for way in ("leaving", SHAPE)}
+    return {"tasks": lines, "time": times, "target": target(times["leaving"], lines)}
 
 
 def lost(before: list[dict[str, Any]], cells: list[dict[str, Any]]) -> tuple[float, float]:
@@ -192,9 +232,9 @@ def faster(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def target(runs: list[dict[str, Any]], lines: dict[str, Any]) -> str:
+def target(times: dict[str, Any], lines: dict[str, Any]) -> str:
     """Whether reviews lose at most `LOST_AT_2X` where answers were first measured to come twice as fast."""
-    cells, times = lines.get("sentiment", {}).get("leaving, mean"), faster(runs)
+    cells = lines.get("sentiment", {}).get("leaving, mean")
     if cells is None or not times:
         return "not measured yet"
     quick = [speedup for speedup in cells if times.get(speedup, {}).get("total", 0) >= 2]
@@ -210,13 +250,15 @@ def target(runs: list[dict[str, Any]], lines: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--ways", default=",".join((*WAYS, SHAPE)))
     parser.add_argument("--scores", default=",".join(recipe.SCORES))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
     wanted = product(*(each.split(",") for each in (options.seeds, options.ways, options.scores)))
     for seed, way, score in wanted:
+        if way == SHAPE and (seed, score) != ("0", "mean"):
+            continue
         run = {"way": way, "seed": int(seed), "score": score}
         if not any(run.items() <= each.items() for each in kept(NAME, SETTINGS)):
             found = run_of(way, int(seed), score, options.threads, options.seconds)

@@ -11,6 +11,7 @@ from lessen.errors import InputError, LessenError
 from lessen.model.cross import Source
 from lessen.model.rows import pack
 from lessen.plan import FULL, Point
+from lessen.runtime import answers as scoring
 from lessen.runtime.answers import answer_ids, room_of, score_answers, score_own
 from lessen.runtime.prefill import begin
 from lessen.runtime.source import encoded
@@ -39,7 +40,7 @@ def by_hand(model, prompt: list[int], answer: list[int]) -> float:
 @torch.no_grad()
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("kind", ["t5", "gpt2", "llama-grouped"])
-def test_scores_are_those_of_one_pass(kind: str, batch_size: int, tmp_path: Path) -> None:
+def test_scores_are_those_of_one_pass(kind: str, batch_size: int, tmp_path: Path, monkeypatch) -> None:
     model, prompts = loaded(kind, tmp_path), [ids.tolist() for ids in ragged_ids(LENGTHS)]
     found = score_answers(model, prompts, ANSWERS, batch_size=batch_size)
     for row, prompt in enumerate(prompts):
@@ -47,6 +48,8 @@ def test_scores_are_those_of_one_pass(kind: str, batch_size: int, tmp_path: Path
             assert abs(float(found[row, place]) - by_hand(model, prompt, answer)) <= 1e-9
     means = score_answers(model, prompts, ANSWERS, per_token=True)
     assert torch.allclose(means * torch.tensor([1, 4, 2]), found, atol=1e-9)
+    monkeypatch.setattr(scoring, "NAMED_AT_ONCE", 3)
+    assert torch.allclose(score_answers(model, prompts, ANSWERS, batch_size=batch_size), found, atol=1e-9)
 
 
 @torch.no_grad()

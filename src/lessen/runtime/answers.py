@@ -1,7 +1,7 @@
 """Which of a few answers a model finds likeliest, by the tokens of each: nothing is generated.
 
 A prompt is read once. Each answer then goes through the layers that write, after the same cache, which
-forgets it again.
+forgets it again; tokens are named for all of them together.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from lessen.plan import FULL, Point
 from lessen.runtime.generation import check_prompt, check_tokens
 from lessen.runtime.prefill import Beginning, begin
 from lessen.runtime.sampling import NO_NUMBERS
+
+NAMED_AT_ONCE = 256
+"""States for which tokens are named together: each has as many logits as there are tokens."""
 
 
 def answer_ids(tokenizer: Any, answer: str, model: Transformer) -> list[int]:
@@ -94,10 +97,28 @@ def score_answers(
 def _of_batch(
     model: Transformer, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], point: Point
 ) -> Tensor:
-    start = begin(model, prompts, max(map(len, answers)), point)
+    """All states are found first, and tokens named together: a matrix that large takes long to read."""
+    start, count = begin(model, prompts, max(map(len, answers)), point), len(prompts)
     hidden, rows = model.write(*start.first_pass(), start.in_layer, start.cache.memory)
-    first = rows.restore(model.next_token(hidden.index_select(0, rows.last))).log_softmax(-1)
-    columns = [first[:, answer[0]] + _of_rest(model, start, answer, len(prompts)) for answer in answers]
+    first = rows.restore(hidden.index_select(0, rows.last))
+    later = [_states_within(model, start, answer, count) for answer in answers if len(answer) > 1]
+    named = sorted({id for answer in answers for id in answer})
+    place = {id: column for column, id in enumerate(named)}
+    likely = torch.cat(
+        [
+            model.next_token(states).log_softmax(-1)[:, named]
+            for states in torch.cat([first, *later]).split(NAMED_AT_ONCE)
+        ]
+    )
+    begins, *rests = likely.split([count, *(len(states) for states in later)])
+    columns, left = [], iter(rests)
+    for answer in answers:
+        found = begins[:, place[answer[0]]]
+        if len(answer) > 1:
+            wanted = torch.tensor([place[id] for id in answer[1:]], device=likely.device)
+            rest = next(left).unflatten(0, (count, -1))
+            found = found + rest.gather(2, wanted.expand(count, -1)[..., None]).sum((1, 2))
+        columns.append(found)
     return torch.stack(columns, 1).cpu()
 
 
@@ -160,16 +181,16 @@ def _numbers(scores: Tensor) -> Tensor:
     return scores
 
 
-def _of_rest(model: Transformer, start: Beginning, answer: Sequence[int], count: int) -> Tensor:
-    """Log-probability of the tokens after the first, `[rows]`; the cache is left as it was."""
+def _states_within(model: Transformer, start: Beginning, answer: Sequence[int], count: int) -> Tensor:
+    """States after which an answer's tokens but the first are named; the cache is left as it was.
+
+    Returns:
+        `[rows * (tokens - 1), hidden]`, row after row.
+    """
     device = start.cache.layers[0].keys.device
-    if len(answer) == 1:
-        return torch.zeros((), device=device)
     before = [start.cache.next_position(row) for row in range(count)]
     ids, rows = pack([torch.tensor(answer[:-1], device=device)] * count)
     hidden, _ = model.write(ids, following(rows, before), None, start.cache.memory)
     for row, position in enumerate(before):
         start.cache.truncate(row, position)
-    likely = model.next_token(hidden).log_softmax(-1).unflatten(0, (count, -1))
-    wanted = torch.tensor(answer[1:], device=device)
-    return likely.gather(2, wanted.expand(count, -1)[..., None]).sum((1, 2))
+    return hidden
