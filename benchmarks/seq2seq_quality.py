@@ -121,7 +121,8 @@ def right(model: Any, table: Table, way: Template, encoded: list[Encoded], point
 def shaped() -> Any:
     """flan-t5-small with random weights, and retention that falls evenly: its attention says nothing."""
     torch.manual_seed(0)
-    config = T5Config(**FLAN_SMALL, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    facts: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    config = T5Config(**FLAN_SMALL, **facts, decoder_start_token_id=0)
     with tempfile.TemporaryDirectory() as place:
         T5ForConditionalGeneration(config).save_pretrained(place)
         model = load(place)
