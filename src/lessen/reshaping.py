@@ -35,11 +35,7 @@ def in_int8(model: Model, activation_bits: Literal[8, 32] = 8) -> Model:
         model: In float32; unchanged.
         activation_bits: Of what they multiply: rounded to 8 bits for each token; or left as it is, and a
             generator's token table and language head are in 8 bits too.
-
-    Raises:
-        PlanError: For an encoder-decoder model.
     """
-    _refuse_two_stacks(model, "int8")
     made = with_int8(model.transformer.state_dict(), model.config.form(), activation_bits)
     if activation_bits == 32 and model.config.facts().language_head is not None:
         made = with_int8_vocabulary(*made)
@@ -55,18 +51,12 @@ def in_int4(model: Model) -> Model:
         model: In float32; unchanged.
 
     Raises:
-        PlanError: For an encoder-decoder model, or weights beyond what float16 holds.
+        PlanError: For weights beyond what float16 holds.
     """
-    _refuse_two_stacks(model, "int4")
     made = with_int4(model.transformer.state_dict(), model.config.form())
     if model.config.facts().language_head is not None:
         made = with_int8_vocabulary(*made)
     return _converted(model, made)
-
-
-def _refuse_two_stacks(model: Model, precision: str) -> None:
-    if model.transformer.decoder is not None:
-        raise PlanError(f"{precision}: a model with encoder and decoder runs in float32 or bfloat16")
 
 
 def in_latents(

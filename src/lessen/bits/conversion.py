@@ -13,16 +13,22 @@ from lessen.bits.binarizer import EDGE, scales
 from lessen.bits.packing import pack, seal
 from lessen.bits.quantized import quantized
 from lessen.errors import PlanError
-from lessen.plan import Bits, Latent, LayerShape, Shape
+from lessen.plan import Bits, Latent, Shape
 
 TOKENS = "embeddings.token.weight"
 HEAD = "language_head.weight"
+
+STACKS = {"layers": "layers", "decoder.layers": "decoder_layers"}
+"""How names of a stack's tensors begin, and where a Shape says what its layers are."""
+
+Places = Mapping[str, Collection[int]]
+"""Layers (0-based) of each stack, by the Shape's field."""
 
 
 def with_int8(
     state: Mapping[str, Tensor], shape: Shape, activation_bits: Literal[8, 32] = 8
 ) -> tuple[dict[str, Tensor], Shape]:
-    """Matrices of all layers in 8 bits, one scale for each output; everything else as it is.
+    """Matrices of all layers, a decoder's too, in 8 bits, one scale for each output; all else as it is.
 
     Args:
         state: Tensors of a transformer, its layers in float.
@@ -37,7 +43,9 @@ def with_int8(
 
 
 def with_int4(state: Mapping[str, Tensor], shape: Shape) -> tuple[dict[str, Tensor], Shape]:
-    """Matrices of all layers in 4 bits, a scale and a minimum for 32 columns of a row; all else as it is.
+    """Matrices of all layers, a decoder's too, in 4 bits, a scale and a minimum for 32 columns of a row.
+
+    All else is as it is.
 
     Args:
         state: Tensors of a transformer, its layers in float. Matrices read from such blocks of 4 bits become
@@ -94,7 +102,7 @@ def with_latents(
         PlanError: When one of them has few bits already, or does not exist.
     """
     chosen = places_to_binarize(shape, layers)
-    shape = _with_bits(shape, chosen, 1, activation_bits)
+    shape = _with_bits(shape, {"layers": chosen}, 1, activation_bits)
     shape = shape.model_copy(
         update={"latent": latent, "embedding_bits": 1 if embedding else shape.embedding_bits}
     )
@@ -151,21 +159,28 @@ def _to_int8(state: dict[str, Tensor], name: str) -> None:
     state[_beside(name, "scales")] = steps.squeeze(1)
 
 
-def _real_layers(shape: Shape) -> set[int]:
-    return {number for number, layer in enumerate(shape.layers) if layer.bits == 32}
+def _real_layers(shape: Shape) -> Places:
+    return {
+        field: {place for place, layer in enumerate(getattr(shape, field)) if layer.bits == 32}
+        for field in STACKS.values()
+    }
 
 
-def _matrices(state: Mapping[str, Tensor], places: Collection[int]) -> Iterator[str]:
+def _matrices(state: Mapping[str, Tensor], places: Places) -> Iterator[str]:
     """Names of the matrices of some layers."""
-    for name, tensor in state.items():
-        parts = name.split(".")
-        if parts[0] == "layers" and int(parts[1]) in places and parts[-1] == "weight" and tensor.dim() == 2:
-            yield name
+    for begins, field in STACKS.items():
+        chosen = {f"{begins}.{place}" for place in places.get(field, ())}
+        depth = begins.count(".") + 2
+        for name, tensor in state.items():
+            layer = ".".join(name.split(".")[:depth])
+            if layer in chosen and name.endswith(".weight") and tensor.dim() == 2:
+                yield name
 
 
 def _binary(state: Mapping[str, Tensor], shape: Shape) -> list[str]:
     """Names of the matrices and tables that have one bit for each weight."""
-    names = list(_matrices(state, {place for place, layer in enumerate(shape.layers) if layer.bits == 1}))
+    chosen = {place for place, layer in enumerate(shape.layers) if layer.bits == 1}
+    names = list(_matrices(state, {"layers": chosen}))
     return [*names, TOKENS] if shape.embedding_bits == 1 else names
 
 
@@ -173,10 +188,14 @@ def _beside(name: str, what: str) -> str:
     return f"{name.removesuffix('weight')}{what}"
 
 
-def _with_bits(shape: Shape, places: Collection[int], bits: Bits, activation_bits: Bits) -> Shape:
+def _with_bits(shape: Shape, places: Places, bits: Bits, activation_bits: Bits) -> Shape:
     changes: dict[str, Any] = {"bits": bits, "activation_bits": activation_bits}
-    layers: tuple[LayerShape, ...] = tuple(
-        layer.model_copy(update=changes) if place in places else layer
-        for place, layer in enumerate(shape.layers)
+    return shape.model_copy(
+        update={
+            field: tuple(
+                layer.model_copy(update=changes) if place in chosen else layer
+                for place, layer in enumerate(getattr(shape, field))
+            )
+            for field, chosen in places.items()
+        }
     )
-    return shape.model_copy(update={"layers": layers})

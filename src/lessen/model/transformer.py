@@ -223,15 +223,16 @@ KINDS = {(32, 32), (8, 8), (8, 32), (4, 8), (1, 32), (1, 8), (1, 1)}
 
 def _refuse_what_is_not_built(shape: Shape) -> None:
     """The schema has room for all axes; refuse what this version cannot build rather than build it wrong."""
-    if any((layer.bits, layer.activation_bits) != (32, 32) for layer in shape.decoder_layers):
-        raise PlanError("shape.decoder_layers: a decoder that reads an encoder has 32 bits for each weight")
-    for place, layer in enumerate(shape.layers):
-        if (layer.bits, layer.activation_bits) not in KINDS:
-            raise PlanError(
-                f"shape.layers[{place}]: weights of {layer.bits} bits times activations of "
-                f"{layer.activation_bits} cannot be computed; there is 32 x 32, 8 x 8 or 32, 4 x 8, "
-                "1 x 32, 8 or 1"
-            )
+    for field, layers in (("layers", shape.layers), ("decoder_layers", shape.decoder_layers)):
+        for place, layer in enumerate(layers):
+            if (layer.bits, layer.activation_bits) not in KINDS:
+                raise PlanError(
+                    f"shape.{field}[{place}]: weights of {layer.bits} bits times activations of "
+                    f"{layer.activation_bits} cannot be computed; there is 32 x 32, 8 x 8 or 32, 4 x 8, "
+                    "1 x 32, 8 or 1"
+                )
+    if any(layer.bits == 1 for layer in shape.decoder_layers):
+        raise PlanError("shape.decoder_layers: a decoder that reads an encoder has no weights of 1 bit")
     if shape.embedding_bits not in (32, 8, 1):
         raise PlanError(f"shape.embedding_bits: {shape.embedding_bits}, but a table has 32 bits, 8 or 1")
 
