@@ -117,7 +117,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         ((), "decoder_layers: 0"),
         (dense_shape(2, 2, 8, decoder_layers=3).decoder_layers, "numbered from 0"),
         (dense_shape(2, 3, 8, decoder_layers=2).decoder_layers, "heads: 2"),
-        (in_signs, "32 bits"),
+        (in_signs, "no weights of 1 bit"),
     ):
         with pytest.raises(PlanError, match=named):
             Transformer(facts, fitting.model_copy(update={"decoder_layers": tuple(layers)}), 1)
