@@ -84,7 +84,7 @@ def test_weights_made_in_inference_mode_are_never_laid_out(layout: str) -> None:
         module.weight.mul_(2.0)
         module.bias.mul_(2.0)
         assert gap(module(values), 2 * before) < 1e-5
-        assert module._product is None
+        assert module._derived is None
 
 
 def test_the_copy_stays_behind(layout: str) -> None:
@@ -94,9 +94,9 @@ def test_the_copy_stays_behind(layout: str) -> None:
     with torch.no_grad():
         expected = module(values)
         twins = [copy.deepcopy(module), pickle.loads(pickle.dumps(module))]
-        assert all(twin._product is None for twin in twins)
+        assert all(twin._derived is None for twin in twins)
         assert all(gap(twin(values), expected) < 1e-6 for twin in twins)
-    assert module.train()._product is None
+    assert module.train()._derived is None
 
 
 def test_gradients_are_those_of_the_plain_product() -> None:

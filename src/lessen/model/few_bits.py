@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from lessen.bits.ops import OPERATORS
 from lessen.bits.packing import unpack, words_for
 from lessen.bits.products import arranged, product
 from lessen.errors import PlanError
+from lessen.model.deriving import Deriving
 from lessen.native import Native, native_for, recorded
 from lessen.native.matrix import FewBits as Kind
 from lessen.native.matrix import LowBits
@@ -73,12 +73,12 @@ class Stored(nn.Module):
         raise NotImplementedError
 
 
-class FewBits(Stored):
+class FewBits(Deriving, Stored):
     """A matrix in few bits that our own kernels multiply by."""
 
     kind: Kind
 
-    _ready: _Ready | None = None
+    _derived: _Ready | None
 
     def multiplied(self, values: Tensor) -> Tensor:
         """As in `Stored`."""
@@ -88,23 +88,12 @@ class FewBits(Stored):
         weight, bias = self.made_ready(kernels)
         return self._product(values, weight, bias, kernels)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_ready": None}
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._ready = None
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._ready = None
-        super()._load_from_state_dict(*args, **kwargs)
-
     def made_ready(self, kernels: Native | None) -> tuple[Tensor, Tensor | None]:
         """The weights as these kernels want them, and the bias that goes with them; made once."""
-        ready = self._ready
+        ready = self._derived
         if ready is None or ready.kernels is not kernels or ready.stored is not self.weight:
             weight = self._arranged(kernels)
-            ready = self._ready = _Ready(kernels, self.weight, weight, self._whole_bias())
+            ready = self._derived = _Ready(kernels, self.weight, weight, self._whole_bias())
         return ready.weight, ready.bias
 
     def _whole_bias(self) -> Tensor | None:

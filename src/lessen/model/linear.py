@@ -16,13 +16,14 @@ import platform
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
+from lessen.model.deriving import Deriving
 from lessen.native import native_for, recorded
 
 ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
@@ -52,7 +53,16 @@ Product = Callable[[Tensor, Tensor | None, str | None], Tensor]
 """`product(values, bias, activation)`: `[tokens, in_features]` to `[tokens, out_features]`."""
 
 
-class Linear(nn.Linear):
+class _LaidOut(NamedTuple):
+    """A product with a copy of a matrix, and what that was when it was copied."""
+
+    product: Product
+    weight: Tensor
+    place: int
+    version: int
+
+
+class Linear(Deriving, nn.Linear):
     """`nn.Linear`, faster where gradients are off and the processor is a CPU.
 
     Where weights are laid out, a change of them is noticed when autograd sees it (in-place under `no_grad`,
@@ -60,8 +70,7 @@ class Linear(nn.Linear):
     `train()` and `eval()` then.
     """
 
-    _product: Product | None = None
-    _product_of: tuple[Tensor, int, int] | None = None
+    _derived: _LaidOut | None
 
     def reset_parameters(self) -> None:
         """As in torch; a layer without inputs or outputs has nothing to draw."""
@@ -97,33 +106,13 @@ class Linear(nn.Linear):
 
     def _laid_out(self) -> Product:
         """The product with a laid-out copy, made anew whenever the weights have changed."""
-        weight, known, product = self.weight, self._product_of, self._product
+        weight, known = self.weight, self._derived
         place, version = weight.data_ptr(), weight._version
-        if product is None or known is None or known[0] is not weight or known[1:] != (place, version):
+        if known is None or known.weight is not weight or (known.place, known.version) != (place, version):
             mkl = weight.dtype == torch.float32 and mkl_packs()
             product = _mkl_product(weight) if mkl else _onednn_product(weight)
-            self._product, self._product_of = product, (weight, place, version)
-        return product
-
-    def _forget(self) -> None:
-        self._product = self._product_of = None
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear:
-        self._forget()
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._forget()
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> Linear:
-        """Switch the mode; training drops the laid-out copy."""
-        if mode:
-            self._forget()
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if not key.startswith("_product")}
+            known = self._derived = _LaidOut(product, weight, place, version)
+        return known.product
 
 
 def few_in_a_layer(numbers: int) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
+from lessen.model.deriving import Deriving
 from lessen.model.rows import Rows
 from lessen.native import Bias
 from lessen.plan import LayerShape
@@ -18,7 +17,7 @@ SHORTEST = 64
 """Tables are made for rows of so many tokens at least: a growing text does not need one at each step."""
 
 
-class RelativeBias(nn.Module):
+class RelativeBias(Deriving):
     """A learned bias for each head and bucket of signed distance, shared by all layers (MPNet, T5).
 
     Half of the buckets are for keys after the query; with `causal` all are for keys before it, and those
@@ -26,12 +25,13 @@ class RelativeBias(nn.Module):
     logarithmically growing buckets up to `max_distance` (Raffel et al. 2020, section 2.1).
     """
 
+    _derived: _Table | None
+
     def __init__(self, buckets: int, max_distance: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
         self.max_distance = max_distance
         self.causal = causal
         self.weight = nn.Parameter(torch.empty(buckets, heads).normal_(std=0.02))
-        self._table: _Table | None = None
 
     def forward(self, length: int, first: int = 0) -> Tensor:
         """Bias from query position (second axis, from `first` on) to key position (third axis).
@@ -56,27 +56,10 @@ class RelativeBias(nn.Module):
         Returns:
             `[heads, 2 * most - 1]`, float32, from 1 - most on, where most is at least `longest`.
         """
-        known = self._table
+        known = self._derived
         if known is None or not known.stands(self.weight, longest):
-            known = self._table = _Table(self, longest)
+            known = self._derived = _Table(self, longest)
         return known.values
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RelativeBias:
-        self._table = None
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._table = None
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> RelativeBias:
-        """Switch the mode; training drops the table."""
-        if mode:
-            self._table = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_table": None}
 
     def bucket(self, distance: Tensor) -> Tensor:
         """Bucket number of `distance` = key position - query position."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lessen.model.few_bits import FewBits
 
-_READY = attrgetter("_ready")
+_DERIVED = attrgetter("_derived")
 _VERSION = attrgetter("_version")
 
 
@@ -35,7 +35,7 @@ class Watch:
         self._few_bits = [each for each in self.modules if isinstance(each, FewBits)]
         self._parts = self._parts_now()
         self._tensors = self._tensors_now()
-        self._ready = [*map(_READY, self._few_bits)]
+        self._ready = [*map(_DERIVED, self._few_bits)]
         self._held = [each for each in self._tensors if each is not None]
         # Of real numbers of other kinds copies in float32 may have been made.
         self._copied = [
@@ -58,7 +58,7 @@ class Watch:
         return (
             _same(self._parts, self._parts_now())
             and _same(self._tensors, self._tensors_now())
-            and _same(self._ready, [*map(_READY, self._few_bits)])
+            and _same(self._ready, [*map(_DERIVED, self._few_bits)])
             and self._places == self._places_now()
         )
 
