@@ -18,7 +18,7 @@ from lessen.families.beexformer import PRESETS
 from lessen.hf import LessenForSequenceClassification
 from lessen.loading import load
 from lessen.model.architecture import Architecture
-from lessen.model.block import RecurrentFeedForward, SelectiveFeedForward
+from lessen.model.feed_forward import RecurrentFeedForward, SelectiveFeedForward
 from lessen.model.few_bits import BinaryLinear
 from lessen.model.latent import LatentLinear, latents_of
 from lessen.model.matrices import Numbers, weights_of
@@ -201,7 +201,7 @@ def test_a_gate_that_learns_nothing_closes_the_branch():
 
 def test_an_lstm_of_another_width_is_refused():
     facts = PRESETS["beexformer-test"].model_dump() | {"feed_forward": "slfn_lstm"}
-    from lessen.model.block import feed_forward
+    from lessen.model.feed_forward import feed_forward
     from lessen.plan import LayerShape
 
     with pytest.raises(PlanError, match="must be hidden_size 64"):

@@ -10,12 +10,13 @@ from conftest import TINY, lively, ragged_ids, tiny_hugging_face
 from lessen.depth.exits import every_exit
 from lessen.loading import load
 from lessen.model.block import Block
+from lessen.model.fused import Fused
 from lessen.model.rows import pack
 from lessen.native import Native, native
 from lessen.reshaping import in_int8, in_latents, in_signs, with_exits
 
 pytestmark = pytest.mark.skipif(native() is None, reason="the kernels are not built")
-CALLS = {name: getattr(Block, name) for name in ("_made_rest", "whole")}
+CALLS = {name: getattr(Fused, name) for name in ("rest", "whole")}
 
 
 def answers(model, lengths=(1, 3, 9)):
@@ -34,15 +35,15 @@ def calls(request, monkeypatch):
         seen.append(made is not None)
         return made
 
-    monkeypatch.setattr(Block, "whole", lambda *_: None)
-    monkeypatch.setattr(Block, request.param, counted)
+    monkeypatch.setattr(Fused, "whole", lambda *_: None)
+    monkeypatch.setattr(Fused, request.param, counted)
     return seen
 
 
 def by_modules(model, monkeypatch, lengths=(1, 3, 9)):
     with monkeypatch.context() as patch:
         for name in CALLS:
-            patch.setattr(Block, name, lambda *_: None)
+            patch.setattr(Fused, name, lambda *_: None)
         return answers(model, lengths)
 
 
@@ -64,7 +65,7 @@ def test_the_whole_is_its_parts(tmp_path, monkeypatch):
     for model in (of_family("bert", tmp_path), in_int8(of_family("bert", tmp_path))):
         whole = answers(model, (2, 5, 40))
         with monkeypatch.context() as patch:
-            patch.setattr(Block, "whole", lambda *_: None)
+            patch.setattr(Fused, "whole", lambda *_: None)
             assert torch.equal(answers(model, (2, 5, 40)), whole)
 
 
@@ -72,7 +73,7 @@ def test_long_rows_have_torchs_attention(tmp_path, monkeypatch):
     model = in_int8(of_family("bert", tmp_path))
     monkeypatch.setattr("lessen.model.stack.is_long", lambda rows: rows.lengths[-1] >= 9)
     seen = []
-    monkeypatch.setattr(Block, "whole", lambda *given: seen.append(CALLS["whole"](*given)))
+    monkeypatch.setattr(Fused, "whole", lambda *given: seen.append(CALLS["whole"](*given)))
     answers(model, (3, 8))
     answers(model, (3, 9))
     assert [each is not None for each in seen] == [True] * 3

@@ -138,7 +138,7 @@ def _together(
     for block in blocks:
         layer = None
         if isinstance(block, Block) and type(block) is Block and "forward" not in block.__dict__:
-            layer = block.whole(kernels, tokens)
+            layer = block.fused.whole(kernels, tokens)
         if layer is None:
             break
         made.append(layer)

@@ -76,8 +76,7 @@ class Stretch:
         if last is not None and (type(last) not in NORMS or last._forward_hooks or last._forward_pre_hooks):
             return
         few, many = (
-            [None if block.training else block.step(kernels, tokens) for block in blocks]
-            for tokens in (1, FEW_TOKENS + 1)
+            [block.fused.step(kernels, tokens) for block in blocks] for tokens in (1, FEW_TOKENS + 1)
         )
         made = [layer for layer in few if layer is not None]
         if len(made) == len(blocks):

@@ -20,7 +20,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from lessen.model.block import Block, FeedForward, GatedFeedForward
+from lessen.model.block import Block
+from lessen.model.feed_forward import FeedForward, GatedFeedForward
 from lessen.model.matrices import LowRank
 from lessen.model.rows import Rows
 from lessen.model.transformer import Transformer
