@@ -4,9 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import run
 
 import lessen
+from lessen.model.matrices import Numbers, linear
+from lessen.plan import Bits
 
 
 @pytest.mark.parametrize(("precision", "other"), [("int8", "float32"), ("int4", "int8")])
@@ -28,3 +31,13 @@ def kinds(folder: Path, precision: str) -> set[str]:
     """Of the promises of all Points, as they are loaded."""
     points = lessen.load(folder, precision=precision).points.values()
     return {point.promise.kind for point in points if point.promise}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("numbers", [(8, 8), (8, 32), (4, 8), (1, 32), (1, 8), (1, 1)], ids=str)
+def test_a_matrix_without_inputs_gives_its_bias(numbers: tuple[Bits, Bits]) -> None:
+    """As what follows an attention all of whose heads left does."""
+    part = linear(0, 5, numbers=Numbers(*numbers))
+    for parameter in part.parameters():
+        parameter.data.fill_(2)
+    assert torch.equal(part(torch.empty(3, 0)), torch.full((3, 5), 2.0))

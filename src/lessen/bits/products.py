@@ -40,7 +40,8 @@ def _by_torch(kind: LowBits, values: Tensor, factors: Tensor, scales: Tensor, bi
     if kind in ("w8a8", "w1a8"):
         values, steps = quantized(values)
     elif kind == "w1a1":
-        values, steps = signs(values), values.abs().mean(1, keepdim=True)
+        means = values.abs().mean(1, keepdim=True)
+        values, steps = signs(values), means if values.shape[1] else torch.zeros_like(means)
     else:
         steps = values.new_ones(len(values), 1)
     result = (values @ factors.T) * (steps * scales)
