@@ -1,9 +1,9 @@
 """A T5 from scratch that reads less: quality and time against the speed-up of its encoder.
 
 The recipe is that of `examples/t5_from_scratch.py`. Tokens are chosen by attention (ACC), at random, and by
-place; `plain` went on with all tokens where the others lost some, and then loses them untrained. Time is that
-of writing the name of a class, up to the token that ends it, and of its first token, on the longest prompts.
-It is also taken of the shape of flan-t5-small (`shape`, random weights) after 512 tokens.
+place; `plain` read all tokens of whole texts where the others lost some, and then loses them untrained. Time
+is that of writing the name of a class, up to the token that ends it, and of its first token, on the longest
+prompts. It is also taken of the shape of flan-t5-small (`shape`, random weights) after 512 tokens.
 
     python benchmarks/seq2seq_quality.py [--seeds 0,1,2] [--ways leaving,plain,shape] [--threads 1]
 
@@ -67,6 +67,7 @@ SETTINGS = {
     "words": recipe.WORDS,
     "rows": recipe.ROWS,
     "epochs": recipe.EPOCHS,
+    "piece": recipe.PIECE,
     "boldest": recipe.BOLDEST,
     "longest": recipe.LONGEST,
     "speedups": recipe.SPEEDUPS,
@@ -84,7 +85,7 @@ def taught(way: str, seed: int) -> Path:
     """A trained model's folder."""
     out = CACHE / "seq2seq" / f"{way}-seed{seed}"
     if not (out / "config.json").exists():
-        work = out.with_name(f"{out.name}.work")
+        work = out.with_name(f"seed{seed}.work")
         recipe.trained(seed, work, leaving=way == "leaving").save_pretrained(out)
     return out
 

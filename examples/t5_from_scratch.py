@@ -2,8 +2,9 @@
 
 Film reviews (IMDB, as much of each as `LONGEST` lets in): are they negative or positive, and what is their
 first sentence; and questions (TREC): what do they ask for; each asked in several ways. No pre-trained weights
-are used, so figures are those of a small model that has read some thousand texts. It learns first with all
-tokens, then with as many leaving as a speed-up drawn anew for each step takes, and is then asked at several
+are used, so figures are those of a small model that has read some thousand texts. It learns first from pieces
+of the reviews, which says more about words than the same time spent on whole ones; then from whole reviews,
+with as many tokens leaving as a speed-up drawn anew for each step takes. It is then asked at several
 speed-ups, with tokens chosen by attention, at random, and by place alone.
 
     python examples/t5_from_scratch.py --out t5-small-reviews        # an hour or so on one core
@@ -22,7 +23,9 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +47,11 @@ from lessen.train.reading import Lesson, learn_to_answer
 
 TASKS = {"sentiment": "imdb-reviews", "question": "trec", "first-sentence": "imdb-reviews"}
 SIZES = {"d_model": 192, "d_kv": 32, "d_ff": 384, "num_layers": 4, "num_decoder_layers": 2, "num_heads": 6}
-ROWS = {"sentiment": 16_000, "question": 5_000, "first-sentence": 4_000}
-"""To learn from, of each task."""
+ROWS = {"sentiment": 16_000, "question": 5_000, "first-sentence": 1_000}
+"""To learn from, of each task, as far as there are so many. Of sentences each token counts like an answer."""
+
+PIECE = 48
+"""Words of a piece of a review, at most."""
 
 TESTED = {"sentiment": 1000, "question": 1000, "first-sentence": 100}
 """Rows to be asked in every way; sentences are written token by token, which takes long."""
@@ -53,14 +59,14 @@ TESTED = {"sentiment": 1000, "question": 1000, "first-sentence": 100}
 BOLDEST = 4.0
 SPEEDUPS = (1.0, 1.5, 2.0, 3.0, 4.0)
 SCORES = ("mean", "random", "first_k")
-LONGEST, WRITTEN = 256, 32
+LONGEST, WRITTEN = 256, 24
 """Tokens of a prompt, and of what is to be written, at most."""
 
 WORDS = 8192
 """Tokens of the vocabulary."""
 
-EPOCHS = 1.5
-"""With all tokens; half as many again with tokens leaving."""
+EPOCHS = 1.0
+"""Of pieces, and then of whole texts."""
 
 
 def main() -> None:
@@ -122,24 +128,30 @@ def trained(
 
     Args:
         seed: Of the first weights and the order of rows.
-        work: Where checkpoints go; a run that was stopped goes on from there.
+        work: Where checkpoints go; a run that was stopped goes on from there, and so does one that differs in
+            `leaving` only, after the pieces.
         rows: Of each task; `ROWS` if None.
-        epochs: With all tokens; half as many again with tokens leaving.
+        epochs: Of pieces, and then of whole texts.
         learning_rate: Peak.
-        leaving: Whether tokens leave in the second half; the control goes on with all of them.
+        leaving: Whether tokens leave of whole texts; the control reads all of them.
     """
     torch.manual_seed(seed)
     model = fresh()
-    lessons = [each for task in TASKS for each in lessons_of(model, task, rows or ROWS[task])]
+    tables = {task: part(task, "train", rows or ROWS[task]) for task in TASKS}
     recipe = Recipe(epochs=epochs, batch_size=32, learning_rate=learning_rate, weight_decay=0.0, seed=seed)
-    learn_to_answer(model, lessons, recipe, work / "all")
+    short = tables | {"sentiment": in_pieces(tables["sentiment"])}
+    learn_to_answer(model, lessons_of(model, short), recipe, work / "pieces")
     reading = [text for task in TASKS for text in asked(model, task, part(task, "train", 200))]
     model.measure_profile(reading, max_tokens=LONGEST)
     inner, profile = model.transformer, model.config.retention_profile()
     assert profile is not None
     passes = drawn(profile, alpha_for(inner, profile, BOLDEST), inner.shape, inner.architecture)
-    again = recipe.model_copy(update={"epochs": epochs / 2, "learning_rate": learning_rate / 2})
-    learn_to_answer(model, lessons, again, work / "leaving", passes=passes if leaving else None)
+    again = recipe.model_copy(update={"learning_rate": learning_rate / 2})
+    lessons = lessons_of(model, tables)
+    if leaving:
+        learn_to_answer(model, lessons, again, work / "leaving", passes=passes)
+    else:
+        learn_to_answer(model, lessons, again, work / "all")
     return model
 
 
@@ -195,18 +207,33 @@ def asked(model: Any, task: str, table: Table) -> list[str]:
     return [text for way in TEMPLATES[task] for text in fitted(model.tokenizer, way, table.texts, LONGEST)]
 
 
-def lessons_of(model: Any, task: str, rows: int) -> list[Lesson]:
-    """Every row once: in the first way, the second, and so on in turn.
+def in_pieces(table: Table) -> Table:
+    """Texts in as few pieces of about as many words as `PIECE` lets be, each with the label of the whole."""
+    texts, labels = [], []
+    for text, label in zip(table.texts, table.labels or [], strict=True):
+        words = str(text).split()
+        count = max(1, -(-len(words) // PIECE))
+        ends = [place * len(words) // count for place in range(count + 1)]
+        texts += [" ".join(words[begin:end]) for begin, end in pairwise(ends)]
+        labels += [label] * count
+    return replace(table, texts=texts, labels=labels)
+
+
+def lessons_of(model: Any, tables: dict[str, Table]) -> list[Lesson]:
+    """Of every task each row once, in the first way, the second, and so on in turn; questions in all ways.
 
     What is to be written is cut like a prompt, and then has no end.
     """
-    table, ways, lessons = part(task, "train", rows), TEMPLATES[task], []
-    for number, way in enumerate(ways):
-        some = table.take(range(number, len(table), len(ways)))
-        targets = prompted(some, way).targets or []
-        ids = {text: answer_ids(model.tokenizer, text, model.transformer)[:WRITTEN] for text in targets}
-        prompts = encode_prompts(model.tokenizer, way, some.texts, LONGEST)
-        lessons += [Lesson(row.ids, ids[text]) for row, text in zip(prompts, targets, strict=True)]
+    lessons = []
+    for task, table in tables.items():
+        ways = TEMPLATES[task]
+        for number, way in enumerate(ways):
+            some = table if task == "question" else table.take(range(number, len(table), len(ways)))
+            targets = prompted(some, way).targets or []
+            ids = {text: answer_ids(model.tokenizer, text, model.transformer) for text in set(targets)}
+            prompts = encode_prompts(model.tokenizer, way, some.texts, LONGEST)
+            pairs = zip(prompts, targets, strict=True)
+            lessons += [Lesson(row.ids, ids[text][:WRITTEN]) for row, text in pairs]
     return lessons
 
 
