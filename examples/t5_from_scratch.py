@@ -36,7 +36,7 @@ import lessen
 from lessen.builtin import model_folder
 from lessen.data.packaged import load as builtin
 from lessen.data.prompts import TEMPLATES, prompted
-from lessen.data.table import Table
+from lessen.data.table import Table, Text
 from lessen.measure.answering import evaluate_answers
 from lessen.runtime.answers import answer_ids
 from lessen.runtime.asking import encode_prompts, fitted
@@ -209,7 +209,8 @@ def asked(model: Any, task: str, table: Table) -> list[str]:
 
 def in_pieces(table: Table) -> Table:
     """Texts in as few pieces of about as many words as `PIECE` lets be, each with the label of the whole."""
-    texts, labels = [], []
+    texts: list[Text] = []
+    labels = []
     for text, label in zip(table.texts, table.labels or [], strict=True):
         words = str(text).split()
         count = max(1, -(-len(words) // PIECE))
