@@ -68,6 +68,14 @@ def prefill_tables(result: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+SEQ2SEQ_TIMES = (
+    ("leaving", ""),
+    ("shape", "flan-t5-small's shape, "),
+    ("shape in int8", "flan-t5-small's shape in int8, "),
+)
+"""Ways whose answers were timed, and what they are called."""
+
+
 def seq2seq_table(result: dict[str, Any]) -> str:
     """Accuracy of a T5 from scratch, and how much faster its answers come."""
     told, rows = result["summary"], []
@@ -80,7 +88,7 @@ def seq2seq_table(result: dict[str, Any]) -> str:
                 for each in speedups
             ]
             rows.append([f"{task}, {way}", *line, f"{found[speedups[0]]['seeds']}"])
-    for way, name in (("leaving", ""), ("shape", "flan-t5-small's shape, ")):
+    for way, name in SEQ2SEQ_TIMES:
         times = told["time"][way]
         for said, at in (("first token", "first"), ("whole answer", "total")):
             line = [f"{times[each][at]:.2f}x" if each in times else "" for each in speedups]

@@ -3,9 +3,11 @@
 The recipe is that of `examples/t5_from_scratch.py`. Tokens are chosen by attention (ACC), at random, and by
 place; `plain` read all tokens of whole texts where the others lost some, and then loses them untrained. Time
 is that of writing the name of a class, up to the token that ends it, and of its first token, on the longest
-prompts. It is also taken of the shape of flan-t5-small (`shape`, random weights) after 512 tokens.
+prompts. It is also taken of the shape of flan-t5-small (`shape`, random weights) after 512 tokens, in float32
+and in int8.
 
-    python benchmarks/seq2seq_quality.py [--seeds 0,1,2] [--ways leaving,plain,shape] [--threads 1]
+    python benchmarks/seq2seq_quality.py [--seeds 0,1,2] [--threads 1]
+        [--ways "leaving,plain,shape,shape in int8"]
 
 Models stay in `.cache/seq2seq/`; what is there, or in the results already, is not made again. Every run keeps
 what each row got, its mean over the ways to ask, so that losses have a standard error over rows.
@@ -40,6 +42,7 @@ from lessen.measure.reading_speed import reading_rows
 from lessen.measure.rivals.generator import generator_twin
 from lessen.measure.rouge import rouge_l
 from lessen.plan import Point, RetentionProfile
+from lessen.reshaping import in_int8
 from lessen.runtime.answers import answer_ids, score_answers
 from lessen.runtime.asking import encode_prompts
 from lessen.runtime.retention import ratio_at
@@ -53,7 +56,7 @@ WAYS = ("leaving", "plain")
 TIMED, NEW_TOKENS = 24, 2
 """Prompts timed, as long as they get; and tokens of an answer: a word, and what ends it."""
 
-SHAPE = "shape"
+SHAPE, SHAPE_INT8 = "shape", "shape in int8"
 FLAN_SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "vocab_size": 32_128}
 """What flan-t5-small is like, encoder and decoder alike."""
 
@@ -150,11 +153,21 @@ def random_prompts() -> list[list[int]]:
     return ids.tolist()
 
 
-def timed(model: Any, prompts: list[list[int]], count: int, seconds: float) -> list[dict[str, Any]]:
-    """Time to the first and to the last token at every speed-up, transformers beside it."""
+def timed(
+    model: Any, prompts: list[list[int]], count: int, seconds: float, twin: Any = None
+) -> list[dict[str, Any]]:
+    """Time to the first and to the last token at every speed-up, beside transformers.
+
+    Args:
+        model: To be timed.
+        prompts: To be read.
+        count: Threads.
+        seconds: After so many no further prompt is begun.
+        twin: The model transformers runs; the same if None.
+    """
     dialled = {speedup: recipe.at(model, "mean", speedup) for speedup in recipe.SPEEDUPS}
     with threads(count):
-        rivals = {"transformers": theirs(generator_twin(model))}
+        rivals = {"transformers": theirs(generator_twin(twin or model))}
         options: dict[str, Any] = {"new_tokens": NEW_TOKENS, "seconds": seconds, "rivals": rivals}
         lines = reading_rows(model, dialled, prompts, kind="lessen", **options)
     return [line.as_dict() | {"threads": count} for line in lines]
@@ -162,8 +175,11 @@ def timed(model: Any, prompts: list[list[int]], count: int, seconds: float) -> l
 
 def run_of(way: str, seed: int, score: str, count: int, seconds: float) -> dict[str, Any]:
     """What is measured of one model and one score; time of ACC's only."""
-    if way == SHAPE:
-        return {"time": timed(shaped(), random_prompts(), count, seconds)}
+    if way in (SHAPE, SHAPE_INT8):
+        model = twin = shaped()
+        if way == SHAPE_INT8:
+            model = in_int8(twin)
+        return {"time": timed(model, random_prompts(), count, seconds, twin)}
     model = load(taught(way, seed))
     found: dict[str, Any] = {"tasks": {task: curve(model, task, score) for task in recipe.TASKS}}
     if score == "mean" and way == "leaving":
@@ -190,7 +206,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 "macs_ratio": mean(cell["macs_ratio"] for cell in cells),
                 "seeds": len(values),
             }
-    times = {way: faster(of(runs, way, "mean")) for way in ("leaving", SHAPE)}
+    times = {way: faster(of(runs, way, "mean")) for way in ("leaving", SHAPE, SHAPE_INT8)}
     return {"tasks": lines, "time": times, "target": target(times["leaving"], lines)}
 
 
@@ -252,14 +268,14 @@ def target(times: dict[str, Any], lines: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--ways", default=",".join((*WAYS, SHAPE)))
+    parser.add_argument("--ways", default=",".join((*WAYS, SHAPE, SHAPE_INT8)))
     parser.add_argument("--scores", default=",".join(recipe.SCORES))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
     wanted = product(*(each.split(",") for each in (options.seeds, options.ways, options.scores)))
     for seed, way, score in wanted:
-        if way == SHAPE and (seed, score) != ("0", "mean"):
+        if way not in WAYS and (seed, score) != ("0", "mean"):
             continue
         run = {"way": way, "seed": int(seed), "score": score}
         if not any(run.items() <= each.items() for each in kept(NAME, SETTINGS)):
