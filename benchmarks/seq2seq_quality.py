@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from keyed import key_of
 from paired import numbers, packed_numbers
 from results import CACHE, add_run, kept
 from transformers import T5Config, T5ForConditionalGeneration
@@ -65,7 +66,7 @@ SHAPE_TOKENS = 512
 LOST_AT_2X = 0.0075
 """What may be lost at an encoder twice as fast as measured."""
 
-SETTINGS = {
+TAUGHT = {
     "sizes": recipe.SIZES,
     "words": recipe.WORDS,
     "rows": recipe.ROWS,
@@ -73,6 +74,11 @@ SETTINGS = {
     "piece": recipe.PIECE,
     "boldest": recipe.BOLDEST,
     "longest": recipe.LONGEST,
+    "written": recipe.WRITTEN,
+}
+"""What a trained model depends on besides its way and seed."""
+
+SETTINGS = TAUGHT | {
     "speedups": recipe.SPEEDUPS,
     "scores": recipe.SCORES,
     "test_rows": recipe.TESTED,
@@ -86,7 +92,7 @@ SETTINGS = {
 
 def taught(way: str, seed: int) -> Path:
     """A trained model's folder."""
-    out = CACHE / "seq2seq" / f"{way}-seed{seed}"
+    out = CACHE / "seq2seq" / key_of(TAUGHT) / f"{way}-seed{seed}"
     if not (out / "config.json").exists():
         work = out.with_name(f"seed{seed}.work")
         recipe.trained(seed, work, leaving=way == "leaving").save_pretrained(out)

@@ -30,14 +30,25 @@ def calls(request, monkeypatch):
     """How many layers went through the one call; that of the rest is tried without that of the whole."""
     seen = []
 
-    def counted(self, kernels, given):
-        made = CALLS[request.param](self, kernels, given)
+    def counted(*given):
+        made = CALLS[request.param](*given)
         seen.append(made is not None)
         return made
 
     monkeypatch.setattr(Fused, "whole", lambda *_: None)
     monkeypatch.setattr(Fused, request.param, counted)
     return seen
+
+
+def noted(name, seen):
+    """One of the calls, and of each whether the kernels can do it."""
+
+    def call(*given):
+        made = CALLS[name](*given)
+        seen.append((name, made is not None))
+        return made
+
+    return call
 
 
 def by_modules(model, monkeypatch, lengths=(1, 3, 9)):
@@ -63,10 +74,14 @@ def test_every_family_in_float32(family, tmp_path, calls, monkeypatch):
 def test_the_whole_is_its_parts(tmp_path, monkeypatch):
     """To the last bit, for rows that leave one by one, in every precision."""
     for model in (of_family("bert", tmp_path), in_int8(of_family("bert", tmp_path))):
-        whole = answers(model, (2, 5, 40))
+        seen = []
         with monkeypatch.context() as patch:
+            patch.setattr(Fused, "whole", noted("whole", seen))
+            whole = answers(model, (2, 5, 40))
             patch.setattr(Fused, "whole", lambda *_: None)
+            patch.setattr(Fused, "rest", noted("rest", seen))
             assert torch.equal(answers(model, (2, 5, 40)), whole)
+        assert seen == [("whole", True)] * 3 + [("rest", True)] * 3
 
 
 def test_long_rows_have_torchs_attention(tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def rounded(values: Tensor) -> Tensor:
     """Activations as the product takes them, `[tokens, columns]`: 8 bits in groups of 32 columns."""
     tokens, columns = values.shape
     whole, steps = quantized(pad(values, (0, -columns % GROUP)).view(-1, GROUP))
-    return (whole * steps).view(tokens, -1)[:, :columns]
+    return (whole * steps).view(tokens, columns + -columns % GROUP)[:, :columns]
 
 
 def reference(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

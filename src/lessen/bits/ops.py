@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lessen.bits.products import arranged, product
+from lessen.model.deriving import state_of
 from lessen.native import native
 from lessen.native.matrix import LOW_BITS, LowBits
 
@@ -24,11 +25,11 @@ _arranged: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 def _computed(kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
     suits = values.dtype == torch.float32 and values.device.type == "cpu" and weight.numel() > 0
     kernels = native() if suits else None
-    ready = _arranged.get(weight)
-    if ready is None or ready[0] is not kernels:
-        ready = kernels, arranged(kind, weight, values.shape[1], kernels)
+    ready, state = _arranged.get(weight), state_of(weight)
+    if ready is None or ready[0] is not kernels or ready[1] != state:
+        ready = kernels, state, arranged(kind, weight, values.shape[1], kernels)
         _arranged[weight] = ready
-    return product(kind, values, ready[1], scales, bias, kernels)
+    return product(kind, values, ready[2], scales, bias, kernels)
 
 
 def _imagined(values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:

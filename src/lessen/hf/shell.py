@@ -109,7 +109,8 @@ class LessenPreTrainedModel(PreTrainedModel):
     @property
     def precision(self) -> str:
         """Type of the weights: `float32`, `bfloat16`, ...; of few bits `int8`, `int8-weights` or `int4`."""
-        for layer in self.transformer.shape.layers:
+        shape = self.transformer.shape
+        for layer in (*shape.layers, *shape.decoder_layers):
             if layer.bits == 8:
                 return "int8" if layer.activation_bits == 8 else "int8-weights"
             if layer.bits == 4:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
+from lessen.model.deriving import state_of
 from lessen.model.linear import Linear
 from lessen.model.norms import NORMS, norm_of
 from lessen.model.prepared import Prepared, can_read, matrix_of
@@ -31,12 +32,12 @@ class _Made(NamedTuple):
     head: Head | None
     parts: _Parts
     words: Tensor
-    version: int
+    state: tuple[int, int]
     listed: ShortList
 
     def of(self, parts: _Parts, words: Tensor, matrix: Tensor) -> bool:
         """Whether it was made of these, as they are now."""
-        if self.parts is not parts or self.words is not words or self.version != words._version:
+        if self.parts is not parts or self.words is not words or self.state != state_of(words):
             return False
         return self.listed.stands(matrix)
 
@@ -53,12 +54,13 @@ class Ask:
         self.head = head
         parts = (head.norm, head.down, head.up, head.elsewhere)
         self.read = [part for part in parts if part is not None]
-        self.prepared = Prepared(self._parts, lambda: (head, *self.read))
+        self.prepared: Prepared[_Parts] = Prepared()
         self.made: _Made | None = None
 
     def ready(self, kernels: Native, vocabulary: Vocabulary) -> Head | None:
         """The head for these kernels; None where they cannot compute it."""
-        parts, words, made = self.prepared.ready(kernels), self.head.words, self.made
+        parts = self.prepared.ready(kernels, self._parts, lambda: (self.head, *self.read))
+        words, made = self.head.words, self.made
         if parts is None:
             return None
         if made is not None and made.of(parts, words, vocabulary.matrix):
@@ -66,7 +68,7 @@ class Ask:
         listed = vocabulary.listed(words)
         rows = listed.matrix_of(kernels)
         head = None if rows is None else self._with(parts, rows)
-        self.made = _Made(head, parts, words, words._version, listed)
+        self.made = _Made(head, parts, words, state_of(words), listed)
         return head
 
     def _parts(self, kernels: Native) -> _Parts | None:

@@ -92,7 +92,7 @@ def attend(qkv: Tensor, rows: Rows, bias: Tensor | None = None, *, dropout: floa
     Returns:
         Context `[tokens, heads, head_dim]`.
     """
-    if torch.is_grad_enabled() or qkv.is_cuda:
+    if torch.is_grad_enabled() or qkv.is_cuda or dropout:
         return _attend_padded(qkv, rows, bias, dropout)
     return _attend_by_length(qkv, rows, bias)
 
@@ -114,7 +114,7 @@ def attend_scored(
     Returns:
         Context `[tokens, heads, head_dim]` and scores `[tokens]`, float32 or wider, without gradient.
     """
-    if torch.is_grad_enabled() or qkv.is_cuda:
+    if torch.is_grad_enabled() or qkv.is_cuda or dropout:
         found: list[Tensor] = []
 
         def see(weights: Tensor, real: Tensor | None) -> None:
@@ -373,14 +373,15 @@ class Attention(nn.Module):
             nothing = None if score is None else hidden.new_zeros(len(hidden), dtype=wide)
             return hidden.new_empty(len(hidden), 0), nothing
         qkv = self.qkv(hidden).unflatten(-1, (3, self.heads, self.head_dim))
-        query, key, value = qkv.unbind(1)
-        found = attend_by_kernels(query, key, value, rows, score, bias, self.of_bias, self.stretch)
+        dropout = self.dropout if self.training else 0.0
+        found, (query, key, value) = None, qkv.unbind(1)
+        if not dropout:
+            found = attend_by_kernels(query, key, value, rows, score, bias, self.of_bias, self.stretch)
         if found is not None:
             return found[0].flatten(1), found[1]
         if self.stretch != 1:
             qkv = _stretched(qkv, self.stretch)
         added = None if bias is None else bias.written_out(self.of_bias)
-        dropout = self.dropout if self.training else 0.0
         if score is None:
             return attend(qkv, rows, added, dropout=dropout).flatten(1), None
         context, scores = attend_scored(qkv, rows, score, added, dropout=dropout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from torch import Tensor, nn
 
@@ -78,7 +78,7 @@ class Block(nn.Module):
         self.feed_forward = feed_forward(architecture, shape, numbers)
         self.feed_forward_norm = norm(architecture)
         self.dropout = Dropout(architecture.dropout)
-        self.fused = Fused(self, architecture)
+        self.fused = Fused(architecture)
 
     def forward(
         self,
@@ -106,7 +106,7 @@ class Block(nn.Module):
         """
         if memory is not None and keep is None:
             kernels = native_for(hidden, narrow=True)
-            step = None if kernels is None else self.fused.step(kernels, len(hidden))
+            step = None if kernels is None else self.fused.step(self, kernels, len(hidden))
             if kernels is not None and step is not None and (room := memory.room(rows)) is not None:
                 near = None if bias is None else bias.for_kernels(rows)
                 return kernels.decoder_layers([step], [room], rotation, hidden, bias=near), rows
@@ -120,7 +120,7 @@ class Block(nn.Module):
             index, rows = keep(scores, hidden, rows)
             hidden, context = hidden.index_select(0, index), context.index_select(0, index)
         kernels = native_for(hidden)
-        if kernels is not None and (rest := self.fused.rest(kernels, len(hidden))):
+        if kernels is not None and (rest := self.fused.rest(self, kernels, len(hidden))):
             return kernels.layer_rest(rest, context, hidden), rows
         found = self.dropout(self.attention.output(context))
         if self.parallel:
@@ -132,3 +132,10 @@ class Block(nn.Module):
             return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden))), rows
         hidden = self.attention_norm(hidden)
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden))), rows
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[Block]:
+    """Whether calling a layer is `Block.forward` and nothing else, so that it may be passed over."""
+    if type(layer) is not Block or "forward" in vars(layer):
+        return False
+    return not layer._forward_hooks and not layer._forward_pre_hooks

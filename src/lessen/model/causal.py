@@ -85,12 +85,12 @@ def attend_causal(
     written_out = torch.is_grad_enabled() and query.device.type == "cpu" and query.dtype == torch.bfloat16
     if bias is not None or written_out:
         return attend(*_bidirectional(query, key, value, rows, bias), dropout=dropout)
-    found = attend_by_kernels(query, key, value, rows, causal=True)
+    found = None if dropout else attend_by_kernels(query, key, value, rows, causal=True)
     if found is not None:
         return found[0]
     heads = query.shape[1]
     key, value = spread(key, heads), spread(value, heads)
-    if torch.is_grad_enabled() or query.is_cuda:
+    if torch.is_grad_enabled() or query.is_cuda or dropout:
         query, key, value = (rows.pad(part).transpose(1, 2) for part in (query, key, value))
         context = scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
         return rows.unpad(context.transpose(1, 2))
@@ -199,7 +199,9 @@ class CausalAttention(nn.Module):
             return attend_causal(query, key, value, rows, added, dropout=dropout).flatten(1), None
         if memory is not None:
             memory.remember(key, value, rows)
-        found = attend_by_kernels(query, key, value, rows, score, causal=True) if bias is None else None
+        found = None
+        if bias is None and not dropout:
+            found = attend_by_kernels(query, key, value, rows, score, causal=True)
         if found is not None:
             return found[0].flatten(1), found[1]
         qkv, rows, added = _bidirectional(query, key, value, rows, added)

@@ -66,7 +66,7 @@ def attend_across(
         Context `[tokens, heads, head_dim]`.
     """
     places = [source.original.index(row) for row in rows.original]
-    if torch.is_grad_enabled() or query.is_cuda:
+    if torch.is_grad_enabled() or query.is_cuda or dropout:
         order = torch.tensor(places, device=query.device)
         padded = [part.transpose(1, 2) for part in (rows.pad(query), source.pad(key), source.pad(value))]
         mask = None if source.even else source.key_mask[order].to(query.dtype)

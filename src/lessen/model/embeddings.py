@@ -87,8 +87,8 @@ class Embeddings(nn.Module):
         if kernels is None:
             return None
         if self._tables is None:
-            self._tables = Prepared(partial(_made, self), self.modules)
-        made = self._tables.ready(kernels, _settings(self))
+            self._tables = Prepared()
+        made = self._tables.ready(kernels, partial(_made, self), self.modules, _settings(self), self)
         return None if made is None else kernels.embedded(made, ids, rows.lengths, segments)
 
 

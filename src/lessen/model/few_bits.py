@@ -13,10 +13,9 @@ from lessen.bits.ops import OPERATORS
 from lessen.bits.packing import unpack, words_for
 from lessen.bits.products import arranged, product
 from lessen.errors import PlanError
-from lessen.model.deriving import Deriving
+from lessen.model.deriving import Deriving, state_of
 from lessen.native import Native, native_for, recorded
-from lessen.native.matrix import FewBits as Kind
-from lessen.native.matrix import LowBits
+from lessen.native.matrix import FewBitKind, LowBits
 from lessen.plan import Bits
 
 ONE_BIT: dict[Bits, LowBits] = {32: "w1a32", 8: "w1a8", 1: "w1a1"}
@@ -24,10 +23,11 @@ ONE_BIT: dict[Bits, LowBits] = {32: "w1a32", 8: "w1a8", 1: "w1a1"}
 
 
 class _Ready(NamedTuple):
-    """Weights as some kernels want them, and the bias that goes with them."""
+    """Weights as some kernels want them, the bias that goes with them, and what both were made of."""
 
     kernels: Native | None
     stored: Tensor
+    states: list[tuple[int, int]]
     weight: Tensor
     bias: Tensor | None
 
@@ -76,25 +76,40 @@ class Stored(nn.Module):
 class FewBits(Deriving, Stored):
     """A matrix in few bits that our own kernels multiply by."""
 
-    kind: Kind
+    kind: FewBitKind
 
     _derived: _Ready | None
 
     def multiplied(self, values: Tensor) -> Tensor:
-        """As in `Stored`."""
+        """As in `Stored`.
+
+        Raises:
+            RuntimeError: When values have another width.
+        """
+        if values.shape[1] != self.in_features:
+            raise RuntimeError(f"values of width {values.shape[1]}, but the layer takes {self.in_features}")
         if recorded():
             return self._recorded(values)
-        kernels = native_for(values) if self.weight.numel() else None
+        kernels = native_for(values) if self._is_whole() else None
         weight, bias = self.made_ready(kernels)
         return self._product(values, weight, bias, kernels)
 
     def made_ready(self, kernels: Native | None) -> tuple[Tensor, Tensor | None]:
         """The weights as these kernels want them, and the bias that goes with them; made once."""
-        ready = self._derived
-        if ready is None or ready.kernels is not kernels or ready.stored is not self.weight:
+        ready, states = (
+            self._derived,
+            [state_of(each) for each in self._parameters.values() if each is not None],
+        )
+        known = ready is not None and ready.kernels is kernels and ready.stored is self.weight
+        if ready is None or not known or ready.states != states:
             weight = self._arranged(kernels)
-            ready = self._derived = _Ready(kernels, self.weight, weight, self._whole_bias())
+            ready = self._derived = _Ready(kernels, self.weight, states, weight, self._whole_bias())
         return ready.weight, ready.bias
+
+    def _is_whole(self) -> bool:
+        """Whether there are weights, and their scales and bias are of the type the kernels read."""
+        real = (each for each in (self.scales, self.bias) if each is not None)
+        return self.weight.numel() > 0 and all(each.dtype == torch.float32 for each in real)
 
     def _whole_bias(self) -> Tensor | None:
         return self.bias
@@ -120,7 +135,7 @@ class Int8Linear(FewBits):
         weight: Whole numbers from -127 to 127, `[out_features, in_features]`, int8.
     """
 
-    kind: Kind = "w8a8"
+    kind: FewBitKind = "w8a8"
     frozen = "weights of 8 bits cannot be trained; load the model in float32"
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -138,7 +153,7 @@ class Int8Weights(FewBits):
         weight: Whole numbers from -127 to 127, `[out_features, in_features]`, int8.
     """
 
-    kind: Kind = "w8a32"
+    kind: FewBitKind = "w8a32"
     frozen = Int8Linear.frozen
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -173,7 +188,7 @@ class Int4Linear(FewBits):
         seal: The version and checksum of them, `[2]`, int64.
     """
 
-    kind: Kind = "w4a8"
+    kind: FewBitKind = "w4a8"
     frozen = "weights of 4 bits cannot be trained; load the model in float32"
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:

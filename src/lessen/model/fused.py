@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
 from lessen.model.attention import Attention
@@ -24,7 +24,7 @@ from lessen.model.feed_forward import FeedForward, GatedFeedForward, SelectiveFe
 from lessen.model.few_bits import BinaryLinear
 from lessen.model.linear import FEW_TOKENS, Linear, few_in_a_layer
 from lessen.model.norms import NORMS, norm_of
-from lessen.model.prepared import Prepared, Settings, can_read, matrix_of
+from lessen.model.prepared import Prepared, Settings, can_read, matrix_of, size_of
 from lessen.native import DecoderLayer, EncoderLayer, Form, LayerRest, Native, Reading
 from lessen.native.matrix import ACTIVATIONS
 
@@ -51,73 +51,52 @@ class Fused:
     """The calls a layer can be, made ready when they are first asked for, and anew when it has changed.
 
     Args:
-        layer: Whose.
         architecture: Family facts.
     """
 
-    def __init__(self, layer: Block, architecture: Architecture) -> None:
-        self.layer, self.architecture = layer, architecture
-        self._whole: Prepared[Made[EncoderLayer]] | None = None
-        self._rest: Prepared[Made[LayerRest]] | None = None
-        self._step: Prepared[Made[DecoderLayer]] | None = None
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self._whole: Prepared[Made[EncoderLayer]] = Prepared()
+        self._rest: Prepared[Made[LayerRest]] = Prepared()
+        self._step: Prepared[Made[DecoderLayer]] = Prepared()
         self._rest_of: Parts | None = None
         self._step_of: StepParts | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return dict.fromkeys(self.__dict__) | {"layer": self.layer, "architecture": self.architecture}
+    def __reduce__(self) -> tuple[type[Fused], tuple[Architecture]]:
+        return Fused, (self.architecture,)
 
-    def whole(self, kernels: Native, tokens: int) -> EncoderLayer | None:
+    def whole(self, layer: Block, kernels: Native, tokens: int) -> EncoderLayer | None:
         """All of an encoder's layer, none of whose tokens leave; None where something else is to compute it.
 
         Args:
+            layer: The layer this is of.
             kernels: That would compute it.
             tokens: To be computed.
         """
-        if self._whole is None:
-            self._whole = Prepared(self._made_whole, self.layer.modules)
-        return self._for(self._whole, kernels, tokens)
+        if _trains(layer):
+            return None
+        make = partial(_made_whole, layer)
+        return _for(tokens, self._whole.ready(kernels, make, layer.modules, _settings(layer), layer))
 
-    def rest(self, kernels: Native, tokens: int) -> LayerRest | None:
+    def rest(self, layer: Block, kernels: Native, tokens: int) -> LayerRest | None:
         """What follows the attention; arguments and result as in `whole`."""
-        parts = encoder_parts(self.layer)
+        parts = None if _trains(layer) else parts_in_turn(layer)
         if parts is None:
             return None
-        if self._rest is None or self._rest_of != parts:
-            self._rest_of, self._rest = parts, Prepared(partial(_made_rest, parts), parts.modules)
-        return self._for(self._rest, kernels, tokens)
+        if self._rest_of != parts:
+            self._rest_of, self._rest = parts, Prepared()
+        make = partial(_made_rest, parts)
+        return _for(tokens, self._rest.ready(kernels, make, parts.modules, _settings(layer)))
 
-    def step(self, kernels: Native, tokens: int) -> DecoderLayer | None:
+    def step(self, layer: Block, kernels: Native, tokens: int) -> DecoderLayer | None:
         """All of a decoder's layer for new tokens; arguments and result as in `whole`."""
-        parts = step_parts(self.layer)
+        parts = None if _trains(layer) else step_parts(layer)
         if parts is None:
             return None
-        if self._step is None or self._step_of != parts:
-            make = partial(_made_step, parts, self.architecture)
-            self._step_of, self._step = parts, Prepared(make, parts.modules)
-        return self._for(self._step, kernels, tokens)
-
-    def _for(self, prepared: Prepared[Made[Call]], kernels: Native, tokens: int) -> Call | None:
-        """The call, unless the layer trains, or torch is faster for so many tokens."""
-        if self.layer.training or self.layer.dropout.training:
-            return None
-        made = prepared.ready(kernels, _settings(self.layer))
-        return None if made is None or tokens > made.few else made.call
-
-    def _made_whole(self, kernels: Native) -> Made[EncoderLayer] | None:
-        parts, attention = encoder_parts(self.layer), self.layer.attention
-        if parts is None or not isinstance(attention, Attention):
-            return None
-        if not attention.heads or not _can_compute(parts, attention.qkv):
-            return None
-        layer = EncoderLayer(
-            matrix_of(attention.qkv, kernels),
-            attention.heads,
-            attention.head_dim,
-            attention.stretch / math.sqrt(attention.head_dim),
-            rest_of(parts, kernels),
-            attention.of_bias,
-        )
-        return Made(layer, _few((attention.qkv, *parts.read())))
+        if self._step_of != parts:
+            self._step_of, self._step = parts, Prepared()
+        make = partial(_made_step, parts, self.architecture)
+        return _for(tokens, self._step.ready(kernels, make, parts.modules, _settings(layer)))
 
 
 class Parts(NamedTuple):
@@ -130,6 +109,7 @@ class Parts(NamedTuple):
         down: The same; of SLFN, that of the gate.
         learned: Of SLFN's other branch, or None.
         norms: Of both halves.
+        width: Of what the attention found: all of its heads.
         activation: Its name; of the gate where there is one.
         centre: What `down` takes off its inputs.
         before: Whether norms stand before the branches, not after the sums.
@@ -142,6 +122,7 @@ class Parts(NamedTuple):
     down: nn.Module
     learned: nn.Module | None
     norms: tuple[nn.Module, nn.Module]
+    width: int
     activation: str
     centre: float = 0.0
     before: bool = False
@@ -188,21 +169,25 @@ class StepParts(NamedTuple):
 
 def parts_after_attention(layer: Block) -> Parts | None:
     """What comes after the attention; None where the kernels know no such layer."""
-    half, output = layer.feed_forward, layer.attention.output
+    half, attention = layer.feed_forward, layer.attention
+    if type(attention) not in (Attention, CausalAttention):
+        return None
     norms = layer.attention_norm, layer.feed_forward_norm
-    if isinstance(half, FeedForward | GatedFeedForward):
-        gated = isinstance(half, GatedFeedForward)
+    output, width = attention.output, attention.heads * attention.head_dim
+    if type(half) is FeedForward or type(half) is GatedFeedForward:
+        gated = type(half) is GatedFeedForward
         if gated and not layer.pre:
             return None
-        return Parts(half, output, half.up, half.down, None, norms, half.activation, 0.0, layer.pre, gated)
-    if not isinstance(half, SelectiveFeedForward) or layer.pre:
+        of_half = half.activation, 0.0, layer.pre, gated
+        return Parts(half, output, half.up, half.down, None, norms, width, *of_half)
+    if type(half) is not SelectiveFeedForward or layer.pre:
         return None
     gate = half.gate_down
     centre = gate.centre if isinstance(gate, BinaryLinear) else 0.0
-    return Parts(half, output, half.up, gate, half.learn_down, norms, "sigmoid", centre)
+    return Parts(half, output, half.up, gate, half.learn_down, norms, width, "sigmoid", centre)
 
 
-def encoder_parts(layer: Block) -> Parts | None:
+def parts_in_turn(layer: Block) -> Parts | None:
     """The same of a layer of nothing but attention and feed-forward, one after the other."""
     return None if layer.parallel or layer.cross is not None else parts_after_attention(layer)
 
@@ -214,8 +199,11 @@ def step_parts(layer: Block) -> StepParts | None:
         return None
     if rest is None or not rest.before:
         return None
-    if cross is not None and (layer.parallel or cross.stretch != attention.stretch):
-        return None
+    if cross is not None:
+        if type(cross) is not CrossAttention or layer.parallel or cross.stretch != attention.stretch:
+            return None
+        if (cross.heads, cross.head_dim) != (attention.heads, attention.head_dim):
+            return None
     norms, reading = (attention.query_norm, attention.key_norm), None
     if cross is not None and layer.cross_norm is not None:
         reading = cross.query, cross.output, layer.cross_norm
@@ -232,16 +220,69 @@ def _settings(layer: Block) -> Settings:
     half, attention, cross = parts["feed_forward"], parts["attention"], parts.get("cross_norm")
     first, second = parts["attention_norm"], parts["feed_forward_norm"]
     assert half is not None
+    assert attention is not None
     gate = half._modules.get("gate_down")
     centre = None if gate is None else vars(gate).get("centre")
-    third = None if cross is None else vars(cross).get("eps")
-    epsilons = vars(first).get("eps"), vars(second).get("eps"), third
+    of_heads = (attention._modules.get(name) for name in ("query_norm", "key_norm"))
+    epsilons = [vars(each).get("eps") for each in (first, second, cross, *of_heads) if each is not None]
     return vars(half).get("activation"), centre, vars(attention).get("stretch"), *epsilons
 
 
-def _can_compute(parts: Parts, *besides: nn.Module) -> bool:
+def _trains(layer: Block) -> bool:
+    """Whether any of what drops something out in training does."""
+    parts = layer._modules
+    dropping = (layer, parts["dropout"], parts["attention"], parts.get("cross"))
+    return any(each is not None and each.training for each in dropping)
+
+
+def _for(tokens: int, made: Made[Call] | None) -> Call | None:
+    """The call, unless torch is faster for so many tokens."""
+    return None if made is None or tokens > made.few else made.call
+
+
+def _can_compute(parts: Parts, *besides: nn.Module, narrow: bool = False) -> bool:
+    """Whether the kernels can read all parts, know what is between them, and one takes what another gives."""
     kinds = (Linear, *NORMS) if parts.before else (Linear, nn.LayerNorm)
-    return parts.activation in ACTIVATIONS and can_read((*besides, *parts.read()), kinds)
+    if parts.activation not in ACTIVATIONS:
+        return False
+    return can_read((*besides, *parts.read()), kinds, narrow=narrow) and _go_together(parts)
+
+
+def _go_together(parts: Parts) -> bool:
+    first, second = parts.norms
+    width = _width(first)
+    inner = size_of(parts.down)[1]
+    made = inner * (2 if parts.gated or parts.learned is not None else 1)
+    sizes = [size_of(parts.output), size_of(parts.up), size_of(parts.down)]
+    sizes += [] if parts.learned is None else [size_of(parts.learned)]
+    wanted = [(width, parts.width), (made, width), (width, inner), (width, inner)]
+    return type(first) is type(second) and _width(second) == width and sizes == wanted[: len(sizes)]
+
+
+def _width(norm: nn.Module) -> int:
+    """Of what a norm norms."""
+    weight = norm.weight
+    assert isinstance(weight, Tensor)
+    return len(weight)
+
+
+def _made_whole(layer: Block, kernels: Native) -> Made[EncoderLayer] | None:
+    parts, attention = parts_in_turn(layer), layer.attention
+    if parts is None or not isinstance(attention, Attention) or not attention.heads:
+        return None
+    if not _can_compute(parts, attention.qkv):
+        return None
+    if size_of(attention.qkv) != (3 * parts.width, _width(parts.norms[0])):
+        return None
+    call = EncoderLayer(
+        matrix_of(attention.qkv, kernels),
+        attention.heads,
+        attention.head_dim,
+        attention.stretch / math.sqrt(attention.head_dim),
+        rest_of(parts, kernels),
+        attention.of_bias,
+    )
+    return Made(call, _few((attention.qkv, *parts.read())))
 
 
 def _few(parts: Iterable[nn.Module]) -> int:
@@ -255,15 +296,24 @@ def _made_rest(parts: Parts, kernels: Native) -> Made[LayerRest] | None:
 
 
 def _made_step(parts: StepParts, architecture: Architecture, kernels: Native) -> Made[DecoderLayer] | None:
-    known = parts.rest.activation in ACTIVATIONS
-    if not known or not can_read(parts.read(), (Linear, *NORMS), narrow=True):
+    attention, rotary = parts.attention, architecture.rotary
+    besides = (*parts.head_norms, *(parts.reading or ()))
+    if not _can_compute(parts.rest, parts.qkv, *besides, narrow=True):
+        return None
+    width = _width(parts.rest.norms[0])
+    if size_of(parts.qkv) != (parts.rest.width + 2 * attention.key_heads * attention.head_dim, width):
+        return None
+    if any(type(each) is not nn.RMSNorm or _width(each) != attention.head_dim for each in parts.head_norms):
         return None
     of_heads = [norm_of(part) for part in parts.head_norms]
     reading = None
     if parts.reading is not None:
         query, output, norm = parts.reading
+        if type(norm) is not type(parts.rest.norms[0]) or _width(norm) != width:
+            return None
+        if (size_of(query), size_of(output)) != ((parts.rest.width, width), (width, parts.rest.width)):
+            return None
         reading = Reading(matrix_of(query, kernels), matrix_of(output, kernels), norm_of(norm))
-    attention, rotary = parts.attention, architecture.rotary
     form = Form(
         heads=attention.heads,
         key_heads=attention.key_heads,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-from lessen.model.deriving import Deriving
+from lessen.model.deriving import Deriving, state_of
 from lessen.native import native_for, recorded
 
 ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
@@ -58,8 +58,7 @@ class _LaidOut(NamedTuple):
 
     product: Product
     weight: Tensor
-    place: int
-    version: int
+    state: tuple[int, int]
 
 
 class Linear(Deriving, nn.Linear):
@@ -86,7 +85,7 @@ class Linear(Deriving, nn.Linear):
     def activated(self, values: Tensor, activation: str | None) -> Tensor:
         """The same through the activation of this name, in one go where the product can apply it itself."""
         kernels = native_for(values) if len(values) <= FEW_TOKENS else None
-        if kernels is not None and _is_plain(self.weight):
+        if kernels is not None and _can_read(values, self.weight, self.bias):
             return activate(kernels.linear(values, self.weight, self.bias), activation)
         if self._lays_out(values):
             return self._laid_out()(values, self.bias, activation)
@@ -98,6 +97,8 @@ class Linear(Deriving, nn.Linear):
             return False
         if recorded():
             return False
+        if values.shape[1] != weight.shape[1]:  # torch says so
+            return False
         if values.dtype != weight.dtype or torch.is_autocast_enabled("cpu") or weight.is_inference():
             return False
         if weight.dtype == torch.float32:
@@ -106,12 +107,11 @@ class Linear(Deriving, nn.Linear):
 
     def _laid_out(self) -> Product:
         """The product with a laid-out copy, made anew whenever the weights have changed."""
-        weight, known = self.weight, self._derived
-        place, version = weight.data_ptr(), weight._version
-        if known is None or known.weight is not weight or (known.place, known.version) != (place, version):
+        weight, known, state = self.weight, self._derived, state_of(self.weight)
+        if known is None or known.weight is not weight or known.state != state:
             mkl = weight.dtype == torch.float32 and mkl_packs()
             product = _mkl_product(weight) if mkl else _onednn_product(weight)
-            known = self._derived = _LaidOut(product, weight, place, version)
+            known = self._derived = _LaidOut(product, weight, state)
         return known.product
 
 
@@ -139,7 +139,8 @@ def multiply(values: Tensor, weight: Tensor) -> Tensor:
     In bfloat16 the result may be float32.
     """
     kernels = native_for(values, narrow=True) if len(values) <= FEW_TOKENS else None
-    if kernels is not None and weight.dtype == values.dtype and weight.is_contiguous() and weight.numel():
+    fits = weight.dtype == values.dtype and values.shape[1] == weight.shape[1]
+    if kernels is not None and fits and weight.is_contiguous() and weight.numel():
         return kernels.linear(values.float(), weight, None)
     return dense(values, weight, None)
 
@@ -166,8 +167,12 @@ def round_tokens(tokens: int) -> int:
     return -(-tokens // step) * step
 
 
-def _is_plain(weight: Tensor) -> bool:
-    return weight.dtype == torch.float32 and weight.is_contiguous() and weight.numel() > 0
+def _can_read(values: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the kernels can; what does not go together is for torch to refuse."""
+    if values.shape[1] != weight.shape[1] or weight.numel() == 0:
+        return False
+    parts = [weight] if bias is None else [weight, bias]
+    return all(each.dtype == torch.float32 and each.is_contiguous() for each in parts)
 
 
 def _goes_to_onednn(values: Tensor, weight: Tensor) -> bool:

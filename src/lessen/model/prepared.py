@@ -21,26 +21,31 @@ Settings = tuple[object, ...]
 class Prepared(Generic[Made]):
     """One call of the kernels in place of several modules.
 
-    Args:
-        make: Makes it of modules as they are now; None where these kernels cannot read them.
-        modules: Those whose parts and tensors it depends on, those that are passed over among them.
+    It holds on to none of its modules' keeper, so that a model goes as soon as nobody needs it.
     """
 
-    def __init__(
-        self, make: Callable[[Native], Made | None], modules: Callable[[], Iterable[nn.Module]]
-    ) -> None:
-        self._make, self._modules = make, modules
+    def __init__(self) -> None:
         self._made: Made | None = None
         self._kernels: Native | None = None
         self._settings: Settings = ()
         self._watch: Watch | None = None
 
-    def ready(self, kernels: Native, settings: Settings = ()) -> Made | None:
+    def ready(
+        self,
+        kernels: Native,
+        make: Callable[[Native], Made | None],
+        modules: Callable[[], Iterable[nn.Module]],
+        settings: Settings = (),
+        keeper: nn.Module | None = None,
+    ) -> Made | None:
         """What was made; None where the kernels cannot read the modules, or somebody watches one.
 
         Args:
             kernels: That will compute it.
+            make: Makes it of modules as they are now; None where these kernels cannot read them.
+            modules: Those whose parts and tensors it depends on, those that are passed over among them.
             settings: What it depends on besides modules and tensors, as it is now.
+            keeper: The one of the modules that keeps this, if one does.
         """
         watch = self._watch
         if (
@@ -49,9 +54,9 @@ class Prepared(Generic[Made]):
             or self._settings != settings
             or not watch.unchanged()
         ):
-            self._made = self._make(kernels)
+            self._made = make(kernels)
             # Making it may have made weights ready.
-            watch = self._watch = Watch(self._modules())
+            watch = self._watch = Watch(modules(), keeper)
             self._kernels, self._settings = kernels, settings
         return None if watch.observed else self._made
 
@@ -62,12 +67,14 @@ def can_read(parts: Iterable[nn.Module], kinds: tuple[type[nn.Module], ...], *, 
     Args:
         parts: The modules.
         kinds: What they may be, besides matrices of few bits.
-        narrow: Whether their tensors may be bfloat16.
+        narrow: Whether tensors that are not of few bits may be bfloat16.
     """
     for part in parts:
         if type(part) not in kinds and not isinstance(part, FewBits):
             return False
         if isinstance(part, nn.LayerNorm) and (part.weight is None or part.bias is None):
+            return False
+        if isinstance(part, nn.RMSNorm) and (part.weight is None or part.eps is None):
             return False
         for tensor in part._parameters.values():
             if tensor is None:
@@ -75,7 +82,8 @@ def can_read(parts: Iterable[nn.Module], kinds: tuple[type[nn.Module], ...], *, 
             if not tensor.numel() or not tensor.is_contiguous() or tensor.device.type != "cpu":
                 return False
             wide = not tensor.is_floating_point() or tensor.dtype == torch.float32
-            if not wide and not (narrow and tensor.dtype == torch.bfloat16):
+            may_be_narrow = narrow and not isinstance(part, FewBits)
+            if not wide and not (may_be_narrow and tensor.dtype == torch.bfloat16):
                 return False
     return True
 
@@ -88,4 +96,14 @@ def matrix_of(part: nn.Module, kernels: Native) -> MatrixOf:
     assert isinstance(part, Linear)
     kind: Kind = "bf16" if part.weight.dtype == torch.bfloat16 else None
     bias = None if part.bias is None else part.bias.float()
-    return MatrixOf(kind, part.weight, None, bias, part.in_features, part.out_features)
+    outputs, inputs = size_of(part)
+    return MatrixOf(kind, part.weight, None, bias, inputs, outputs)
+
+
+def size_of(part: nn.Module) -> tuple[int, int]:
+    """Outputs and inputs of a matrix, as it is stored."""
+    if isinstance(part, FewBits):
+        return part.out_features, part.in_features
+    assert isinstance(part, Linear)
+    outputs, inputs = part.weight.shape
+    return outputs, inputs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
-from lessen.model.deriving import Deriving
+from lessen.model.deriving import Deriving, state_of
 from lessen.model.rows import Rows
 from lessen.native import Bias
 from lessen.plan import LayerShape
@@ -85,7 +85,7 @@ class _Table:
 
     def __init__(self, of: RelativeBias, longest: int) -> None:
         most = max(SHORTEST, 1 << (longest - 1).bit_length())
-        self.weight, self.most, self.version = of.weight, most, _version(of.weight)
+        self.weight, self.most, self.state = of.weight, most, state_of(of.weight)
         distance = torch.arange(1 - most, most, device=of.weight.device)
         with torch.no_grad():
             values = of.weight[of.bucket(distance)].float()
@@ -97,11 +97,7 @@ class _Table:
         """Whether it is known to be of these weights as they are, and long enough."""
         if self.weight is not weight or longest > self.most or weight.is_inference():
             return False
-        return self.version == _version(weight)
-
-
-def _version(weight: Tensor) -> tuple[int, int]:
-    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+        return self.state == state_of(weight)
 
 
 def heads_left(architecture: Architecture, layer: LayerShape) -> list[int] | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
 from lessen.model.attention import is_long
-from lessen.model.block import Block, Keep
+from lessen.model.block import Block, Keep, is_plain
 from lessen.model.causal import Memory
 from lessen.model.cross import CrossAttention, Source
 from lessen.model.norms import norm
@@ -136,9 +136,7 @@ def _together(
         return hidden, 0
     tokens, made = len(hidden), []
     for block in blocks:
-        layer = None
-        if isinstance(block, Block) and type(block) is Block and "forward" not in block.__dict__:
-            layer = block.fused.whole(kernels, tokens)
+        layer = block.fused.whole(block, kernels, tokens) if is_plain(block) else None
         if layer is None:
             break
         made.append(layer)

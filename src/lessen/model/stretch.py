@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from lessen.model.block import Block
+from lessen.model.block import Block, is_plain
 from lessen.model.causal import Memory
 from lessen.model.linear import FEW_TOKENS
 from lessen.model.norms import NORMS, norm_of
+from lessen.model.prepared import can_read
 from lessen.model.rotary import Turns
 from lessen.model.rows import Rows
 from lessen.model.stack import Stack
@@ -68,17 +69,24 @@ class Stretch:
         """Make the layers ready, and note for how many tokens the kernels are faster than torch."""
         found = self.stack.layers
         asked = (found[min(place, len(found) - 1)] for place in self.layers)
-        blocks = [block for block in asked if isinstance(block, Block)]
+        blocks = [block for block in asked if is_plain(block)]
         self._kernels, self._most = kernels, 0
         if len(blocks) < len(self.layers):
             return
         last = self.stack.final_norm if self.layers.stop == self.stack.depth else None
-        if last is not None and (type(last) not in NORMS or last._forward_hooks or last._forward_pre_hooks):
+        if last is not None and not _may_be_last(last, blocks[-1]):
             return
         few, many = (
-            [block.fused.step(kernels, tokens) for block in blocks] for tokens in (1, FEW_TOKENS + 1)
+            [block.fused.step(block, kernels, tokens) for block in blocks] for tokens in (1, FEW_TOKENS + 1)
         )
         made = [layer for layer in few if layer is not None]
         if len(made) == len(blocks):
             self._made, self._last = made, None if last is None else LastNorm(norm_of(last))
             self._most = FEW_TOKENS if None in many else sys.maxsize
+
+
+def _may_be_last(norm: nn.Module, layer: Block) -> bool:
+    """Whether the kernels can do a norm after a layer: one of the kind of its own that nobody watches."""
+    if type(norm) is not type(layer.feed_forward_norm) or not can_read([norm], NORMS, narrow=True):
+        return False
+    return "forward" not in vars(norm) and not norm._forward_hooks and not norm._forward_pre_hooks

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lessen.model.deriving import state_of
 from lessen.model.few_bits import Int8Weights
 from lessen.model.linear import multiply
 from lessen.model.prepared import matrix_of
@@ -25,18 +26,18 @@ class ShortList:
     Attributes:
         words: Which rows.
         matrix: Of all words.
-        state: Of the matrix: its version and type.
+        state: Of the matrix, and its type.
         rows: `[words, hidden]`, or as a product where they have 8 bits.
     """
 
     words: Tensor
     matrix: Tensor
-    state: tuple[int, torch.dtype]
+    state: tuple[tuple[int, int], torch.dtype]
     rows: Tensor | Int8Weights
 
     def stands(self, matrix: Tensor) -> bool:
         """Whether this is the matrix, unchanged."""
-        return matrix is self.matrix and (matrix._version, matrix.dtype) == self.state
+        return matrix is self.matrix and (state_of(matrix), matrix.dtype) == self.state
 
     def product(self, values: Tensor) -> Tensor:
         """`[tokens, hidden]` times the rows."""
@@ -81,7 +82,7 @@ class Vocabulary:
         for known in self.lists:
             if torch.equal(known.words, words):
                 return known
-        state = self.matrix._version, self.matrix.dtype
+        state = state_of(self.matrix), self.matrix.dtype
         self.lists.append(ShortList(words.clone(), self.matrix, state, self._of_rows(words)))
         return self.lists[-1]
 

@@ -412,8 +412,10 @@ def native_for(values: Tensor, *, narrow: bool = False) -> Native | None:
 
 
 def recorded() -> bool:
-    """Whether torch is compiling or tracing, and so must see its own operators only."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    """Whether torch compiles, traces, or lets a mode see its operators, and so must see them all."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return True
+    return bool(torch._C._len_torch_dispatch_stack() > 0)
 
 
 def why_not() -> str | None:

@@ -23,10 +23,10 @@ ACTIVATIONS = {
 }
 """The kernels' numbers of activations, by transformers' names."""
 
-FewBits = LowBits | Literal["w4a8"]
+FewBitKind = LowBits | Literal["w4a8"]
 """The same, and the one with scales of its own (`bits/fours.py`)."""
 
-Kind = FewBits | Literal["bf16"] | None
+Kind = FewBitKind | Literal["bf16"] | None
 """What a product's weights are: None is float32."""
 
 KINDS: dict[Kind, int] = {
