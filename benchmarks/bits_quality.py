@@ -52,8 +52,9 @@ from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.binarizing import Binarizing, binarized, turning
 from lessen.systems.milestone import Milestone
-from lessen.systems.planning import plan_for, working_folder
+from lessen.systems.planning import plan_for
 from lessen.systems.pretraining import pretrain
+from lessen.systems.working import working_folder
 from lessen.train.fine_tuning import fine_tune
 
 THRESHOLDS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.1)

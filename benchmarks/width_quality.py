@@ -12,7 +12,7 @@ where that is gone, a run makes its assistant anew, and its entry shows it.
 `builtin:mpnet-l12` is five packages of 405 MB, which requirements-data.txt leaves out; without them loading
 says which to install.
 
-What it costs is worked out in docs/measuring.md: seven hours of two cores, and one and a half for MPNet.
+What it costs is worked out in docs/measuring.md: seven hours of two cores, and two for MPNet.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ class Training:
         model: The checkpoint.
         hidden_size: Its own, on which the product's learning rates depend.
         epochs: By task, of the first stage; the others in proportion, as `lessen compress --epochs` does it.
+        dense: The same for the first stage alone, where it is another: what others are held against.
         recovery: The same for the two last stages, where it is another.
     """
 
     model: str
     hidden_size: int
     epochs: dict[str, float]
+    dense: dict[str, float] | None = None
     recovery: dict[str, float] | None = None
 
 
@@ -99,6 +101,7 @@ TRAININGS = {
             "builtin:mpnet-l12",
             768,
             {"mrpc": 3.0},
+            dense={"mrpc": 6.9},
             recovery={"mrpc": 6.9},
         ),
     )
@@ -126,6 +129,7 @@ SCHEDULE: dict[str, Wanted] = {
         ("sst2", (0,), "random", (2, 4)),
         ("sst2", (0,), "layers", (2,)),
         ("sst2", (0,), "uneven", (4,)),
+        ("sst2", (0,), "per row", (4,)),
         ("sst2", (0,), "half rank", (4,)),
     ),
     "builtin:mpnet-l12": (("mrpc", (0,), "calibrated", (8,)),),
@@ -144,6 +148,7 @@ def ledger(training: Training) -> Ledger:
     settings = {
         "model": model,
         "epochs": training.epochs,
+        "dense": training.dense,
         "recovery": training.recovery,
         "product_epochs": product_epochs(training),
         "sizes": list(SIZES),
@@ -197,6 +202,8 @@ def stage_of(training: Training, task: str, seed: int, number: int, system: str 
     """A stage (from 1) of a system, with this task's epochs and longest text and this seed."""
     stages, epochs = system_of(system).stages_for(training.hidden_size), training.epochs
     stage = stages[number - 1]
+    if number == 1 and training.dense is not None:
+        epochs = training.dense
     if number > 4 and training.recovery is not None:
         epochs = training.recovery
     changes: dict[str, Any] = {

@@ -67,7 +67,7 @@ def line(way: str, size: int, seeds: Sequence[int], found: dict[Any, Run]) -> di
         "above_last_only": shallow_difference(size, found) if way == "calibrated" else None,
         "certified": [certified(place, each, dense) for place in range(len(each[0]["certified"]))],
         "at_fewer_macs": fewer(each, dense, rows) if trained_exits else None,
-        "remade": any(remade(found[way, size, seed], found, seed) for seed in seeds),
+        "remade": sum(remade(found[way, size, seed], found, seed) for seed in seeds),
     }
 
 
@@ -117,7 +117,7 @@ def fewer(
     ratios = [whole["test"]["macs"] / at["macs"] for at, whole in zip(steps, dense, strict=True)]
     return {
         "value": mean(at["test"] for at in steps),
-        "macs_ratio": mean(ratios),
+        "macs_ratios": ratios,
         "loss": difference(lasts(dense), [[at["answers"]] for at in steps], rows),
     }
 

@@ -71,7 +71,7 @@ def model_row(name: str, line: dict[str, Any], times: dict[Any, float], bounds: 
         " ".join(map(percent, exits)) if len(exits) > 1 else "",
         fewer,
         *(certified or [""] * bounds),
-        f"{line['seeds']}" + (", assistant made anew" if line["remade"] else ""),
+        f"{line['seeds']}" + (f", assistant made anew for {line['remade']}" if line["remade"] else ""),
     ]
 
 

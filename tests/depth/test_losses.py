@@ -83,6 +83,30 @@ def test_4_gradient_equilibrium_is_the_mean_over_the_exits_above(model) -> None:
         assert torch.allclose(found[name], expected, atol=1e-12), name
 
 
+def test_4_what_reads_states_rides_the_same_path(model) -> None:
+    """Losses of features, each layer's state as if it were an exit (page, 1.4)."""
+    count = len(model.transformer.layers)
+
+    def of_states(equilibrium: bool, chosen: list[int]) -> dict[str, torch.Tensor]:
+        states: list[torch.Tensor] = []
+        ids, rows = pack(ragged_ids([5, 9, 2, 9]))
+        every_exit(model.transformer, ids, rows, equilibrium=equilibrium, states=states)
+        model.zero_grad()
+        torch.stack([states[place + 1].square().cos().sum() for place in chosen]).sum().backward()
+        return {
+            name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for name, p in model.named_parameters()
+        }
+
+    each = [of_states(False, [place]) for place in range(count)]
+    found = of_states(True, list(range(count)))
+    for name in found:
+        if ".layers." in name:
+            layer = int(name.split(".layers.")[1].split(".")[0])
+            expected = sum(g[name] for g in each[layer:]) / (count - layer)
+            assert torch.allclose(found[name], expected, atol=1e-9), name
+
+
 def test_4_with_one_exit_live_equilibrium_shrinks_what_shallow_layers_get(model) -> None:
     plain = gradients(model, answers_of(model), [2])
     even = gradients(model, answers_of(model, equilibrium=True), [2])

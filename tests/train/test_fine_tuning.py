@@ -173,6 +173,23 @@ def test_a_half_written_checkpoint_is_passed_over(model, tmp_path: Path) -> None
     assert whole.name == "checkpoint-8"
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"])
+@pytest.mark.parametrize("how", ["cut off", "changed", "gone"])
+def test_a_damaged_checkpoint_is_passed_over(name: str, how: str, model, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 1})
+    fine_tune(model, task(), recipe, tmp_path, quiet=True)
+    place = next(tmp_path.glob("checkpoint-*")) / name
+    content = bytearray(place.read_bytes())
+    content[len(content) // 2] ^= 255
+    if how == "gone":
+        place.unlink()
+    else:
+        place.write_bytes(content[: len(content) // 2] if how == "cut off" else content)
+    record = fine_tune(model, task(), recipe, tmp_path, quiet=True)
+    weights_changed = (name, how) == ("model.safetensors", "changed")  # nothing tells numbers from others
+    assert record["resumed"] == (weights_changed or (name, how) == ("rng_state.pth", "gone"))
+
+
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 @pytest.mark.parametrize(
     "problem", ["single_label_classification", "multi_label_classification", "regression"]

@@ -189,6 +189,31 @@ def test_3_embedding_cut_twice_is_cut_once(model):
         with_embedding_rank(twice, shape, 5)
 
 
+def test_3_a_product_that_has_learned_is_multiplied_out_and_cut(model):
+    """Its columns are in no order any more, so the nearest of a lower rank is not the first of them."""
+    state, shape = with_embedding_rank(model.transformer.state_dict(), model.config.form(), 10)
+    draw = torch.Generator().manual_seed(0)
+    for name in ("embeddings.token.weight", "embeddings.widen.weight"):
+        state[name] = state[name] + 0.3 * torch.randn(state[name].shape, generator=draw, dtype=torch.float64)
+    whole = state["embeddings.token.weight"] @ state["embeddings.widen.weight"].T
+    cut, _ = with_embedding_rank(state, shape, 4)
+    error = (whole - cut["embeddings.token.weight"] @ cut["embeddings.widen.weight"].T).norm()
+    torch.testing.assert_close(error, torch.linalg.svdvals(whole)[4:].square().sum().sqrt())
+
+
+@torch.no_grad()
+def test_ranks_of_matrices_without_biases(tmp_path):
+    tiny_generator("llama").save_pretrained(tmp_path)
+    inner = load(tmp_path).double().transformer
+    ids, rows = pack(ragged_ids(LENGTHS))
+    expected, _ = inner(ids, rows)
+    width = inner.architecture.hidden_size
+    state, shape = with_ranks(inner.state_dict(), inner.shape, [Rank(attention_output=width)] * inner.depth)
+    cut = Transformer(inner.architecture, shape, 1).double()
+    cut.load_state_dict(state)
+    torch.testing.assert_close(cut(ids, rows)[0], expected, rtol=1e-9, atol=1e-9)
+
+
 def test_matrices_of_full_rank_change_nothing_and_can_be_cut_again(model):
     state, form = model.transformer.state_dict(), model.config.form()
     full = Rank(qkv=32, attention_output=32, up=32, down=32)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lessen.bits.products import arranged, product
-from lessen.model.deriving import state_of
 from lessen.native import native
 from lessen.native.matrix import LOW_BITS, LowBits
+from lessen.native.state import state_of
 
 SCHEMA = "(Tensor values, Tensor weight, Tensor scales, Tensor? bias) -> Tensor"
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import typer
@@ -46,11 +50,29 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     keep_freed_memory()
     try:
-        code = _run(given, debug)
+        with _stopped_as_by_ctrl_c():
+            code = _run(given, debug)
     except KeyboardInterrupt:  # while libraries are loaded, which takes seconds
         print("lessen: interrupted", file=sys.stderr)
         code = INTERRUPTED
     sys.exit(code)
+
+
+@contextmanager
+def _stopped_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: with its line, and nothing lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(given: list[str], debug: bool) -> int:

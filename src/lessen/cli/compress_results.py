@@ -11,8 +11,8 @@ from lessen.errors import InputError
 
 def pretrain_and_say(plan: Any, out: Path, as_json: bool) -> None:
     """Carry out a plan without a task, and say how words are guessed."""
-    from lessen.systems.planning import working_folder
     from lessen.systems.pretraining import pretrain
+    from lessen.systems.working import working_folder
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")

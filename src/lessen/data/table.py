@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -45,6 +46,12 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def digest(self) -> str:
+        """SHA-256 of texts and labels, in their order."""
+        content = hashlib.sha256(json.dumps([self.texts, self.label_names], ensure_ascii=False).encode())
+        content.update(repr(self.labels).encode())
+        return content.hexdigest()
 
     def take(self, indices: Sequence[int]) -> Table:
         """The rows at `indices` (0-based), in that order."""

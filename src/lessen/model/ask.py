@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
-from lessen.model.deriving import state_of
 from lessen.model.linear import Linear
 from lessen.model.norms import NORMS, norm_of
 from lessen.model.prepared import Prepared, can_read, matrix_of
 from lessen.model.vocabulary import ShortList, Vocabulary
 from lessen.native import Head, MatrixOf, Native
 from lessen.native.matrix import NormOf
+from lessen.native.state import state_of
 
 if TYPE_CHECKING:
     from lessen.model.language_heads import LanguageHead

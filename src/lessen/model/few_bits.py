@@ -13,9 +13,10 @@ from lessen.bits.ops import OPERATORS
 from lessen.bits.packing import unpack, words_for
 from lessen.bits.products import arranged, product
 from lessen.errors import PlanError
-from lessen.model.deriving import Deriving, state_of
+from lessen.model.deriving import Deriving
 from lessen.native import Native, native_for, recorded
 from lessen.native.matrix import FewBitKind, LowBits
+from lessen.native.state import state_of
 from lessen.plan import Bits
 
 ONE_BIT: dict[Bits, LowBits] = {32: "w1a32", 8: "w1a8", 1: "w1a1"}

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-from lessen.model.deriving import Deriving, state_of
+from lessen.model.deriving import Deriving
 from lessen.native import native_for, recorded
+from lessen.native.state import state_of
 
 ENABLED = os.environ.get("LESSEN_DISABLE_PACKING") != "1"
 """Whether laid-out copies are kept; they double the layers' memory, which LESSEN_DISABLE_PACKING=1 saves."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lessen.model.architecture import Architecture
-from lessen.model.deriving import Deriving, state_of
+from lessen.model.deriving import Deriving
 from lessen.model.rows import Rows
 from lessen.native import Bias
+from lessen.native.state import state_of
 from lessen.plan import LayerShape
 
 SHORTEST = 64

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lessen.model.deriving import state_of
 from lessen.model.few_bits import Int8Weights
 from lessen.model.linear import multiply
 from lessen.model.prepared import matrix_of
 from lessen.native import MatrixOf, Native
 from lessen.native.matrix import Kind
+from lessen.native.state import state_of
 
 Product = Callable[[Tensor], Tensor]
 """From `[tokens, hidden]` to `[tokens, rows]`."""

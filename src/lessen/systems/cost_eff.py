@@ -6,7 +6,9 @@ model which gets narrower round by round, and then recovers. Stages and losses f
 rounds for each head that leaves, so that rates grow twice as often; that those of exits do not grow from
 round to round; the epochs, for 10,000 rows, with two where the assistant learns features, for the page's
 one; the exits, linear over the mean of the tokens, where the authors have a tanh of the first one (page,
-1.2); and gradient equilibrium from the assistant on: before it, no exit is trained.
+1.2); gradient equilibrium from the assistant on: before it, no exit is trained; and that
+the last step of a training is its result, where the authors' code keeps the one best on development rows
+(page, property test 16; docs/architecture.md says why).
 """
 
 from lessen.systems.slimming import Slimming

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lessen.artefact import WEIGHTS, write_json
-from lessen.errors import InputError
+from lessen.errors import InputError, PlanError
 from lessen.plan import Shape
 from lessen.records import parse
 from lessen.reshaping import with_shape
@@ -57,8 +57,11 @@ class Milestone:
 
     def model(self, like: Any) -> Any:
         """The model that was left, of the task and the tokenizer of another."""
-        shape = parse(Shape, self._record()["shape"], str(self.folder / RECORD))
-        return with_shape(like, shape, self.state())
+        try:
+            shape = parse(Shape, self._record()["shape"], str(self.folder / RECORD))
+            return with_shape(like, shape, self.state())
+        except (PlanError, RuntimeError) as error:  # torch names a tensor that is missing or does not fit
+            raise self._damaged(RECORD) from error
 
     def _record(self) -> dict[str, Any]:
         try:

@@ -33,7 +33,7 @@ from lessen.reshaping import in_signs, with_exits, with_shape
 from lessen.runtime.text import encode
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
 from lessen.systems.milestone import Milestone
-from lessen.systems.planning import CompressionPlan, check_names, check_task, working_folder
+from lessen.systems.planning import CompressionPlan, check_names, check_task
 from lessen.systems.pretraining import Pretraining
 from lessen.systems.removing import remove
 from lessen.systems.rounds import Rounds, Say, describe
@@ -41,6 +41,7 @@ from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
 from lessen.systems.target import Target, narrow_shape, shallow_shape
 from lessen.systems.token_stages import check_tokens, give_profile, leaving, passes_of
+from lessen.systems.working import begin_work, working_folder
 from lessen.train.fine_tuning import Interrupted, Recipe, fine_tune, passes_over
 from lessen.width.budget import parameters_of
 
@@ -98,7 +99,7 @@ def compress(
     stages = "; ".join(
         f"{r.objective}, {passes_over(count, r):.3g} epochs at {r.learning_rate:g}" for r in plan.stages
     )
-    write_json(work / "plan.json", plan.model_dump(mode="json"))
+    begin_work(work, plan, tables, model)
     say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
     outcomes = []
@@ -289,6 +290,7 @@ class _Stages:
             torch.manual_seed(recipe.seed)
             training = self._train(recipe, place.folder)
             place.leave(self.model.transformer.state_dict(), self.model.config.form(), training)
+            shutil.rmtree(place.folder / "checkpoints", ignore_errors=True)
         self.model = place.model(self.model)
         return place.training()
 

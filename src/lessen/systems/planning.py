@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from lessen.depth.criteria import CRITERIA, criteria_for
-from lessen.errors import InputError, PlanError
+from lessen.errors import InputError
 from lessen.plan import ExitShape
 from lessen.promise.settle import Asked
 from lessen.records import Strict, parse
@@ -228,26 +226,3 @@ def check_task(plan: CompressionPlan, system: System, kind: str | None) -> None:
         raise InputError(f"loss {plan.promise.loss!r} does not fit regression; use drop")
     if plan.exits is not None and len(plan.exits) < 2 and not plan.stages[-1].train_backbone:
         raise InputError(f"{plan.system} trains exits before the last layer; name at least one with --exits")
-
-
-def working_folder(plan: Strict, out: Path) -> Path:
-    """The folder of a run's unfinished work, `OUT.work`.
-
-    Raises:
-        InputError: When it holds that of another plan.
-    """
-    work = out.with_name(out.name + ".work")
-    place = work / "plan.json"
-    if place.exists() and not _says(place, plan):
-        raise InputError(
-            f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete it"
-        )
-    return work
-
-
-def _says(place: Path, plan: Strict) -> bool:
-    """Whether a file holds this plan, perhaps written before some fields with defaults were known."""
-    try:
-        return parse(type(plan), json.loads(place.read_text(encoding="utf-8")), str(place)) == plan
-    except (PlanError, ValueError):
-        return False

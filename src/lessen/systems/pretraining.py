@@ -22,6 +22,7 @@ from lessen.errors import InputError
 from lessen.loading import load
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
 from lessen.systems.rounds import Say
+from lessen.systems.working import begin_work
 from lessen.train.masked_words import Guessing, Vocabulary, guessed, learn_words, pieces
 
 FEWEST_TEXTS = 20
@@ -84,7 +85,7 @@ def pretrain(plan: Any, work: Path, out: Path, say: Say = print, *, quiet: bool 
     vocabulary = Vocabulary(model.tokenizer, model.config.facts().vocab_size)
     encoded = {name: pieces(model.tokenizer, part.texts, limit) for name, part in parts.items()}
     say(", ".join(f"{name} {len(rows):,}" for name, rows in encoded.items()) + f" pieces of {limit} tokens")
-    write_json(work / "plan.json", plan.model_dump(mode="json"))
+    begin_work(work, plan, parts, model)
     torch.manual_seed(stage.seed)
     before = guessed(Guessing(model.transformer, vocabulary, stage.masked).eval(), encoded["test"])
     training, guessing = learn_words(

@@ -45,9 +45,10 @@ from lessen.runtime.retention import ratio_at
 from lessen.runtime.text import encode
 from lessen.systems.latency_adjustable import SYSTEM
 from lessen.systems.milestone import Milestone
-from lessen.systems.planning import Columns, Share, working_folder
+from lessen.systems.planning import Columns, Share
 from lessen.systems.rounds import Say
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
+from lessen.systems.working import begin_work, working_folder
 from lessen.train.fine_tuning import Recipe
 from lessen.train.reading import Lesson, learn_to_answer
 
@@ -153,7 +154,7 @@ def compress_reading(
     for recipe in stages:
         if recipe.speedup > 1:
             check_tokens(base, asked, recipe, plan.tokens)
-    write_json(work / "plan.json", plan.model_dump(mode="json"))
+    begin_work(work, plan, tables, base)
     model = with_shape(base, base.config.form(), base.transformer.state_dict())
     training = []
     for number, recipe in enumerate(stages, start=1):
@@ -169,6 +170,7 @@ def compress_reading(
                 model, lessons, recipe, place.folder / "checkpoints", passes=passes, quiet=quiet
             )
             place.leave(model.transformer.state_dict(), model.config.form(), record)
+            shutil.rmtree(place.folder / "checkpoints", ignore_errors=True)
         model = place.model(model)
         training.append(place.training())
     results = tested(model.eval(), tables["test"], plan)

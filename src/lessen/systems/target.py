@@ -48,7 +48,8 @@ class Target(Strict):
     def __str__(self) -> str:
         """As a user would write it."""
         if self.share is not None:
-            return str(Fraction(self.share).limit_denominator(1000))
+            near = Fraction(self.share).limit_denominator(1000)
+            return str(near) if near else f"{self.share:g}"
         if self.width is not None:
             return f"width {self.width:g}"
         if self.layers is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
@@ -343,12 +345,26 @@ def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
 def _last_whole_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end; the Trainer writes its state file last."""
     for place in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
-        try:
-            json.loads((place / "trainer_state.json").read_text())
+        if _is_whole(place):
             return str(place)
-        except (OSError, ValueError):
-            shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     return None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether nothing of a checkpoint is missing, cut off or damaged, as far as its files tell."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+        for place in checkpoint.glob("*.safetensors"):
+            with safe_open(place, "pt"):
+                pass
+        for place in (*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")):
+            with zipfile.ZipFile(place) as parts:
+                if parts.testzip() is not None:
+                    return False
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
+        return False
+    return all(any(checkpoint.glob(name)) for name in ("*.safetensors", "optimizer.pt", "scheduler.pt"))
 
 
 def _set_trainable(model: Any, *, all_of_it: bool) -> None:

@@ -203,9 +203,9 @@ def _nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _factorize(state: State, name: str, rank: int, moment: Tensor | None) -> None:
     plain = f"{name}.weight"
     if plain in state:
-        matrix, bias = state.pop(plain), state.pop(f"{name}.bias")
+        matrix, bias = state.pop(plain), state.pop(f"{name}.bias", None)
     else:
-        outer, bias = state[f"{name}.outer.weight"], state[f"{name}.outer.bias"]
+        outer, bias = state[f"{name}.outer.weight"], state.get(f"{name}.outer.bias")
         matrix = (outer.double() @ state[f"{name}.inner.weight"].double()).to(outer.dtype)
         if rank > outer.shape[1]:
             raise PlanError(f"{name}: rank {rank} is above the {outer.shape[1]} it is stored with")
@@ -214,7 +214,8 @@ def _factorize(state: State, name: str, rank: int, moment: Tensor | None) -> Non
     left, right = truncated(matrix, rank, moment)
     state[f"{name}.inner.weight"] = right.contiguous().to(matrix.dtype)
     state[f"{name}.outer.weight"] = left.contiguous().to(matrix.dtype)
-    state[f"{name}.outer.bias"] = bias
+    if bias is not None:
+        state[f"{name}.outer.bias"] = bias
 
 
 def _take_rows(state: State, name: str, index: Tensor) -> None:

@@ -1,0 +1,87 @@
+"""The folder of a run's unfinished work: whose it is, and what it was begun with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lessen.artefact import write_json
+from lessen.data.table import Table
+from lessen.errors import InputError, PlanError
+from lessen.model.digests import base_digest
+from lessen.records import Strict, parse
+
+PLAN, INPUTS = "plan.json", "inputs.json"
+
+
+def working_folder(plan: Strict, out: Path) -> Path:
+    """The folder of a run's unfinished work, `OUT.work`.
+
+    Raises:
+        InputError: When it holds that of another plan.
+    """
+    work = out.with_name(out.name + ".work")
+    place = work / PLAN
+    if place.exists():
+        written = _read(place, type(plan))
+        if written is None:
+            raise InputError(f"{place} is damaged; delete {work} to begin anew")
+        if written != plan:
+            raise InputError(
+                f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete "
+                "it"
+            )
+    return work
+
+
+def begin_work(work: Path, plan: Strict, tables: Mapping[str, Table], model: Any) -> None:
+    """Write a plan into its folder of unfinished work, and what it is carried out on.
+
+    What was finished there is only taken over where rows and model are the same: rows drawn anew would be
+    tested on a model that has learned them.
+
+    Args:
+        work: The folder.
+        plan: Of the run.
+        tables: Rows of each part.
+        model: That the run starts from.
+
+    Raises:
+        InputError: When the folder holds work on other rows, or on another model.
+    """
+    now = {f"rows: {name}": table.digest() for name, table in tables.items()}
+    now["model"] = base_digest(model.transformer)
+    place = work / INPUTS
+    if (work / PLAN).exists() and (before := _written(place)) != now:
+        changed = sorted(name for name in now if before.get(name) != now[name])
+        raise InputError(
+            f"{work} holds unfinished work on what has changed since ({', '.join(changed)}); delete it to "
+            "begin anew, or bring back what it was begun with"
+        )
+    write_json(place, now)
+    write_json(work / PLAN, plan.model_dump(mode="json"))
+
+
+def _written(place: Path) -> dict[str, str]:
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read(place: Path, kind: type[Strict]) -> Strict | None:
+    """The plan a file holds, perhaps written before some fields with defaults were known; None if none.
+
+    A plan of another kind is no damage: an empty one stands for it, which equals nothing.
+    """
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    try:
+        return parse(kind, content, str(place))
+    except PlanError:
+        return Strict()
