@@ -51,7 +51,7 @@ def test_order_and_labels_of_rows_count(tmp_path: Path) -> None:
 def test_another_plan_or_a_damaged_one_is_refused(tiny_classifier, tmp_path: Path) -> None:
     work = working_folder(PLAN, tmp_path / "out")
     begin_work(work, PLAN, {"train": table(tmp_path)}, tiny_classifier)
-    with pytest.raises(InputError, match="out.work holds the unfinished work of another plan"):
+    with pytest.raises(InputError, match=r"out\.work holds the unfinished work of another plan"):
         working_folder(PLAN.model_copy(update={"scale": "none"}), tmp_path / "out")
     (work / "plan.json").write_text('{"of": "another kind"}')
     with pytest.raises(InputError, match="of another plan"):
