@@ -103,18 +103,43 @@ def test_unfinished_work_of_another_plan_is_not_mixed_in(
 
 
 def test_unfinished_work_from_before_a_field_was_known_goes_on(
-    tiny_checkpoint: Path, data: Path, tmp_path: Path
+    tiny_checkpoint: Path, data: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    out = tmp_path / "m"
-    options = ("compress", tiny_checkpoint, "--data", data, "--out", out, "--epochs", "1")
-    assert run(*options)[0] == 0
-    plan = json.loads((out / "plan.json").read_text())
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    options = ("compress", tiny_checkpoint, "--data", data, "--out", tmp_path / "m", "--epochs", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr("lessen.systems.pipeline.fine_tune", stopped)
+        assert run(*options)[0] == 130
+    place = tmp_path / "m.work" / "plan.json"
+    plan = json.loads(place.read_text())
     del plan["stages"][0]["rates"]
-    work = tmp_path / "again.work"
-    work.mkdir()
-    (work / "plan.json").write_text(json.dumps(plan))
-    code, _, err = run(*options[:4], "--out", tmp_path / "again", "--epochs", "1")
+    place.write_text(json.dumps(plan))
+    code, _, err = run(*options)
     assert code == 0, err
+
+
+def test_unfinished_work_on_other_rows_is_refused(
+    tiny_checkpoint: Path, data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Rows drawn anew would be certified by a model that has learned them."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    rows = tmp_path / "rows.csv"
+    rows.write_bytes(data.read_bytes())
+    options = ("compress", tiny_checkpoint, "--data", rows, "--out", tmp_path / "m", "--epochs", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr("lessen.systems.pipeline.fine_tune", stopped)
+        assert run(*options)[0] == 130
+    head, *lines = data.read_text().splitlines()
+    rows.write_text("\n".join([head, *reversed(lines)]) + "\n")
+    code, _, err = run(*options)
+    assert code == 2
+    assert "m.work holds unfinished work on what has changed since (rows: " in err
+    assert (tmp_path / "m.work" / "plan.json").exists()
 
 
 def test_a_run_that_is_refused_leaves_nothing_behind(data: Path, tmp_path: Path) -> None:

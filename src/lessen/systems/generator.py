@@ -203,11 +203,11 @@ def compress_generator(
     if not isinstance(base, LessenGenerator):
         raise InputError(f"{plan.model} does not generate; it needs text with labels, or other exits")
     check_room(base, plan.prompting)
-    begin_work(work, plan, tables, base)
     texts, tuning = material(plan.recipe, plan.prompting, base, tables, work, say, quiet=quiet)
     frequent = by_frequency([each.text.tolist() if isinstance(each, Reply) else each for each in texts])
     exits = listing(plan.exits, len(frequent), say)
     model = with_language_exits(base, exits, words=frequent, fresh=plan.recipe.fresh, seed=plan.recipe.seed)
+    begin_work(work, plan, tables, base)
     layers = ", ".join(str(exit.layer) for exit in plan.exits)
     say(f"plan: {plan.exits[0].kind} exits after layers {layers}; {plan.recipe.objective}; saved in {work}")
     say(
