@@ -71,6 +71,7 @@ TAUGHT = {
     "words": recipe.WORDS,
     "rows": recipe.ROWS,
     "epochs": recipe.EPOCHS,
+    "often": recipe.OFTEN,
     "piece": recipe.PIECE,
     "boldest": recipe.BOLDEST,
     "longest": recipe.LONGEST,

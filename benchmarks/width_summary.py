@@ -7,14 +7,16 @@ from statistics import mean, stdev
 from typing import Any
 
 from paired import difference
+from width_verdicts import FEWER_MACS
 
 Run = dict[str, Any]
 
 SHAPE = ("parameters", "heads", "neurons", "products", "embedding_rank")
 """What a line says of the model's form, besides figures."""
 
-FEWER_MACS = 19.0
-"""How many times fewer than the dense model's: COST-EFF's own figure."""
+SPARE = 1.05
+"""What a step has to save more on tuning rows than is asked for: on test rows it saves a little more or less.
+Without it, two seeds of three came to 18.9 times there on each task."""
 
 SHALLOW = 3
 """Exits from the first that are shallow."""
@@ -104,13 +106,14 @@ def certified(place: int, each: Sequence[dict[str, Any]], dense: Sequence[dict[s
 def fewer(
     each: Sequence[dict[str, Any]], dense: Sequence[dict[str, Any]], rows: int
 ) -> dict[str, Any] | None:
-    """The step of the sweep with so many times fewer MACs than the dense model on tuning rows.
+    """The step of the sweep with so many times fewer MACs than the dense model on tuning rows, and some more.
 
     It is the most accurate of those there, on tuning rows; None where a seed has none.
     """
     steps = []
     for own, whole in zip(each, dense, strict=True):
-        there = [at for at in own["sweep"] if whole["tune"]["macs"] >= FEWER_MACS * at["tune_macs"]]
+        most = whole["tune"]["macs"] / (SPARE * FEWER_MACS)
+        there = [at for at in own["sweep"] if at["tune_macs"] <= most]
         if not there:
             return None
         steps.append(max(there, key=lambda at: at["tune"]))

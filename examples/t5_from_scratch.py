@@ -66,7 +66,10 @@ WORDS = 8192
 """Tokens of the vocabulary."""
 
 EPOCHS = 1.0
-"""Of pieces, and then of whole texts."""
+"""Of whole texts; twice as many of pieces before."""
+
+OFTEN = {"question": 3}
+"""How often a task is learned in an epoch, in each of its ways, where it is not once in one of them."""
 
 
 def main() -> None:
@@ -131,14 +134,16 @@ def trained(
         work: Where checkpoints go; a run that was stopped goes on from there, and so does one that differs in
             `leaving` only, after the pieces.
         rows: Of each task; `ROWS` if None.
-        epochs: Of pieces, and then of whole texts.
+        epochs: Of whole texts; twice as many of pieces before.
         learning_rate: Peak.
         leaving: Whether tokens leave of whole texts; the control reads all of them.
     """
     torch.manual_seed(seed)
     model = fresh()
     tables = {task: part(task, "train", rows or ROWS[task]) for task in TASKS}
-    recipe = Recipe(epochs=epochs, batch_size=32, learning_rate=learning_rate, weight_decay=0.0, seed=seed)
+    recipe = Recipe(
+        epochs=2 * epochs, batch_size=32, learning_rate=learning_rate, weight_decay=0.0, seed=seed
+    )
     short = tables | {"sentiment": in_pieces(tables["sentiment"])}
     learn_to_answer(model, lessons_of(model, short), recipe, work / "pieces")
     reading = [text for task in TASKS for text in asked(model, task, part(task, "train", 200))]
@@ -146,7 +151,7 @@ def trained(
     inner, profile = model.transformer, model.config.retention_profile()
     assert profile is not None
     passes = drawn(profile, alpha_for(inner, profile, BOLDEST), inner.shape, inner.architecture)
-    again = recipe.model_copy(update={"learning_rate": learning_rate / 2})
+    again = recipe.model_copy(update={"epochs": epochs, "learning_rate": learning_rate / 2})
     lessons = lessons_of(model, tables)
     if leaving:
         learn_to_answer(model, lessons, again, work / "leaving", passes=passes)
@@ -221,7 +226,7 @@ def in_pieces(table: Table) -> Table:
 
 
 def lessons_of(model: Any, tables: dict[str, Table]) -> list[Lesson]:
-    """Of every task each row once, in the first way, the second, and so on in turn; questions in all ways.
+    """Of every task each row once, in the first way, the second, and so on in turn; or as `OFTEN` says.
 
     What is to be written is cut like a prompt, and then has no end.
     """
@@ -229,12 +234,13 @@ def lessons_of(model: Any, tables: dict[str, Table]) -> list[Lesson]:
     for task, table in tables.items():
         ways = TEMPLATES[task]
         for number, way in enumerate(ways):
-            some = table if task == "question" else table.take(range(number, len(table), len(ways)))
+            some = table if task in OFTEN else table.take(range(number, len(table), len(ways)))
             targets = prompted(some, way).targets or []
             ids = {text: answer_ids(model.tokenizer, text, model.transformer) for text in set(targets)}
             prompts = encode_prompts(model.tokenizer, way, some.texts, LONGEST)
             pairs = zip(prompts, targets, strict=True)
-            lessons += [Lesson(row.ids, ids[text][:WRITTEN]) for row, text in pairs]
+            learned = [Lesson(row.ids, ids[text][:WRITTEN]) for row, text in pairs]
+            lessons += learned * OFTEN.get(task, 1)
     return lessons
 
 
