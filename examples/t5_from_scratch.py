@@ -3,9 +3,9 @@
 Film reviews (IMDB, as much of each as `LONGEST` lets in): are they negative or positive, and what is their
 first sentence; and questions (TREC): what do they ask for; each asked in several ways. No pre-trained weights
 are used, so figures are those of a small model that has read some thousand texts. It learns first from pieces
-of the reviews, which says more about words than the same time spent on whole ones; then from whole reviews,
-with as many tokens leaving as a speed-up drawn anew for each step takes. It is then asked at several
-speed-ups, with tokens chosen by attention, at random, and by place alone.
+of the reviews, whose steps are short; then from whole reviews, with as many tokens leaving as a speed-up
+drawn anew for each step takes. It is then asked at several speed-ups, with tokens chosen by attention, at
+random, and by place alone.
 
     python examples/t5_from_scratch.py --out t5-small-reviews        # an hour or so on one core
     python examples/t5_from_scratch.py --out try --rows 64 --epochs 1    # a short one; learns nothing
@@ -184,8 +184,8 @@ def fresh() -> lessen.LessenForSeq2SeqLM:
 def learned_tokenizer() -> Any:
     """MiniLM's, with the `WORDS` of its vocabulary that the texts to learn from use most.
 
-    A word that is not among them is cut into pieces that are, single letters at worst. Naming a token from
-    all of MiniLM's 30,522 would take a model this small as long as reading the prompt.
+    A word that is not among them is cut into pieces that are, single letters at worst. A table of all of
+    MiniLM's 30,522 would be most of the weights of a model this small.
     """
     whole = AutoTokenizer.from_pretrained(model_folder("minilm-l6"))
     texts = [text for name in dict.fromkeys(TASKS.values()) for text in builtin(name, "train").texts]

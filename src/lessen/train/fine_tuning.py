@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +10,6 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
@@ -28,6 +24,7 @@ from lessen.records import Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
 from lessen.train.callbacks import Along, Clipping, StopAtStepEnd
+from lessen.train.checkpoints import last_whole
 from lessen.train.objectives import UNLABELLED, objective
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
@@ -242,7 +239,7 @@ def steps_of(
         callbacks=[stop, along, Clipping(latents_of(model)), Progress(quiet=quiet)],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = _last_whole_checkpoint(folder)
+    checkpoint = last_whole(folder)
     with stop.on_signals():
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.asked:
@@ -340,31 +337,6 @@ def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
         ],
         fused=True,
     )
-
-
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; the Trainer writes its state file last."""
-    for place in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1])):
-        if _is_whole(place):
-            return str(place)
-        shutil.rmtree(place, ignore_errors=True)
-    return None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether nothing of a checkpoint is missing, cut off or damaged, as far as its files tell."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-        for place in checkpoint.glob("*.safetensors"):
-            with safe_open(place, "pt"):
-                pass
-        for place in (*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")):
-            with zipfile.ZipFile(place) as parts:
-                if parts.testzip() is not None:
-                    return False
-    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile):
-        return False
-    return all(any(checkpoint.glob(name)) for name in ("*.safetensors", "optimizer.pt", "scheduler.pt"))
 
 
 def _set_trainable(model: Any, *, all_of_it: bool) -> None:
