@@ -109,11 +109,11 @@ def fewer_macs(task: str, line: Mapping[str, Any] | None, share: float, enough: 
         if at is not None:
             said = loss_verdict(share * line["dense"], at["loss"], enough)
             there = sum(ratio >= FEWER_MACS for ratio in at["macs_ratios"])
-            verdict, rest = said.split(",", 1)
+            decided, rest = said.split(",", 1)
             if there < len(at["macs_ratios"]):
-                verdict = "undecided" if there and verdict != "missed" else "missed"
+                decided = "undecided" if there and decided != "missed" else "missed"
             figures = ", ".join(f"{ratio:.1f}" for ratio in at["macs_ratios"])
-            chosen = f"{verdict},{rest}, {figures} times fewer on test rows"
+            chosen = f"{decided},{rest}, {figures} times fewer on test rows"
     fewer = f"{task}: {SIZE}x and exits have {FEWER_MACS:g} times fewer MACs"
     return [
         (f"{fewer}, certified to lose at most 2 points to its own full depth", certified),

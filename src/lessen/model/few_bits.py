@@ -97,10 +97,8 @@ class FewBits(Deriving, Stored):
 
     def made_ready(self, kernels: Native | None) -> tuple[Tensor, Tensor | None]:
         """The weights as these kernels want them, and the bias that goes with them; made once."""
-        ready, states = (
-            self._derived,
-            [state_of(each) for each in self._parameters.values() if each is not None],
-        )
+        ready = self._derived
+        states = [state_of(each) for each in self._parameters.values() if each is not None]
         known = ready is not None and ready.kernels is kernels and ready.stored is self.weight
         if ready is None or not known or ready.states != states:
             weight = self._arranged(kernels)
