@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -21,6 +21,9 @@ Without it, two seeds of three came to 18.9 times there on each task."""
 SHALLOW = 3
 """Exits from the first that are shallow."""
 
+WHOLE = ("dense", "dense, longer", "assistant")
+"""Ways that leave a model as wide as it was."""
+
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
     """For each task: what is simpler, and each model beside the dense one of its seed.
@@ -36,7 +39,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         found = {(run["way"], run["size"], run["seed"]): run for run in of_task if run["way"] != "baselines"}
         seeds = sorted({seed for way, _, seed in found if way == "dense"})
         models = {}
-        for way, size in dict.fromkeys((way, size) for way, size, _ in found):
+        for way, size in in_order(found):
             own = [seed for seed in seeds if (way, size, seed) in found]
             if own:
                 models[name_of(way, size)] = line(way, size, own, found)
@@ -44,9 +47,16 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     return lines
 
 
+def in_order(found: Iterable[tuple[str, int, int]]) -> list[tuple[str, int]]:
+    """Ways and sizes: whole models first, then way by way as they were run, the largest model first."""
+    both = dict.fromkeys((way, size) for way, size, _ in found)
+    ways = list(dict.fromkeys([*WHOLE, *(way for way, _ in both)]))
+    return sorted(both, key=lambda each: (ways.index(each[0]), each[1]))
+
+
 def name_of(way: str, size: int) -> str:
     """As tables call it."""
-    return way if way in ("dense", "dense, longer", "assistant") else f"{way} {size}x"
+    return way if way in WHOLE else f"{way} {size}x"
 
 
 def line(way: str, size: int, seeds: Sequence[int], found: dict[Any, Run]) -> dict[str, Any]:

