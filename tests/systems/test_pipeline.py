@@ -13,6 +13,7 @@ from lessen.systems import SYSTEMS, pipeline, rounds, system_of
 from lessen.systems.pipeline import compress, read_splits
 from lessen.systems.planning import plan_for
 from lessen.train.fine_tuning import fine_tune
+from lessen.train.trainer import Diverged
 
 FIVE = Asked(bounds=(0.05,))
 SIZE = {"cost-eff": {"targets": ({"width": 0.5},)}, "layer-chop": {"targets": ({"layers": 2},)}}
@@ -202,6 +203,14 @@ def test_splits_share_no_text(tmp_path: Path) -> None:
     assert not keys[0] & keys[2]
     assert not keys[1] & keys[2]
     assert len(parts["test"]) == 2
+
+
+def test_a_training_that_diverges_says_in_which_stage(tiny_checkpoint, tmp_path) -> None:
+    system, plan = slim_plan(tiny_checkpoint, tmp_path, 0.5)
+    first = plan.stages[0].model_copy(update={"learning_rate": 1e30})
+    plan = plan.model_copy(update={"stages": (first, *plan.stages[1:])})
+    with pytest.raises(Diverged, match=r"^stage 1, last: the loss of step \d+ is nan"):
+        compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
 
 
 def test_what_has_no_task_is_not_compressed(tmp_path: Path) -> None:

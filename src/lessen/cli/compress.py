@@ -45,6 +45,7 @@ def command(
     tune_data: options.TuneData = None,
     calibration_data: options.CalibrationData = None,
     test_data: options.TestData = None,
+    selection_share: options.SelectionShare = None,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,
@@ -163,6 +164,8 @@ def command(
             "prompt": prompt,
             "answers": answers,
         }
+        if selection_share is not None and generates(model):
+            raise InputError(f"--selection-share is for models that classify; {model} generates")
         if generates(model) and system == "latency-adjustable":
             unfit = {key: value for key, value in of_generators.items() if key not in ("prompt", "answers")}
             unfit |= {"max-drop": max_drop, "exits": exits, "criterion": criterion}
@@ -235,6 +238,7 @@ def command(
             tune_data=tune_data,
             calibration_data=calibration_data,
             test_data=test_data,
+            selection_share=selection_share,
             columns=Columns(text=text_column, pair=pair_column, label=label_column, task=_task(task)),
             exits=_exits(model, exits, pool, exit_hidden),
             promise=asked_of(max_drop, confidence, loss, rule),

@@ -242,6 +242,14 @@ CalibrationData = Annotated[
 TestData = Annotated[
     str | None, typer.Option(help="Rows for the final figures; else a part of --data.", rich_help_panel=DATA)
 ]
+SelectionShare = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of --data to select the best step of a training on, by the mean over exits, such as 0.1; "
+        "else its last step is the result.",
+        rich_help_panel=DATA,
+    ),
+]
 Objective = Annotated[
     str | None,
     typer.Option(help="Training objective; the system's own if not given.", rich_help_panel=TRAINING),

@@ -7,8 +7,8 @@ rounds for each head that leaves, so that rates grow twice as often; that those 
 round to round; the epochs, for 10,000 rows, with two where the assistant learns features, for the page's
 one; the exits, linear over the mean of the tokens, where the authors have a tanh of the first one (page,
 1.2); gradient equilibrium from the assistant on: before it, no exit is trained; and that
-the last step of a training is its result, where the authors' code keeps the one best on development rows
-(page, property test 16; docs/architecture.md says why).
+the last step of a training is its result unless a share of the rows is there to select another on, where the
+authors' code keeps the one best on development rows (page, 1.9; docs/architecture.md says why).
 """
 
 from lessen.systems.slimming import Slimming

@@ -37,13 +37,18 @@ from lessen.systems.planning import CompressionPlan, check_names, check_task
 from lessen.systems.pretraining import Pretraining
 from lessen.systems.removing import remove
 from lessen.systems.rounds import Rounds, Say, describe
+from lessen.systems.selecting import judge_of, selects
 from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
 from lessen.systems.target import Target, narrow_shape, shallow_shape
 from lessen.systems.token_stages import check_tokens, give_profile, leaving, passes_of
 from lessen.systems.working import begin_work, working_folder
 from lessen.train.fine_tuning import Interrupted, Recipe, fine_tune, passes_over
+from lessen.train.trainer import Diverged
 from lessen.width.budget import parameters_of
+
+PARTS = ("train", "selection", "tune", "calibration", "test")
+"""What rows are for: to learn from, to select steps on, to make rules from, to certify on, and to test on."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def compress(
         for place, way in enumerate(ways, start=1):
             if len(ways) > 1:
                 say(f"size {place} of {len(ways)}: {way.name}")
-            run = _Stages(plan, model, tables["train"], work, way, say, quiet=quiet)
+            run = _Stages(plan, model, tables, work, way, say, quiet=quiet)
             training = [run.stage(number) for number in range(1, len(plan.stages) + 1)]
             outcomes.append(_saved(plan, run.model, tables, training, out / way.name))
     except KeyboardInterrupt:
@@ -207,6 +212,10 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
             parts[name] = read(source, **columns).with_labels_of(data.label_names)
         else:
             shares |= {name: share, "train": shares["train"] - share}
+    if plan.selection_share is not None:
+        if data.labels is None:
+            raise InputError(f"{plan.data} has no labels, and steps are selected by them")
+        shares |= {"selection": plan.selection_share, "train": shares["train"] - plan.selection_share}
     data, _ = without(data, parts.values())
     parts |= split(data, shares, plan.seed)
     parts["calibration"], _ = without(parts["calibration"], [parts["test"]])
@@ -217,7 +226,7 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
                 f"{plan.data}: {len(parts[name])} rows are left to {purpose}, at least {FEWEST_ROWS} are "
                 f"needed; give more data or name a file with --{name}-data"
             )
-    return {name: parts[name] for name in ("train", "tune", "calibration", "test")}
+    return {name: parts[name] for name in PARTS if name in parts}
 
 
 def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
@@ -265,14 +274,15 @@ class _Stages:
         self,
         plan: CompressionPlan,
         checkpoint: Any,
-        train: Table,
+        tables: dict[str, Table],
         work: Path,
         way: _Way,
         say: Say,
         *,
         quiet: bool,
     ) -> None:
-        self.plan, self.checkpoint, self.train = plan, checkpoint, train
+        self.plan, self.checkpoint, self.train = plan, checkpoint, tables["train"]
+        self.selection = tables.get("selection")
         self.work, self.way, self.say, self.quiet = work, way, say, quiet
         self.model = _copy(checkpoint)
 
@@ -288,7 +298,10 @@ class _Stages:
             self.say(f"stage {number} is done already")
         else:
             torch.manual_seed(recipe.seed)
-            training = self._train(recipe, place.folder)
+            try:
+                training = self._train(recipe, place.folder)
+            except Diverged as error:
+                raise Diverged(f"stage {number}, {recipe.objective}: {error}") from None
             place.leave(self.model.transformer.state_dict(), self.model.config.form(), training)
             shutil.rmtree(place.folder / "checkpoints", ignore_errors=True)
         self.model = place.model(self.model)
@@ -312,6 +325,7 @@ class _Stages:
             passes=passes_of(self.model, recipe) if recipe.speedup > 1 else None,
             teacher=teacher,
             told=turning(self.model, recipe) if isinstance(recipe, Binarizing) else None,
+            judge=None if self.selection is None or not selects(recipe) else judge_of(recipe, self.selection),
             quiet=self.quiet,
         )
 

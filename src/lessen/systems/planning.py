@@ -17,6 +17,7 @@ from lessen.systems.binarizing import Binarizing
 from lessen.systems.chopping import Chopping
 from lessen.systems.pretraining import Pretraining
 from lessen.systems.rounds import Rounds
+from lessen.systems.selecting import selects
 from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
 from lessen.systems.target import Target
@@ -57,7 +58,8 @@ class CompressionPlan(Strict):
 
     With several `targets` one run makes a model of each size, a smaller one out of the one before. `shares`
     of the data are kept aside where no files are named: to make exit rules from (`tune`), to test promises on
-    (`calibration`), and for the final figures (`test`).
+    (`calibration`), and for the final figures (`test`); and, where there is a `selection_share`, to select
+    the best step of a training on, of those where that is possible (`systems/selecting.py`).
     """
 
     version: Literal[1] = 1
@@ -77,6 +79,7 @@ class CompressionPlan(Strict):
     tune_share: Share = 0.1
     calibration_share: Share = 0.15
     test_share: Share = 0.1
+    selection_share: Share | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
@@ -90,6 +93,8 @@ class CompressionPlan(Strict):
             raise ValueError("targets need one stage that removes parts, and such a stage needs targets")
         if any(isinstance(stage, Pretraining) for stage in self.stages) and len(self.stages) > 1:
             raise ValueError("masked words are a training of their own; train on from its folder")
+        if self.selection_share is not None and not any(map(selects, self.stages)):
+            raise ValueError(f"in {self.system} the last step of every stage is its result; none is selected")
         return self
 
 

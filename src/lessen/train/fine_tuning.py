@@ -12,11 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from lessen.data.table import Table
-from lessen.errors import InputError, LessenError
+from lessen.errors import InputError
 from lessen.memory import keep_freed_memory
 from lessen.model.latent import latents_of
 from lessen.plan import Rates, Size
@@ -29,9 +29,13 @@ from lessen.train.objectives import UNLABELLED, objective
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
 from lessen.train.teaching import LESSONS, Teacher, features
+from lessen.train.trainer import FineTuner, Judge, selecting
 
 STEPS_BETWEEN_CHECKPOINTS = 200
 """What a run that is killed outright can lose; a signal that can be caught loses nothing."""
+
+LOOKS = 10
+"""How often a judge looks at a model at least."""
 
 
 class Recipe(Strict):
@@ -100,20 +104,6 @@ class Interrupted(Exception):
     """Training was stopped by the user; the checkpoint in the working folder continues it."""
 
 
-def check_loss(loss: float, step: int) -> None:
-    """Look at the loss of a step, counted from 1, before anything is made of it.
-
-    Raises:
-        LessenError: When it is no finite number.
-    """
-    if not math.isfinite(loss):
-        raise LessenError(
-            f"the loss of step {step} is {loss}, not a finite number: the weights are damaged, or the "
-            "learning rate is too high; make the model again, or give a lower --learning-rate and another "
-            "folder"
-        )
-
-
 def fine_tune(
     model: Any,
     data: Table,
@@ -123,6 +113,7 @@ def fine_tune(
     passes: Passes | None = None,
     teacher: Any = None,
     told: Callable[[float], None] | None = None,
+    judge: Judge | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Train `model` in place, continuing from the newest checkpoint in `folder` if there is one.
@@ -135,14 +126,17 @@ def fine_tune(
         passes: What takes tokens away in each step; None: nothing does.
         teacher: A classifier with the same layers, where the objective learns from one.
         told: Called before each step with the share of the steps that is done, and with 1 at the end.
+        judge: Scores the model between steps, `LOOKS` times or more often; the best step is the result, of
+            equal ones the first. None: the last step is.
         quiet: No progress bar.
 
     Returns:
-        `steps`, `seconds`, the last `loss`, the `precision` used and whether the run was `resumed`.
+        `steps`, `seconds`, the last `loss`, the `precision` used and whether the run was `resumed`; with a
+        judge which step was `selected` and its `score`.
 
     Raises:
         InputError: When the data lacks labels the objective needs, or there is no teacher for it.
-        LessenError: When the loss is no finite number.
+        Diverged: When the loss is no finite number.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     if data.labels is None and recipe.objective not in UNLABELLED:
@@ -164,7 +158,7 @@ def fine_tune(
     limit = min(recipe.max_tokens, model.config.facts().max_tokens)
     rows = EncodedRows(encode(model.tokenizer, data.texts, limit), data.labels)
     with _frozen_without_dropout(model):
-        record = steps_of(model, model.transformer, rows, recipe, folder, along, quiet=quiet)
+        record = steps_of(model, model.transformer, rows, recipe, folder, along, judge, quiet=quiet)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     model.passes = all_stay
@@ -180,6 +174,7 @@ def steps_of(
     recipe: Recipe,
     folder: Path,
     along: Along,
+    judge: Judge | None = None,
     *,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -192,13 +187,14 @@ def steps_of(
         recipe: How; its objective is the model's business.
         folder: Where checkpoints go.
         along: Told of every step.
+        judge: As for `fine_tune`.
         quiet: No progress bar.
 
     Returns:
         As `fine_tune`.
 
     Raises:
-        LessenError: When the loss is no finite number.
+        Diverged: When the loss is no finite number.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     keep_freed_memory()
@@ -206,10 +202,13 @@ def steps_of(
         for layer in transformer.layers:
             layer.attention.dropout = recipe.attention_dropout
     transformer.embeddings.word_dropout = recipe.word_dropout
-    half = bfloat16_pays()
+    half, passes = bfloat16_pays(), passes_over(len(rows), recipe)
+    between = STEPS_BETWEEN_CHECKPOINTS
+    if judge is not None:
+        between = min(between, math.ceil(passes * len(rows) / recipe.batch_size / LOOKS))
     arguments = TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=passes_over(len(rows), recipe),
+        num_train_epochs=passes,
         per_device_train_batch_size=recipe.batch_size,
         warmup_steps=recipe.warmup,
         max_grad_norm=1.0,
@@ -219,8 +218,9 @@ def steps_of(
         seed=recipe.seed,
         data_seed=recipe.seed,
         save_strategy="steps",
-        save_steps=STEPS_BETWEEN_CHECKPOINTS,
-        save_total_limit=1,
+        save_steps=between,
+        save_total_limit=1 if judge is None else 2,
+        **({} if judge is None else selecting(between)),
         logging_steps=25,
         report_to="none",
         remove_unused_columns=False,
@@ -229,8 +229,9 @@ def steps_of(
     )
     stop = StopAtStepEnd()
     sampler = LengthGrouped([len(row.ids) for row in rows.encoded], recipe.batch_size, recipe.seed)
-    trainer = _Trainer(
+    trainer = FineTuner(
         sampler,
+        judge,
         model=model,
         args=arguments,
         train_dataset=rows,
@@ -245,12 +246,14 @@ def steps_of(
     if stop.asked:
         raise Interrupted(f"stopped after step {trainer.state.global_step}; run the same command to continue")
     along.finish()
+    selected = {"selected": trainer.state.best_global_step, "score": trainer.state.best_metric}
     return {
         "steps": trainer.state.global_step,
         "seconds": round(outcome.metrics.get("train_runtime", 0.0), 1),
         "loss": round(outcome.training_loss, 4),
         "precision": "bfloat16 autocast" if half else "float32",
         "resumed": checkpoint is not None,
+        **({} if judge is None else selected),
     }
 
 
@@ -262,23 +265,6 @@ def _teaching(teacher: Teacher, recipe: Recipe, along: Along) -> Callable[..., T
         return learned(teacher.lesson(*batch))
 
     return loss
-
-
-class _Trainer(Trainer):
-    """transformers' Trainer with our order of rows; it ends where a loss is no number."""
-
-    def __init__(self, sampler: LengthGrouped, **options: Any) -> None:
-        self.sampler = sampler
-        super().__init__(**options)
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGrouped:
-        return self.sampler
-
-    def compute_loss(self, *batch: Any, **options: Any) -> Any:
-        found = super().compute_loss(*batch, **options)
-        loss = found[0] if isinstance(found, tuple) else found
-        check_loss(float(loss.detach()), self.state.global_step + 1)
-        return found
 
 
 class EncodedRows(Dataset):

@@ -40,9 +40,10 @@ from lessen.records import Strict
 from lessen.runtime.source import Reply, Written, batch_of
 from lessen.runtime.text import stretches
 from lessen.train.callbacks import StopAtStepEnd
-from lessen.train.fine_tuning import Interrupted, bfloat16_pays, check_loss
+from lessen.train.fine_tuning import Interrupted, bfloat16_pays
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
+from lessen.train.trainer import check_loss
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """What a run that is killed outright can lose; a signal that can be caught loses nothing."""
@@ -112,7 +113,7 @@ def train_exits(
 
     Raises:
         InputError: When there is no text.
-        LessenError: When the loss is no finite number.
+        Diverged: When the loss is no finite number.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     keep_freed_memory()

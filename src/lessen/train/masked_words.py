@@ -138,7 +138,7 @@ def learn_words(
 
     Raises:
         InputError: When the tokenizer has no mask token.
-        LessenError: When the loss is no finite number.
+        Diverged: When the loss is no finite number.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     torch.manual_seed(recipe.seed)
