@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from lessen.model.linear import FEW_TOKENS, Linear
-from lessen.native import library, native, why_not
+from lessen.native import available, native, why_not
 
 kernels = native()
 pytestmark = pytest.mark.skipif(kernels is None, reason=f"no kernels: {why_not()}")
@@ -57,7 +57,7 @@ def test_a_layer_uses_them_for_few_tokens_in_float32_and_only_then(monkeypatch):
             calls.append(len(values))
             return kernels.linear(values, weight, bias)
 
-    monkeypatch.setattr(library, "native", Counting)
+    monkeypatch.setattr(available, "native", Counting)
     layer = Linear(64, 32).eval()
     layer(torch.randn(5, 64))  # gradients are on
     with torch.no_grad():

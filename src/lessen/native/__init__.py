@@ -4,11 +4,12 @@ Where the library was not built, does not fit the processor or is switched off b
 `native()` is None and callers go on with torch.
 """
 
+from lessen.native.available import native, native_for, recorded, why_not
 from lessen.native.decoder import DecoderLayer, Form, LastNorm, Reading, Room
 from lessen.native.embeddings import EmbeddingTables
 from lessen.native.head import Head
 from lessen.native.layer import Bias, EncoderLayer, LayerRest
-from lessen.native.library import Native, native, native_for, recorded, why_not
+from lessen.native.library import Native
 from lessen.native.matrix import MatrixOf
 
 __all__ = [

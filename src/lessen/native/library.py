@@ -5,14 +5,12 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lessen.errors import PlanError
-from lessen.native.binding import opened
 from lessen.native.decoder import DecoderLayer, LastNorm, Room
 from lessen.native.embeddings import EmbeddingTables
 from lessen.native.head import Head
@@ -390,39 +388,6 @@ class Native:
         return result.to(hidden.dtype)
 
 
-def native() -> Native | None:
-    """The kernels, or None."""
-    return _loaded()[0]
-
-
-def native_for(values: Tensor, *, narrow: bool = False) -> Native | None:
-    """The kernels if they may stand in for torch's operators on such values, else None.
-
-    They do in float32 on a CPU, outside of training, autocast, compilation and tracing.
-
-    Args:
-        values: To be computed with.
-        narrow: Whether bfloat16 will do too.
-    """
-    if values.dtype != torch.float32 and not (narrow and values.dtype == torch.bfloat16):
-        return None
-    if values.device.type != "cpu" or torch.is_grad_enabled():
-        return None
-    return None if torch.is_autocast_enabled("cpu") or recorded() else native()
-
-
-def recorded() -> bool:
-    """Whether torch compiles, traces, or lets a mode see its operators, and so must see them all."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-        return True
-    return bool(torch._C._len_torch_dispatch_stack() > 0)
-
-
-def why_not() -> str | None:
-    """Why `native()` is None, in a few words."""
-    return _loaded()[1]
-
-
 def _steady(heads: Tensor) -> Tensor:
     """`[tokens, heads, head_dim]`, the heads of a token one after the other."""
     dim = heads.shape[2]
@@ -437,9 +402,3 @@ def _arranged(by: tuple[Any, Any], stored: Tensor, outputs: int, inputs: int) ->
     start = -room.data_ptr() % LINE
     by[1](stored.data_ptr(), room.data_ptr() + start, outputs, inputs)
     return room[start : start + count]
-
-
-@cache
-def _loaded() -> tuple[Native | None, str | None]:
-    library, why = opened()
-    return None if library is None else Native(library), why
