@@ -179,60 +179,43 @@ void look_up(const Signed &p, int64_t first, int64_t last, float *tables) {
     }
 }
 
+constexpr Kernel WITHOUT_TILES = {"avx512",
+                                  Avx512::columns,
+                                  panels<Avx512>,
+                                  panels<Avx512, Brain>,
+                                  panels<Avx512, int8_t>,
+                                  attend<Avx512>,
+                                  attention_space<Avx512>,
+                                  quantize,
+                                  to_signs<Bit>,
+                                  nullptr,
+                                  PANEL512,
+                                  vnni::panels8,
+                                  eights512,
+                                  eights512_elsewhere,
+                                  look_up,
+                                  arrange512,
+                                  quantize_groups,
+                                  sixteens<Avx512, Nibbles>,
+                                  largest<Avx512>,
+                                  shares<Avx512>,
+                                  read_row,
+                                  activate,
+                                  add_norm<Avx512>,
+                                  norm_row<Avx512>,
+                                  attend_cached<Avx512>,
+                                  cached_space<Avx512>};
+
+constexpr Kernel with_tiles(Kernel kernel) {
+    kernel.isa = "amx";
+    kernel.signs_as_numbers = signs_as_numbers<Bit, Whole>;
+    kernel.panels8 = tiles::panels8;
+    return kernel;
+}
+
 }  // namespace
 
-const Kernel avx512 = {"avx512",
-                       Avx512::columns,
-                       panels<Avx512>,
-                       panels<Avx512, Brain>,
-                       panels<Avx512, int8_t>,
-                       attend<Avx512>,
-                       attention_space<Avx512>,
-                       quantize,
-                       to_signs<Bit>,
-                       nullptr,
-                       PANEL512,
-                       vnni::panels8,
-                       eights512,
-                       eights512_elsewhere,
-                       look_up,
-                       arrange512,
-                       quantize_groups,
-                       sixteens<Avx512, Nibbles>,
-                       largest<Avx512>,
-                       shares<Avx512>,
-                       read_row,
-                       activate,
-                       add_norm<Avx512>,
-                       norm_row<Avx512>,
-                       attend_cached<Avx512>,
-                       cached_space<Avx512>};
-
-const Kernel amx = {"amx",
-                    Avx512::columns,
-                    panels<Avx512>,
-                    panels<Avx512, Brain>,
-                    panels<Avx512, int8_t>,
-                    attend<Avx512>,
-                    attention_space<Avx512>,
-                    quantize,
-                    to_signs<Bit>,
-                    signs_as_numbers<Bit, Whole>,
-                    PANEL512,
-                    tiles::panels8,
-                    eights512,
-                    eights512_elsewhere,
-                    look_up,
-                    arrange512,
-                    quantize_groups,
-                    sixteens<Avx512, Nibbles>,
-                    largest<Avx512>,
-                    shares<Avx512>,
-                    read_row,
-                    activate,
-                    add_norm<Avx512>,
-                    norm_row<Avx512>,
-                    attend_cached<Avx512>,
-                    cached_space<Avx512>};
+const Kernel avx512 = WITHOUT_TILES;
+const Kernel amx = with_tiles(WITHOUT_TILES);
 
 }  // namespace lessen
