@@ -92,8 +92,7 @@ def difference(
         rows: How many.
 
     Returns:
-        `mean`; `se`, its standard error over rows, a row's difference averaged over seeds first; `sd` over
-        seeds, None with one; and `error`, of both: other rows and other seeds.
+        As `mean_of`.
     """
     each = np.array(
         [
@@ -102,7 +101,20 @@ def difference(
             for own, other in zip(ours, others, strict=True)
         ]
     )
-    se = float(each.mean(0).std(ddof=1) / np.sqrt(rows))
+    return mean_of(each)
+
+
+def mean_of(each: Array) -> dict[str, float | None]:
+    """The mean of what rows came to with some seeds, and how sure it is.
+
+    Args:
+        each: `[seeds, rows]`, such as differences.
+
+    Returns:
+        `mean`; `se`, its standard error over rows, a row's number averaged over seeds first; `sd` over seeds,
+        None with one; `error`, of both: other rows and other seeds; and the number of `seeds`.
+    """
+    se = float(each.mean(0).std(ddof=1) / np.sqrt(each.shape[1]))
     sd = float(each.mean(1).std(ddof=1)) if len(each) > 1 else None
     error = float(np.hypot(se, 0.0 if sd is None else sd / np.sqrt(len(each))))
     return {"mean": float(each.mean()), "se": se, "sd": sd, "error": error, "seeds": len(each)}

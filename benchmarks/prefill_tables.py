@@ -84,20 +84,23 @@ def seq2seq_table(result: dict[str, Any]) -> str:
         for way, found in ways.items():
             line = [
                 f"{with_spread(found[each]['value'], found[each]['sd'])} "
-                f"({points(found[each]['loss'], found[each]['loss_se'])})"
+                f"({points(found[each]['loss']['mean'], found[each]['loss']['error'])})"
                 for each in speedups
             ]
             rows.append([f"{task}, {way}", *line, f"{found[speedups[0]]['seeds']}"])
     for way, name in SEQ2SEQ_TIMES:
         times = told["time"][way]
-        for said, at in (("first token", "first"), ("whole answer", "total")):
+        if not times:
+            continue
+        whole = f"whole answer, {times['1']['ms']:.1f} ms at 1x, {times['transformers']['ms']:.1f} in transformers"
+        for said, at in (("first token", "first"), (whole, "total")):
             line = [f"{times[each][at]:.2f}x" if each in times else "" for each in speedups]
-            rows += [[f"times faster, {name}{said}", *line, ""]] if times else []
+            rows.append([f"times faster, {name}{said}", *line, ""])
     title = (
         "**A small T5 from scratch** (`examples/t5_from_scratch.py`): accuracy over all ways to ask, of "
         "first sentences ROUGE-L, by the speed-up of its encoder in MACs, ± over seeds; in brackets the "
-        "points lost against `plain` at 1x, ± the paired standard error over rows, each of which is asked "
-        "in every way. `leaving` learned with tokens leaving, `plain` as long with all of them. A whole "
+        "points lost against `plain` at 1x, ± the paired error over rows, each of which is asked in every "
+        "way, and seeds. `leaving` learned with tokens leaving, `plain` as long with all of them. A whole "
         "answer is the name of a class and what ends it; flan-t5-small's shape has random weights and reads "
         f"{result['settings']['shape_tokens']} tokens. Target: at "
         "most 0.75 points of reviews lost where a whole answer was measured to come twice as fast: "

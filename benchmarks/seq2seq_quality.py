@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from keyed import key_of
-from paired import numbers, packed_numbers
+from paired import mean_of, numbers, packed_numbers
 from results import CACHE, add_run, kept
 from transformers import T5Config, T5ForConditionalGeneration
 from verdicts import points as in_points
@@ -58,6 +58,8 @@ TIMED, NEW_TOKENS = 24, 2
 """Prompts timed, as long as they get; and tokens of an answer: a word, and what ends it."""
 
 SHAPE, SHAPE_INT8 = "shape", "shape in int8"
+ALL = (*WAYS, SHAPE, SHAPE_INT8)
+
 FLAN_SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "vocab_size": 32_128}
 """What flan-t5-small is like, encoder and decoder alike."""
 
@@ -204,12 +206,10 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         for speedup in (f"{each:g}" for each in recipe.SPEEDUPS if own):
             cells = [run["tasks"][task][speedup] for run in own]
             values = [cell["value"] for cell in cells]
-            mean_loss, error = lost([run["tasks"][task]["1"] for run in start], cells)
             lines.setdefault(task, {}).setdefault(f"{way}, {score}", {})[speedup] = {
                 "value": mean(values),
                 "sd": stdev(values) if len(values) > 1 else None,
-                "loss": mean_loss,
-                "loss_se": error,
+                "loss": lost([run["tasks"][task]["1"] for run in start], cells),
                 "macs_ratio": mean(cell["macs_ratio"] for cell in cells),
                 "seeds": len(values),
             }
@@ -217,17 +217,15 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"tasks": lines, "time": times, "target": target(times["leaving"], lines)}
 
 
-def lost(before: list[dict[str, Any]], cells: list[dict[str, Any]]) -> tuple[float, float]:
-    """What rows lose on average, and its standard error over rows; a row's loss is averaged over seeds first.
+def lost(before: list[dict[str, Any]], cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """What rows lose on average, as `paired.mean_of`.
 
     Args:
         before: What each seed came to, as `curve` says.
         cells: The same with what may have lost by it, in the order of `before`.
     """
-    pairs = list(zip(before, cells, strict=True))
-    rows = np.mean([numbers(one["rows"]) - numbers(other["rows"]) for one, other in pairs], axis=0)
-    error = float(rows.std(ddof=1) / np.sqrt(len(rows)))
-    return mean(one["value"] - other["value"] for one, other in pairs), error
+    pairs = zip(before, cells, strict=True)
+    return mean_of(np.array([numbers(one["rows"]) - numbers(other["rows"]) for one, other in pairs]))
 
 
 def of(runs: list[dict[str, Any]], way: str, score: str) -> list[dict[str, Any]]:
@@ -266,20 +264,22 @@ def target(times: dict[str, Any], lines: dict[str, Any]) -> str:
     if not quick:
         best = max((times[each]["total"] for each in cells if each in times), default=1.0)
         return f"missed: no speed-up here makes answers twice as fast, at most {best:.2f} times"
-    cell = cells[quick[0]]
-    said = verdict(LOST_AT_2X - cell["loss"], cell["loss_se"])
-    lost = in_points(cell["loss"], cell["loss_se"])
-    return f"{said}: {lost} points lost at {quick[0]}x, {cell['seeds']} seeds"
+    loss = cells[quick[0]]["loss"]
+    said = verdict(LOST_AT_2X - loss["mean"], loss["error"])
+    points = in_points(loss["mean"], loss["error"])
+    return f"{said}: {points} points lost at {quick[0]}x, {loss['seeds']} seeds"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--ways", default=",".join((*WAYS, SHAPE, SHAPE_INT8)))
+    parser.add_argument("--ways", default=",".join(ALL))
     parser.add_argument("--scores", default=",".join(recipe.SCORES))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
+    if unknown := set(options.ways.split(",")) - set(ALL):
+        parser.error(f"--ways {', '.join(sorted(unknown))}: choose of {', '.join(ALL)}")
     wanted = product(*(each.split(",") for each in (options.seeds, options.ways, options.scores)))
     for seed, way, score in wanted:
         if way not in WAYS and (seed, score) != ("0", "mean"):
