@@ -92,7 +92,8 @@ def seq2seq_table(result: dict[str, Any]) -> str:
         times = told["time"][way]
         if not times:
             continue
-        whole = f"whole answer, {times['1']['ms']:.1f} ms at 1x, {times['transformers']['ms']:.1f} in transformers"
+        ms, theirs = (times[each]["ms"] for each in ("1", "transformers"))
+        whole = f"whole answer, {ms:.1f} ms at 1x, {theirs:.1f} in transformers"
         for said, at in (("first token", "first"), (whole, "total")):
             line = [f"{times[each][at]:.2f}x" if each in times else "" for each in speedups]
             rows.append([f"times faster, {name}{said}", *line, ""])
