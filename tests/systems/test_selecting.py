@@ -1,7 +1,9 @@
 """The best step of a training is selected by the mean over exits, on rows that nothing else sees."""
 
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from conftest import CharacterTokenizer, task
 from systems.test_pipeline import DATA, slim_plan
 
 import lessen
-from lessen.errors import InputError, PlanError
+from lessen.errors import InputError, LessenError, PlanError
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.plan import ExitShape
 from lessen.records import parse
@@ -26,10 +28,12 @@ from lessen.train.fine_tuning import Interrupted, Recipe, fine_tune
 RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2, seed=3)
 
 
+EXITS = [ExitShape(layer=layer, pool="mean") for layer in (2, 3)]
+
+
 @pytest.fixture
 def model(tiny_classifier) -> lessen.LessenForSequenceClassification:
-    exits = [ExitShape(layer=layer, pool="mean") for layer in (2, 3)]
-    fresh = lessen.with_exits(tiny_classifier, labels=["no", "yes"], exits=exits)
+    fresh = lessen.with_exits(tiny_classifier, labels=["no", "yes"], exits=EXITS)
     fresh.tokenizer = CharacterTokenizer()
     return fresh
 
@@ -64,35 +68,83 @@ def test_looking_changes_nothing_in_the_training(model, tmp_path: Path) -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_stopped_and_resumed_selects_the_same_step(model, tmp_path: Path, monkeypatch) -> None:
-    """The best step lies before the stop, and outlives it."""
+SCORES = {4: 0.1, 8: 0.9, 12: 0.2, 16: 0.3, 20: 0.5, 24: 0.4, 28: 0.4, 32: 0.4}
+
+
+@pytest.fixture
+def train(model, monkeypatch):
+    """Trains from the same start into a folder, stopping after a step; returns the record and the state."""
     start = {name: value.clone() for name, value in model.state_dict().items()}
-    scores = {4: 0.1, 8: 0.9, 12: 0.2, 16: 0.3, 20: 0.5, 24: 0.4, 28: 0.4, 32: 0.4}
-    taken = {"steps": 0}
+    taken: dict[str, int | None] = {"steps": 0, "stop": None}
     original = StopAtStepEnd.on_step_end
 
     def counting(self, args, state, control, **rest):
         taken["steps"] = state.global_step
-        if state.global_step == taken.get("stop"):
-            del taken["stop"]
+        if state.global_step == taken["stop"]:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, args, state, control, **rest)
 
-    def train(folder: Path):
-        model.load_state_dict(start)
-        torch.manual_seed(0)
-        return fine_tune(model, task(), RECIPE, folder, judge=lambda _: scores[taken["steps"]], quiet=True)
-
     monkeypatch.setattr(StopAtStepEnd, "on_step_end", counting)
-    train(tmp_path / "whole")
-    expected = {name: value.clone() for name, value in model.state_dict().items()}
-    taken["stop"] = 13
-    with pytest.raises(Interrupted, match="stopped after step 13"):
-        train(tmp_path / "cut")
-    record = train(tmp_path / "cut")
+
+    def run(folder: Path, stop: int | None = None):
+        model.load_state_dict(start)
+        taken["stop"] = stop
+        torch.manual_seed(0)
+        record = fine_tune(model, task(), RECIPE, folder, judge=lambda _: SCORES[taken["steps"]], quiet=True)
+        return record, {name: value.clone() for name, value in model.state_dict().items()}
+
+    return run
+
+
+@pytest.mark.parametrize("stop", [13, 30])
+@pytest.mark.parametrize("moved", [False, True])
+def test_stopped_and_resumed_selects_the_same_step(stop: int, moved: bool, train, tmp_path: Path) -> None:
+    """The best step lies before the stop and outlives it, wherever its folder is then."""
+    _, expected = train(tmp_path / "whole")
+    place = tmp_path / "cut"
+    with pytest.raises(Interrupted, match=f"stopped after step {stop}"):
+        train(place, stop)
+    assert sorted(each.name for each in place.iterdir()) == sorted(["checkpoint-8", f"checkpoint-{stop}"])
+    if moved:
+        place = place.rename(tmp_path / "elsewhere")
+    record, state = train(place)
     assert record["resumed"]
-    assert record["selected"] == 8
-    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert (record["selected"], record["score"]) == (8, 0.9)
+    assert all(torch.equal(value, expected[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut off"])
+def test_a_best_step_that_is_gone_is_made_again(damage: str, train, tmp_path: Path) -> None:
+    """Nothing else is passed off as it."""
+    _, expected = train(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", 13)
+    best = tmp_path / "cut" / "checkpoint-8"
+    if damage == "lost":
+        shutil.rmtree(best)
+    else:
+        (best / "model.safetensors").write_bytes((best / "model.safetensors").read_bytes()[:100])
+    record, state = train(tmp_path / "cut")
+    assert (record["resumed"], record["selected"]) == (False, 8)
+    assert all(torch.equal(value, expected[name]) for name, value in state.items())
+
+
+def test_a_score_that_is_no_number_ends_training(model, tmp_path: Path) -> None:
+    with pytest.raises(LessenError, match="the score after step 4 is nan, no number"):
+        fine_tune(model, task(), RECIPE, tmp_path, judge=lambda _: float("nan"), quiet=True)
+
+
+def test_an_exit_that_says_the_same_of_every_row_scores_nothing(tiny_classifier) -> None:
+    """Its correlation is not defined; the others' counts."""
+    model = lessen.with_exits(tiny_classifier, labels=["value"], problem_type="regression", exits=EXITS)
+    model.tokenizer = CharacterTokenizer()
+    table = replace(task(), labels=[float(label) for label in task().labels or []], kind="regression")
+    with torch.no_grad():
+        for parameter in model.transformer.exits["2"].parameters():
+            parameter.zero_()
+    logits = answers_of_every_exit(model, encode(model.tokenizer, table.texts, 64))
+    expected = np.corrcoef(logits[1][:, 0], table.labels)[0, 1] / 2
+    assert judge_of(RECIPE, table)(model) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("objective", "exits"), [("depth_weighted", [0, 1]), ("last", [1])])
@@ -136,3 +188,12 @@ def test_nothing_to_select_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> 
     unlabelled = parse(CompressionPlan, plan.model_dump() | {"data": str(tmp_path / "d.txt")}, "plan")
     with pytest.raises(InputError, match="has no labels, and steps are selected by them"):
         read_splits(unlabelled)
+    few = plan.model_copy(update={"selection_share": 0.02})
+    with pytest.raises(InputError, match="5 rows are left to select steps on, at least 20 are needed"):
+        read_splits(few)
+    flat = plan.model_copy(update={"selection_share": 0.1})
+    path.write_text(
+        "text,score\n" + "".join(f"text {number},{0.5 * (number == 0)}\n" for number in range(240))
+    )
+    with pytest.raises(InputError, match="all rows to select steps on have one label"):
+        read_splits(flat)

@@ -3,6 +3,7 @@
 import pytest
 
 from lessen.errors import InputError, PlanError
+from lessen.model.transformer import parameter_counts
 from lessen.records import parse
 from lessen.systems import system_of
 from lessen.systems.planning import CompressionPlan, plan_for
@@ -72,7 +73,8 @@ def test_one_kind_of_size_only():
 def test_shapes_keep_what_was_asked_for(model):
     facts = model.config.facts()
     whole = parameters_of(facts, model.config.form(), 3)
-    assert parameters_of(facts, narrow_shape(model, Target(share=0.6)), 3) <= 0.6 * whole
+    own = whole - parameter_counts(model.transformer)["exits"]
+    assert parameters_of(facts, narrow_shape(model, Target(share=0.6)), 3) <= 0.6 * own
     limit = int(2.5 * whole)
     assert bytes_of(facts, narrow_shape(model, Target(bytes=limit)), 3) <= limit
     half = narrow_shape(model, Target(width=0.5))
@@ -86,7 +88,9 @@ def test_layers_leave_until_the_size_is_kept(model):
     one = shallow_shape(model, Target(layers=1))
     assert len(one.layers) == 1
     least = parameters_of(facts, one, 3)
-    two = shallow_shape(model, Target(share=(least + (whole - least) / 2) / whole))
+    exits = parameter_counts(model.transformer)["exits"]
+    middle = (least + (whole - least) / 2 + 1) / (whole - exits)
+    two = shallow_shape(model, Target(share=middle))
     assert len(two.layers) == 2
     assert two.exit_layers == (1, 2)
     with pytest.raises(PlanError, match=r"with one layer there are [\d,]+ left"):

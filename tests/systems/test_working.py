@@ -59,3 +59,22 @@ def test_another_plan_or_a_damaged_one_is_refused(tiny_classifier, tmp_path: Pat
     (work / "plan.json").write_text("{")
     with pytest.raises(InputError, match=r"plan.json is damaged; delete .*out.work to begin anew"):
         working_folder(PLAN, tmp_path / "out")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    """It would be deleted when the run is finished."""
+    work = tmp_path / "out.work"
+    work.write_text("")
+    with pytest.raises(InputError, match=r"out.work is a file"):
+        working_folder(PLAN, tmp_path / "out")
+    work.unlink()
+    for name in ("thesis.txt", "stage-1"):
+        work.mkdir()
+        (work / "inputs.json").write_text("{}")
+        (work / name).write_text("mine")
+        with pytest.raises(InputError, match=r"out.work holds what is no unfinished work"):
+            working_folder(PLAN, tmp_path / "out")
+        (work / name).unlink()
+        assert working_folder(PLAN, tmp_path / "out") == work, "killed as it began"
+        (work / "inputs.json").unlink()
+        work.rmdir()

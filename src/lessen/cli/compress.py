@@ -164,8 +164,11 @@ def command(
             "prompt": prompt,
             "answers": answers,
         }
-        if selection_share is not None and generates(model):
-            raise InputError(f"--selection-share is for models that classify; {model} generates")
+        if generates(model):
+            of_classifiers = {"selection-share": selection_share, "params": params, "size": size}
+            of_classifiers |= {"layers": layers}
+            if other := next((name for name, value in of_classifiers.items() if value is not None), None):
+                raise InputError(f"--{other} is for models that classify; {model} generates")
         if generates(model) and system == "latency-adjustable":
             unfit = {key: value for key, value in of_generators.items() if key not in ("prompt", "answers")}
             unfit |= {"max-drop": max_drop, "exits": exits, "criterion": criterion}

@@ -95,6 +95,7 @@ def language_plan(
     from lessen.plan import WITHOUT_RANK, LanguageExitShape
     from lessen.records import parse
     from lessen.systems.generator import LEARNING_RATES, LanguagePlan, language_exits, usual_kind
+    from lessen.systems.planning import option_of
 
     if system != "self-exit":
         raise InputError(
@@ -103,8 +104,7 @@ def language_plan(
         )
     for name, value in recipe.items():
         if name not in OF_BOTH and value is not None:
-            option = name.replace("_", "-")
-            raise InputError(f"--{option} does not apply to a model that generates")
+            raise InputError(f"{option_of(name)} does not apply to a model that generates")
     facts = facts_of(model)
     kind = kind or usual_kind(facts)
     parse(LanguageExitShape, {"layer": 1, "kind": kind, "rank": 1 if kind not in WITHOUT_RANK else None,

@@ -38,11 +38,12 @@ def reading_plan(
     """
     from lessen.data.prompts import templates_of
     from lessen.records import parse
+    from lessen.systems.planning import option_of
     from lessen.systems.reading import STAGES, ReadingPlan
 
     for name, value in recipe.items():
         if name not in MEANT and value is not None:
-            raise InputError(f"--{name.replace('_', '-')} does not apply to a model that writes")
+            raise InputError(f"{option_of(name)} does not apply to a model that writes")
     given = {key: value for key, value in recipe.items() if value is not None}
     if given.get("speedup", 2) <= 1:
         raise InputError("--speedup: no token would leave; give more than 1")

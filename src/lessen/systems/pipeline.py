@@ -48,7 +48,14 @@ from lessen.train.trainer import Diverged
 from lessen.width.budget import parameters_of
 
 PARTS = ("train", "selection", "tune", "calibration", "test")
-"""What rows are for: to learn from, to select steps on, to make rules from, to certify on, and to test on."""
+"""What rows are for, as `PURPOSES` says; besides, to learn from, and to test on."""
+
+PURPOSES = {
+    "selection": "select steps on",
+    "tune": "make exit rules from",
+    "calibration": "test promises on",
+}
+"""Of parts that need a number of rows to be of use."""
 
 
 @dataclass(frozen=True)
@@ -220,12 +227,15 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
     parts |= split(data, shares, plan.seed)
     parts["calibration"], _ = without(parts["calibration"], [parts["test"]])
     parts["tune"], _ = without(parts["tune"], [parts["test"], parts["calibration"]])
-    for name, purpose in (("tune", "make exit rules from"), ("calibration", "test promises on")):
-        if len(parts[name]) < FEWEST_ROWS:
+    for name, purpose in PURPOSES.items():
+        if name in parts and len(parts[name]) < FEWEST_ROWS:
+            or_else = "" if name == "selection" else f" or name a file with --{name}-data"
             raise InputError(
                 f"{plan.data}: {len(parts[name])} rows are left to {purpose}, at least {FEWEST_ROWS} are "
-                f"needed; give more data or name a file with --{name}-data"
+                f"needed; give more data{or_else}"
             )
+    if "selection" in parts and len(set(parts["selection"].labels or [])) < 2:
+        raise InputError(f"{plan.data}: all rows to select steps on have one label; no step is best by them")
     return {name: parts[name] for name in PARTS if name in parts}
 
 

@@ -89,6 +89,8 @@ class CompressionPlan(Strict):
                 raise ValueError(f"stage {number} learns from stage {stage.teacher}, which is not before it")
             if stage.objective in LESSONS and stage.teacher is None:
                 raise ValueError(f"stage {number}: objective {stage.objective} needs a teacher")
+            if isinstance(stage, Slimming):
+                self._check_scores(number, stage)
         if sum(isinstance(stage, Rounds) for stage in self.stages) != bool(self.targets):
             raise ValueError("targets need one stage that removes parts, and such a stage needs targets")
         if any(isinstance(stage, Pretraining) for stage in self.stages) and len(self.stages) > 1:
@@ -96,6 +98,17 @@ class CompressionPlan(Strict):
         if self.selection_share is not None and not any(map(selects, self.stages)):
             raise ValueError(f"in {self.system} the last step of every stage is its result; none is selected")
         return self
+
+    def _check_scores(self, number: int, stage: Slimming) -> None:
+        if not stage.calibrated and stage.importance in ("magnitude", "random"):
+            raise ValueError(f"stage {number}: {stage.importance} scores know no exit, the last one neither")
+        if stage.budget == "uneven" and stage.equilibrium and self.exits is not None:
+            layers = [exit.layer for exit in self.exits]
+            if layers != list(range(1, max(layers) + 1)):
+                raise ValueError(
+                    f"stage {number}: layers compete for parts only where each has an exit; leave exits out, "
+                    "or the budget even"
+                )
 
 
 def plan_for(
@@ -173,9 +186,14 @@ OPTIONS = {
 """What sets a field, where it is not named like it."""
 
 
+def option_of(field: str) -> str:
+    """The option that sets a field of a stage."""
+    return OPTIONS.get(field, f"--{field.replace('_', '-')}")
+
+
 def _check_choice(system: System, key: str, value: Any) -> None:
     """Refuse what belongs to a kind of stage that the system has not, or that this kind does not know."""
-    option = OPTIONS.get(key, f"--{key.replace('_', '-')}")
+    option = option_of(key)
     fields = [type(stage).model_fields[key] for stage in system.stages if key in type(stage).model_fields]
     if not fields:
         having = [s.name for s in SYSTEMS.values() if any(key in type(x).model_fields for x in s.stages)]

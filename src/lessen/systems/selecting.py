@@ -28,12 +28,16 @@ def selects(stage: Recipe) -> bool:
 
 
 def judge_of(stage: Recipe, rows: Table) -> Judge:
-    """The main metric on labelled rows, its mean over the exits that the stage trains."""
+    """The main metric on labelled rows, its mean over the exits that the stage trains.
+
+    A correlation is 0 where an exit says the same of every row.
+    """
     trained = slice(-1, None) if stage.objective == "last" else slice(None)
 
     def judge(model: Any) -> float:
         encoded = encode(model.tokenizer, rows.texts, model.config.facts().max_tokens)
         logits = answers_of_every_exit(model, encoded)[trained]
-        return float(np.mean([quality(each, rows.labels or [], model.problem_type) for each in logits]))
+        found = [quality(each, rows.labels or [], model.problem_type) for each in logits]
+        return float(np.mean(np.nan_to_num(found)))
 
     return judge

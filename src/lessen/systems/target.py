@@ -27,7 +27,7 @@ class Target(Strict):
 
     Attributes:
         parameters: Weights in all, embeddings and exits included.
-        share: The same as a share of those of the model as it comes.
+        share: The same as a share of those the model has, its exits left out.
         bytes: Of `model.safetensors` in 32 bits.
         width: Share of the heads, neurons and embedding rank of each layer.
         layers: Number of layers.
@@ -108,10 +108,11 @@ def shallow_shape(model: Any, target: Target) -> Shape:
 
 
 def _limit(model: Any, target: Target) -> tuple[int, Callable[..., int]]:
-    """The target as a number, and what measures it."""
+    """The target as a number, and what measures it; a share is one of the model without its exits."""
     if target.bytes is not None:
         return target.bytes, bytes_of
-    limit = target.parameters or int((target.share or 1) * parameter_counts(model.transformer)["total"])
+    counts = parameter_counts(model.transformer)
+    limit = target.parameters or int((target.share or 1) * (counts["total"] - counts["exits"]))
     return limit, parameters_of
 
 

@@ -17,13 +17,15 @@ PLAN, INPUTS = "plan.json", "inputs.json"
 
 
 def working_folder(plan: Strict, out: Path) -> Path:
-    """The folder of a run's unfinished work, `OUT.work`.
+    """The folder of a run's unfinished work, `OUT.work`; it is deleted when the run is finished.
 
     Raises:
-        InputError: When it holds that of another plan.
+        InputError: When it holds that of another plan, or anything else.
     """
     work = out.with_name(out.name + ".work")
     place = work / PLAN
+    if work.exists() and not work.is_dir():
+        raise InputError(f"{work} is a file, where unfinished work would go; move it, or give another --out")
     if place.exists():
         written = _read(place, type(plan))
         if written is None:
@@ -33,7 +35,17 @@ def working_folder(plan: Strict, out: Path) -> Path:
                 f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete "
                 "it"
             )
+    elif work.exists() and any(not begins(each.name) for each in work.iterdir()):
+        raise InputError(
+            f"{work} holds what is no unfinished work (there is no {PLAN}), and would be deleted in the end; "
+            "move it, or give another --out"
+        )
     return work
+
+
+def begins(name: str) -> bool:
+    """Whether a file is all there is where a run was killed as it began: its inputs, or a part of a file."""
+    return name == INPUTS or any(name.startswith(f".{whole}.") for whole in (INPUTS, PLAN))
 
 
 def begin_work(work: Path, plan: Strict, tables: Mapping[str, Table], model: Any) -> None:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -47,6 +48,17 @@ class Clipping(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         clip(self.latents)
+
+
+class BestBeside(TrainerCallback):
+    """The best checkpoint lies beside the newest, wherever their folder was when they were written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.best_global_step:
+            state.best_model_checkpoint = str(self.folder / f"checkpoint-{state.best_global_step}")
 
 
 class StopAtStepEnd(TrainerCallback):

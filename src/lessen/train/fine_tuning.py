@@ -23,7 +23,7 @@ from lessen.plan import Rates, Size
 from lessen.records import Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
-from lessen.train.callbacks import Along, Clipping, StopAtStepEnd
+from lessen.train.callbacks import Along, BestBeside, Clipping, StopAtStepEnd
 from lessen.train.checkpoints import last_whole
 from lessen.train.objectives import UNLABELLED, objective
 from lessen.train.progress import Progress
@@ -237,7 +237,7 @@ def steps_of(
         train_dataset=rows,
         data_collator=rows.collate,
         optimizers=(_optimizer(model, recipe), None),
-        callbacks=[stop, along, Clipping(latents_of(model)), Progress(quiet=quiet)],
+        callbacks=[stop, along, Clipping(latents_of(model)), BestBeside(folder), Progress(quiet=quiet)],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_whole(folder)

@@ -37,9 +37,15 @@ class FineTuner(Trainer):
         return found
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """What the judge says."""
+        """What the judge says.
+
+        Raises:
+            LessenError: When that is no finite number.
+        """
         assert self.judge is not None
         found = {SCORE: self.judge(self.model)}
+        if not math.isfinite(found[SCORE]):
+            raise LessenError(f"the score after step {self.state.global_step} is {found[SCORE]}, no number")
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
 
