@@ -19,11 +19,13 @@ POINTS = (
     "checkpoint stage-2",
     "training stage-3",
     "weights round-1",
+    "training round-2",
     "scoring round-2",
     "training stage-5",
     "training stage-6",
+    "judging stage-6",
 )
-"""What is going on, and where."""
+"""What is going on, and where; judging, after the score is known and before it is written down."""
 
 STEP = 3
 """Of five in a training; the last checkpoint is then one step old."""
@@ -50,6 +52,10 @@ def test_a_run_killed_anywhere_ends_as_any_other(tiny_checkpoint: Path, tmp_path
     records = [json.loads((place / "training.json").read_text())["training"] for place in (whole, killed)]
     assert [[stage["steps"] for stage in record] for record in records] == [[5, 5, 5, 20, 5, 5]] * 2
     assert all(stage["resumed"] for stage in records[1][4:])
+    selected, after_kills = ([stage.get("selected") for stage in record] for record in records)
+    assert selected == after_kills
+    assert list(map(bool, selected)) == [True, False, True, False, False, True]
+    assert shapes[0]["layers"][0]["rank"]["qkv"]
 
 
 def main(checkpoint: str, data: str, folder: str) -> None:
@@ -78,9 +84,9 @@ def _run(checkpoint: str, data: str, out: Path, point: str | None) -> None:
     from lessen.systems.planning import plan_for
 
     system = system_of("cost-eff")
-    targets = ({"width": 0.5},)
-    recipe = {"batch_size": 32, "learning_rate": 1e-3}
-    plan = plan_for(system, seed=0, recipe=recipe, model=checkpoint, data=data, targets=targets)
+    recipe = {"batch_size": 32, "learning_rate": 1e-3, "rank": 0.5}
+    choices = {"model": checkpoint, "data": data, "targets": ({"width": 0.5},), "selection_share": 0.1}
+    plan = plan_for(system, seed=0, recipe=recipe, **choices)
     stages = tuple(stage.model_copy(update={"epochs": 1.0, "rows": None}) for stage in plan.stages)
     _instrument(point)
     compress(plan.model_copy(update={"stages": stages}), system, out, say=lambda _: None, quiet=True)
@@ -121,12 +127,25 @@ def _instrument(point: str | None) -> None:
         save_file(tensors, place)
         dies("weights", place.parent.name)
 
+    def judges(*given: Any) -> Any:
+        judge, looks = judge_of(*given), iter(range(1, 100))
+
+        def watched(model: Any) -> float:
+            score = judge(model)
+            if next(looks) == 2:
+                dies("judging", where["now"])
+            return score
+
+        return watched
+
+    judge_of = pipeline.judge_of
     saves, fine_tune, worth_of = Trainer._save_optimizer_and_scheduler, pipeline.fine_tune, slimming.worth_of
     save_file = milestone.save_file
     fine_tuning.Along.on_step_end = at_step
     Trainer._save_optimizer_and_scheduler = in_checkpoint
     pipeline.fine_tune = rounds.fine_tune = trains
     slimming.worth_of, milestone.save_file = scores, writes
+    pipeline.judge_of = judges
 
 
 if __name__ == "__main__":
