@@ -15,9 +15,9 @@ from lessen.loading import load
 from lessen.model.architecture import Architecture
 from lessen.model.rows import pack
 from lessen.model.transformer import Transformer
-from lessen.plan import ExitShape, Rank, dense_shape
+from lessen.plan import ExitShape, Point, Rank, dense_shape
 from lessen.reshaping import with_exits, with_shape
-from lessen.runtime.engine import run
+from lessen.runtime.engine import elimination_of, run
 from lessen.width.removal import (
     Kept,
     narrowed,
@@ -94,6 +94,27 @@ def test_1_in_float32_and_in_the_running_form(model):
     assert (answers(small) - wanted).abs().max() <= limit
     ran = run(small.transformer, *pack(ragged_ids(LENGTHS))).logits
     assert (ran - wanted[-1]).abs().max() <= limit
+
+
+@pytest.mark.parametrize("score", ["first_k", "random"])
+def test_1_with_tokens_leaving_too(model, score):
+    """By scores that listen to no head, as what is silenced still attends."""
+    kept = [Kept((0, 2), tuple(range(1, 64, 3))), Kept((3,), tuple(range(40))), Kept((0, 1), (5,))]
+    point = Point(name="fewer", retention=(0.7, 0.5, 0.5), token_score=score)
+
+    def leaving(of):
+        ids, rows = pack(ragged_ids(LENGTHS))
+        with torch.no_grad():
+            leave = elimination_of(point, of.transformer, ids, rows)
+            return torch.stack(every_exit(of.transformer, ids, rows, in_layer=leave))
+
+    small = slim(model, kept)
+    wanted = silenced(model, kept, leaving)
+    torch.testing.assert_close(leaving(small), wanted, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        run(small.transformer, *pack(ragged_ids(LENGTHS)), point=point).logits, wanted[-1]
+    )
+    assert not torch.allclose(answers(small)[-1], wanted[-1])
 
 
 def test_1_two_rounds_are_one_with_composed_ids(model):
