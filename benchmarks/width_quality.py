@@ -127,6 +127,7 @@ SCHEDULE: dict[str, Wanted] = {
         ("sst2", (0,), "last exit only", (2, 4)),
         ("sst2", (0,), "magnitude", (2, 4)),
         ("sst2", (0,), "random", (2, 4)),
+        ("sst2", (1, 2), "last exit only", (2, 4)),
         ("mrpc", (0,), "last exit only", (2, 4)),
         ("mrpc", (0,), "magnitude", (2, 4)),
         ("mrpc", (0,), "random", (2, 4)),
