@@ -1,7 +1,7 @@
 """A T5 from scratch that reads less: quality and time against the speed-up of its encoder.
 
 The recipe is that of `examples/t5_from_scratch.py`. Tokens are chosen by attention (ACC), at random, and by
-place; `plain` read all tokens of whole texts where the others lost some, and then loses them untrained. Time
+place; `plain` read all tokens where the others lost some in the end, and then loses them untrained. Time
 is that of writing the name of a class, up to the token that ends it, and of its first token, on the longest
 prompts. It is also taken of the shape of flan-t5-small (`shape`, random weights) after 512 tokens, in float32
 and in int8.
@@ -74,7 +74,8 @@ TAUGHT = {
     "rows": recipe.ROWS,
     "epochs": recipe.EPOCHS,
     "often": recipe.OFTEN,
-    "piece": recipe.PIECE,
+    "rate": recipe.RATE,
+    "spread": recipe.SPREAD,
     "boldest": recipe.BOLDEST,
     "longest": recipe.LONGEST,
     "written": recipe.WRITTEN,

@@ -2,12 +2,11 @@
 
 Film reviews (IMDB, as much of each as `LONGEST` lets in): are they negative or positive, and what is their
 first sentence; and questions (TREC): what do they ask for; each asked in several ways. No pre-trained weights
-are used, so figures are those of a small model that has read some thousand texts. It learns first from pieces
-of the reviews, whose steps are short; then from whole reviews, with as many tokens leaving as a speed-up
-drawn anew for each step takes. It is then asked at several speed-ups, with tokens chosen by attention, at
-random, and by place alone.
+are used, so figures are those of a small model that has read some thousand texts. It learns first with all
+tokens; then with as many leaving as a speed-up drawn anew for each step takes. It is then asked at several
+speed-ups, with tokens chosen by attention, at random, and by place alone.
 
-    python examples/t5_from_scratch.py --out t5-small-reviews        # an hour or so on one core
+    python examples/t5_from_scratch.py --out t5-small-reviews        # half an hour or so on one core
     python examples/t5_from_scratch.py --out try --rows 64 --epochs 1    # a short one; learns nothing
     lessen generate t5-small-reviews "sentiment: a gripping film"
     lessen generate t5-small-reviews "sentiment: a gripping film" --speedup 2
@@ -23,9 +22,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +33,7 @@ import lessen
 from lessen.builtin import model_folder
 from lessen.data.packaged import load as builtin
 from lessen.data.prompts import TEMPLATES, prompted
-from lessen.data.table import Table, Text
+from lessen.data.table import Table
 from lessen.measure.answering import evaluate_answers
 from lessen.runtime.answers import answer_ids
 from lessen.runtime.asking import encode_prompts, fitted
@@ -49,9 +46,6 @@ TASKS = {"sentiment": "imdb-reviews", "question": "trec", "first-sentence": "imd
 SIZES = {"d_model": 192, "d_kv": 32, "d_ff": 384, "num_layers": 4, "num_decoder_layers": 2, "num_heads": 6}
 ROWS = {"sentiment": 16_000, "question": 5_000, "first-sentence": 1_000}
 """To learn from, of each task, as far as there are so many. Of sentences each token counts like an answer."""
-
-PIECE = 48
-"""Words of a piece of a review, at most."""
 
 TESTED = {"sentiment": 1000, "question": 1000, "first-sentence": 100}
 """Rows to be asked in every way; sentences are written token by token, which takes long."""
@@ -66,7 +60,15 @@ WORDS = 8192
 """Tokens of the vocabulary."""
 
 EPOCHS = 1.0
-"""Of whole texts; twice as many of pieces before."""
+"""With tokens leaving; twice as many before, with all of them."""
+
+RATE = 5e-4
+"""Peak of the learning rate; half of it with tokens leaving."""
+
+SPREAD = 0.05
+"""Standard deviation of the words' first vectors. T5's own is 1: its optimizer, Adafactor, takes larger steps
+where weights are larger. Adam's are as large as the learning rate and leave such vectors nearly where they
+were."""
 
 OFTEN = {"question": 3}
 """How often a task is learned in an epoch, in each of its ways, where it is not once in one of them."""
@@ -123,7 +125,7 @@ def trained(
     work: Path,
     rows: int | None = None,
     epochs: float = EPOCHS,
-    learning_rate: float = 1e-3,
+    learning_rate: float = RATE,
     *,
     leaving: bool = True,
 ) -> lessen.LessenForSeq2SeqLM:
@@ -132,27 +134,25 @@ def trained(
     Args:
         seed: Of the first weights and the order of rows.
         work: Where checkpoints go; a run that was stopped goes on from there, and so does one that differs in
-            `leaving` only, after the pieces.
+            `leaving` only, after what both have in common.
         rows: Of each task; `ROWS` if None.
-        epochs: Of whole texts; twice as many of pieces before.
-        learning_rate: Peak.
-        leaving: Whether tokens leave of whole texts; the control reads all of them.
+        epochs: With tokens leaving; twice as many before, with all of them.
+        learning_rate: Peak; half of it with tokens leaving.
+        leaving: Whether tokens leave in the end; the control reads all of them to the last step.
     """
     torch.manual_seed(seed)
     model = fresh()
-    tables = {task: part(task, "train", rows or ROWS[task]) for task in TASKS}
+    lessons = lessons_of(model, {task: part(task, "train", rows or ROWS[task]) for task in TASKS})
     recipe = Recipe(
         epochs=2 * epochs, batch_size=32, learning_rate=learning_rate, weight_decay=0.0, seed=seed
     )
-    short = tables | {"sentiment": in_pieces(tables["sentiment"])}
-    learn_to_answer(model, lessons_of(model, short), recipe, work / "pieces")
+    learn_to_answer(model, lessons, recipe, work / "first")
     reading = [text for task in TASKS for text in asked(model, task, part(task, "train", 200))]
     model.measure_profile(reading, max_tokens=LONGEST)
     inner, profile = model.transformer, model.config.retention_profile()
     assert profile is not None
     passes = drawn(profile, alpha_for(inner, profile, BOLDEST), inner.shape, inner.architecture)
     again = recipe.model_copy(update={"epochs": epochs, "learning_rate": learning_rate / 2})
-    lessons = lessons_of(model, tables)
     if leaving:
         learn_to_answer(model, lessons, again, work / "leaving", passes=passes)
     else:
@@ -161,18 +161,25 @@ def trained(
 
 
 def fresh() -> lessen.LessenForSeq2SeqLM:
-    """T5's own first weights, and a tokenizer whose [SEP] ends a text."""
+    """T5's own first weights but for `SPREAD`, and a tokenizer whose [SEP] ends a text.
+
+    Words are read and named by one table, as in T5. As in Flan-T5, last states are not scaled before: with
+    vectors so short that would leave all words about as likely.
+    """
     tokenizer = learned_tokenizer()
     config = T5Config(
         **SIZES,
         vocab_size=len(tokenizer),
         feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,  # in transformers 5 the table is one all the same, but nothing is scaled
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.sep_token_id,
         decoder_start_token_id=tokenizer.pad_token_id,
     )
     with tempfile.TemporaryDirectory() as folder:
-        T5ForConditionalGeneration(config).save_pretrained(folder)
+        network = T5ForConditionalGeneration(config)
+        network.shared.weight.data *= SPREAD
+        network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         model = lessen.load(folder)
     assert isinstance(model, lessen.LessenForSeq2SeqLM)
@@ -212,19 +219,6 @@ def asked(model: Any, task: str, table: Table) -> list[str]:
     return [text for way in TEMPLATES[task] for text in fitted(model.tokenizer, way, table.texts, LONGEST)]
 
 
-def in_pieces(table: Table) -> Table:
-    """Texts in as few pieces of about as many words as `PIECE` lets be, each with the label of the whole."""
-    texts: list[Text] = []
-    labels = []
-    for text, label in zip(table.texts, table.labels or [], strict=True):
-        words = str(text).split()
-        count = max(1, -(-len(words) // PIECE))
-        ends = [place * len(words) // count for place in range(count + 1)]
-        texts += [" ".join(words[begin:end]) for begin, end in pairwise(ends)]
-        labels += [label] * count
-    return replace(table, texts=texts, labels=labels)
-
-
 def lessons_of(model: Any, tables: dict[str, Table]) -> list[Lesson]:
     """Of every task each row once, in the first way, the second, and so on in turn; or as `OFTEN` says.
 
@@ -255,7 +249,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", type=int, help="of each task; as many as it takes if not given")
     parser.add_argument("--epochs", type=float, default=EPOCHS)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=RATE)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
