@@ -225,8 +225,9 @@ def lost(before: list[dict[str, Any]], cells: list[dict[str, Any]]) -> dict[str,
         before: What each seed came to, as `curve` says.
         cells: The same with what may have lost by it, in the order of `before`.
     """
-    pairs = zip(before, cells, strict=True)
-    return mean_of(np.array([numbers(one["rows"]) - numbers(other["rows"]) for one, other in pairs]))
+    pairs = list(zip(before, cells, strict=True))
+    found = mean_of(np.array([numbers(one["rows"]) - numbers(other["rows"]) for one, other in pairs]))
+    return found | {"mean": mean(one["value"] - other["value"] for one, other in pairs)}  # rows are rounded
 
 
 def of(runs: list[dict[str, Any]], way: str, score: str) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from lessen.promise.traces import AT_ONCE, continued, identity_of
 from lessen.runtime.source import Reply, Written, reply
 from lessen.runtime.text import encode, stretches
 from lessen.systems.rounds import Say
+from lessen.systems.working import ANSWERED
 from lessen.train.counting import Watch, counting
 from lessen.train.language_exits import LanguageRecipe
 
@@ -55,7 +56,7 @@ def material(
     for name, count in (("train", most), ("tune", STRETCHES)):
         some = tables[name].take(range(min(count, len(tables[name]))))
         with counting(f"answering {name} documents", "documents", quiet=quiet) as watch:
-            replies.append(_replies(model, some, prompting, work / "replies" / name, watch))
+            replies.append(_replies(model, some, prompting, work / ANSWERED / name, watch))
     return replies[0], replies[1]
 
 

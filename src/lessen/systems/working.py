@@ -13,7 +13,9 @@ from lessen.errors import InputError, PlanError
 from lessen.model.digests import base_digest
 from lessen.records import Strict, parse
 
-PLAN, INPUTS = "plan.json", "inputs.json"
+PLAN, INPUTS, ANSWERED = "plan.json", "inputs.json", "replies"
+"""A run's plan, what it was begun with, and a folder of the model's own answers to learn from, each of which
+knows what it answers: they are there before the plan is."""
 
 
 def working_folder(plan: Strict, out: Path) -> Path:
@@ -44,8 +46,8 @@ def working_folder(plan: Strict, out: Path) -> Path:
 
 
 def begins(name: str) -> bool:
-    """Whether a file is all there is where a run was killed as it began: its inputs, or a part of a file."""
-    return name == INPUTS or any(name.startswith(f".{whole}.") for whole in (INPUTS, PLAN))
+    """Whether a name is of what may be all there is where a run was killed as it began."""
+    return name in (INPUTS, ANSWERED) or any(name.startswith(f".{whole}.") for whole in (INPUTS, PLAN))
 
 
 def begin_work(work: Path, plan: Strict, tables: Mapping[str, Table], model: Any) -> None:
