@@ -12,7 +12,7 @@ where that is gone, a run makes its assistant anew, and its entry shows it.
 `builtin:mpnet-l12` is five packages of 405 MB, which requirements-data.txt leaves out; without them loading
 says which to install.
 
-What it costs is worked out in docs/measuring.md: seven hours of two cores, and two for MPNet.
+What it costs is worked out in docs/measuring.md: eight hours of two cores, and two for MPNet.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ are used, so figures are those of a small model that has read some thousand text
 tokens; then with as many leaving as a speed-up drawn anew for each step takes. It is then asked at several
 speed-ups, with tokens chosen by attention, at random, and by place alone.
 
-    python examples/t5_from_scratch.py --out t5-small-reviews        # half an hour or so on one core
+    python examples/t5_from_scratch.py --out t5-small-reviews
     python examples/t5_from_scratch.py --out try --rows 64 --epochs 1    # a short one; learns nothing
     lessen generate t5-small-reviews "sentiment: a gripping film"
     lessen generate t5-small-reviews "sentiment: a gripping film" --speedup 2

@@ -37,7 +37,7 @@ def working_folder(plan: Strict, out: Path) -> Path:
                 f"{work} holds the unfinished work of another plan; finish it with --plan {place}, or delete "
                 "it"
             )
-    elif work.exists() and any(not begins(each.name) for each in work.iterdir()):
+    elif work.exists() and any(not _begins(each.name) for each in work.iterdir()):
         raise InputError(
             f"{work} holds what is no unfinished work (there is no {PLAN}), and would be deleted in the end; "
             "move it, or give another --out"
@@ -45,7 +45,7 @@ def working_folder(plan: Strict, out: Path) -> Path:
     return work
 
 
-def begins(name: str) -> bool:
+def _begins(name: str) -> bool:
     """Whether a name is of what may be all there is where a run was killed as it began."""
     return name in (INPUTS, ANSWERED) or any(name.startswith(f".{whole}.") for whole in (INPUTS, PLAN))
 
