@@ -1,9 +1,5 @@
 // The kernels for x86 with AVX2 and FMA: 8 numbers in a register, 16 registers.
-#include "attention.h"
-#include "binary.h"
-#include "cached.h"
-#include "int4.h"
-#include "rowwise.h"
+#include "table.h"
 
 #include <immintrin.h>
 
@@ -187,31 +183,6 @@ struct Bit {
 
 }  // namespace
 
-const Kernel avx2 = {"avx2",
-                     Avx2::columns,
-                     panels<Avx2>,
-                     panels<Avx2, Brain>,
-                     panels<Avx2, int8_t>,
-                     attend<Avx2>,
-                     attention_space<Avx2>,
-                     quantize,
-                     to_signs<Bit>,
-                     nullptr,
-                     Whole::columns,
-                     panels8<Whole>,
-                     eights<Bit>,
-                     nullptr,
-                     signed_eights<Avx2>,
-                     nullptr,
-                     quantize_groups,
-                     sixteens<Avx2, Nibbles>,
-                     largest<Avx2>,
-                     shares<Avx2>,
-                     read_row,
-                     activate,
-                     add_norm<Avx2>,
-                     norm_row<Avx2>,
-                     attend_cached<Avx2>,
-                     cached_space<Avx2>};
+const Kernel avx2 = kernel_of<Avx2, Whole, Bit, Nibbles>("avx2");
 
 }  // namespace lessen

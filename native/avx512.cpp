@@ -1,12 +1,8 @@
 // The kernels for x86 with AVX-512 (F, BW, DQ, VNNI, VPOPCNTDQ): 16 numbers in a register, 32 registers. With AMX,
 // products of whole numbers are computed in tiles (amx.cpp), the rest here.
 #include "amx.h"
-#include "attention.h"
-#include "binary.h"
-#include "cached.h"
 #include "count512.h"
-#include "int4.h"
-#include "rowwise.h"
+#include "table.h"
 #include "transpose512.h"
 #include "vnni512.h"
 
@@ -179,35 +175,19 @@ void look_up(const Signed &p, int64_t first, int64_t last, float *tables) {
     }
 }
 
-constexpr Kernel WITHOUT_TILES = {"avx512",
-                                  Avx512::columns,
-                                  panels<Avx512>,
-                                  panels<Avx512, Brain>,
-                                  panels<Avx512, int8_t>,
-                                  attend<Avx512>,
-                                  attention_space<Avx512>,
-                                  quantize,
-                                  to_signs<Bit>,
-                                  nullptr,
-                                  PANEL512,
-                                  vnni::panels8,
-                                  eights512,
-                                  eights512_elsewhere,
-                                  look_up,
-                                  arrange512,
-                                  quantize_groups,
-                                  sixteens<Avx512, Nibbles>,
-                                  largest<Avx512>,
-                                  shares<Avx512>,
-                                  read_row,
-                                  activate,
-                                  add_norm<Avx512>,
-                                  norm_row<Avx512>,
-                                  attend_cached<Avx512>,
-                                  cached_space<Avx512>};
+constexpr Kernel without_tiles(const char *isa) {
+    Kernel kernel = rest_of_kernel<Avx512, Bit, Nibbles>(isa);
+    kernel.columns8 = PANEL512;
+    kernel.panels8 = vnni::panels8;
+    kernel.arrange8 = arrange512;
+    kernel.eights = eights512;
+    kernel.eights_elsewhere = eights512_elsewhere;
+    kernel.signed_eights = look_up;
+    return kernel;
+}
 
-constexpr Kernel with_tiles(Kernel kernel) {
-    kernel.isa = "amx";
+constexpr Kernel with_tiles(const char *isa) {
+    Kernel kernel = without_tiles(isa);
     kernel.signs_as_numbers = signs_as_numbers<Bit, Whole>;
     kernel.panels8 = tiles::panels8;
     return kernel;
@@ -215,7 +195,7 @@ constexpr Kernel with_tiles(Kernel kernel) {
 
 }  // namespace
 
-const Kernel avx512 = WITHOUT_TILES;
-const Kernel amx = with_tiles(WITHOUT_TILES);
+const Kernel avx512 = without_tiles("avx512");
+const Kernel amx = with_tiles("amx");
 
 }  // namespace lessen

@@ -1,9 +1,5 @@
 // The kernels for ARM with NEON: 4 numbers in a register, 32 registers.
-#include "attention.h"
-#include "binary.h"
-#include "cached.h"
-#include "int4.h"
-#include "rowwise.h"
+#include "table.h"
 
 #include <arm_neon.h>
 
@@ -147,31 +143,6 @@ struct Bit {
 
 }  // namespace
 
-const Kernel neon = {"neon",
-                     Neon::columns,
-                     panels<Neon>,
-                     panels<Neon, Brain>,
-                     panels<Neon, int8_t>,
-                     attend<Neon>,
-                     attention_space<Neon>,
-                     quantize,
-                     to_signs<Bit>,
-                     nullptr,
-                     Whole::columns,
-                     panels8<Whole>,
-                     eights<Bit>,
-                     nullptr,
-                     signed_eights<Neon>,
-                     nullptr,
-                     quantize_groups,
-                     sixteens<Neon, Nibbles>,
-                     largest<Neon>,
-                     shares<Neon>,
-                     read_row,
-                     activate,
-                     add_norm<Neon>,
-                     norm_row<Neon>,
-                     attend_cached<Neon>,
-                     cached_space<Neon>};
+const Kernel neon = kernel_of<Neon, Whole, Bit, Nibbles>("neon");
 
 }  // namespace lessen

@@ -1,9 +1,5 @@
 // The kernels for any processor: a "register" is one number. The reference the others are checked against.
-#include "attention.h"
-#include "binary.h"
-#include "cached.h"
-#include "int4.h"
-#include "rowwise.h"
+#include "table.h"
 
 namespace lessen {
 namespace {
@@ -99,31 +95,6 @@ struct Bit {
 
 }  // namespace
 
-const Kernel scalar = {"scalar",
-                       Scalar::columns,
-                       panels<Scalar>,
-                       panels<Scalar, Brain>,
-                       panels<Scalar, int8_t>,
-                       attend<Scalar>,
-                       attention_space<Scalar>,
-                       quantize,
-                       to_signs<Bit>,
-                       nullptr,
-                       Whole::columns,
-                       panels8<Whole>,
-                       eights<Bit>,
-                       nullptr,
-                       signed_eights<Scalar>,
-                       nullptr,
-                       quantize_groups,
-                       sixteens<Scalar, Nibbles>,
-                       largest<Scalar>,
-                       shares<Scalar>,
-                       read_row,
-                       activate,
-                       add_norm<Scalar>,
-                       norm_row<Scalar>,
-                       attend_cached<Scalar>,
-                       cached_space<Scalar>};
+const Kernel scalar = kernel_of<Scalar, Whole, Bit, Nibbles>("scalar");
 
 }  // namespace lessen
