@@ -82,6 +82,12 @@ def test_a_loss_that_is_no_number_ends_training(model, name: str, value: float, 
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
+def test_a_last_step_that_ruins_the_weights_is_no_end(model, tmp_path: Path) -> None:
+    one_step = RECIPE.model_copy(update={"epochs": 1, "batch_size": 64, "warmup": 0.0, "learning_rate": 1e39})
+    with pytest.raises(LessenError, match="step 1, the last, left weights that are no finite numbers"):
+        fine_tune(model, task(), one_step, tmp_path, quiet=True)
+
+
 @pytest.mark.parametrize(
     ("number", "passes"),
     [(signal.SIGINT, None), (signal.SIGTERM, None), (signal.SIGTERM, sandwich(PROFILE, 1.0, SHAPE))],

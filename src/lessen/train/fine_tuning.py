@@ -29,7 +29,7 @@ from lessen.train.objectives import UNLABELLED, objective
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
 from lessen.train.teaching import LESSONS, Teacher, features
-from lessen.train.trainer import FineTuner, Judge, selecting
+from lessen.train.trainer import FineTuner, Judge, check_weights, selecting
 
 STEPS_BETWEEN_CHECKPOINTS = 200
 """What a run that is killed outright can lose; a signal that can be caught loses nothing."""
@@ -136,7 +136,7 @@ def fine_tune(
 
     Raises:
         InputError: When the data lacks labels the objective needs, or there is no teacher for it.
-        Diverged: When the loss is no finite number.
+        Diverged: When the loss is no finite number, or a weight in the end.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     if data.labels is None and recipe.objective not in UNLABELLED:
@@ -194,7 +194,7 @@ def steps_of(
         As `fine_tune`.
 
     Raises:
-        Diverged: When the loss is no finite number.
+        Diverged: When the loss is no finite number, or a weight in the end.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     keep_freed_memory()
@@ -245,6 +245,7 @@ def steps_of(
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.asked:
         raise Interrupted(f"stopped after step {trainer.state.global_step}; run the same command to continue")
+    check_weights(model.parameters(), trainer.state.global_step)
     along.finish()
     selected = {"selected": trainer.state.best_global_step, "score": trainer.state.best_metric}
     return {

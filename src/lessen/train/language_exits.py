@@ -43,7 +43,7 @@ from lessen.train.callbacks import StopAtStepEnd
 from lessen.train.fine_tuning import Interrupted, bfloat16_pays
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
-from lessen.train.trainer import check_loss
+from lessen.train.trainer import check_loss, check_weights
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 """What a run that is killed outright can lose; a signal that can be caught loses nothing."""
@@ -113,7 +113,7 @@ def train_exits(
 
     Raises:
         InputError: When there is no text.
-        Diverged: When the loss is no finite number.
+        Diverged: When the loss is no finite number, or a weight in the end.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     keep_freed_memory()
@@ -163,6 +163,7 @@ def train_exits(
     if stop.asked and run.share(recipe) < 1:
         run.save(model, place)
         raise Interrupted(f"stopped after step {run.step}; run the same command to continue")
+    check_weights(trained, run.step)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     last = run.losses[-max(1, len(run.losses) // 10) :]

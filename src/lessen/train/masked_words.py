@@ -138,7 +138,7 @@ def learn_words(
 
     Raises:
         InputError: When the tokenizer has no mask token.
-        Diverged: When the loss is no finite number.
+        Diverged: When the loss is no finite number, or a weight in the end.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     torch.manual_seed(recipe.seed)

@@ -192,7 +192,7 @@ def learn_to_answer(
 
     Raises:
         InputError: When there is nothing to learn.
-        Diverged: When the loss is no finite number.
+        Diverged: When the loss is no finite number, or a weight in the end.
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     if not lessons:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerControl
 
@@ -62,7 +64,7 @@ def selecting(steps: int) -> dict[str, Any]:
 
 
 class Diverged(LessenError):
-    """A loss is no finite number."""
+    """A loss, or a weight, is no finite number."""
 
 
 def check_loss(loss: float, step: int) -> None:
@@ -72,8 +74,21 @@ def check_loss(loss: float, step: int) -> None:
         Diverged: When it is no finite number.
     """
     if not math.isfinite(loss):
-        raise Diverged(
-            f"the loss of step {step} is {loss}, not a finite number: the weights are damaged, or the "
-            "learning rate is too high; make the model again, or give a lower --learning-rate and another "
-            "folder"
-        )
+        raise _diverged(f"the loss of step {step} is {loss}, not a finite number")
+
+
+def check_weights(weights: Iterable[Tensor], step: int) -> None:
+    """Look at the weights a last step left: no loss shows what it did.
+
+    Raises:
+        Diverged: When one of them is no finite number.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise _diverged(f"step {step}, the last, left weights that are no finite numbers")
+
+
+def _diverged(what: str) -> Diverged:
+    return Diverged(
+        f"{what}: the weights are damaged, or the learning rate is too high; make the model again, or give a "
+        "lower --learning-rate and another folder"
+    )
