@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bits_verdicts import exits_verdict, quality_verdicts, speed_verdicts, warm_verdicts
-from cells import TASKS, markdown, percent, read, with_noise, with_spread
+from cells import TASKS, markdown, outcomes, percent, read, section, with_noise, with_spread
 from verdicts import NOISY, points
 
 PARTS = ("weights", "scales", "norms", "embeddings", "exits", "listing", "tokenizer")
@@ -18,8 +18,11 @@ def bits_speed_table(result: dict[str, Any]) -> str:
     latency = read("exit_latency")
     targets = [*speed_verdicts(result), exits_verdict(latency["rows"] if latency else [])]
     parts = [
-        "**Few bits in time and bytes.** Targets; of times, undecided where the middle half of the rounds "
-        "lies on both sides.\n\n" + markdown(["target", ""], [list(each) for each in targets])
+        section(
+            "Few bits in time and bytes",
+            "A target of times is undecided where the middle half of the rounds lies on both sides.",
+            outcomes(targets),
+        )
     ]
     kernels = [
         [
@@ -51,30 +54,48 @@ def bits_speed_table(result: dict[str, Any]) -> str:
     ]
     if kernels:
         parts.append(
-            "**Products with few bits**, rows x inputs x outputs, in ms, and of the layer that models call. "
-            "Quantizing of activations, scale and bias included; how many times faster the product is than "
-            "torch's `linear` in float32 and bfloat16, its `_int_mm` on numbers that are whole already, and "
-            "its dynamic int8 linear; and its share of the limit of counting bits.\n\n"
-            + markdown(
-                ["", "ms", "layer", "float32", "bfloat16", "`_int_mm`", "int8 linear", "of limit"], kernels
+            section(
+                "Products with few bits",
+                "Rows x inputs x outputs, in ms, quantizing of activations, scale and bias included, and how "
+                "many times faster than torch.",
+                markdown(
+                    ["", "ms", "layer", "float32", "bfloat16", "`_int_mm`", "int8 linear", "of limit"],
+                    kernels,
+                ),
+                notes={
+                    "layer": "ms of what models call.",
+                    "float32, bfloat16": "torch's `linear`.",
+                    "`_int_mm`": "torch's, on numbers that are whole already.",
+                    "int8 linear": "torch's, which quantizes activations too.",
+                    "of limit": "share of the limit of counting bits (measuring.md).",
+                },
             )
         )
     if models:
         parts.append(
-            "**BEExformer-medium, 64 tokens, full depth**, against its float32 twin in the same form; random "
-            "weights, so what each mode costs in accuracy stands in the tables of binary weights.\n\n"
-            + markdown(["", "ms", "faster"], models)
+            section(
+                "BEExformer-medium, 64 tokens, full depth",
+                "Against its float32 twin in the same form; random weights, so what each mode costs in "
+                "accuracy stands in the tables of binary weights.",
+                markdown(["", "ms", "faster"], models),
+            )
         )
     if int8:
         parts.append(
-            "**MiniLM in int8, exits off**, random tokens, and how many times faster than OpenVINO's int8 of "
-            "the same weights.\n\n" + markdown(["", "ms", "faster"], int8)
+            section(
+                "MiniLM in int8, exits off",
+                "Random tokens, and how many times faster than OpenVINO's int8 of the same weights.",
+                markdown(["", "ms", "faster"], int8),
+            )
         )
     if sizes:
         parts.append(
-            "**Bytes of `model.safetensors`**, MB in float32 and packed; and kB of the packed one by part, "
-            "token table and exits counted, and the tokenizer's files beside it.\n\n"
-            + markdown(["", "float32", "packed", "smaller", *PARTS], sizes)
+            section(
+                "Bytes of `model.safetensors`",
+                "MB in float32 and packed; and kB of the packed one by part, token table and exits counted, "
+                "and the tokenizer's files beside it.",
+                markdown(["", "float32", "packed", "smaller", *PARTS], sizes),
+            )
         )
     return "\n".join(parts)
 
@@ -128,19 +149,25 @@ def bits_quality_table(result: dict[str, Any]) -> str:
     epochs = ", ".join(f"{task} {count:g}" for task, count in settings["epochs"].items())
     if settings["changes"]:
         epochs += f"; changed: {settings['changes']}"
-    title = (
-        f"**Binary weights, {settings['model']}**, from random weights, or where it says so from "
-        "masked words of film reviews. Test accuracy of every exit (the first is the fixed exit 1) and of "
-        "the last; points the last loses to the float twin, ± the error over rows and seeds, paired; of the "
-        "last with the words of each text shuffled, which a bag of words would not notice, "
-        "and on texts with a negation, as they are and shuffled; rows an earlier exit had right and the last "
-        "has wrong; MACs the fractional-entropy rule saves, and its gain over the same model without exits, "
-        f"where that was trained. Epochs: {epochs}. TREC's test part is the package's, 1,076 questions. "
-        "Targets, undecided within one error:\n\n"
-    )
     columns = ["", "every exit", "last", "lost", "shuffled", "with negation", "overthinking", "MACs saved"]
-    verdicts = markdown(["target", ""], [list(each) for each in targets])
-    return f"{title}{verdicts}\n{markdown([*columns, 'gain', 'seeds'], rows)}"
+    return section(
+        f"Binary weights, {settings['model']}",
+        "From random weights, or where it says so from masked words of film reviews: test accuracy of every "
+        "exit (the first is the fixed exit 1) and of the last.",
+        outcomes(targets),
+        markdown([*columns, "gain", "seeds"], rows),
+        notes={
+            "lost": "points the last exit loses to the float twin, ± the error over rows and seeds, paired. "
+            "A target within one error is undecided.",
+            "shuffled": "accuracy of the last with the words of each text shuffled, which a bag of words "
+            "would not notice.",
+            "with negation": "accuracy on texts with one, as they are and shuffled.",
+            "overthinking": "rows an earlier exit had right and the last has wrong.",
+            "MACs saved, gain": "by the fractional-entropy rule, and points it gains on the same model "
+            "without exits, where that was trained.",
+            "epochs": f"{epochs}. TREC's test part is the package's, 1,076 questions.",
+        },
+    )
 
 
 def bits_warm_table(result: dict[str, Any]) -> str:
@@ -166,13 +193,16 @@ def bits_warm_table(result: dict[str, Any]) -> str:
             ]
             for name, line in found["models"].items()
         ]
-    title = (
-        "**MiniLM-L6 with binary weights**, taught by its fine-tuned float self, or alone where it says so. "
-        "Test accuracy of every exit and of the last, what is lost against the dense model of the same seed "
-        "(± the error over rows and seeds, paired), and accuracy with the words of each text shuffled. "
-        f"Chosen on tuning rows with seed 0: {'; '.join(choices) or 'not yet'}. Targets, undecided within "
-        "one error:\n\n"
+    return section(
+        "MiniLM-L6 with binary weights",
+        "Taught by its fine-tuned float self, or alone where it says so: test accuracy of every exit and of "
+        "the last.",
+        outcomes(targets),
+        markdown(["", "every exit", "last", "lost", "shuffled", "seeds"], rows),
+        notes={
+            "lost": "points, against the dense model of the same seed, ± the error over rows and seeds, "
+            "paired. A target within one error is undecided.",
+            "shuffled": "accuracy with the words of each text shuffled.",
+            "chosen": f"on tuning rows with seed 0, {'; '.join(choices) or 'not yet'}.",
+        },
     )
-    verdicts = markdown(["target", ""], [list(each) for each in targets])
-    columns = ["", "every exit", "last", "lost", "shuffled", "seeds"]
-    return f"{title}{verdicts}\n{markdown(columns, rows)}"

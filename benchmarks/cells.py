@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,21 @@ def read(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def markdown(columns: list[str], rows: list[list[str]]) -> str:
-    """A table, first column left, others right."""
-    lines = [f"| {' | '.join(columns)} |", f"|{'|'.join([':--', *['--:'] * (len(columns) - 1)])}|"]
+def markdown(columns: list[str], rows: list[list[str]], others: str = "--:") -> str:
+    """A table, its first column to the left, others to the right if nothing else is said."""
+    lines = [f"| {' | '.join(columns)} |", f"|{'|'.join([':--', *[others] * (len(columns) - 1)])}|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def section(title: str, said: str, *parts: str, notes: Mapping[str, str] | None = None) -> str:
+    """Tables under a heading, after what they are of; below them what is to be known of columns and rows."""
+    below = "".join(f"* *{name}*: {meaning}\n" for name, meaning in (notes or {}).items())
+    return "\n".join([f"### {title}\n", f"{said}\n", *parts, *([below] if below else [])])
+
+
+def outcomes(verdicts: Iterable[tuple[str, str]]) -> str:
+    """Targets, and what came of them."""
+    return markdown(["target", "outcome"], [list(each) for each in verdicts], ":--")
 
 
 def percent(share: float) -> str:

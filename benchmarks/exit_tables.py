@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cells import markdown
+from cells import markdown, section
 
 
 def accuracy_table(result: dict[str, Any]) -> str:
@@ -15,11 +15,12 @@ def accuracy_table(result: dict[str, Any]) -> str:
         accuracy = f"{100 * line['accuracy']:.1f}{spread}"
         rows.append([name, accuracy, f"{line['mean_layers']:.2f}", f"{line['seeds']}"])
     rows += [[name, f"{100 * value:.1f}", "", ""] for name, value in result["baselines"].items()]
-    title = (
-        "**SST-2, MiniLM-L6, 1,821 test sentences.** `drop-1%` is certified on 2,000 held-out sentences with "
-        "90% confidence; `plug-in` points promise nothing.\n\n"
+    return section(
+        "SST-2 with exits, MiniLM-L6",
+        "1,821 test sentences. `drop-1%` is certified on 2,000 held-out sentences with 90% confidence; "
+        "`plug-in` points promise nothing.",
+        markdown(["point", "accuracy", "mean layers of 6", "seeds"], rows),
     )
-    return title + markdown(["point", "accuracy", "mean layers of 6", "seeds"], rows)
 
 
 def promise_table(result: dict[str, Any]) -> str:
@@ -38,14 +39,18 @@ def promise_table(result: dict[str, Any]) -> str:
                         f"{100 * line['saved']:.0f}% of {100 * line['saved_oracle']:.0f}%",
                     ]
                 )
-    title = (
-        "**Is the promise kept?** 1,000 random draws of calibration rows for each line, bound 1 %, 90% "
-        "confidence: at most 10% may break it. Beside the certified step's early answers and saved layers "
-        "stand those of the boldest step that keeps the bound on the whole pool, which nobody knows "
-        "beforehand.\n\n"
-    )
     columns = ["task, loss", "rows", "broken", "plug-in rule", "leave early", "layers saved"]
-    return title + markdown(columns, rows)
+    return section(
+        "Is the promise kept?",
+        "1,000 random draws of calibration rows for each line, bound 1 %, 90% confidence: at most 10% may "
+        "break it.",
+        markdown(columns, rows),
+        notes={
+            "leave early, layers saved": "of the certified step, beside those of the boldest step that keeps "
+            "the bound on the whole pool, which nobody knows beforehand.",
+            "plug-in rule": "how often the boldest step that keeps the bound on the rows drawn breaks it.",
+        },
+    )
 
 
 def latency_table(result: dict[str, Any]) -> str:
@@ -61,11 +66,12 @@ def latency_table(result: dict[str, Any]) -> str:
         rows.append(
             [f"{kind}, {name}", f"{100 * first['accuracy']:.1f}", f"{first['mean_layers']:.2f}", *figures]
         )
-    title = (
-        f"**The same fine-tuned weights, ms per sentence, {result['threads']} threads, one process, "
-        "interleaved.** Points are certified in float32, those of `lessen-int8` in int8.\n\n"
+    return section(
+        "The same fine-tuned weights in other runtimes",
+        f"SST-2, ms per sentence, {result['threads']} threads, one process, interleaved. Points are "
+        "certified in float32, those of `lessen-int8` in int8.",
+        markdown(["", "accuracy", "layers", *(f"batch {size}" for size in sizes)], rows),
     )
-    return title + markdown(["", "accuracy", "layers", *(f"batch {size}" for size in sizes)], rows)
 
 
 WAYS = [(kind, how) for kind in ("fp32", "bf16") for how in ("tight", "naive")]
@@ -86,8 +92,8 @@ def speed_table(result: dict[str, Any]) -> str:
                 ]
             )
     columns = ["", "fp32, tight", "fp32, naive", "bf16, tight", "bf16, naive", "unused exits cost"]
-    title = (
-        "**Exits off: how many times faster than Hugging Face with SDPA**, tightly padded in length-sorted "
-        "batches, and naively padded.\n\n"
+    return section(
+        "Exits off: how many times faster than Hugging Face",
+        "With SDPA, tightly padded in length-sorted batches, and naively padded.",
+        markdown(columns, rows),
     )
-    return title + markdown(columns, rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cells import markdown, percent, signed
+from cells import markdown, outcomes, percent, section, signed
 from generator_verdicts import LOSSES, decode_verdicts, kept_promises, times
 from verdicts import points
 
@@ -36,42 +36,51 @@ def generator_exits_table(result: dict[str, Any]) -> str:
                 ]
             )
     target, said = kept_promises(result["summary"], settings["delta"], settings["draws"])
-    title = (
-        f"**Exits that learn a generator's own next tokens, {settings['model']}**, from film reviews, "
-        "without labels, in so many minutes; the longest runs are of the kind and the places that cost least "
-        "at the bound on tuning prompts so far. "
-        "On tuning text how often each exit names the full model's "
-        f"token; then the step certified with {100 * (1 - settings['delta']):g}% confidence, on test "
-        "prompts: "
-        "agreement of all tokens, texts whose first 32 are the model's, tokens that leave early, layers "
-        "before a token is named, and work (heads included, % of full depth's) if what is skipped is never "
-        f"computed. In how many % of {settings['draws']:,} draws the bound was broken, by the certified rule "
-        "and by the literature's. "
-        f"Target: {target[0].lower()}{target[1:]}: {said}.\n\n"
-    )
     columns = ["", "agreement of exits", "bound", "agreement", "exact", "early", "layers", "work"]
-    return title + markdown([*columns, "broken", "plug-in"], rows)
+    return section(
+        f"Exits that learn a generator's own next tokens, {settings['model']}",
+        "From film reviews, without labels, in so many minutes; then the step certified with "
+        f"{100 * (1 - settings['delta']):g}% confidence, on test prompts, in %. The longest runs are of the "
+        "kind and the places that cost least at the bound on tuning prompts so far.",
+        outcomes([(target, said)]),
+        markdown([*columns, "broken", "plug-in"], rows),
+        notes={
+            "agreement of exits": "on tuning text, how often each exit names the full model's token.",
+            "agreement, exact, early": "of all tokens; texts whose first 32 are the model's; tokens that "
+            "leave early.",
+            "layers, work": "before a token is named; of full depth's, heads included, if what is skipped is "
+            "never computed.",
+            "broken, plug-in": f"in how many of {settings['draws']:,} draws the bound was, by the certified "
+            "rule and by the literature's.",
+        },
+    )
 
 
 def generator_decode_table(result: dict[str, Any]) -> str:
     """Targets, then tokens per second, early tokens, drafts and questions, as far as they were run."""
     summary, settings = result["summary"], result["settings"]
     point = settings["point"]["name"] if settings["point"] else "none (nothing certified)"
-    title = (
-        f"**How a generator with exits decodes, {settings['folder']}, point {point}**: "
-        f"{settings['prompts']} prompts of held-out reviews, {settings['new_tokens']} new tokens, greedy, "
-        f"{settings['threads']} threads; fewer prompts were timed. ± are standard errors over prompts; "
-        "what lies within one of its target is undecided.\n\n"
-    )
-    parts = [title + markdown(["target", ""], [list(line) for line in decode_verdicts(summary)])]
+    parts = [
+        section(
+            "How a generator with exits decodes",
+            f"{settings['folder']}, point {point}: {settings['prompts']} prompts of held-out reviews, "
+            f"{settings['new_tokens']} new tokens, greedy, {settings['threads']} threads; fewer prompts were "
+            "timed. ± are standard errors over prompts; what lies within one of its target is undecided.",
+            outcomes(decode_verdicts(summary)),
+        )
+    ]
     if "speed" in summary:
         parts.append(
-            "Tokens per second after the first, every mode on the same prompts in turn, as many as there was "
-            "time for. An early "
-            "first token leaves "
-            "upper layers of the prompt to the tokens after it, so the whole text has a column of "
-            "its own. Agreement "
-            "is with full depth of the same weights.\n\n" + _rates(summary)
+            section(
+                "Tokens per second",
+                "After the first, every mode on the same prompts in turn, as many as there was time for.",
+                _rates(summary),
+                notes={
+                    "whole text": "an early first token leaves upper layers of the prompt to the tokens "
+                    "after it.",
+                    "agreement": "with full depth of the same weights.",
+                },
+            )
         )
     if summary.get("direct", {}).get("lines"):
         parts.append(_early(summary))
@@ -123,14 +132,6 @@ def _early(summary: dict[str, Any]) -> str:
             [mode, *cells, f"{line['mean_layers']:.1f}", percent(line["agreement"]),
              percent(line["same_text"]), named, places]
         )  # fmt: skip
-    title = (
-        "Early tokens, in float32: % of weights read saved per token, exits and language head "
-        "included; of those of "
-        "the layers alone; and of MACs; how many tokens full "
-        "depth would have named, given the text so far; texts that are full depth's; % of tokens named "
-        "after each layer, in brackets % of those that differ; and where in the text % of tokens differ. "
-        "Only exact keys and values are certified.\n\n"
-    )
     columns = [
         "",
         "weights saved",
@@ -142,7 +143,18 @@ def _early(summary: dict[str, Any]) -> str:
         "named after",
         "differ at",
     ]
-    return title + markdown(columns, rows)
+    return section(
+        "Early tokens",
+        "In float32, in %. Only exact keys and values are certified.",
+        markdown(columns, rows),
+        notes={
+            "weights saved": "of those read per token, exits and language head included.",
+            "agreement": "tokens full depth would have named, given the text so far.",
+            "same text": "texts that are full depth's.",
+            "named after": "each layer, in brackets how many of those differ.",
+            "differ at": "so many of the tokens at these places in the text.",
+        },
+    )
 
 
 def _drafts(summary: dict[str, Any]) -> str:
@@ -162,15 +174,6 @@ def _drafts(summary: dict[str, Any]) -> str:
                 [name, percent(line["acceptance"]), f"{line['draft_length']:.1f}", *saved,
                  f"{line['identical']} of {line['texts']}", f"{line['ties']}{gap}", foretold]
             )  # fmt: skip
-    title = (
-        "Drafts that the other layers verify: by every exit that is sure, and by one exit a fixed number at "
-        "a time (LayerSkip's way, with our heads). Ours are those `lessen compress` chose from traces of "
-        "tuning prompts, and what these foretold stands at the end; the other exit and number are "
-        "the best, of these heads', on 20 of these prompts. % of weights read saved per token, exits and "
-        "language head included, "
-        "and of those of the layers alone. In brackets how far apart logits were, of the largest, where a "
-        "text is another.\n\n"
-    )
     columns = [
         "drafts",
         "% kept",
@@ -181,7 +184,19 @@ def _drafts(summary: dict[str, Any]) -> str:
         "ties",
         "foretold",
     ]
-    return title + markdown(columns, rows)
+    return section(
+        "Drafts that the other layers verify",
+        "By every exit that is sure, and by one exit a fixed number at a time (LayerSkip's way, with our "
+        "heads).",
+        markdown(columns, rows),
+        notes={
+            "drafts": "ours are those `lessen compress` chose from traces of tuning prompts; the other exit "
+            "and number are the best, of these heads', on 20 of these prompts.",
+            "weights saved": "% of those read per token, exits and language head included.",
+            "ties": "in brackets how far apart logits were, of the largest, where a text is another.",
+            "foretold": "what the traces said of the weights saved.",
+        },
+    )
 
 
 def _questions(found: dict[str, Any]) -> str:
@@ -197,17 +212,22 @@ def _questions(found: dict[str, Any]) -> str:
         ]
         for name, line in found["lines"].items()
     ]
-    title = (
-        f"Yes or no after passage and question, {found['rows']} of builtin:boolq, asked "
-        f"{found['wording']} (chosen "
-        "at full depth on other rows), whichever is likelier where the token leaves; balanced is "
-        "the mean over rows "
-        "of yes and of no; not answered, how often another token is the likeliest; agreement, with "
-        "full depth. "
-        + ("No token leaves early.\n\n" if found["change"] is None else
-           f"The Point changes accuracy by {signed(found['change'])} points. {_knows_nothing(found)}\n\n")
-    )  # fmt: skip
-    return title + markdown(["", "accuracy", "balanced", "not answered", "agreement", "layers"], rows)
+    change = "No token leaves early."
+    if found["change"] is not None:
+        change = (
+            f"The Point changes accuracy by {signed(found['change'])} points. {_knows_nothing(found)}".strip()
+        )
+    return section(
+        "Yes or no, builtin:boolq",
+        f"{found['rows']} passages and questions, asked {found['wording']} (chosen at full depth on other "
+        f"rows): whichever is likelier where the token leaves. {change}",
+        markdown(["", "accuracy", "balanced", "not answered", "agreement", "layers"], rows),
+        notes={
+            "balanced": "the mean over rows of yes and of no.",
+            "not answered": "how often another token is the likeliest.",
+            "agreement": "with full depth.",
+        },
+    )
 
 
 def _knows_nothing(found: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cells import markdown, with_noise, with_spread
+from cells import markdown, outcomes, section, with_noise, with_spread
 from verdicts import points
 
 
@@ -25,15 +25,19 @@ def prefill_time_table(result: dict[str, Any]) -> str:
                     f"{line['predicted_ms']:.1f} ({100 * line['error']:+.0f}%)",
                 ]
             )
-    met = "; ".join(f"{name}: {each['met']} of {each['of']}" for name, each in told.items() if each["of"])
-    title = (
-        "**Prompt tokens that leave: time to the first token.** GPT-2's shape with random weights, and "
-        "SmolLM2; scores choose at the same retention. Predicted by latencies fitted at other speed-ups, in "
-        "the same rounds; target: at most 20 % off with every score. Met at so many speed-ups above 1x: "
-        f"{met or 'not measured yet'}.\n\n"
-    )
+    verdicts = [
+        (f"{name}: predicted within 20 % with every score", f"met at {each['met']} of {each['of']} speed-ups")
+        for name, each in told.items()
+        if each["of"]
+    ]
     columns = ["model, score", "speed-up", "MACs", "first token, ms", "times faster", "predicted, ms"]
-    return title + markdown(columns, rows)
+    return section(
+        "Prompt tokens that leave: time to the first token",
+        "GPT-2's shape with random weights, and SmolLM2; scores choose at the same retention. Predicted by "
+        "latencies fitted at other speed-ups, in the same rounds.",
+        outcomes(verdicts or [("Predicted within 20 % with every score", "not measured yet")]),
+        markdown(columns, rows),
+    )
 
 
 def prefill_loss_table(result: dict[str, Any]) -> str:
@@ -50,13 +54,14 @@ def prefill_loss_table(result: dict[str, Any]) -> str:
                 for each in found.values()
             ]
             rows.append([f"{name}, {score}", "", *line, f"{whole['seeds']}"])
-    title = (
-        "**SmolLM2 on WikiText-2: perplexity of the 64 tokens after a prompt**, by the speed-up of reading "
-        "it; in brackets the nats a token above the same model's with all tokens, ± the standard error over "
+    return section(
+        "Prompt tokens that leave: loss of what follows, SmolLM2",
+        "Perplexity of the 64 tokens after a prompt from WikiText-2, by the speed-up of reading it; in "
+        "brackets the nats a token above the same model's with all tokens, ± the standard error over "
         "articles. `none` was not trained further, `leaving` with prompt tokens leaving, `plain` as much "
-        "with all tokens. Its weights are dequantized from 4 bits.\n\n"
+        "with all tokens. Its weights are dequantized from 4 bits.",
+        markdown(["", "1x", "1.5x", "2x", "3x", "3.72x", "seeds"], rows),
     )
-    return title + markdown(["", "1x", "1.5x", "2x", "3x", "3.72x", "seeds"], rows)
 
 
 def prefill_tables(result: dict[str, Any]) -> str:
@@ -97,14 +102,18 @@ def seq2seq_table(result: dict[str, Any]) -> str:
         for said, at in (("first token", "first"), (whole, "total")):
             line = [f"{times[each][at]:.2f}x" if each in times else "" for each in speedups]
             rows.append([f"times faster, {name}{said}", *line, ""])
-    title = (
-        "**A small T5 from scratch** (`examples/t5_from_scratch.py`): accuracy over all ways to ask, of "
-        "first sentences ROUGE-L, by the speed-up of its encoder in MACs, ± over seeds; in brackets the "
-        "points lost against `plain` at 1x, ± the paired error over rows, each of which is asked in every "
-        "way, and seeds. `leaving` learned with tokens leaving, `plain` as long with all of them. A whole "
-        "answer is the name of a class and what ends it; flan-t5-small's shape has random weights and reads "
-        f"{result['settings']['shape_tokens']} tokens. Target: at "
-        "most 0.75 points of reviews lost where a whole answer was measured to come twice as fast: "
-        f"{told['target']}.\n\n"
+    aim = "At most 0.75 points of reviews lost where a whole answer was measured to come twice as fast"
+    return section(
+        "A small T5 from scratch",
+        "`examples/t5_from_scratch.py`: accuracy over all ways to ask, of first sentences ROUGE-L, by the "
+        "speed-up of its encoder in MACs, ± over seeds. `leaving` learned with tokens leaving, `plain` as "
+        "long with all of them.",
+        outcomes([(aim, told["target"])]),
+        markdown(["", *(f"{each}x" for each in speedups), "seeds"], rows),
+        notes={
+            "in brackets": "points lost against `plain` at 1x, ± the paired error over rows, each of which "
+            "is asked in every way, and seeds.",
+            "whole answer": "the name of a class and what ends it.",
+            "flan-t5-small's shape": f"random weights; it reads {result['settings']['shape_tokens']} tokens.",
+        },
     )
-    return title + markdown(["", *(f"{each}x" for each in speedups), "seeds"], rows)

@@ -29,26 +29,39 @@ Table = Callable[[dict[str, Any]], str]
 """From what a results file holds to its table, with a title above."""
 
 
-TABLES: dict[str, Table] = {
-    "sst2_exits": accuracy_table,
-    "promise": promise_table,
-    "exit_latency": latency_table,
-    "token_quality": token_quality_table,
-    "token_ablation": token_ablation_table,
-    "token_points": token_points_table,
-    "token_speed": token_speed_table,
-    "width_quality": width_quality_table,
-    "width_mpnet-l12": width_quality_table,
-    "width_speed": width_speed_table,
-    "dense_speed": speed_table,
-    "bits_quality": bits_quality_table,
-    "bits_warm": bits_warm_table,
-    "bits_speed": bits_speed_table,
-    "generator_exits": generator_exits_table,
-    "generator_decode": generator_decode_table,
-    "prefill_tokens": prefill_tables,
-    "seq2seq_quality": seq2seq_table,
+GROUPS: dict[str, dict[str, Table]] = {
+    "Exits": {
+        "sst2_exits": accuracy_table,
+        "promise": promise_table,
+        "exit_latency": latency_table,
+        "dense_speed": speed_table,
+    },
+    "Tokens": {
+        "token_quality": token_quality_table,
+        "token_ablation": token_ablation_table,
+        "token_points": token_points_table,
+        "token_speed": token_speed_table,
+    },
+    "Width": {
+        "width_quality": width_quality_table,
+        "width_mpnet-l12": width_quality_table,
+        "width_speed": width_speed_table,
+    },
+    "Bits": {
+        "bits_quality": bits_quality_table,
+        "bits_warm": bits_warm_table,
+        "bits_speed": bits_speed_table,
+    },
+    "Generators": {
+        "generator_exits": generator_exits_table,
+        "generator_decode": generator_decode_table,
+        "prefill_tokens": prefill_tables,
+    },
+    "T5": {
+        "seq2seq_quality": seq2seq_table,
+    },
 }
+"""In docs/results.md, by what there is less of."""
 
 IN_README: dict[str, Table] = {
     "sst2_exits": accuracy_table,
@@ -56,15 +69,22 @@ IN_README: dict[str, Table] = {
     "token_quality": partial(token_quality_table, selections=("mean",)),
     "dense_speed": speed_table,
 }
-"""The others stand in docs/results.md only, and so do the controls of these."""
+"""Of these, without their controls."""
 
 NOT_RUN = {
+    "bits_quality": "Binary weights from scratch",
     "generator_exits": "Exits that learn a generator's own next tokens",
     "generator_decode": "How a generator with exits decodes",
-    "prefill_tokens": "Prompt tokens that leave: time to the first token, and loss of what follows",
-    "seq2seq_quality": "A small T5 from scratch: accuracy and time against the speed-up of its encoder",
+    "prefill_tokens": "Prompt tokens that leave",
+    "seq2seq_quality": "A small T5 from scratch",
 }
 """Said to be missing while they are."""
+
+
+def grouped() -> str:
+    """All tables, under a heading for each group, after links to these."""
+    links = ", ".join(f"[{group}](#{group.lower()})" for group in GROUPS)
+    return "\n".join([f"{links}\n", *(f"## {group}\n\n{tables(chosen)}" for group, chosen in GROUPS.items())])
 
 
 def tables(chosen: Mapping[str, Table]) -> str:
@@ -78,7 +98,7 @@ def tables(chosen: Mapping[str, Table]) -> str:
                 place += f", commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
             parts.append(f"{table(result)}\n<sub>{place}</sub>\n")
         elif name in NOT_RUN:
-            parts.append(f"**{NOT_RUN[name]}**: not run yet (`benchmarks/{name}.py`).\n")
+            parts.append(f"### {NOT_RUN[name]}\n\nNot run yet (`benchmarks/{name}.py`).\n")
     return "\n".join(parts)
 
 
@@ -91,11 +111,11 @@ def measured_at(result: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Rewrite both files, or check them."""
-    for name, chosen in (("README.md", IN_README), ("docs/results.md", TABLES)):
+    for name, made in (("README.md", tables(IN_README)), ("docs/results.md", grouped())):
         path = ROOT / name
         text = path.read_text(encoding="utf-8")
         head, rest = text.split(BEGIN)
-        fresh = head + BEGIN + tables(chosen) + END + rest.split(END, 1)[1]
+        fresh = head + BEGIN + made + END + rest.split(END, 1)[1]
         if "--check" not in sys.argv:
             path.write_text(fresh, encoding="utf-8")
         elif fresh != text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from cells import TASKS, markdown, percent, read, signed, with_noise, with_spread
+from cells import TASKS, markdown, outcomes, percent, read, section, signed, with_noise, with_spread
 from verdicts import LOST_AT_3X, NOISY, OFF, counted, judged_shapes, loss_verdict, points, random_verdict
 
 NAMES = {
@@ -35,17 +35,25 @@ def token_quality_table(result: dict[str, Any], selections: Container[str] = NAM
         if task == "imdb":
             rows += measured_speedups(list(next(iter(found.values()))))
     speedups = next(line for found in summary.values() for line in found.values())
-    title = (
-        "**Quality when tokens leave, MiniLM-L6.** Accuracy (STS-B: Pearson) on test rows, by the speed-up "
-        "in MACs, dialled without training, ± over seeds; in brackets the points lost against the model "
-        "before any token left, ± the paired standard error over rows. Each training step drew a speed-up "
-        f"of up to {result['settings']['trained_for']:g}x; the paper's way is to train at one. These models "
-        "pool by the mean, into which a token that left still counts with its last state, so random and "
-        "first tokens keep some of every word. Targets, undecided within one standard error. At 3x IMDB "
-        f"loses at most {100 * LOST_AT_3X:g} points: {loss_verdict(summary)}. ACC is above random wherever "
-        f"tokens leave: {random_verdict(summary, TASKS)}.\n\n"
+    targets = [
+        (f"At 3x IMDB loses at most {100 * LOST_AT_3X:g} points", loss_verdict(summary)),
+        ("ACC is above random wherever tokens leave", random_verdict(summary, TASKS)),
+    ]
+    return section(
+        "Quality when tokens leave, MiniLM-L6",
+        "Accuracy on test rows (STS-B: Pearson), by the speed-up in MACs, which is dialled without training. "
+        "In brackets the points lost against the model before any token left.",
+        outcomes(targets),
+        markdown(["", *(f"{float(each):g}x" for each in speedups), "seeds"], rows),
+        notes={
+            "±": "over seeds; in brackets the paired standard error over rows. A target within one standard "
+            "error is undecided.",
+            "training": f"each step drew a speed-up of up to {result['settings']['trained_for']:g}x; the "
+            "paper's way is to train at one.",
+            "random, first tokens": "these models pool by the mean, into which a token that left still "
+            "counts with its last state, so they keep some of every word.",
+        },
     )
-    return title + markdown(["", *(f"{float(each):g}x" for each in speedups), "seeds"], rows)
 
 
 def measured_speedups(speedups: list[str]) -> list[list[str]]:
@@ -74,13 +82,13 @@ def token_ablation_table(result: dict[str, Any]) -> str:
         for name, line in found.items()
     ]
     speedups = next(line for found in result["summary"].values() for line in found.values())
-    title = (
-        "**What each choice brings when tokens leave, MiniLM-L6, tuning rows, one seed.** Accuracy by the "
-        "speed-up in MACs; in brackets what it is above the usual choice of the same pooling, ± the paired "
-        "standard error over rows. Exits pool by the mean; those of cls read the first token alone, and the "
-        "last state of a token that left no more.\n\n"
+    return section(
+        "What each choice brings when tokens leave, MiniLM-L6",
+        "Accuracy on tuning rows by the speed-up in MACs, one seed; in brackets what it is above the usual "
+        "choice of the same pooling, ± the paired standard error over rows. Exits pool by the mean; those of "
+        "cls read the first token alone, and the last state of a token that left no more.",
+        markdown(["", *(f"{float(each):g}x" for each in speedups)], rows),
     )
-    return title + markdown(["", *(f"{float(each):g}x" for each in speedups)], rows)
 
 
 def token_ablation_cell(cell: dict[str, Any]) -> str:
@@ -93,14 +101,15 @@ def token_points_table(result: dict[str, Any]) -> str:
     """What a certificate allows with exits, with tokens, and with both."""
     rows = [[way, *map(token_points_cell, lines)] for way, lines in result["summary"].items()]
     settings = result["settings"]
-    title = (
-        f"**What can be certified on IMDB reviews, {len(result['runs'])} seeds.** MACs saved and test "
-        f"accuracy of the boldest step certified with {100 * (1 - settings['delta']):g}% confidence on "
-        f"{settings['task']['sizes']['calibration']:,} reviews; means over the seeds in which there was one, "
-        "counted in brackets. In the others all tokens go through all layers.\n\n"
-    )
     bounds = [f"loses at most {100 * bound:g} points" for bound in settings["bounds"]]
-    return title + markdown(["", *bounds], rows)
+    return section(
+        "What can be certified on IMDB reviews",
+        "How many times fewer MACs, and test accuracy, of the boldest step certified with "
+        f"{100 * (1 - settings['delta']):g}% confidence on {settings['task']['sizes']['calibration']:,} "
+        f"reviews; means over those of {len(result['runs'])} seeds in which there was one, counted in "
+        "brackets. In the others all tokens go through all layers.",
+        markdown(["", *bounds], rows),
+    )
 
 
 def token_points_cell(line: dict[str, Any]) -> str:
@@ -135,14 +144,18 @@ def token_speed_table(result: dict[str, Any]) -> str:
         for threads, line in shapes
     ]
     aimed = [met(line) for _, line in shapes if line["target"] is not None]
-    title = (
-        "**Time follows MACs when tokens leave: BERT-base's shape, float32.** Our dense form and Hugging "
-        "Face's with SDPA run interleaved. Spread is a timing's 90th percentile over its 10th; a line is "
-        f"noisy where its own, or one it is held against, is above {NOISY}. Targets: {counted(aimed)}; a "
-        "profile that comes to more MACs saved than asked for has none.\n\n"
-    )
     columns = ["", "MACs", "against dense", "target", "against Hugging Face", "spread"]
-    return title + markdown(columns, rows) + "\n" + dial_table(runs)
+    times = section(
+        "Time follows MACs when tokens leave",
+        "BERT-base's shape, float32; our dense form and Hugging Face's with SDPA run interleaved.",
+        markdown(columns, rows),
+        notes={
+            "target": f"{counted(aimed)}; a profile that comes to more MACs saved than asked for has none.",
+            "spread": "a timing's 90th percentile over its 10th; a line is noisy where its own, or one it is "
+            f"held against, is above {NOISY}.",
+        },
+    )
+    return f"{times}\n{dial_table(runs)}"
 
 
 def dial_table(runs: list[dict[str, Any]]) -> str:
@@ -162,13 +175,14 @@ def dial_table(runs: list[dict[str, Any]]) -> str:
         for batch in sorted({line["batch"] for line in run["dial"]})
     ]
     verdicts = ["met" if abs(line["error"]) <= OFF else "missed" for line in lines]
-    title = (
-        "**Does the dial's prediction come true?** How far the predicted ms were off those measured, MiniLM "
-        "on IMDB reviews that nothing was fitted on, by speed-up; between: nothing was fitted at this one. "
-        f"Target, at most {100 * OFF:g}% off: {counted(verdicts)}.\n\n"
-    )
     columns = [f"{each:g}x" + ("" if fitted else " (between)") for each, fitted in speedups.items()]
-    return title + markdown(["", *columns], rows)
+    return section(
+        "Does the dial's prediction come true?",
+        "How far the predicted ms were off those measured, MiniLM on IMDB reviews that nothing was fitted "
+        "on, by speed-up; between: nothing was fitted at this one.",
+        outcomes([(f"At most {100 * OFF:g}% off", counted(verdicts))]),
+        markdown(["", *columns], rows),
+    )
 
 
 def met(line: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cells import TASKS, markdown, percent, read, with_noise, with_spread
+from cells import TASKS, markdown, outcomes, percent, read, section, with_noise, with_spread
 from verdicts import NOISY, points, spread
 from width_verdicts import faster_verdicts, width_verdicts
 
@@ -28,23 +28,28 @@ def width_quality_table(result: dict[str, Any]) -> str:
         f"{TASKS[task]} {count:g} for the product's {settings['product_epochs'][task]:g}"
         for task, count in settings["epochs"].items()
     )
-    title = (
-        f"**Quality against size, {settings['model']}.** Accuracy on test rows of models with narrower "
-        "layers and exits: at the last exit, and points lost against the dense model of the seed, ± the "
-        "error over rows and seeds, paired; F1 where there are two labels; on average over exits; with "
-        "19 times fewer MACs than the dense model, by leaving early at the step tuning rows chose, on which "
-        "it saves 5% more (a margin set after two seeds of three had come to 18.9 on test rows); and, with "
-        "MACs against the dense model's, at the boldest step certified against its own full depth with "
-        f"{100 * (1 - settings['delta']):g}% confidence (how many seeds have one). The dense model's other "
-        "exits were not trained. Millions of parameters in all and in the layers; ms per row of 24 tokens, 2 "
-        f"threads, random weights of the same shape. Epochs of the first stage: {epochs}. Targets, undecided "
-        "within one error:\n\n"
-    )
     columns = ["", "parameters", "encoder", "MACs", "ms, batch 1", "ms, batch 8", "last exit", "lost", "F1"]
     certified = [f"loses at most {100 * bound:g} points" for bound in settings["bounds"]]
     columns += ["mean of exits", "every exit", "19 times fewer MACs", *certified, "seeds"]
-    verdicts = markdown(["target", ""], [list(each) for each in targets])
-    return f"{title}{verdicts}\n{markdown(columns, rows)}"
+    return section(
+        f"Quality against size, {settings['model']}",
+        "Accuracy on test rows of models with narrower layers and exits.",
+        outcomes(targets),
+        markdown(columns, rows),
+        notes={
+            "parameters, encoder": "millions, in all and in the layers.",
+            "ms": "per row of 24 tokens, 2 threads, random weights of the same shape.",
+            "lost": "points, by the last exit against the dense model of the seed, ± the error over rows and "
+            "seeds, paired. A target within one error is undecided.",
+            "mean of exits, every exit": "of the dense model the last one alone was trained.",
+            "19 times fewer MACs": "than the dense model's, by leaving early at the step tuning rows chose, "
+            "on which it saves 5% more: a margin set after two seeds of three had come to 18.9 on test rows.",
+            "loses at most": "the boldest step certified so against the model's own full depth with "
+            f"{100 * (1 - settings['delta']):g}% confidence, how many times fewer MACs than the dense "
+            "model's that is, and how many seeds have one.",
+            "epochs": f"of the first stage, {epochs}.",
+        },
+    )
 
 
 def model_row(name: str, line: dict[str, Any], times: dict[Any, float], bounds: int) -> list[str]:
@@ -117,12 +122,16 @@ def width_speed_table(result: dict[str, Any]) -> str:
         ]
         for line in lines
     ]
-    title = (
-        "**Time follows size: layers 2, 4 and 8 times smaller against the dense model**, in the running "
-        "form, float32, full depth, random weights, interleaved; batch x tokens a row; in brackets the "
-        "middle half of the rounds. Each narrow model was found to compute what its masked twin does. "
-        "Targets, undecided where that half lies on both sides:\n\n"
-    )
     columns = ["", "heads", "neurons", "parameters, M", "encoder, M", "MACs", "ms per row", "faster"]
-    verdicts = markdown(["target", ""], [list(each) for each in faster_verdicts(lines)])
-    return f"{title}{verdicts}\n{markdown(columns, rows)}"
+    return section(
+        "Time follows size",
+        "Layers 2, 4 and 8 times smaller against the dense model, batch x tokens a row, in the running form, "
+        "float32, full depth, random weights, interleaved. Each narrow model was found to compute what its "
+        "masked twin does.",
+        outcomes(faster_verdicts(lines)),
+        markdown(columns, rows),
+        notes={
+            "faster": "in brackets the middle half of the rounds; a target is undecided where it lies on "
+            "both sides."
+        },
+    )

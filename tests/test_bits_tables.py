@@ -209,7 +209,7 @@ def test_variants_are_held_against_their_own_twins_only(made) -> None:
     assert summary.step_of(runs[2]["facts"]["test"], None)["macs"] == 1.0
     settings = {"model": "m", "epochs": {"trec": 20.0}, "changes": {}}
     text = tables.bits_quality_table({"settings": settings, "summary": {"trec": found}})
-    assert "Epochs: trec 20." in text
+    assert "* *epochs*: trec 20." in text
     assert "| trec, W1A32 | 50.0 88.0 | 88.0 ± 0.0 | 2.0 ± 0.4 | 60.0 |  | 3 | 50% | -0.5 ± 0.2 | 2 |" in text
     assert "| trec, simple |  | 70.0 |" in text
     assert len({row.count("|") for row in text.splitlines() if row.startswith("| trec, ")}) == 1

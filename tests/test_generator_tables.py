@@ -204,4 +204,4 @@ def test_tables_show_what_was_run(made) -> None:
         "| tied, 15 min, 1,234 steps, 2.5M tokens, C2: wrong early tokens | 8: 60.0 | 5% (not certified) |"
         in text
     )
-    assert "at most 10% of draws break a promise: met in 1 of 1, at most 4.0%" in text
+    assert "| At most 10% of draws break a promise | met in 1 of 1, at most 4.0% |" in text
