@@ -102,10 +102,9 @@ def command(
     if speedup is not None:
         decoding = replace(decoding, prompts=loaded.point_at(speedup))
     check_decoding(loaded.transformer, decoding, sampling)
-    if mode == "off" or (mode == "spec" and used is None and loaded.config.drafting() is not None):
-        used = None
-    else:
-        used = used or loaded.point
+    used = used or loaded.point
+    if decoding.rule is None or decoding.rule != used.exits:
+        used = None  # drafts need no Point
     promised = mode == "direct" and kv == "exact" and used is not None and is_certified(used)
     promised = promised and speedup is None  # certified of prompts read whole
     if mode == "direct" and not promised and used is not None:
