@@ -19,7 +19,7 @@ from exit_tables import accuracy_table, latency_table, promise_table, speed_tabl
 from generator_tables import generator_decode_table, generator_exits_table
 from prefill_tables import prefill_tables, seq2seq_table
 from token_tables import token_ablation_table, token_points_table, token_quality_table, token_speed_table
-from width_tables import width_quality_table, width_speed_table
+from width_tables import width_brief_table, width_quality_table, width_speed_table
 
 ROOT = Path(__file__).parent.parent
 BEGIN = "<!-- tables: made by benchmarks/tables.py, do not edit -->\n"
@@ -66,10 +66,11 @@ GROUPS: dict[str, dict[str, Table]] = {
 IN_README: dict[str, Table] = {
     "sst2_exits": accuracy_table,
     "exit_latency": latency_table,
-    "token_quality": partial(token_quality_table, selections=("mean",)),
+    "token_quality": partial(token_quality_table, selections=("mean",), tasks=("imdb",)),
+    "width_quality": width_brief_table,
     "dense_speed": speed_table,
 }
-"""Of these, without their controls."""
+"""One of each kind, without controls."""
 
 NOT_RUN = {
     "bits_quality": "Binary weights from scratch",

@@ -17,10 +17,14 @@ NAMES = {
 }
 
 
-def token_quality_table(result: dict[str, Any], selections: Container[str] = NAMES) -> str:
+def token_quality_table(
+    result: dict[str, Any], selections: Container[str] = NAMES, tasks: Container[str] = TASKS
+) -> str:
     """Quality against the speed-up dialled, for selections of tokens; whether targets were met."""
     rows, summary = [], result["summary"]
     for task, found in summary.items():
+        if task not in tasks:
+            continue
         for name in (each for each in found if each in selections):
             line = found[name]
             cells = [

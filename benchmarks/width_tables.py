@@ -52,6 +52,51 @@ def width_quality_table(result: dict[str, Any]) -> str:
     )
 
 
+def width_brief_table(result: dict[str, Any]) -> str:
+    """The product's models alone: size, time, and what is lost."""
+    times, rows = narrow_ms(), []
+    for task, found in result["summary"].items():
+        for name, line in found["models"].items():
+            if name != "dense" and not name.startswith("calibrated"):
+                continue
+            size, encoder, macs, *ms = model_row("", line, times, 0)[1:6]
+            loss = line["loss"]
+            rows.append(
+                [
+                    f"{TASKS[task]}, {name}",
+                    size,
+                    encoder,
+                    macs,
+                    *ms,
+                    with_spread(line["last"], line["last_sd"]),
+                    "" if loss is None else points(loss["mean"], loss["error"]),
+                    f"{line['seeds']}",
+                ]
+            )
+    return section(
+        "Layers 2, 4 and 8 times smaller, MiniLM-L6",
+        "Test accuracy at full depth; heads and neurons leave for good, chosen by what all exits need.",
+        markdown(
+            [
+                "",
+                "parameters, M",
+                "encoder, M",
+                "MACs",
+                "ms, batch 1",
+                "ms, batch 8",
+                "accuracy",
+                "lost",
+                "seeds",
+            ],
+            rows,
+        ),
+        notes={
+            "ms": "per row of 24 tokens, 2 threads, random weights of the same shape.",
+            "lost": "points against the dense model of the seed, ± the error over rows and seeds, paired.",
+        },
+    )
+
+
 def model_row(name: str, line: dict[str, Any], times: dict[Any, float], bounds: int) -> list[str]:
     """One model's cells."""
     ms = [times.get((*same_in_all(line), batch)) for batch in (1, 8)]
