@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,14 +24,24 @@ ONE_BIT: dict[Bits, LowBits] = {32: "w1a32", 8: "w1a8", 1: "w1a1"}
 """Products of binary weights, by bits of what they multiply."""
 
 
-class _Ready(NamedTuple):
-    """Weights as some kernels want them, the bias that goes with them, and what both were made of."""
+class Ready(NamedTuple):
+    """Weights as some kernels want them, and what these were made of.
 
-    kernels: Native | None
-    stored: Tensor
-    states: list[tuple[int, int]]
+    Attributes:
+        weight: As `kernels` read it.
+        bias: That goes with it.
+        kernels: Which multiply; None for torch, also where they cannot read scales or bias.
+        asked: The kernels that would have been used.
+        tensors: All this was made of; kept, so that no others come to lie in their place.
+        states: Of these then.
+    """
+
     weight: Tensor
     bias: Tensor | None
+    kernels: Native | None
+    asked: Native | None
+    tensors: Sequence[Tensor]
+    states: list[tuple[int, int]]
 
 
 class Stored(nn.Module):
@@ -79,7 +90,7 @@ class FewBits(Deriving, Stored):
 
     kind: FewBitKind
 
-    _derived: _Ready | None
+    _derived: Ready | None
 
     def multiplied(self, values: Tensor) -> Tensor:
         """As in `Stored`.
@@ -91,19 +102,19 @@ class FewBits(Deriving, Stored):
             raise RuntimeError(f"values of width {values.shape[1]}, but the layer takes {self.in_features}")
         if recorded():
             return self._recorded(values)
-        kernels = native_for(values) if self._is_whole() else None
-        weight, bias = self.made_ready(kernels)
-        return self._product(values, weight, bias, kernels)
+        ready = self.made_ready(native_for(values))
+        return self._product(values, ready.weight, ready.bias, ready.kernels)
 
-    def made_ready(self, kernels: Native | None) -> tuple[Tensor, Tensor | None]:
-        """The weights as these kernels want them, and the bias that goes with them; made once."""
+    def made_ready(self, asked: Native | None) -> Ready:
+        """The weights as these kernels want them, if they can read all of it; made once."""
         ready = self._derived
-        states = [state_of(each) for each in self._parameters.values() if each is not None]
-        known = ready is not None and ready.kernels is kernels and ready.stored is self.weight
-        if ready is None or not known or ready.states != states:
-            weight = self._arranged(kernels)
-            ready = self._derived = _Ready(kernels, self.weight, states, weight, self._whole_bias())
-        return ready.weight, ready.bias
+        tensors = [each for each in self._parameters.values() if each is not None]
+        states = [*map(state_of, tensors)]
+        if ready is None or ready.asked is not asked or ready.states != states:
+            kernels = asked if self._is_whole() else None
+            weight, bias = self._arranged(kernels), self._whole_bias()
+            ready = self._derived = Ready(weight, bias, kernels, asked, tensors, states)
+        return ready
 
     def _is_whole(self) -> bool:
         """Whether there are weights, and their scales and bias are of the type the kernels read."""

@@ -91,7 +91,7 @@ def can_read(parts: Iterable[nn.Module], kinds: tuple[type[nn.Module], ...], *, 
 def matrix_of(part: nn.Module, kernels: Native) -> MatrixOf:
     """A matrix as the kernels take it."""
     if isinstance(part, FewBits):
-        weight, bias = part.made_ready(kernels)
+        weight, bias, *_ = part.made_ready(kernels)
         return MatrixOf(part.kind, weight, part.scales, bias, part.in_features, part.out_features)
     assert isinstance(part, Linear)
     kind: Kind = "bf16" if part.weight.dtype == torch.bfloat16 else None
