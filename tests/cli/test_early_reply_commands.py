@@ -145,6 +145,24 @@ def test_generate_direct_and_inspect(made) -> None:
     assert "exit after layer 3: tied, rank 4" in said
 
 
+def test_depths_are_those_of_the_decoder(made, tmp_path: Path) -> None:
+    """The encoder's two layers are not what a token goes through."""
+    options = ("--rows", 2, "--seconds", 0.1, "--prompts", 20, "--against", "none", "--json")
+    code, _, err = run("report", made[0], "--out", tmp_path / "page", *options)
+    assert code == 0, err
+    (model,) = json.loads((tmp_path / "page" / "report.json").read_text())["models"]
+    assert model["depth"] == 4
+    assert [exit["layer"] for exit in model["exits"]] == [2, 3, 4]
+    for spot in (*model["points"], *model["path"]):
+        assert sum(spot["layers"].values()) == pytest.approx(1)
+    folder = shutil.copytree(made[0], tmp_path / "drawn")
+    code, said, err = run(
+        "calibrate", folder, "--target-agreement", "60%", "--confidence", "80%", "--resplits", 10, "--json"
+    )
+    assert code == 0, err
+    assert 0 <= json.loads(said)["saved"] <= 1
+
+
 def test_one_threshold_that_decays_as_in_calm(made, tmp_path: Path) -> None:
     out = tmp_path / "calm"
     shutil.copytree(made[0], out)

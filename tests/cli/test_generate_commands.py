@@ -106,7 +106,10 @@ REFUSED = [
     (("evaluate", "{}", "--data", "builtin:trec"), "it only generates"),
     (("bench", "{}", "--against", "openvino"), "a generator has the rivals transformers"),
     (("bench", "{}", "--speedups", "2"), "no retention profile"),
-    (("bench", "{}", "--against", "llama.cpp"), "runs a GGUF file, and {} was made from none"),
+    (
+        ("bench", "{}", "--new-tokens", "8", "--against", "llama.cpp"),
+        "runs a GGUF file, and {} was made from none",
+    ),
     (("compress", "{}", "--data", "{data}", "--out", "{out}"), "generates"),
 ]
 

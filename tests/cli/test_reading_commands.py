@@ -193,6 +193,10 @@ REFUSED = [
         "no labels, so there is nothing to answer",
     ),
     (("compress", "{gpt2}", "--data", "{text}", "--max-drop", "1%"), "--max-drop does not go with"),
+    (("compress", "{gpt2}", "--data", "{text}", "--loss", "selective"), "--loss does not go with"),
+    (("compress", "{gpt2}", "--data", "{text}", "--confidence", "foo"), "--confidence does not go with"),
+    (("compress", "{gpt2}", "--data", "{text}", "--alone"), "--alone does not go with"),
+    (("compress", "--plan", "plan.json", "--seed", "0"), "--seed does not go with --plan"),
     (("compress", "{gpt2}", "--data", "{text}", "--answers", "no,yes"), "--answers are for a --prompt"),
     (("compress", "{gpt2}", "--data", "{text}", "--speedup", "1"), "no token would leave"),
     (("compress", "{gpt2}", "--data", "{text}", "--speedup", "90"), "reaches a speed-up of"),
@@ -203,7 +207,8 @@ REFUSED = [
 def test_one_line_says_what_is_wrong(command, says, talker, answerer, data, text, tmp_path) -> None:
     places = {"{gpt2}": talker, "{t5}": answerer, "{data}": data, "{text}": text}
     words = [places.get(word, word) for word in command]
-    words += ["--system", "latency-adjustable", "--out", tmp_path / "out", "--epochs", 0.1]
+    words += ["--out", tmp_path / "out"]
+    words += [] if "--plan" in words else ["--system", "latency-adjustable", "--epochs", 0.1]
     code, _, err = run(*words)
     assert code == 2, err
     lines = [line for line in err.splitlines() if line.startswith("lessen:")]

@@ -310,8 +310,8 @@ def test_a_cache_without_a_source_is_refused(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_12_what_is_left_stands_where_it_stood(tmp_path: Path) -> None:
-    """Every place of the padded batch is a survivor's last state or zero, and the mask says which."""
+def test_12_what_is_left_stands_side_by_side(tmp_path: Path) -> None:
+    """The padded batch is as long as the row with most survivors, and the mask says which places hold one."""
     ours = both(tmp_path)[1].use(at(SHARES))
     texts = ragged_ids(LENGTHS)
     for side in ("left", "right"):
@@ -319,15 +319,32 @@ def test_12_what_is_left_stands_where_it_stood(tmp_path: Path) -> None:
         states = ours.get_encoder()(input_ids=ids, attention_mask=mask)
         model, stays = ours.transformer, states.attention_mask.bool()
         assert (states.last_hidden_state[~stays] == 0).all()
-        assert (stays <= mask.bool()).all()
+        most = int(stays.sum(1).max())
+        assert most < mask.shape[1]
+        assert states.last_hidden_state.shape[:2] == stays.shape == (len(texts), most)
         for row, text in enumerate(texts):
             alone, rows = pack([text])
             eliminate = elimination_of(at(SHARES), model, alone, rows)
             expected, left = model(alone, rows, None, None, eliminate)
-            places = stays[row].nonzero()[:, 0] - (mask.shape[1] - len(text) if side == "left" else 0)
-            assert places.tolist() == left.positions.tolist()
+            assert int(stays[row].sum()) == left.tokens
             found = states.last_hidden_state[row][stays[row]]
             assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_transformers_reads_what_is_left_and_no_more(tmp_path: Path) -> None:
+    """Its own loop writes what ours does, and keeps keys and values of survivors alone."""
+    ours = both(tmp_path)[1].use(at(SHARES))
+    texts = ragged_ids(LENGTHS)
+    ids, mask = padded(texts, 0, "left")
+    options = {"max_new_tokens": 10, "eos_token_id": 1, "return_dict_in_generate": True}
+    told = ours.generate(ids, attention_mask=mask, **options)
+    held = told.past_key_values.cross_attention_cache.layers
+    most = int(ours.get_encoder()(input_ids=ids, attention_mask=mask).attention_mask.sum(1).max())
+    assert {layer.keys.shape[2] for layer in held} == {most}
+    mine = texts_of(ours.transformer, [text.tolist() for text in texts], at(SHARES))
+    begins = [row[: row.index(1) + 1] if 1 in row else row for row in told.sequences[:, 1:].tolist()]
+    assert begins == mine
 
 
 def test_prompts_at_the_limit(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def bench(
         fit: First fits latencies to rows (`encoded`), for so many threads (`count`).
 
     Raises:
-        InputError: For an unknown rival, or data in which no text is long enough.
+        InputError: For an unknown rival, more tokens than the model takes, or data in which no text is long
+            enough.
     """
     import torch
 
@@ -64,6 +65,7 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     first = next(iter(models.values()))
+    _check_positions(first, prompt_tokens, new_tokens)
     prompts = _prompts(first.tokenizer, data, text_column, prompt_tokens, rows, seed)
     if dialled is not None:
         if fit is not None:
@@ -77,7 +79,7 @@ def bench(
     for kind, model in models.items():
         candidates = {mode: ours(model, decoding) for mode, decoding in modes_of(model, point).items()}
         own = tuple(candidates)
-        if "transformers" in asked and not model.precision.startswith("int"):
+        if "transformers" in asked and _in_floats(model):
             candidates["transformers"] = theirs(generator_twin(model))
         candidates |= others
         runs = compare(candidates, prompts, new_tokens=new_tokens, seconds=seconds, seed=seed)
@@ -136,6 +138,26 @@ def bench(
     )
 
 
+def _in_floats(model: Any) -> bool:
+    """Whether transformers can run the same weights."""
+    return not model.precision.startswith("int")
+
+
+def _check_positions(model: Any, prompt_tokens: int, new_tokens: int) -> None:
+    """Whether prompts and what follows fit into the model.
+
+    Raises:
+        InputError: When they do not.
+    """
+    most, writes_apart = model.config.facts().max_tokens, model.transformer.decoder is not None
+    needed = max(prompt_tokens, new_tokens) if writes_apart else prompt_tokens + new_tokens
+    if needed > most:
+        raise InputError(
+            f"--prompt-tokens {prompt_tokens} --new-tokens {new_tokens}: the model takes {most} tokens"
+            + (" on either side" if writes_apart else " in all")
+        )
+
+
 def _longer_and_shorter(prompts: list[list[int]]) -> Any:
     """Beginnings of prompts, from an eighth to all of them: what latencies are fitted to."""
     from lessen.runtime.text import Encoded
@@ -167,7 +189,7 @@ def _at_speedups(
     known = predictions(name, count)
     for kind, model in models.items():
         rivals = {}
-        if "transformers" in asked and not model.precision.startswith("int8"):
+        if "transformers" in asked and _in_floats(model):
             rivals["transformers"] = theirs(generator_twin(model))
         found = known.get((model.precision, 1))
         lines += reading_rows(model, dialled, prompts, kind=kind, rivals=rivals, fit=found, **options)

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+import typer
+
 from lessen.cli import compress_options as options
 from lessen.cli.compress_results import pretrain_and_say, results_of, show_results
+from lessen.cli.given import CLASSIFIES, GENERATES, PLANNED, READS, refuse_others
 from lessen.cli.output import (
     Block,
     Confidence,
@@ -32,6 +35,7 @@ from lessen.plan import TokenScore
 
 
 def command(
+    context: typer.Context,
     model: options.Model = None,
     data: options.Data = None,
     out: options.Out = Path("small"),
@@ -118,6 +122,7 @@ def command(
     from lessen.systems.target import targets_of
 
     if plan is not None:
+        refuse_others(context, PLANNED, "does not go with --plan, which says it already")
         chosen = _read_plan(plan)
         if isinstance(chosen, LanguagePlan):
             carry_out(chosen, out, as_json)
@@ -149,32 +154,8 @@ def command(
             "gradual": gradual,
             "word_dropout": word_dropout,
         }
-        of_generators = {
-            "head": head,
-            "head-rank": head_rank,
-            "words": words,
-            "fresh-heads": fresh_heads or None,
-            "steps": steps,
-            "time-limit": time_limit,
-            "penalty": penalty,
-            "target-agreement": target_agreement,
-            "exits-only": exits_only or None,
-            "one-threshold": one_threshold or None,
-            "decay": decay,
-            "prompt": prompt,
-            "answers": answers,
-        }
-        if generates(model):
-            of_classifiers = {"selection-share": selection_share, "params": params, "size": size}
-            of_classifiers |= {"layers": layers}
-            if other := next((name for name, value in of_classifiers.items() if value is not None), None):
-                raise InputError(f"--{other} is for models that classify; {model} generates")
         if generates(model) and system == "latency-adjustable":
-            unfit = {key: value for key, value in of_generators.items() if key not in ("prompt", "answers")}
-            unfit |= {"max-drop": max_drop, "exits": exits, "criterion": criterion}
-            unfit |= {"tune-data": tune_data, "calibration-data": calibration_data}
-            if other := next((name for name, value in unfit.items() if value is not None), None):
-                raise InputError(f"--{other} does not go with latency-adjustable on a model that writes")
+            refuse_others(context, READS, "does not go with latency-adjustable on a model that writes")
             columns = Columns(text=text_column, pair=pair_column, label=label_column, task=_task(task))
             chosen_reading = reading_plan(
                 model=model,
@@ -193,6 +174,7 @@ def command(
         if generates(model):
             if prompt is not None or answers is not None:
                 raise InputError("--prompt and --answers go with --system latency-adjustable")
+            refuse_others(context, GENERATES, f"does not apply to {model}, which generates")
             bounds = bounds_of(max_drop, target_agreement)
             language = language_plan(
                 model=model,
@@ -223,8 +205,7 @@ def command(
             )
             carry_out(language, out, as_json)
             return
-        if other := next((name for name, value in of_generators.items() if value is not None), None):
-            raise InputError(f"--{other} is for models that generate; {model} does not")
+        refuse_others(context, CLASSIFIES, f"is for models that generate; {model} does not")
         choices: dict[str, Any] = {"criteria": tuple(criterion)} if criterion else {}
         if tokens := _tokens(retention, token_score):
             choices["tokens"] = tokens

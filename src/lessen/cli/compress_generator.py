@@ -11,9 +11,6 @@ from lessen.errors import InputError
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
-OF_BOTH = ("objective", "batch_size", "learning_rate", "max_tokens")
-"""Options about training that mean the same for generators."""
-
 
 def bounds_of(max_drop: list[str] | None, target_agreement: list[str] | None) -> list[float]:
     """Shares that may differ, from either way of saying it.
@@ -95,16 +92,12 @@ def language_plan(
     from lessen.plan import WITHOUT_RANK, LanguageExitShape
     from lessen.records import parse
     from lessen.systems.generator import LEARNING_RATES, LanguagePlan, language_exits, usual_kind
-    from lessen.systems.planning import option_of
 
     if system != "self-exit":
         raise InputError(
             f"{model} generates; use --system self-exit or latency-adjustable, {system} is for models that "
             "classify"
         )
-    for name, value in recipe.items():
-        if name not in OF_BOTH and value is not None:
-            raise InputError(f"{option_of(name)} does not apply to a model that generates")
     facts = facts_of(model)
     kind = kind or usual_kind(facts)
     parse(LanguageExitShape, {"layer": 1, "kind": kind, "rank": 1 if kind not in WITHOUT_RANK else None,

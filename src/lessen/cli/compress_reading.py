@@ -8,9 +8,6 @@ from typing import Any
 from lessen.cli.output import emit, percent, say, table
 from lessen.errors import InputError
 
-MEANT = ("epochs", "batch_size", "learning_rate", "speedup", "rates")
-"""Options about training that mean the same as for classifiers."""
-
 
 def reading_plan(
     *,
@@ -38,12 +35,8 @@ def reading_plan(
     """
     from lessen.data.prompts import templates_of
     from lessen.records import parse
-    from lessen.systems.planning import option_of
     from lessen.systems.reading import STAGES, ReadingPlan
 
-    for name, value in recipe.items():
-        if name not in MEANT and value is not None:
-            raise InputError(f"{option_of(name)} does not apply to a model that writes")
     given = {key: value for key, value in recipe.items() if value is not None}
     if given.get("speedup", 2) <= 1:
         raise InputError("--speedup: no token would leave; give more than 1")

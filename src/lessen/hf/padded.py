@@ -12,7 +12,7 @@ from transformers import Cache, EncoderDecoderCache
 
 from lessen.model.causal import attend_causal, spread
 from lessen.model.cross import CrossAttention, Source
-from lessen.model.rows import Rows, scatter
+from lessen.model.rows import Rows, rows_of_mask, scatter
 
 
 @dataclass(frozen=True)
@@ -70,32 +70,40 @@ class Padding:
 
 @dataclass(frozen=True)
 class PaddedSource:
-    """What a decoder reads, and where its tokens are in a padded batch.
+    """What a decoder reads, as a padded batch.
 
     Attributes:
-        ragged: What is read.
-        index: Of its tokens in the flattened `[batch * length]`.
-        shape: Batch and length.
+        states: Of an encoder, `[batch, length, hidden]`.
+        stays: Nonzero at their tokens, `[batch, length]`.
     """
 
-    ragged: Source
-    index: Tensor
-    shape: tuple[int, int]
+    states: Tensor
+    stays: Tensor
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Rows]:
+        return rows_of_mask(self.stays)
+
+    @cached_property
+    def ragged(self) -> Source:
+        """The same without padding."""
+        index, rows = self._places
+        return Source(self.states.flatten(0, 1)[index], rows)
 
     def fill(self, cache: EncoderDecoderCache, layer: int, cross: CrossAttention) -> None:
         """Make a layer's keys and values, `[batch, heads, length, head_dim]`, if they are not there yet."""
         if cache.is_updated.get(layer):
             return
+        shape = (self.states.shape[0], self.states.shape[1])
         made = cross.keys_values(self.ragged.hidden)
-        keys, values = (scatter(part, self.index, self.shape).transpose(1, 2) for part in made)
+        keys, values = (scatter(part, self._places[0], shape).transpose(1, 2) for part in made)
         cache.cross_attention_cache.update(keys, values, layer)
         cache.is_updated[layer] = True
 
     @cached_property
     def sees(self) -> Tensor:
         """Which places hold a token, `[batch, 1, 1, length]`, bool."""
-        places = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.bool, device=self.index.device)
-        return places.index_fill(0, self.index, True).view(self.shape[0], 1, 1, self.shape[1])
+        return (self.stays != 0)[:, None, None]
 
     def of(self, cache: Cache, layer: int) -> PaddedRead:
         """A layer's keys and values as they are in a cache."""

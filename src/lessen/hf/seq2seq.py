@@ -26,11 +26,13 @@ LEFT_OUT = -100
 
 @dataclass
 class PaddedStates(BaseModelOutput):
-    """What an encoder returns: `last_hidden_state` `[batch, length, hidden]`, zero where no token is left.
+    """What an encoder returns: `last_hidden_state` `[batch, length, hidden]`, zero where there is no token.
+
+    Where tokens left, the others stand side by side, and `length` is that of the row with most of them.
 
     Attributes:
-        attention_mask: Which places hold a token that is left, `[batch, length]`. It goes before the mask of
-            the input: a decoder reads nothing else.
+        attention_mask: Which places hold a token, `[batch, length]`. It goes before the mask of the input: a
+            decoder reads nothing else.
     """
 
     attention_mask: Tensor | None = None
@@ -57,7 +59,9 @@ class PaddedEncoder:
         index, rows = rows_of_mask(mask)
         self.model.check_lengths(rows)
         hidden, left = self.model.encode(input_ids.flatten()[index], rows)
-        index = _places_left(index, rows, left)
+        if left.kept is not None:
+            states, stays = left.restore(left.pad(hidden)), left.restore(left.real)
+            return PaddedStates(last_hidden_state=states, attention_mask=stays.to(mask.dtype))
         shape = (input_ids.shape[0], input_ids.shape[1])
         stays = torch.zeros_like(mask).flatten().index_fill(0, index, 1).view(shape)
         return PaddedStates(last_hidden_state=scatter(hidden, index, shape), attention_mask=stays)
@@ -140,13 +144,14 @@ class LessenForSeq2SeqLM(LessenGenerator):
         if before:
             rows = following(rows, mask[:, :before].sum(1).tolist())
         self.check_lengths(rows)
-        source, states = self._source(input_ids, attention_mask, encoder_outputs)
+        source = self._source(input_ids, attention_mask, encoder_outputs)
         padding = Padding(mask, index, decoder_input_ids.shape[1])
+        memory = self._memory(past_key_values, padding, source)
         hidden, _ = self.transformer.write(
             decoder_input_ids.flatten()[index],
             rows,
-            memory=self._memory(past_key_values, padding, source),
-            source=source.ragged,
+            memory=memory,
+            source=source.ragged if memory is None else None,
         )
         shape = (decoder_input_ids.shape[0], decoder_input_ids.shape[1])
         logits = scatter(self.transformer.next_token(hidden), index, shape)
@@ -158,9 +163,9 @@ class LessenForSeq2SeqLM(LessenGenerator):
                 loss=loss,
                 logits=logits,
                 past_key_values=past_key_values,
-                encoder_last_hidden_state=states,
+                encoder_last_hidden_state=source.states,
             )
-        parts = (loss, logits, past_key_values, states)
+        parts = (loss, logits, past_key_values, source.states)
         return tuple(part for part in parts if part is not None)
 
     def _source(
@@ -168,24 +173,17 @@ class LessenForSeq2SeqLM(LessenGenerator):
         ids: Tensor | None,
         mask: Tensor | None,
         outputs: BaseModelOutput | tuple[Tensor, ...] | None,
-    ) -> tuple[PaddedSource, Tensor | None]:
-        """What the decoder reads; and the same padded, where it came so."""
+    ) -> PaddedSource:
+        """What the decoder reads."""
         if outputs is None:
             if ids is None:
                 raise PlanError("an encoder-decoder model needs input_ids or encoder_outputs")
-            mask = torch.ones_like(ids) if mask is None else mask
-            index, rows = rows_of_mask(mask)
-            self.check_lengths(rows)
-            read = self.encode(ids.flatten()[index], rows)
-            shape = (ids.shape[0], ids.shape[1])
-            return PaddedSource(read, _places_left(index, rows, read.rows), shape), None
+            outputs = self.get_encoder()(input_ids=ids, attention_mask=mask)
         states = outputs[0]
         stays = getattr(outputs, "attention_mask", None)
         stays = mask if stays is None else stays
         stays = torch.ones(states.shape[:2], device=states.device) if stays is None else stays
-        index, rows = rows_of_mask(stays)
-        read = Source(states.flatten(0, 1)[index], rows)
-        return PaddedSource(read, index, (states.shape[0], states.shape[1])), states
+        return PaddedSource(states, stays)
 
     def _memory(
         self, cache: EncoderDecoderCache | None, padding: Padding, source: PaddedSource
@@ -212,20 +210,6 @@ class LessenForSeq2SeqLM(LessenGenerator):
             model_kwargs["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
         else:
             super()._prepare_cache_for_generation(generation_config, model_kwargs, *rest, **options)
-
-
-def _places_left(index: Tensor, rows: Rows, left: Rows) -> Tensor:
-    """Where the tokens that are left stand in the flattened padded batch, `[tokens left]`.
-
-    Args:
-        index: Where all stood, `[tokens]`.
-        rows: Their layout.
-        left: Layout of those that are left; its rows are in the same order.
-    """
-    if left.kept is None:
-        return index
-    counts = torch.tensor(left.lengths, device=index.device)
-    return index[rows.first.repeat_interleave(counts) + left.kept]
 
 
 def _up_to_the_last(labels: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def resplit_prompts(
         early = (left < len(pool.right)) & pool.there
         did.append((early[pool.there].mean(), decoder.depths(left)[pool.there].mean()))
     early, depths = np.array(did).T
-    saved = 1 - depths / len(decoder.shape.layers)
+    saved = 1 - depths / len(decoder.shape.writing_layers)
     return _over_draws(losses, early, saved, bound, delta, count, None, seed)
 
 

@@ -134,7 +134,7 @@ def described(name: str, folder: Path, model: Any, traces: Traces, new_tokens: i
     block = min(new_tokens, LanguageAsked().block if how is None else how.block)
     decoder = Decoder(model.config.facts(), model.config.form(), block)
     weights = next((folder / file for file in (WEIGHTS, EXITS) if (folder / file).is_file()), None)
-    depth, there = len(decoder.shape.layers), traces.there
+    depth, there = len(decoder.shape.writing_layers), traces.there
     at_exits = [
         {"layer": layer, "value": float(right[there].mean()), "agreement": float(right[there].mean())}
         for layer, right in zip(decoder.shape.exit_layers, traces.right, strict=True)
@@ -168,7 +168,7 @@ def spot_of(point: Point, traces: Traces, decoder: Decoder) -> dict[str, Any]:
         "value": did.pop("agreement"),
         "layers": {
             layer: float((left == layer).mean())
-            for layer in (*decoder.shape.exit_layers, len(decoder.shape.layers))
+            for layer in (*decoder.shape.exit_layers, len(decoder.shape.writing_layers))
         },
         **did,
         "work": did["block_equivalents"] / decoder.whole_cost,

@@ -1,0 +1,50 @@
+"""Which options of `lessen compress` a kind of run takes: one that would say nothing there is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import typer
+
+from lessen.errors import InputError
+
+ALL = {"model", "data", "out", "as_json", "system", "seed", "test_data", "text_column"}
+ROWS = {"pair_column", "label_column", "task"}
+TRAINING = {"batch_size", "learning_rate"}
+PROMISE = {"max_drop", "confidence", "loss", "rule", "tune_data", "calibration_data", "criterion", "exits"}
+TOKENS = {"speedup", "rates", "retention", "token_score"}
+CONTINUED = {"prompt_tokens", "new_tokens"}
+
+CLASSIFIES = {
+    *(ALL | ROWS | TRAINING | PROMISE | TOKENS),
+    *("selection_share", "objective", "epochs", "max_tokens", "word_dropout", "pool", "exit_hidden"),
+    *("params", "size", "layers", "importance", "rank", "last_exit_only", "uneven"),
+    *("weight_bits", "activation_bits", "binary_layers", "float_embedding", "scale", "gradient", "gradual"),
+    "alone",
+}
+"""Of a run on a model that classifies."""
+
+GENERATES = {
+    *(ALL | TRAINING | PROMISE | CONTINUED),
+    *("objective", "max_tokens", "head", "head_rank", "words", "fresh_heads", "steps", "time_limit"),
+    *("penalty", "target_agreement", "block", "prompts", "exits_only", "one_threshold", "decay"),
+}
+"""Of exits that learn a generator's own next tokens."""
+
+READS = ALL | ROWS | TRAINING | TOKENS | CONTINUED | {"epochs", "prompt", "answers"}
+"""Of a model that writes, and learns to read less."""
+
+PLANNED = {"plan", "out", "as_json"}
+"""Of a run whose plan is in a file."""
+
+
+def refuse_others(context: typer.Context, taken: Collection[str], why: str) -> None:
+    """Refuse an option that was given and is not among those taken.
+
+    Raises:
+        InputError: Naming it, and saying `why`.
+    """
+    for name in context.params:
+        source = context.get_parameter_source(name)  # by its name: typer brings a click of its own
+        if name not in taken and source is not None and source.name == "COMMANDLINE":
+            raise InputError(f"--{name.replace('_', '-')} {why}")
