@@ -423,9 +423,14 @@ def test_modes_of_generating(made) -> None:
     named, _ = said_by(folder, "--mode", "spec", "--point", "disagreement-30%")
     assert (named["tokens"], named["point"]) == (off["tokens"], "disagreement-30%")
     assert (off["layers"], off["weight_passes"], off["point"]) == ([3] * 12, 1.0, None)
+    code, out, err = run("generate", folder, "a film", "--mode", "direct", "--json")
+    assert (code, err) == (0, "")
+    sure = json.loads(out)
+    assert (sure["kv"], sure["certified"]) == ("exact", True)
+    assert len(sure["tokens"]) == 6, "as many as the Point is certified for"
     direct, err = said_by(folder, "--mode", "direct")
-    assert err == ""
-    assert (direct["kv"], direct["certified"]) == ("exact", True)
+    assert direct["certified"] is False
+    assert "certified for texts of up to 6 tokens; with --max-new-tokens 12 nothing is promised" in err
     assert len(direct["layers"]) == len(direct["tokens"]) == 12
     assert direct["mean_layers"] < 3
     assert direct["weight_passes"] < 1

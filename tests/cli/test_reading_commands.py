@@ -87,6 +87,11 @@ def test_speedup_is_dialled_when_generating(continued) -> None:
     for speedup, found in texts.items():
         direct = model.dial(speedup=speedup).generate_text([prompt], max_new_tokens=3)
         assert direct[0].tokens == found["tokens"]
+    assert texts[1.5]["macs_ratio"] > 1.2
+    code, said, err = run("generate", out, "a", "--speedup", 1.5, "--max-new-tokens", 2, "--json")
+    assert code == 0, err
+    assert json.loads(said)["macs_ratio"] == 1
+    assert "--speedup 1.5: of a prompt of 3 tokens none can leave" in err
     code, _, err = run("generate", out, prompt, "--speedup", 50)
     assert code == 2
     assert "reaches a speed-up of" in err
@@ -131,6 +136,11 @@ def test_t5_learns_to_answer_from_less(answered, data: Path) -> None:
     )  # fmt: skip
     assert code == 0, err
     assert [row["macs_ratio"] > 1.2 for row in json.loads(said)["prompts"]] == [False, True]
+    code, _, err = run(
+        "evaluate", out, "--data", data, "--prompt", "{text}?", "--answers", "a,b", "--point", "x"
+    )
+    assert code == 2
+    assert "--point: with --prompt rows are answered at full depth" in err
 
 
 def test_t5_is_timed(answered, data: Path) -> None:

@@ -17,12 +17,13 @@ from lessen.model.cross import Source
 from lessen.model.linear import Linear
 from lessen.model.macs import decoder_token_macs, row_macs, source_macs
 from lessen.model.rows import following, pack
-from lessen.plan import Point
+from lessen.plan import FULL, Point
 from lessen.runtime.cache import KeyValueCache
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.engine import elimination_of
 from lessen.runtime.generation import generate
 from lessen.runtime.source import encoded
+from lessen.runtime.tally import Tally
 from lessen.tokens.elimination import left_after_layers
 from lessen.tokens.score import NAMES
 
@@ -345,6 +346,21 @@ def test_transformers_reads_what_is_left_and_no_more(tmp_path: Path) -> None:
     mine = texts_of(ours.transformer, [text.tolist() for text in texts], at(SHARES))
     begins = [row[: row.index(1) + 1] if 1 in row else row for row in told.sequences[:, 1:].tolist()]
     assert begins == mine
+
+
+@torch.no_grad()
+def test_a_step_is_counted_with_what_it_reads(tmp_path: Path) -> None:
+    model, text = both(tmp_path)[1].transformer, ragged_ids([30])[0]
+    facts, shape = model.architecture, model.shape
+    macs, expected = [], []
+    for point in (FULL, at(SHARES)):
+        tally, (ids, rows) = Tally(), pack([text])
+        decoding = Decoding(prompts=point)
+        steps = len(list(generate(model, [text.tolist()], max_new_tokens=4, decoding=decoding, tally=tally)))
+        macs.append(tally.of(0).macs)
+        read = encoded(model, ids, rows, point).rows.tokens
+        expected.append(sum(decoder_token_macs(facts, shape, before, read) for before in range(steps)))
+    assert macs[0] - macs[1] == expected[0] - expected[1] > 0
 
 
 def test_prompts_at_the_limit(tmp_path: Path) -> None:

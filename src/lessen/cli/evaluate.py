@@ -90,7 +90,7 @@ def command(
     from lessen.data.prompts import needs_labels, task_of, templates_of
     from lessen.data.reading import read
     from lessen.data.table import Table
-    from lessen.hf import LessenForCausalLM, LessenForSequenceClassification, LessenGenerator
+    from lessen.hf import LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
     from lessen.measure.evaluation import evaluate
     from lessen.runtime.text import encode
@@ -111,6 +111,7 @@ def command(
         refuse({"answers": answers}, "belongs to --prompt")
     if prompt is not None and isinstance(loaded, LessenGenerator):
         refuse(continued, "is for documents that are continued; with --prompt rows are answered")
+        refuse({"point": point or None}, "with --prompt rows are answered at full depth, or at --speedups")
         ways = templates_of(prompt, None if answers is None else answers.split(","))
         evaluate_prompts(
             loaded,
@@ -127,7 +128,7 @@ def command(
     if not isinstance(loaded, LessenForSequenceClassification):
         if not isinstance(loaded, LessenGenerator):
             raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
-        if not isinstance(loaded, LessenForCausalLM) or not loaded.config.form().language_exits:
+        if not loaded.config.form().language_exits:
             raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
         refuse({"speedups": speedups}, "of a model that writes belongs to --prompt")
         evaluate_generator(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -26,7 +27,13 @@ from lessen.errors import InputError
 def command(
     model: Annotated[str, typer.Argument(help="Model folder, hub name, or builtin:NAME.")],
     prompt: Annotated[str, typer.Argument(help="What to continue; - reads it from standard input.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate, at most.")] = 128,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens to generate, at most. [128; in mode direct as many as the Point is certified for]",
+        ),
+    ] = None,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Of drawing tokens; 0 takes the likeliest.")
     ] = 0.0,
@@ -80,10 +87,10 @@ def command(
     """Continue a prompt: at full depth, with tokens that leave early, or with drafts that are verified."""
     import torch
 
-    from lessen.certificate import is_certified
     from lessen.measure.generation_speed import Run, came_first
     from lessen.runtime.completion import prompt_ids, stream
     from lessen.runtime.generation import check_decoding
+    from lessen.runtime.retention import ratio_at
     from lessen.runtime.sampling import Sampling
     from lessen.runtime.tally import Tally
 
@@ -105,10 +112,15 @@ def command(
     used = used or loaded.point
     if decoding.rule is None or decoding.rule != used.exits:
         used = None  # drafts need no Point
-    promised = mode == "direct" and kv == "exact" and used is not None and is_certified(used)
-    promised = promised and speedup is None  # certified of prompts read whole
-    if mode == "direct" and not promised and used is not None:
-        say(_nothing_promised(used, kv, speedup))
+    how = None if mode != "direct" or loaded.folder is None else _certified_for(loaded.folder)
+    if max_new_tokens is None:
+        max_new_tokens = 128 if how is None else how.new_tokens
+    left_out = None if mode != "direct" else _not_promised(used, decoding, how, max_new_tokens)
+    if left_out is not None:
+        say(left_out)
+    read = ratio_at(loaded.transformer, decoding.prompts, [len(ids)])
+    if speedup is not None and read == 1:
+        say(f"--speedup {speedup:g}: of a prompt of {len(ids)} tokens none can leave")
     show = _shown(loaded.transformer, explain=explain and not as_json)
     tokens: list[int] = []
     said: list[str] = []
@@ -154,7 +166,8 @@ def command(
                 "point": None if used is None else used.name,
                 "kv": kv if mode == "direct" else None,
                 "speedup": speedup,
-                "certified": promised if mode == "direct" else None,
+                "macs_ratio": round(read, 4),
+                "certified": left_out is None if mode == "direct" else None,
                 "layers": tally.of(0).layers,
                 "mean_layers": round(tally.mean_layers, 4),
                 "weight_passes": round(tally.weight_passes, 4),
@@ -203,16 +216,33 @@ def point_of(loaded: Any, text: str | None, criterion: str | None = None) -> Any
     return Point(name=f"{criterion} {text}", exits=rule)
 
 
-def _nothing_promised(point: Any, kv: str, speedup: float | None) -> str:
+def _certified_for(folder: Path) -> Any:
+    """How a folder's certificate says texts are written; None if there is no certificate."""
+    from lessen.certificate import read_certificate
+
+    certificate = read_certificate(folder)
+    return None if certificate is None else certificate.generation
+
+
+def _not_promised(point: Any, decoding: Any, how: Any, new_tokens: int) -> str | None:
+    """Why nothing is promised of early tokens, if it is not."""
     from lessen.certificate import is_certified
 
-    if speedup is not None and is_certified(point):
-        return f"point {point.name!r} is certified for prompts read whole; with --speedup nothing is promised"
-    if kv == "propagate" and is_certified(point):
+    if not is_certified(point):
         return (
-            f"point {point.name!r} is certified for exact keys and values; of propagate nothing is promised"
+            f"point {point.name!r} is uncertified: how often early tokens are the model's own is not promised"
         )
-    return f"point {point.name!r} is uncertified: how often early tokens are the model's own is not promised"
+    certified = f"point {point.name!r} is certified for"
+    if decoding.kv == "propagate":
+        return f"{certified} exact keys and values; of propagate nothing is promised"
+    if decoding.prompts.retention is not None:
+        return f"{certified} prompts read whole; where their tokens leave nothing is promised"
+    if how is not None and new_tokens > how.new_tokens:
+        return (
+            f"{certified} texts of up to {how.new_tokens} tokens; with --max-new-tokens {new_tokens} nothing "
+            "is promised"
+        )
+    return None
 
 
 def _shown(model: Any, *, explain: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
@@ -45,7 +46,12 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
         return self.transformer.language_head or self.transformer.embeddings.token
 
     def dial(
-        self, *, speedup: float | None = None, latency_ms: float | None = None, tokens: int | None = None
+        self,
+        *,
+        speedup: float | None = None,
+        latency_ms: float | None = None,
+        tokens: int | None = None,
+        max_drop: float | None = None,
     ) -> Self:
         """Let tokens of the prompt leave on the way; returns the model.
 
@@ -60,11 +66,17 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
                 fitted on this machine (`lessen bench --fit`) for the threads and the precision used now.
             tokens: For `latency_ms`: length of the prompt; the longest of those the profile was measured on
                 if None.
+            max_drop: For models that classify; refused here.
 
         Raises:
             PlanError: When it cannot be reached, is not exactly one wish, no retention profile was measured,
                 or no latencies were fitted.
         """
+        if max_drop is not None:
+            raise PlanError(
+                "max_drop: of a generator nothing is promised when prompts lose tokens; give speedup or "
+                "latency_ms (how often early tokens agree, a Point says: lessen calibrate --target-agreement)"
+            )
         if (speedup is None) == (latency_ms is None):
             raise PlanError("dial takes one of speedup and latency_ms")
         if tokens is not None and (latency_ms is None or tokens < 1):
@@ -161,7 +173,8 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
                 which is not always the model's own; the Point says how far it may be trusted. `spec`: exits
                 draft, the layers left over verify, and the text is that of `off`.
             point: A Point, or the name of one. If None, drafts are made as was found to pay on tuning prompts
-                (`config.drafts`), and for all else the current Point holds.
+                (`config.drafts`), and for all else the current Point holds. One that says nothing of
+                prompts lets them lose tokens as the current Point does.
             kv: In mode `direct`, what skipped layers remember: `exact`, which Points are certified for, or
                 `propagate`, which costs fewer MACs and of which nothing is promised.
 
@@ -176,9 +189,10 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
             raise InputError(f"point {point!r}: give a Point, or the name of one")
         chosen = self._point if point is None else self._named(point) if isinstance(point, str) else point
         check_point(chosen, self.config.form())
+        prompts = self._point if chosen.retention is None else chosen
         if mode == "spec" and point is None and (drafts := self.config.drafting()) is not None:
             language_criterion(drafts.rule.criterion)
-            return Decoding(mode, drafts.rule, kv, drafts.most, prompts=chosen)
+            return Decoding(mode, drafts.rule, kv, drafts.most, prompts=prompts)
         if mode in ("direct", "spec") and chosen.exits is None:
             others = [name for name, each in self.config.choices().items() if each.exits is not None]
             has = (
@@ -187,7 +201,7 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
             raise InputError(f"mode {mode}: no token leaves early at point {chosen.name!r}; {has}")
         if chosen.exits is not None:
             language_criterion(chosen.exits.criterion)
-        return Decoding(mode, None if mode == "off" else chosen.exits, kv, prompts=chosen)
+        return Decoding(mode, None if mode == "off" else chosen.exits, kv, prompts=prompts)
 
     @property
     def stop_tokens(self) -> frozenset[int]:
@@ -210,6 +224,16 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
 
 class LessenForCausalLM(LessenGenerator):
     """A generator that continues its prompt: logits of the next token, the loss of language modelling."""
+
+    def generate(self, *args: Any, **options: Any) -> Any:
+        """transformers' own loop, which reads prompts whole: its cache has one length for all layers."""
+        if self._point.retention is not None:
+            warnings.warn(
+                f"point {self._point.name!r}: transformers' generate reads prompts whole; tokens leave in "
+                "generate_text and stream_text",
+                stacklevel=2,
+            )
+        return super().generate(*args, **options)
 
     def forward(
         self,

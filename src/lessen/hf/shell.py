@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lessen.config import LessenConfig
 from lessen.data.table import Text
-from lessen.errors import PlanError
+from lessen.errors import InputError, PlanError
 from lessen.model.rows import rows_of_mask
 from lessen.model.transformer import Transformer, initialise
 from lessen.plan import Point, TokenScore
@@ -164,8 +164,17 @@ class LessenPreTrainedModel(PreTrainedModel):
             The model; the profile is in `config.profile` and saved with it.
 
         Raises:
+            InputError: When these make no sense.
             PlanError: When no text has a token that may leave.
         """
+        if isinstance(texts, str):
+            raise InputError("texts: a sequence of texts, not one text")
+        if score not in get_args(TokenScore):
+            raise InputError(f"score {score!r}: choose {', '.join(get_args(TokenScore))}")
+        if not 0 < mass <= 1:
+            raise InputError(f"mass {mass}: a share of the attention, above 0, at most 1")
+        if max_tokens is not None and max_tokens < 1:
+            raise InputError(f"max_tokens {max_tokens}: must be 1 or more")
         most = self.config.facts().max_tokens
         encoded = encode(tokenizer_of(self), texts, min(max_tokens or most, most))
         profile = measured_profile(self.transformer.eval(), encoded, score=score, mass=mass)

@@ -110,6 +110,8 @@ class Architecture(Strict):
             raise ValueError("language_head: for causal models and those with a decoder only")
         if "relative" in self.position and self.relative_buckets < 4:
             raise ValueError("relative_buckets: a relative bias has at least 4")
+        if "relative" in self.position and self.relative_max_distance <= self.relative_buckets // 2:
+            raise ValueError("relative_max_distance: buckets must reach further than those of one distance")
         if self.causal and self.position == "learned+relative":
             raise ValueError("position: a causal model with a relative bias cannot be built yet")
         if not self.causal and (self.position == "rotary" or self.qk_norm or self.shared_heads > 1):
@@ -124,6 +126,8 @@ class Architecture(Strict):
             return self
         if self.causal or self.language_head is None:
             raise ValueError("num_decoder_layers: a decoder reads an encoder, and has a language head")
+        if self.decoder_start_token_id >= self.vocab_size:
+            raise ValueError("decoder_start_token_id: the vocabulary has no such token")
         if self.position != "relative" or self.norm_place != "pre" or self.parallel or self.shared_layers:
             raise ValueError("num_decoder_layers: only decoders such as T5's can be built yet")
         if self.embedding_size != self.hidden_size:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lessen.depth.criteria import CRITERIA
 from lessen.depth.decay import DECAYING, check_decay
 from lessen.depth.thresholds import global_path, matched_path
+from lessen.errors import PlanError
 from lessen.guarantee import (
     Losses,
     disagreement,
@@ -172,7 +173,13 @@ def freeze_path(
     of them leave. As for classifiers, the boldest step is found whose loss there is below the bound by 1.3
     standard errors, and the path whose step costs the fewest block-equivalents wins. Step 0, at which no
     token leaves, is not on it: it is always within the bound.
+
+    Raises:
+        PlanError: For a decay where thresholds of no criterion may.
     """
+    if thresholds.decay is not None and not set(tune.criteria) & set(DECAYING):
+        names = ", ".join(tune.criteria)
+        raise PlanError(f"decay: thresholds of {names} cannot; use {' or '.join(DECAYING)}")
     layers = decoder.shape.exit_layers
     sets = [tuple(range(len(layers)))] if thresholds.one else sets_of_exits(len(layers))
     best: tuple[float, tuple[Point, ...]] | None = None

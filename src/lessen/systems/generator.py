@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lessen.artefact import replacing_folder, write_json
 from lessen.card import does_of, write_card
@@ -23,6 +23,7 @@ from lessen.data.documents import documents
 from lessen.data.splits import split, without
 from lessen.data.table import Table
 from lessen.depth.criteria import LANGUAGE
+from lessen.depth.decay import DECAYING
 from lessen.depth.placement import usual_places
 from lessen.errors import InputError
 from lessen.hf import LessenGenerator
@@ -106,6 +107,13 @@ class LanguagePlan(Strict):
     test_prompts: Size = 500
     with_model: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _thresholds_decay(self) -> LanguagePlan:
+        if self.promise.decay is not None and not set(self.criteria) & set(DECAYING):
+            asked = ", ".join(self.criteria)
+            raise ValueError(f"decay: thresholds of {asked} cannot; add --criterion {' or '.join(DECAYING)}")
+        return self
 
 
 @dataclass(frozen=True)
