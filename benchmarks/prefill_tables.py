@@ -74,7 +74,7 @@ def prefill_tables(result: dict[str, Any]) -> str:
 
 
 SEQ2SEQ_TIMES = (
-    ("leaving", ""),
+    ("timed", ""),
     ("shape", "flan-t5-small's shape, "),
     ("shape in int8", "flan-t5-small's shape in int8, "),
 )
