@@ -1,5 +1,6 @@
 """The transformers front door of encoder-decoder models: `generate`, round trips, Trainer; our loop."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import lessen
 from lessen.builtin import model_folder
-from lessen.errors import InputError, PlanError
+from lessen.errors import ArtefactError, InputError, PlanError
 
 LENGTHS = [1, 9, 5, 9]
 
@@ -180,6 +181,22 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         ours.generate(ids.repeat(1, 86)[:, :513], max_new_tokens=1)
     with pytest.raises(InputError, match="generates"):
         lessen.with_exits(ours)
+    with pytest.raises(InputError, match="mode 'nope': choose off, direct, spec"):
+        ours.decoding("nope")
+    with pytest.raises(PlanError, match="max_drop: of a generator nothing is promised"):
+        ours.dial(max_drop=0.01)
+
+
+@pytest.mark.parametrize(("fact", "value"), [("decoder_start_token_id", 10**6), ("relative_max_distance", 4)])
+def test_facts_that_cannot_be_are_named(fact: str, value: int, tmp_path: Path) -> None:
+    _, ours = both("t5", tmp_path / "theirs")
+    ours.save_pretrained(tmp_path / "ours")
+    place = tmp_path / "ours" / "config.json"
+    config = json.loads(place.read_text())
+    config["architecture"][fact] = value
+    place.write_text(json.dumps(config))
+    with pytest.raises((PlanError, ArtefactError), match=fact):
+        lessen.load(tmp_path / "ours")
 
 
 def test_the_commands_know_it(tmp_path: Path) -> None:

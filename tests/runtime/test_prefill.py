@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ragged_ids, tiny_generator
+from conftest import early_generator, ragged_ids, tiny_generator
 
 import lessen
 from lessen.errors import InputError, PlanError
@@ -17,7 +17,7 @@ from lessen.model.causal import spread
 from lessen.model.macs import layer_macs
 from lessen.model.rotary import rotation
 from lessen.model.rows import Rows, pack
-from lessen.plan import FULL, Point
+from lessen.plan import FULL, ExitRule, Point
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.engine import elimination_of
 from lessen.runtime.generation import generate
@@ -273,6 +273,30 @@ def test_the_dial_counts_what_reading_a_prompt_costs(tmp_path: Path) -> None:
     same = first_logits(again.transformer, ids, again.point)
     assert (same - few).abs().max() <= 1e-5 * few.abs().max()
     assert again.dial(speedup=1).point == FULL
+
+
+def test_a_dialled_prompt_stays_so_at_a_named_point(tmp_path: Path) -> None:
+    """And transformers' own loop, which cannot, says so."""
+    model = early_generator(tmp_path)
+    less = at((0.7, 0.6, 0.5, 0.4, 0.3)[: model.transformer.depth])
+    model.use(less)
+    assert model.decoding().prompts == less
+    early = Point(name="early", exits=ExitRule(criterion="entropy", threshold=0.5))
+    assert model.decoding("direct", early).prompts == less
+    both = early.model_copy(update={"retention": less.retention[:1] * len(less.retention)})
+    assert model.decoding("direct", both).prompts == both
+    with pytest.warns(UserWarning, match="reads prompts whole"):
+        model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=1)
+
+
+def test_what_a_profile_is_measured_by_is_checked(tmp_path: Path) -> None:
+    model = loaded("gpt2", tmp_path)
+    model.tokenizer = Words()
+    with pytest.raises(InputError, match="not one text"):
+        model.measure_profile("a b c d e f g h i j")
+    for wrong in ({"score": "zzz"}, {"mass": 2.0}, {"max_tokens": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            model.measure_profile(["a b c d e f g h i j"], **wrong)
 
 
 def test_short_texts_make_no_profile(tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def command(
     With --audit, newer rows, labelled or not, say whether the certificate still stands. What they say is
     kept, adds up over audits, and may be asked for at any time without spoiling the confidence.
     """
+    if not model.is_dir():
+        raise InputError(f"{model} is not a folder; calibrate one that compress wrote")
     if audit:
         given = {
             "--max-drop": max_drop,
@@ -104,7 +106,7 @@ def command(
     from lessen.promise.resplits import resplit
     from lessen.promise.rows import rows_for
 
-    if model.is_dir() and generates(model):
+    if generates(model):
         unfit = {
             "--reference": reference,
             "--pair-column": pair_column,

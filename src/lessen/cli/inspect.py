@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lessen.cli.output import Json, emit, show_drafts, table
+from lessen.plan import LayerShape
 
 LAYERS_SHOWN = 6
 """Of a Point at which tokens leave; with more layers only the first and last ones."""
@@ -33,7 +34,7 @@ def command(
     )
     generates, decoder = "macs_per_token" in facts, ""
     if "decoder_layers" in facts:
-        decoder = f"decoder of {facts['decoder_layers']} layers {counts['decoder'] / 1e6:.2f}M, "
+        decoder = f"decoder of {len(facts['decoder_layers'])} layers {counts['decoder'] / 1e6:.2f}M, "
     print(
         f"  {'layers' if generates and not decoder else 'encoder'} {counts['encoder'] / 1e6:.2f}M, {decoder}"
         f"embeddings {counts['embeddings'] / 1e6:.2f}M, "
@@ -63,12 +64,14 @@ def command(
         print("  binary weights are stored as the real numbers they learn by: this folder is for training")
     if facts["embedding_rank"] is not None:
         print(f"  the token table is a product of rank {facts['embedding_rank']}")
-    products = any("rank" in row for row in facts["layers"])
+    rows = [(f"{i}", row) for i, row in enumerate(facts["layers"], start=1)]
+    rows += [(f"decoder {i}", row) for i, row in enumerate(facts.get("decoder_layers", ()), start=1)]
+    products = any("rank" in row for _, row in rows)
     table(
         ["layer", "heads", "ffn", *(["ranks"] if products else []), "keep", "bits", "exit"],
         [
             [
-                f"{i}",
+                name,
                 row["heads"],
                 row["ffn"],
                 *([_named(row.get("rank", {}))] if products else []),
@@ -76,7 +79,7 @@ def command(
                 f"{row['bits']} x {row['activation_bits']}",
                 "yes" if row["exit"] else "",
             ]
-            for i, row in enumerate(facts["layers"], start=1)
+            for name, row in rows
         ],
     )
     if (tokens := facts["retention"]) is not None:
@@ -115,7 +118,10 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
     generating: dict[str, Any] = {}
     if facts.decoder is not None:
         generating = {
-            "decoder_layers": len(shape.decoder_layers),
+            "decoder_layers": [
+                _layer(layer, exit=place in shape.exit_layers)
+                for place, layer in enumerate(shape.decoder_layers, start=1)
+            ],
             "macs_of_source": source_macs(facts, shape) * tokens,
             "macs_per_token": decoder_token_macs(facts, shape, 0, tokens),
             "language_exits": _early(model),
@@ -139,15 +145,11 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
         "embedding_bits": shape.embedding_bits,
         "latent": shape.latent is not None,
         "layers": [
-            {
-                "heads": len(layer.heads),
-                "ffn": layer.intermediate_size,
-                "keep": 1.0 if retention is None else retention[place],
-                "bits": layer.bits,
-                "activation_bits": layer.activation_bits,
-                "exit": place + 1 in shape.exit_layers and not shape.decoder_layers,
-                **({"rank": ranks} if (ranks := layer.rank.model_dump(exclude_none=True)) else {}),
-            }
+            _layer(
+                layer,
+                exit=place + 1 in shape.exit_layers and not shape.decoder_layers,
+                keep=1.0 if retention is None else retention[place],
+            )
             for place, layer in enumerate(shape.layers)
         ],
         "retention": _retention(model),
@@ -161,6 +163,20 @@ def describe(model: Any, name: str, tokens: int) -> dict[str, Any]:
             }
             for point in points
         ],
+    }
+
+
+def _layer(layer: LayerShape, *, exit: bool, keep: float = 1.0) -> dict[str, Any]:
+    """A layer's width and bits, whether there is an exit after it, and the share of tokens that leaves it."""
+    ranks = layer.rank.model_dump(exclude_none=True)
+    return {
+        "heads": len(layer.heads),
+        "ffn": layer.intermediate_size,
+        "keep": keep,
+        "bits": layer.bits,
+        "activation_bits": layer.activation_bits,
+        "exit": exit,
+        **({"rank": ranks} if ranks else {}),
     }
 
 

@@ -71,7 +71,7 @@ def check_exits(shape: Shape, mode: str) -> None:
     Raises:
         PlanError: When the model has no language exits.
     """
-    if mode != "off" and not shape.language_exits:
+    if mode in ("direct", "spec") and not shape.language_exits:
         raise PlanError(
             f"mode {mode}: the model has no exits that name tokens; give it some with "
             "`lessen compress MODEL --data TEXT --system self-exit`, or use mode off"
