@@ -73,6 +73,29 @@ def test_a_generator_learns_to_read_less(continued) -> None:
     assert not (out.parent / "less.work").exists()
 
 
+def test_a_model_can_read_less_as_it_is(talker: Path, text: Path, tmp_path: Path) -> None:
+    lengths = ("--prompt-tokens", 30, "--new-tokens", 10, "--epochs", 0)
+    options = ("--system", "latency-adjustable", "--out", tmp_path / "as-it-is", "--json")
+    code, said, err = run("compress", talker, "--data", text, *options, *lengths)
+    assert code == 0, err
+    assert "stage" not in err
+    facts = json.loads(said)
+    assert facts["training"] == []
+    assert [line["speedup"] for line in facts["speedups"]][:2] == [1, 1.5]
+    ours, theirs = lessen.load(tmp_path / "as-it-is"), lessen.load(talker)
+    assert ours.config.retention_profile().trained_at is None
+    for name, weight in theirs.named_parameters():
+        assert torch.equal(weight, ours.get_parameter(name)), name
+    code, said, err = run(
+        "generate", tmp_path / "as-it-is", " ".join([SENTENCE] * 3), "--speedup", 1.5, "--json"
+    )
+    assert code == 0, err
+    assert json.loads(said)["macs_ratio"] > 1.2
+    code, _, err = run("compress", talker, "--data", text, *options, *lengths, "--batch-size", 8)
+    assert code == 2
+    assert "--batch-size: nothing is trained with --epochs 0" in err
+
+
 def test_speedup_is_dialled_when_generating(continued) -> None:
     out, _ = continued
     prompt = " ".join(["the film is good"] * 8)

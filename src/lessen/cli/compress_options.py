@@ -258,7 +258,8 @@ Epochs = Annotated[
     float | None,
     typer.Option(
         min=0.0,
-        help="Passes over the training rows; of the first stage, others in proportion.",
+        help="Passes over the training rows; of the first stage, others in proportion. 0, for a model that "
+        "writes with latency-adjustable: only how its attention falls is measured.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -35,6 +35,7 @@ def reading_plan(
     """
     from lessen.data.prompts import templates_of
     from lessen.records import parse
+    from lessen.systems.planning import option_of
     from lessen.systems.reading import STAGES, ReadingPlan
 
     given = {key: value for key, value in recipe.items() if value is not None}
@@ -45,8 +46,12 @@ def reading_plan(
     words = None if answers is None else tuple(each.strip() for each in answers.split(","))
     if prompt is not None:
         templates_of(prompt, words)
+    untrained = given.get("epochs") == 0
+    if untrained and len(given) > 1:
+        extra = next(name for name in given if name != "epochs")
+        raise InputError(f"{option_of(extra)}: nothing is trained with --epochs 0")
     stages = []
-    for stage in STAGES:
+    for stage in () if untrained else STAGES:
         own = {key: value for key, value in given.items() if key not in ("speedup", "rates")}
         if stage.speedup > 1:
             own |= {key: given[key] for key in ("speedup", "rates") if key in given}

@@ -125,7 +125,11 @@ class LessenPreTrainedModel(PreTrainedModel):
         """
         profile = self.config.retention_profile()
         if profile is None:
-            raise PlanError("the model has no retention profile; call measure_profile(texts) first")
+            raise PlanError(
+                "the model has no retention profile; call measure_profile(texts) first, or make a folder with "
+                "one: lessen compress MODEL --data TEXT --system latency-adjustable (a model that writes stays "
+                "as it is with --epochs 0)"
+            )
         return point_for(self.transformer, profile, check_wish("speedup", speedup))
 
     def speeds(self) -> dict[float, Point]:

@@ -81,6 +81,8 @@ class ReadingPlan(Strict):
     Without a `prompt` documents are cut into stretches, of which the last `new_tokens` are what is to be
     written after the rest. With one, rows are put into words in every way it names, and what is to be written
     is the answer, the number or the sentence. `answers` are as `data.prompts.templates_of` takes them.
+
+    Without `stages` nothing is trained: the model gets a retention profile and stays as it is.
     """
 
     version: Literal[1] = 1
@@ -92,7 +94,7 @@ class ReadingPlan(Strict):
     system: Literal["latency-adjustable"] = "latency-adjustable"
     prompt: str | None = None
     answers: tuple[str, ...] | None = None
-    stages: Annotated[tuple[Recipe, ...], Field(min_length=1)] = STAGES
+    stages: tuple[Recipe, ...] = STAGES
     tokens: TokenPlan = TokenPlan()
     prompting: Prompting = Prompting()
     test_share: Share = 0.1
@@ -151,12 +153,16 @@ def compress_reading(
     asked = _asked(base, tables["train"], plan)
     at_task = {"max_tokens": plan.prompting.prompt_tokens, "seed": plan.seed}
     stages = [stage.model_copy(update=at_task) for stage in plan.stages]
-    for recipe in stages:
+    measured = STAGES[-1].model_copy(update=at_task)
+    for recipe in stages or [measured]:
         if recipe.speedup > 1:
             check_tokens(base, asked, recipe, plan.tokens)
     begin_work(work, plan, tables, base)
     model = with_shape(base, base.config.form(), base.transformer.state_dict())
     training = []
+    if not stages:
+        give_profile(model, asked, measured, plan.tokens, work / "profile")
+        model.config.profile |= {"trained_at": None}
     for number, recipe in enumerate(stages, start=1):
         place = Milestone(work / f"stage-{number}")
         passes = None
