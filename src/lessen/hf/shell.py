@@ -126,9 +126,9 @@ class LessenPreTrainedModel(PreTrainedModel):
         profile = self.config.retention_profile()
         if profile is None:
             raise PlanError(
-                "the model has no retention profile; call measure_profile(texts) first, or make a folder with "
-                "one: lessen compress MODEL --data TEXT --system latency-adjustable (a model that writes stays "
-                "as it is with --epochs 0)"
+                "the model has no retention profile; call measure_profile(texts) first, or make a folder "
+                "with one: lessen compress MODEL --data TEXT --system latency-adjustable (--epochs 0: a model "
+                "that writes stays as it is)"
             )
         return point_for(self.transformer, profile, check_wish("speedup", speedup))
 
