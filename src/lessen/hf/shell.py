@@ -127,8 +127,8 @@ class LessenPreTrainedModel(PreTrainedModel):
         if profile is None:
             raise PlanError(
                 "the model has no retention profile; call measure_profile(texts) first, or make a folder "
-                "with one: lessen compress MODEL --data TEXT --system latency-adjustable (--epochs 0: a model "
-                "that writes stays as it is)"
+                "with one: lessen compress MODEL --data TEXT --system latency-adjustable (--epochs 0: what "
+                "writes stays as it is)"
             )
         return point_for(self.transformer, profile, check_wish("speedup", speedup))
 
