@@ -51,7 +51,10 @@ def report_generator(
     folder = Path(models[0])
     model = loaded_generator(models[0])
     if not model.config.form().language_exits:
-        raise InputError(f"{folder} has no exits that name tokens to report on; compress it first")
+        raise InputError(
+            f"{folder} has no exits that name tokens to report on: give it some with --system self-exit; what "
+            "reading less costs it, evaluate and bench say (--speedups)"
+        )
     table, about = _test_documents(folder) if data is None else (documents(data, text=text_column), data)
     table, left_out = unseen(folder, table)
     table = table.take(range(min(prompts, len(table))))
