@@ -52,8 +52,8 @@ def report_generator(
     model = loaded_generator(models[0])
     if not model.config.form().language_exits:
         raise InputError(
-            f"{folder} has no exits that name tokens to report on: give it some with --system self-exit; what "
-            "reading less costs it, evaluate and bench say (--speedups)"
+            f"{folder} has no exits that name tokens to report on: give it some with --system self-exit; "
+            "what reading less costs it, evaluate and bench say (--speedups)"
         )
     table, about = _test_documents(folder) if data is None else (documents(data, text=text_column), data)
     table, left_out = unseen(folder, table)
