@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lessen.bits.packing import words_for
 from lessen.bits.products import arranged, product
 from lessen.native import native
 from lessen.native.matrix import LOW_BITS, LowBits
@@ -19,21 +20,47 @@ from lessen.native.state import state_of
 SCHEMA = "(Tensor values, Tensor weight, Tensor scales, Tensor? bias) -> Tensor"
 
 _arranged: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-"""Weights as the kernels want them, for as long as the stored ones live."""
+"""Weights as the kernels want them, and for what, for as long as the stored ones live."""
 
 
 def _computed(kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
-    suits = values.dtype == torch.float32 and values.device.type == "cpu" and weight.numel() > 0
-    kernels = native() if suits else None
-    ready, state = _arranged.get(weight), state_of(weight)
-    if ready is None or ready[0] is not kernels or ready[1] != state:
-        ready = kernels, state, arranged(kind, weight, values.shape[1], kernels)
+    _check(kind, values, weight, scales, bias)
+    real = [each for each in (values, scales, bias) if each is not None]
+    suits = all(each.dtype == torch.float32 and each.device.type == "cpu" for each in real)
+    kernels = native() if suits and weight.numel() > 0 else None
+    asked = kind, values.shape[1], kernels, state_of(weight)
+    ready = _arranged.get(weight)
+    if ready is None or ready[0] != asked:
+        ready = asked, arranged(kind, weight, values.shape[1], kernels)
         _arranged[weight] = ready
-    return product(kind, values, ready[2], scales, bias, kernels)
+    whole = None if bias is None else bias.contiguous()
+    return product(kind, values, ready[1], scales.contiguous(), whole, kernels).to(values.dtype)
 
 
-def _imagined(values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+def _imagined(kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
+    _check(kind, values, weight, scales, bias)
     return values.new_empty(len(values), len(scales))
+
+
+def _check(kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+    """Refuse what does not go together: kernels read memory as they are told it is.
+
+    Raises:
+        RuntimeError: Naming it.
+    """
+    if values.dim() != 2 or scales.dim() != 1 or weight.dim() != 2:
+        raise RuntimeError("values and weight have two dimensions, scales one")
+    columns, rows = values.shape[1], len(scales)
+    eight = kind in ("w8a8", "w8a32")
+    wanted = torch.int8 if eight else torch.int64
+    shape = (rows, columns if eight else words_for(columns))
+    if weight.dtype != wanted or tuple(weight.shape) != shape:
+        raise RuntimeError(f"{kind}: expected a weight of {wanted}, {shape}, not {tuple(weight.shape)}")
+    if bias is not None and tuple(bias.shape) != (rows,):
+        raise RuntimeError(f"bias {tuple(bias.shape)}: one for each of {rows} rows")
+    for name, tensor in (("values", values), ("scales", scales), ("bias", bias)):
+        if tensor is not None and not tensor.is_floating_point():
+            raise RuntimeError(f"{name}: expected real numbers, not {tensor.dtype}")
 
 
 OPERATORS = {
@@ -42,5 +69,5 @@ OPERATORS = {
     )
     for kind in LOW_BITS
 }
-for _operator in OPERATORS.values():
-    _operator.register_fake(_imagined)
+for _kind, _operator in OPERATORS.items():
+    _operator.register_fake(partial(_imagined, _kind))

@@ -11,8 +11,9 @@ LARGEST = 127
 def quantized(values: Tensor) -> tuple[Tensor, Tensor]:
     """Whole numbers from -127 to 127 and the scale of each row, `[rows, columns]` and `[rows, 1]`.
 
-    They are of the values' own type; a row of zeros has scale 0.
+    They are of the values' own type; a row of zeros has scale 0. Division is by each row's largest, as in the
+    kernels: `LARGEST / most` would be a product with its inverse, and round otherwise.
     """
     most = values.abs().amax(1, keepdim=True) if values.shape[1] else values.new_zeros(len(values), 1)
-    inverse = torch.where(most > 0, LARGEST / most, torch.zeros_like(most))
+    inverse = torch.where(most > 0, torch.full_like(most, LARGEST) / most, torch.zeros_like(most))
     return (values * inverse).round(), most / LARGEST

@@ -117,9 +117,10 @@ class FewBits(Deriving, Stored):
         return ready
 
     def _is_whole(self) -> bool:
-        """Whether there are weights, and their scales and bias are of the type the kernels read."""
-        real = (each for each in (self.scales, self.bias) if each is not None)
-        return self.weight.numel() > 0 and all(each.dtype == torch.float32 for each in real)
+        """Whether there are weights, and their scales and bias lie as the kernels read them."""
+        real = [each for each in (self.scales, self.bias) if each is not None]
+        fit = all(each.dtype == torch.float32 and each.is_contiguous() for each in real)
+        return self.weight.numel() > 0 and fit
 
     def _whole_bias(self) -> Tensor | None:
         return self.bias
