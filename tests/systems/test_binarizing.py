@@ -9,11 +9,13 @@ from conftest import BAD, GOOD, run, task
 
 import lessen
 from lessen.bits.binarizer import EDGE
+from lessen.data.reading import read
 from lessen.errors import InputError, PlanError
 from lessen.model.few_bits import BinaryEmbedding, BinaryLinear
 from lessen.model.latent import latents_of
 from lessen.model.rows import pack
 from lessen.plan import ExitShape
+from lessen.promise.rows import rows_for
 from lessen.promise.settle import Asked
 from lessen.reshaping import in_signs
 from lessen.runtime.text import encode
@@ -56,6 +58,13 @@ def test_from_scratch_and_packed(binary: Path) -> None:
     assert [exit.hidden_size for exit in form.exits] == [32] * 4
     assert model.predict(["wonderful acting number 3"])[0].label == "pos"
     assert (binary / "model.safetensors").stat().st_size < 0.17 * 4 * 180_000
+
+
+def test_a_precision_that_changes_no_layer_is_not_promised(binary: Path, data: Path) -> None:
+    before = (binary / "config.json").read_bytes()
+    with pytest.raises(InputError, match="int8 changes none of its layers; calibrate it in float32"):
+        rows_for(binary, read(str(data)), precision="int8")
+    assert (binary / "config.json").read_bytes() == before
 
 
 def test_what_it_learned_by_lies_beside_it_and_learns_on(binary: Path, data: Path, tmp_path: Path) -> None:

@@ -270,6 +270,10 @@ def traces_for(
     model = load(folder, precision=precision, promises=False)
     if not isinstance(model, LessenGenerator) or not model.config.form().language_exits:
         raise InputError(f"{folder} has no language exits to calibrate")
+    if model.precision != precision:
+        raise InputError(
+            f"{folder}: {precision} changes none of its layers; calibrate it in {model.precision}"
+        )
     if not (folder / KEPT).exists():
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
     kept = KeptTraces.load(folder / KEPT)

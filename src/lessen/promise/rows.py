@@ -52,6 +52,10 @@ def rows_for(
             data was given.
     """
     model = classifier_of(load(folder, precision=precision, promises=False), folder)
+    if model.precision != precision:
+        raise InputError(
+            f"{folder}: {precision} changes none of its layers; calibrate it in {model.precision}"
+        )
     kept = kept_in(folder)
     if kept is None:
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")

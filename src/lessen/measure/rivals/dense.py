@@ -114,12 +114,12 @@ def check_dense(facts: Architecture, shape: Shape) -> None:
             field = next(name for name, differs in changed.items() if differs)
             raise PlanError(
                 f"shape.layers[{place}].{field}: other runtimes can only run the dense model; "
-                "give the model this one was made from"
+                "give the model this one was made from, or --against none"
             )
     if shape.embedding_rank is not None or shape.embedding_bits != 32:
         raise PlanError(
             "shape.embedding_rank or embedding_bits: other runtimes can only run the dense model; "
-            "give the model this one was made from"
+            "give the model this one was made from, or --against none"
         )
 
 
