@@ -103,13 +103,14 @@ def load(
         config = _config_of(source)
     if own:
         artefact.check_files(Path(source))
-    certificate = check_promises(Path(source), config.choices().values()) if own and promises else None
     if own and config.base is not None:
         model: Model = _load_exits(Path(source), config, base)
     elif base is not None:
         raise InputError(f"{name} is a whole model; base is for exits that were saved without theirs")
     else:
         model = _load_own(Path(source), config) if own else _load_foreign(source, config)
+    # After the weights: they name what is damaged, a certificate that something is.
+    certificate = check_promises(Path(source), config.choices().values()) if own and promises else None
     model = _in_precision(model, precision, str(name)).eval()
     model.tokenizer = _tokenizer(source)
     if own:

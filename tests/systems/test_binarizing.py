@@ -1,16 +1,18 @@
 """Binary models from compress: packed, and what they learned by beside them; from scratch or a teacher."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import BAD, GOOD, run, task
+from safetensors.torch import load_file, save_file
 
 import lessen
 from lessen.bits.binarizer import EDGE
 from lessen.data.reading import read
-from lessen.errors import InputError, PlanError
+from lessen.errors import ArtefactError, InputError, PlanError
 from lessen.model.few_bits import BinaryEmbedding, BinaryLinear
 from lessen.model.latent import latents_of
 from lessen.model.rows import pack
@@ -58,6 +60,17 @@ def test_from_scratch_and_packed(binary: Path) -> None:
     assert [exit.hidden_size for exit in form.exits] == [32] * 4
     assert model.predict(["wonderful acting number 3"])[0].label == "pos"
     assert (binary / "model.safetensors").stat().st_size < 0.17 * 4 * 180_000
+
+
+def test_damage_is_named_where_a_certificate_knows_of_it_too(binary: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(binary, tmp_path / "damaged")
+    assert (folder / "certificate.json").exists()
+    state = load_file(folder / "model.safetensors")
+    name = "transformer.layers.1.attention.qkv"
+    state[f"{name}.weight"][3, 0] ^= 1
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtefactError, match=rf"{name}\.weight: .*checksum"):
+        lessen.load(folder)
 
 
 def test_a_precision_that_changes_no_layer_is_not_promised(binary: Path, data: Path) -> None:
