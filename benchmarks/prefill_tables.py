@@ -71,9 +71,7 @@ def prefill_tables(result: dict[str, Any]) -> str:
         make(result) for make, of in ((prefill_time_table, "time"), (prefill_loss_table, "loss")) if told[of]
     ]
     if not told["loss"]:
-        parts.append(
-            "What the loss of the text that follows is: not run yet, and of GPT-2 nothing was trained.\n"
-        )
+        parts.append("Loss of the text that follows: not run yet. Of GPT-2's shape nothing was trained.\n")
     return "\n".join(parts)
 
 

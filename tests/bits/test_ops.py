@@ -14,7 +14,10 @@ ROWS, COLUMNS, TOKENS = 12, 70, 5
 def operands(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Values, weight, scales and bias."""
     generator = torch.Generator().manual_seed(0)
-    values, weight = torch.randn(TOKENS, COLUMNS, generator=generator), torch.randn(ROWS, COLUMNS)
+    values, weight = (
+        torch.randn(TOKENS, COLUMNS, generator=generator),
+        torch.randn(ROWS, COLUMNS, generator=generator),
+    )
     stored = (weight * 20).clamp(-127, 127).to(torch.int8) if kind in ("w8a8", "w8a32") else pack(weight)
     return values, stored, torch.rand(ROWS, generator=generator) + 0.5, torch.randn(ROWS, generator=generator)
 
@@ -66,14 +69,15 @@ def test_scales_and_bias_may_lie_anywhere_and_be_of_any_type(kind: str) -> None:
 @pytest.mark.parametrize("kind", LOW_BITS)
 def test_what_does_not_fit_is_refused(kind: str) -> None:
     values, weight, scales, bias = operands(kind)
-    wrong = {
-        "dimensions": (values[0], weight, scales, bias),
-        "expected a weight": (values[:, : -65 if weight.dtype == torch.int64 else -1], weight, scales, bias),
-        "expected a weight of": (values, weight.to(torch.int32), scales, bias),
-        "not ": (values, weight, scales[:-1], bias),
-        "bias": (values, weight, scales, bias[:-1]),
-        "real numbers": (values, weight, scales.long(), bias),
-    }
-    for says, given in wrong.items():
+    narrow = values[:, : -65 if weight.dtype == torch.int64 else -1]
+    wrong = [
+        ("values and weight have two dimensions", (values[0], weight, scales, bias)),
+        ("expected a weight of .*, not torch.int(8|64), ", (narrow, weight, scales, bias)),
+        ("not torch.int32, ", (values, weight.to(torch.int32), scales, bias)),
+        (r"expected a weight of .* \(11, ", (values, weight, scales[:-1], bias)),
+        (r"bias \(11,\): one for each of 12 rows", (values, weight, scales, bias[:-1])),
+        ("scales: expected real numbers, not torch.int64", (values, weight, scales.long(), bias)),
+    ]
+    for says, given in wrong:
         with pytest.raises(RuntimeError, match=says):
             OPERATORS[kind](*given)

@@ -569,8 +569,8 @@ def test_what_does_not_fit_is_one_line(talker: Path, text: Path, tmp_path: Path,
     assert err.strip().splitlines()[-1].startswith("lessen: ")
 
 
-def test_options_of_generators_are_not_for_classifiers(small: Path, data: Path) -> None:
-    code, _, err = run("compress", small, "--data", data, "--head", "tied")
+def test_options_of_generators_are_not_for_classifiers(small: Path, data: Path, tmp_path: Path) -> None:
+    code, _, err = run("compress", small, "--data", data, "--head", "tied", "--out", tmp_path / "out")
     assert code == 2
     assert "--head is for models that generate" in err
     code, _, err = run("calibrate", small, "--target-agreement", "95%")

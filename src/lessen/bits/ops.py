@@ -55,7 +55,8 @@ def _check(kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bias: 
     wanted = torch.int8 if eight else torch.int64
     shape = (rows, columns if eight else words_for(columns))
     if weight.dtype != wanted or tuple(weight.shape) != shape:
-        raise RuntimeError(f"{kind}: expected a weight of {wanted}, {shape}, not {tuple(weight.shape)}")
+        found = f"{weight.dtype}, {tuple(weight.shape)}"
+        raise RuntimeError(f"{kind}: expected a weight of {wanted}, {shape}, not {found}")
     if bias is not None and tuple(bias.shape) != (rows,):
         raise RuntimeError(f"bias {tuple(bias.shape)}: one for each of {rows} rows")
     for name, tensor in (("values", values), ("scales", scales), ("bias", bias)):

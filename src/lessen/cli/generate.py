@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -112,7 +111,7 @@ def command(
     used = used or loaded.point
     if decoding.rule is None or decoding.rule != used.exits:
         used = None  # drafts need no Point
-    how = None if mode != "direct" or loaded.folder is None else _certified_for(loaded.folder)
+    how = _certified_for(loaded, used) if mode == "direct" else None
     if max_new_tokens is None:
         max_new_tokens = 128 if how is None else how.new_tokens
     left_out = None if mode != "direct" else _not_promised(used, decoding, how, max_new_tokens)
@@ -216,11 +215,13 @@ def point_of(loaded: Any, text: str | None, criterion: str | None = None) -> Any
     return Point(name=f"{criterion} {text}", exits=rule)
 
 
-def _certified_for(folder: Path) -> Any:
-    """How a folder's certificate says texts are written; None if there is no certificate."""
-    from lessen.certificate import read_certificate
+def _certified_for(loaded: Any, point: Any) -> Any:
+    """How texts are written that a Point is certified for; None if it is not."""
+    from lessen.certificate import is_certified, read_certificate
 
-    certificate = read_certificate(folder)
+    if loaded.folder is None or not is_certified(point):
+        return None
+    certificate = read_certificate(loaded.folder)
     return None if certificate is None else certificate.generation
 
 

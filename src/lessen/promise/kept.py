@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lessen.errors import ArtefactError
+from lessen.errors import ArtefactError, InputError
 
 KEPT = "calibration.safetensors"
 
@@ -33,6 +33,16 @@ def content_of(path: Path, advice: str) -> Iterator[tuple[dict[str, str], dict[s
         yield about, tensors
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ArtefactError(f"{path}: cannot be read ({error}); {advice}") from None
+
+
+def check_precision(folder: Path, own: str, asked: str) -> None:
+    """Refuse to calibrate in a precision a model does not get: binary layers have no other.
+
+    Raises:
+        InputError: Naming the one it has.
+    """
+    if own != asked:
+        raise InputError(f"{folder}: {asked} changes none of its layers; calibrate it in {own}")
 
 
 def pack_keys(keys: Sequence[str]) -> torch.Tensor:

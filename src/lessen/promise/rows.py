@@ -14,7 +14,7 @@ from lessen.errors import InputError
 from lessen.hf import LessenForSequenceClassification
 from lessen.loading import load
 from lessen.plan import Precision
-from lessen.promise.kept import KEPT
+from lessen.promise.kept import KEPT, check_precision
 from lessen.promise.outputs import Kept, outputs_of, settings_of
 
 
@@ -52,10 +52,7 @@ def rows_for(
             data was given.
     """
     model = classifier_of(load(folder, precision=precision, promises=False), folder)
-    if model.precision != precision:
-        raise InputError(
-            f"{folder}: {precision} changes none of its layers; calibrate it in {model.precision}"
-        )
+    check_precision(folder, model.precision, precision)
     kept = kept_in(folder)
     if kept is None:
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
