@@ -33,10 +33,10 @@ import results
 from generator_decode import plain
 from keyed import About, Ledger
 
+from lessen.artefact import KEPT
 from lessen.loading import facts_of, load
 from lessen.plan import FULL, Point
 from lessen.promise.generators import KeptTraces, LanguageAsked, Prompting, traces_of
-from lessen.promise.kept import KEPT
 from lessen.promise.language import (
     Decoder,
     LanguageLoss,

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from results import CACHE, data_folder, write_results
 
+from lessen.artefact import KEPT
 from lessen.data.reading import read
 from lessen.loading import load
 from lessen.promise.calibrate import LOSSES, freeze_path, judge
-from lessen.promise.kept import KEPT
 from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, task_of
 from lessen.promise.resplits import resplit
 from lessen.systems import system_of

@@ -44,7 +44,7 @@ from lessen.measure.reading_speed import reading_rows
 from lessen.measure.rivals.generator import generator_twin
 from lessen.measure.rouge import rouge_l
 from lessen.plan import Point, RetentionProfile
-from lessen.reshaping import in_int8
+from lessen.reshaping import in_few_bits
 from lessen.runtime.answers import answer_ids, score_answers
 from lessen.runtime.asking import encode_prompts
 from lessen.runtime.retention import ratio_at
@@ -189,7 +189,7 @@ def run_of(way: str, seed: int, score: str, count: int, seconds: float) -> dict[
     if way in (SHAPE, SHAPE_INT8):
         model = twin = shaped()
         if way == SHAPE_INT8:
-            model = in_int8(twin)
+            model = in_few_bits(twin, "int8")
         return {"time": timed(model, random_prompts(), count, seconds, twin)}
     if way == TIMES:
         model = load(taught("leaving", seed))

@@ -23,7 +23,7 @@ import numpy as np
 from baselines import baselines
 from results import CACHE, data_folder, write_results
 
-from lessen.artefact import CONFIG, write_json
+from lessen.artefact import CONFIG, KEPT, write_json
 from lessen.certificate import one_digest
 from lessen.data.reading import read
 from lessen.data.splits import without, without_contained
@@ -34,7 +34,6 @@ from lessen.measure.metrics import quality
 from lessen.plan import FULL, Point
 from lessen.promise.calibrate import judge, path_of
 from lessen.promise.classifiers import calibrate_classifier
-from lessen.promise.kept import KEPT
 from lessen.promise.outputs import Kept, Outputs, task_of
 from lessen.promise.rows import keep
 from lessen.promise.settle import Asked

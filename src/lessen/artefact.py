@@ -21,13 +21,19 @@ WEIGHTS = "model.safetensors"
 EXITS = "exits.safetensors"
 """In its place where exits are saved without their model, so that nobody takes it for a whole one."""
 
+KEPT = "calibration.safetensors"
+"""What calibrations are made from: answers, or traces, and hashes of texts."""
+
+AUDITED = "audit.safetensors"
+"""Losses on newer rows."""
+
 DESCRIBING = (
     "plan.json",
     "training.json",
     "certificate.json",
     "calibrations.json",
-    "calibration.safetensors",
-    "audit.safetensors",
+    KEPT,
+    AUDITED,
     "latency.json",
     "report.html",
     "report.json",
@@ -36,7 +42,7 @@ DESCRIBING = (
 )
 """Files that speak of one set of weights; they go where it goes, and do not outlive it."""
 
-PRIVATE = ("plan.json", "training.json", "calibration*", "audit.safetensors", "latency.json", "report.*")
+PRIVATE = ("plan.json", "training.json", "calibration*", AUDITED, "latency.json", "report.*")
 """Of them those that tell of the user's data or folders, and are not uploaded."""
 
 

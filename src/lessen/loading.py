@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from transformers import (
 
 from lessen import artefact, builtin
 from lessen.bits import fours, packing
+from lessen.bits.conversion import FEW_BITS
 from lessen.certificate import check_promises
 from lessen.config import LessenConfig, check_written
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError, UnsupportedModelError
@@ -42,18 +42,10 @@ from lessen.model.architecture import Architecture
 from lessen.model.digests import base_digest
 from lessen.model.transformer import initialise
 from lessen.plan import Precision, dense_shape
-from lessen.reshaping import Model, in_int4, in_int8, problem_type_of, with_language_exits
+from lessen.reshaping import Model, in_few_bits, problem_type_of, with_language_exits
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 """One of these makes a tokenizer; without any, transformers invents one that knows no words."""
-
-
-FEW_BITS: dict[str | None, Callable[[Model], Model]] = {
-    "int8": in_int8,
-    "int8-weights": partial(in_int8, activation_bits=32),
-    "int4": in_int4,
-}
-"""Precisions a model in float32 is converted to."""
 
 
 def load(
@@ -135,7 +127,7 @@ def _in_precision(model: Model, precision: Precision | None, name: str) -> Model
         bits = 4 if model.precision == "int4" else 8
         raise PlanError(f"{name} was saved with weights of {bits} bits; load it in {model.precision}")
     if precision in FEW_BITS:
-        return FEW_BITS[precision](model.to(torch.float32))
+        return in_few_bits(model.to(torch.float32), precision)
     return model.to(getattr(torch, precision or "float32"))
 
 

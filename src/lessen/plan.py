@@ -186,6 +186,12 @@ class Shape(Strict):
         return self.decoder_layers or self.layers
 
     @property
+    def few_bits(self) -> bool:
+        """Whether any layer, or the token table, has fewer bits than float32."""
+        layers = (*self.layers, *self.decoder_layers)
+        return self.embedding_bits != 32 or any(layer.bits != 32 for layer in layers)
+
+    @property
     def exit_layers(self) -> tuple[int, ...]:
         """Depths (1-based) at which a head can answer; of a classifier the last one included."""
         return tuple(exit.layer for exit in self.exits or self.language_exits)

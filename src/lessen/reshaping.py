@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lessen.bits.conversion import packed, with_int4, with_int8, with_int8_vocabulary, with_latents
+from lessen.bits.conversion import packed, with_latents, with_precision
 from lessen.config import LessenConfig
 from lessen.errors import InputError, PlanError
 from lessen.families import family_of
@@ -22,41 +21,28 @@ from lessen.hf import (
 )
 from lessen.model.language_heads import LanguageHead, start
 from lessen.model.transformer import initialise
-from lessen.plan import Bits, ExitShape, LanguageExitShape, Latent, Shape
+from lessen.plan import Bits, ExitShape, LanguageExitShape, Latent, Precision, Shape
 from lessen.records import parse
 
 Model = LessenForSequenceClassification | LessenForCausalLM | LessenForSeq2SeqLM | LessenModel
 
 
-def in_int8(model: Model, activation_bits: Literal[8, 32] = 8) -> Model:
-    """The same model with its layers' matrices in 8 bits, and the same Points, uncertified.
+def in_few_bits(model: Model, precision: Precision) -> Model:
+    """The same model with its layers' matrices in few bits, and the same Points, uncertified.
 
     Args:
         model: In float32; unchanged.
-        activation_bits: Of what they multiply: rounded to 8 bits for each token; or left as it is, and a
-            generator's token table and language head are in 8 bits too.
-    """
-    made = with_int8(model.transformer.state_dict(), model.config.form(), activation_bits)
-    if activation_bits == 32 and model.config.facts().language_head is not None:
-        made = with_int8_vocabulary(*made)
-    return _converted(model, made)
-
-
-def in_int4(model: Model) -> Model:
-    """The same model with its layers' matrices in 4 bits, and the same Points, uncertified.
-
-    A generator's token table and language head are in 8 bits, and multiply states that are not rounded.
-
-    Args:
-        model: In float32; unchanged.
+        precision: `int8`: whatever matrices multiply is rounded to 8 bits for each token. `int8-weights`: it
+            is left as it is. `int4`: matrices have 4 bits, and what they multiply is rounded to 8. With the
+            last two a generator's token table and language head are in 8 bits.
 
     Raises:
-        PlanError: For weights beyond what float16 holds.
+        PlanError: For weights beyond what float16 holds, in `int4`.
     """
-    made = with_int4(model.transformer.state_dict(), model.config.form())
-    if model.config.facts().language_head is not None:
-        made = with_int8_vocabulary(*made)
-    return _converted(model, made)
+    form, generates = model.config.form(), model.config.facts().language_head is not None
+    return _converted(
+        model, with_precision(model.transformer.state_dict(), form, precision, generates=generates)
+    )
 
 
 def in_latents(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,18 @@ from huggingface_hub import HfApi
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lessen.artefact import CONFIG, DESCRIBING, EXITS, PRIVATE, read_config, replacing_folder, write_json
+from lessen.artefact import (
+    AUDITED,
+    CONFIG,
+    DESCRIBING,
+    EXITS,
+    KEPT,
+    PRIVATE,
+    read_config,
+    replacing_folder,
+    write_json,
+)
+from lessen.bits.conversion import FEW_BITS, with_precision
 from lessen.card import write_card
 from lessen.certificate import FILE as CERTIFICATE
 from lessen.certificate import (
@@ -30,6 +41,9 @@ from lessen.errors import LessenError
 from lessen.model.digests import base_digest
 from lessen.plan import FULL, Base, Point
 
+OF_THE_MAKING = ("plan.json", "training.json", CERTIFICATE, "calibrations.json", KEPT, AUDITED)
+"""Files that speak of a model in few bits too, whose report and latencies are its own."""
+
 NOT_OF_A_TOKENIZER = ("is_local", "local_files_only", "name_or_path")
 """Fields in which transformers notes how a tokenizer was loaded: they would change with the place."""
 
@@ -39,7 +53,9 @@ def save(model: Any, target: Path, write: Callable[[Path], None]) -> None:
 
     If the weights are still those the model was loaded with, the certificate and the other files about them
     go along; else Points are written uncertified. So too if it was loaded from exits that were saved alone:
-    together with their model they are the same weights in another file.
+    together with their model they are the same weights in another file. Loaded in few bits, a model is what
+    the folder's weights become in that precision: a certificate made in it goes along, and what the next is
+    made from.
 
     Args:
         model: With `config`, `tokenizer` and `folder`.
@@ -127,14 +143,21 @@ def _bring_certificate(model: Any, fresh: Path) -> bool:
     source = model.folder
     if source is None or not source.is_dir():
         return False
-    alone = (source / EXITS).is_file()
-    if not (_are_those(model, source, fresh) if alone else digests_of(source) == digests_of(fresh)):
+    speaking: Sequence[str] = DESCRIBING
+    elsewhere = True
+    if (source / EXITS).is_file():
+        same = _are_those(model, source, fresh)
+    elif digests_of(source) == digests_of(fresh):
+        same, elsewhere = True, False
+    else:
+        same, speaking = _are_rounded(model, source, fresh), OF_THE_MAKING
+    if not same:
         return False
-    for name in DESCRIBING:
+    for name in speaking:
         if (source / name).is_file():
             shutil.copyfile(source / name, fresh / name)
     try:
-        points = _readdressed(model, source, fresh) if alone else model.config.choices().values()
+        points = _readdressed(model, source, fresh) if elsewhere else model.config.choices().values()
         holds = check_promises(fresh, points) is not None
     except LessenError:
         holds = False
@@ -158,8 +181,24 @@ def _are_those(model: Any, source: Path, fresh: Path) -> bool:
     return digests_of(source)["tokenizer"] == digests_of(fresh)["tokenizer"]
 
 
+def _are_rounded(model: Any, source: Path, fresh: Path) -> bool:
+    """Whether a model of few bits is what its folder's weights become in its precision, of the same form."""
+    if model.precision not in FEW_BITS:
+        return False
+    before, after = read_config(source), read_config(fresh)
+    if any(before.get(field) != after.get(field) for field in FORM if field != "shape"):
+        return False
+    if digests_of(source)["tokenizer"] != digests_of(fresh)["tokenizer"]:
+        return False
+    float_model = type(model).from_pretrained(source).float()
+    inner, generates = float_model.transformer, model.config.facts().language_head is not None
+    state, shape = with_precision(inner.state_dict(), inner.shape, model.precision, generates=generates)
+    found = model.transformer.state_dict()
+    return shape == model.config.form() and all(torch.equal(found[key], state[key]) for key in state)
+
+
 def _readdressed(model: Any, source: Path, fresh: Path) -> list[Point]:
-    """Make what speaks of exits saved alone speak of the whole model, which is the same in another file.
+    """Make what speaks of a model speak of the same in another file: whole, or in few bits.
 
     Returns:
         Points that name the certificate by its new hash, as they now stand in `config.json`.
@@ -167,19 +206,15 @@ def _readdressed(model: Any, source: Path, fresh: Path) -> list[Point]:
     Raises:
         ArtefactError: When the certificate does not hold.
     """
+    _say_elsewhere(fresh / KEPT, "subject", one_digest(fresh))
     certificate, identity = read_certificate(source), {}
-    if certificate is not None:
+    if certificate is not None and certificate.precision == model.precision:
         moved = certificate.model_copy(update=digests_of(fresh))
         write_certificate(fresh, moved)
         identity = {certificate.identity: moved.identity}
-    for name, field, value in (
-        ("calibration.safetensors", "subject", one_digest(fresh)),
-        ("audit.safetensors", "certificate", next(iter(identity.values()), "")),
-    ):
-        if (fresh / name).is_file():
-            with safe_open(fresh / name, "pt") as file:
-                about = file.metadata() | {field: value}
-            save_file(load_file(fresh / name), fresh / name, metadata=about)
+        _say_elsewhere(fresh / AUDITED, "certificate", moved.identity)
+    else:
+        (fresh / AUDITED).unlink(missing_ok=True)
     points = []
     for point in model.config.choices().values():
         promise = point.promise
@@ -189,6 +224,14 @@ def _readdressed(model: Any, source: Path, fresh: Path) -> list[Point]:
     written = [p.model_dump(mode="json", exclude_none=True) for p in points if p != FULL]
     write_json(fresh / CONFIG, read_config(fresh) | {"points": written})
     return points
+
+
+def _say_elsewhere(place: Path, field: str, value: str) -> None:
+    """Change what a file of tensors, if there is one, says it belongs to."""
+    if place.is_file():
+        with safe_open(place, "pt") as file:
+            about = file.metadata() | {field: value}
+        save_file(load_file(place), place, metadata=about)
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:

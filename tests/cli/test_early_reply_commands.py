@@ -14,8 +14,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 import lessen
+from lessen.artefact import KEPT
 from lessen.promise.generators import KeptTraces
-from lessen.promise.kept import KEPT
 
 WORDS = ("a", "the", "film", "story", "scene", "actor", "plot", "song", "love", "house", "good", "bad")
 

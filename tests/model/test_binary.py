@@ -25,7 +25,7 @@ from lessen.model.matrices import Numbers, weights_of
 from lessen.model.rows import pack
 from lessen.model.transformer import parameter_counts
 from lessen.plan import ExitShape, Latent, Rank, dense_shape
-from lessen.reshaping import in_int8, in_latents, in_signs, with_exits
+from lessen.reshaping import in_few_bits, in_latents, in_signs, with_exits
 
 ACTIVATIONS = (32, 8, 1)
 
@@ -314,12 +314,12 @@ def test_chosen_layers_and_a_real_table(tmp_path: Path):
     packed = in_signs(some)
     assert packed.transformer.embeddings.token.weight.dtype == torch.float32
     torch.testing.assert_close(answers(packed, [3, 5]), answers(some, [3, 5]), rtol=1e-4, atol=1e-4)
-    mixed = in_int8(packed)
+    mixed = in_few_bits(packed, "int8")
     assert [layer.bits for layer in mixed.config.form().layers] == [1, 8, 1]
     with pytest.raises(PlanError, match="there is no layer 4"):
         in_latents(model, layers=[3])
     with pytest.raises(PlanError, match="layer 1 has weights of 8 bits"):
-        in_latents(in_int8(model))
+        in_latents(in_few_bits(model, "int8"))
 
 
 def test_a_table_of_segments_and_a_projection_stay_real(tmp_path: Path):

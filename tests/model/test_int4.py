@@ -14,7 +14,7 @@ from lessen.errors import ArtefactError, PlanError
 from lessen.model.few_bits import Int4Linear
 from lessen.model.rows import pack
 from lessen.model.transformer import parameter_counts
-from lessen.reshaping import in_int4
+from lessen.reshaping import in_few_bits
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def test_it_computes_what_its_weights_stand_for(generator: str, tmp_path: Path) 
 
 
 def test_it_is_saved_loaded_and_inspected_as_what_it_is(tmp_path: Path) -> None:
-    small = in_int4(early_generator(tmp_path / "m").float())
+    small = in_few_bits(early_generator(tmp_path / "m").float(), "int4")
     small.save_pretrained(tmp_path / "small")
     again = lessen.load(tmp_path / "small")
     assert again.precision == "int4"
@@ -67,7 +67,7 @@ def test_it_is_saved_loaded_and_inspected_as_what_it_is(tmp_path: Path) -> None:
 
 
 def test_damaged_blocks_are_refused(tmp_path: Path) -> None:
-    in_int4(early_generator(tmp_path / "m").float()).save_pretrained(tmp_path / "small")
+    in_few_bits(early_generator(tmp_path / "m").float(), "int4").save_pretrained(tmp_path / "small")
     file = tmp_path / "small" / "model.safetensors"
     state = load_file(file)
     state["transformer.layers.0.attention.qkv.weight"][0, 5] ^= 1
@@ -82,7 +82,7 @@ def test_encoders_have_it_too(tiny_classifier) -> None:
     from lessen.depth.exits import every_exit
 
     ids, rows = pack(ragged_ids([1, 5, 17]))
-    small = in_int4(tiny_classifier.eval())
+    small = in_few_bits(tiny_classifier.eval(), "int4")
     assert small.config.form().embedding_bits == 32
     exact, found = (torch.stack(every_exit(each.transformer, ids, rows)) for each in (tiny_classifier, small))
     assert (found - exact).norm() < 0.2 * exact.norm()

@@ -14,7 +14,7 @@ from lessen.loading import load
 from lessen.model.few_bits import Int8Linear
 from lessen.model.rows import pack
 from lessen.plan import Rank
-from lessen.reshaping import in_int8, with_exits, with_shape
+from lessen.reshaping import in_few_bits, with_exits, with_shape
 from lessen.width.removal import Kept, narrowed, with_ranks
 
 
@@ -31,7 +31,7 @@ def answers(model, lengths):
 
 
 def test_answers_stay_close_and_rows_do_not_feel_each_other(model):
-    small = in_int8(model)
+    small = in_few_bits(model, "int8")
     assert small.precision == "int8"
     assert isinstance(small.transformer.layers[0].attention.qkv, Int8Linear)
     lengths = [1, 5, 5, 17]
@@ -45,7 +45,7 @@ def test_answers_stay_close_and_rows_do_not_feel_each_other(model):
 
 
 def test_it_is_saved_and_loaded_in_8_bits(model, tmp_path: Path):
-    small = in_int8(model)
+    small = in_few_bits(model, "int8")
     small.save_pretrained(tmp_path / "small")
     model.save_pretrained(tmp_path / "float")
     again = lessen.load(tmp_path / "small")
@@ -68,12 +68,12 @@ def test_slim_layers_and_products_too(model):
     kept = [Kept((), (0, 5)), Kept((1,), ()), Kept((0, 2), (1, 2, 3))]
     state, form = narrowed(model.config.facts(), state, form, kept)
     slim = with_shape(model, form, state)
-    exact, found = answers(slim, [2, 7]), answers(in_int8(slim), [2, 7])
+    exact, found = answers(slim, [2, 7]), answers(in_few_bits(slim, "int8"), [2, 7])
     assert (found - exact).norm() < 0.1 * exact.norm()
 
 
 def test_it_does_not_train(model):
-    small = in_int8(model).train()
+    small = in_few_bits(model, "int8").train()
     ids, rows = pack(ragged_ids([4, 4]))
     with pytest.raises(PlanError, match="cannot be trained"):
         every_exit(small.transformer, ids, rows)

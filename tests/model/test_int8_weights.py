@@ -13,7 +13,7 @@ from lessen.bits.quantized import quantized
 from lessen.errors import PlanError
 from lessen.model.few_bits import Int8Weights
 from lessen.model.rows import pack
-from lessen.reshaping import in_int8, with_shape
+from lessen.reshaping import in_few_bits, with_shape
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 64])
@@ -57,7 +57,7 @@ def test_logits_are_nearer_to_the_real_ones_than_with_rounded_inputs(generator: 
 
 def test_it_is_saved_loaded_inspected_and_timed_as_what_it_is(tmp_path: Path) -> None:
     model = early_generator(tmp_path / "m").float()
-    small = in_int8(model, 32)
+    small = in_few_bits(model, "int8-weights")
     small.save_pretrained(tmp_path / "small")
     again = lessen.load(tmp_path / "small")
     assert again.precision == "int8-weights"
@@ -82,7 +82,11 @@ def test_encoders_have_it_too(tiny_classifier) -> None:
     ids, rows = pack(ragged_ids([1, 5, 17]))
     exact, rounded, weights = (
         torch.stack(every_exit(model.transformer, ids, rows))
-        for model in (tiny_classifier.eval(), in_int8(tiny_classifier), in_int8(tiny_classifier, 32))
+        for model in (
+            tiny_classifier.eval(),
+            in_few_bits(tiny_classifier, "int8"),
+            in_few_bits(tiny_classifier, "int8-weights"),
+        )
     )
     assert (weights - exact).norm() < 0.02 * exact.norm()
     assert (weights - exact).norm() < (rounded - exact).norm()

@@ -1,6 +1,7 @@
 """Tables read in one call: the numbers of the modules, and only where it may stand in."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from lessen.loading import load
 from lessen.model.embeddings import Embeddings
 from lessen.model.rows import pack
 from lessen.native import Native, native
-from lessen.reshaping import in_int8, in_latents, in_signs, with_exits, with_shape
+from lessen.reshaping import in_few_bits, in_latents, in_signs, with_exits, with_shape
 from lessen.width.removal import with_embedding_rank
 
 pytestmark = pytest.mark.skipif(native() is None, reason="the kernels are not built")
@@ -24,10 +25,10 @@ def of_rank(model, rank):
 
 MADE = {
     "float32": lambda model: model,
-    "int8": in_int8,
+    "int8": partial(in_few_bits, precision="int8"),
     "one bit": lambda model: in_signs(in_latents(model)),
     "low rank": lambda model: of_rank(model, 9),
-    "low rank in int8": lambda model: in_int8(of_rank(model, 9)),
+    "low rank in int8": lambda model: in_few_bits(of_rank(model, 9), "int8"),
 }
 
 

@@ -13,7 +13,7 @@ from lessen.model.block import Block
 from lessen.model.fused import Fused
 from lessen.model.rows import pack
 from lessen.native import Native, native
-from lessen.reshaping import in_int8, in_latents, in_signs, with_exits
+from lessen.reshaping import in_few_bits, in_latents, in_signs, with_exits
 
 pytestmark = pytest.mark.skipif(native() is None, reason="the kernels are not built")
 CALLS = {name: getattr(Fused, name) for name in ("rest", "whole")}
@@ -73,7 +73,7 @@ def test_every_family_in_float32(family, tmp_path, calls, monkeypatch):
 
 def test_the_whole_is_its_parts(tmp_path, monkeypatch):
     """To the last bit, for rows that leave one by one, in every precision."""
-    for model in (of_family("bert", tmp_path), in_int8(of_family("bert", tmp_path))):
+    for model in (of_family("bert", tmp_path), in_few_bits(of_family("bert", tmp_path), "int8")):
         seen = []
         with monkeypatch.context() as patch:
             patch.setattr(Fused, "whole", noted("whole", seen))
@@ -85,7 +85,7 @@ def test_the_whole_is_its_parts(tmp_path, monkeypatch):
 
 
 def test_long_rows_have_torchs_attention(tmp_path, monkeypatch):
-    model = in_int8(of_family("bert", tmp_path))
+    model = in_few_bits(of_family("bert", tmp_path), "int8")
     monkeypatch.setattr("lessen.model.stack.is_long", lambda rows: rows.lengths[-1] >= 9)
     seen = []
     monkeypatch.setattr(Fused, "whole", lambda *given: seen.append(CALLS["whole"](*given)))
@@ -109,7 +109,7 @@ def at_once(monkeypatch):
 
 def test_layers_between_questions_are_one_call(tmp_path, at_once):
     """To the last bit what they are one by one, with one thread and with two."""
-    model = in_int8(of_family("bert", tmp_path)).transformer
+    model = in_few_bits(of_family("bert", tmp_path), "int8").transformer
     ids, rows = pack(ragged_ids([2, 5, 60]))
     after = []
 
@@ -137,7 +137,7 @@ def test_layers_between_questions_are_one_call(tmp_path, at_once):
 
 
 def test_a_watched_layer_is_between_others(tmp_path, at_once):
-    model = in_int8(of_family("bert", tmp_path)).transformer
+    model = in_few_bits(of_family("bert", tmp_path), "int8").transformer
     ids, rows = pack(ragged_ids([2, 5]))
     watched = []
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_a_watched_layer_is_between_others(tmp_path, at_once):
 
 
 def test_a_layer_of_somebody_elses_is_called(tmp_path, at_once):
-    model = in_int8(of_family("bert", tmp_path)).transformer
+    model = in_few_bits(of_family("bert", tmp_path), "int8").transformer
     ids, rows = pack(ragged_ids([2, 5]))
     forward, seen = model.layers[1].forward, []
 
@@ -206,7 +206,11 @@ def test_an_activation_the_kernels_lack(tmp_path, calls):
 @pytest.mark.parametrize("activation_bits", [32, 8, 1])
 def test_few_bits(bits, activation_bits, tmp_path, calls, monkeypatch):
     model = of_family("bert", tmp_path)
-    few = in_int8(model) if bits == 8 else in_signs(in_latents(model, activation_bits=activation_bits))
+    few = (
+        in_few_bits(model, "int8")
+        if bits == 8
+        else in_signs(in_latents(model, activation_bits=activation_bits))
+    )
     found, exact = answers(few, (2, 30, 60)), by_modules(few, monkeypatch, (2, 30, 60))
     assert calls == [True] * 3
     apart = (found - exact).abs()
@@ -245,7 +249,7 @@ def test_other_weights_of_few_bits_are_noticed(bits, tmp_path, monkeypatch):
         torch.manual_seed(seed)
         for parameter in model.transformer.layers.parameters():
             parameter.data.normal_(std=0.3)
-        return in_int8(model) if bits == 8 else in_signs(in_latents(model))
+        return in_few_bits(model, "int8") if bits == 8 else in_signs(in_latents(model))
 
     first, second = few(0), few(1)
     before = answers(first)
@@ -269,7 +273,7 @@ def test_watched_replaced_and_many_tokens_go_module_by_module(tmp_path, calls):
 
 
 def test_a_copy_computes_for_itself(tmp_path):
-    for model in (of_family("bert", tmp_path), in_int8(of_family("bert", tmp_path))):
+    for model in (of_family("bert", tmp_path), in_few_bits(of_family("bert", tmp_path), "int8")):
         before = answers(model)
         other = copy.deepcopy(model)
         with torch.no_grad():

@@ -25,7 +25,7 @@ from lessen.model.fused import Fused
 from lessen.model.linear import Linear
 from lessen.model.rows import pack
 from lessen.native import native
-from lessen.reshaping import in_int8, with_exits
+from lessen.reshaping import in_few_bits, with_exits
 from lessen.runtime.answers import score_answers
 from lessen.runtime.generation import generate
 
@@ -245,7 +245,9 @@ def test_settings_of_heads_norms_are_noticed(modules, tmp_path) -> None:
 def test_a_model_goes_when_nobody_needs_it(ran: bool, tmp_path) -> None:
     """Its float weights must not stay beside those in few bits until the next collection."""
     model = loaded("gpt2", tmp_path).transformer
-    encoder = in_int8(lively(with_exits(lessen.load(saved_bert(tmp_path)), exits=None))).transformer
+    encoder = in_few_bits(
+        lively(with_exits(lessen.load(saved_bert(tmp_path)), exits=None)), "int8"
+    ).transformer
     if ran:
         list(generate(model, [[1, 2, 3]], max_new_tokens=3))
         every_exit(encoder, *pack(ragged_ids([3, 5])))

@@ -9,10 +9,11 @@ import pytest
 from conftest import BAD, GOOD
 from safetensors.numpy import save_file
 
+from lessen.artefact import AUDITED
 from lessen.certificate import read_certificate
 from lessen.data.table import Table
 from lessen.errors import ArtefactError, InputError
-from lessen.promise.audit import FILE, Audited, audit_folder, extended, findings_of, sentence_of
+from lessen.promise.audit import Audited, audit_folder, extended, findings_of, sentence_of
 from lessen.promise.outputs import Outputs, Task
 
 
@@ -41,7 +42,7 @@ def test_evidence_adds_up_over_audits(folder: Path) -> None:
     assert (second.rows, second.new) == (300, 150)
     at_once = folder.with_name("other")
     shutil.copytree(folder, at_once)
-    (at_once / FILE).unlink()
+    (at_once / AUDITED).unlink()
     whole = newer(150, 1000)
     both = replace(
         whole, texts=[*whole.texts, *newer(150, 2000).texts], labels=[*whole.labels, *newer(150, 2000).labels]
@@ -88,7 +89,7 @@ def certified_losses(folder: Path, *, rows: int, wrong: float, labelled: bool) -
     outputs = Outputs(
         logits, truth.astype(float) if labelled else None, tuple(f"{i:016x}" for i in range(rows))
     )
-    before = Audited.load(folder / FILE, certificate)
+    before = Audited.load(folder / AUDITED, certificate)
     return extended(before, outputs, Task("single_label_classification", (1, 2, 3)), certificate)
 
 
@@ -139,10 +140,10 @@ def test_refusals(folder: Path) -> None:
     with pytest.raises(InputError, match="leave --reference away"):
         audit_folder(folder, newer(10, 1000), reference="somebody/else")
     audit_folder(folder, newer(50, 1000))
-    (folder / FILE).write_bytes(b"rubbish")
+    (folder / AUDITED).write_bytes(b"rubbish")
     with pytest.raises(ArtefactError, match="delete it to start anew"):
         audit_folder(folder, newer(10, 2000))
-    save_file({"keys": np.zeros((1, 8), np.uint8)}, folder / FILE, metadata={"certificate": "of another"})
+    save_file({"keys": np.zeros((1, 8), np.uint8)}, folder / AUDITED, metadata={"certificate": "of another"})
     assert audit_folder(folder, newer(50, 3000)).rows == 50, "about another certificate: begun anew"
     (folder / "certificate.json").unlink()
     with pytest.raises(InputError, match="no certificate to audit"):

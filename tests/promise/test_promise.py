@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForSequenceClassification
 
 import lessen
+from lessen.artefact import KEPT
 from lessen.certificate import Certificate, path_digest, read_certificate
 from lessen.data.table import Table, row_key
 from lessen.depth.criteria import criteria_for
@@ -22,7 +23,6 @@ from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.plan import Point
 from lessen.promise.calibrate import LOSSES, Loss, freeze_path, judge, losses_of, path_of
 from lessen.promise.classifiers import calibrate_classifier
-from lessen.promise.kept import KEPT
 from lessen.promise.outputs import Kept, Outputs, Task
 from lessen.promise.resplits import resplit
 from lessen.promise.rows import rows_for

@@ -11,6 +11,7 @@ import torch
 from conftest import run as command
 
 import lessen
+from lessen.artefact import KEPT
 from lessen.data.reading import read
 from lessen.guarantee.pvalues import binomial
 from lessen.measure.evaluation import answers_at
@@ -18,7 +19,6 @@ from lessen.plan import FULL
 from lessen.promise.audit import audit_folder
 from lessen.promise.calibrate import freeze_path, judge, losses_of, path_of
 from lessen.promise.classifiers import calibrate_classifier
-from lessen.promise.kept import KEPT
 from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, settings_of, task_of
 from lessen.promise.settle import Asked
 from lessen.runtime.text import encode

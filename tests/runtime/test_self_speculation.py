@@ -18,7 +18,7 @@ from test_direct import LENGTHS, check_queues
 
 from lessen.model.rows import pack
 from lessen.plan import ExitRule, Point
-from lessen.reshaping import in_int4, in_int8
+from lessen.reshaping import in_few_bits
 from lessen.runtime import generation
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.drafts import Draft, verified
@@ -396,7 +396,11 @@ def test_the_base_model_is_what_full_depth_is(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("in_few_bits", [in_int4, partial(in_int8, activation_bits=32)], ids=["4", "8"])
+@pytest.mark.parametrize(
+    "in_few_bits",
+    [partial(in_few_bits, precision="int4"), partial(in_few_bits, precision="int8-weights")],
+    ids=["4", "8"],
+)
 def test_drafts_are_verified_with_weights_of_few_bits_too(in_few_bits, tmp_path: Path) -> None:
     model = in_few_bits(early_generator(tmp_path).float()).transformer
     rule, prompts = median_rule(model), prompts_of([1, 6])

@@ -13,7 +13,7 @@ from lessen.bits.binarizer import EDGE, scales
 from lessen.bits.packing import pack, seal
 from lessen.bits.quantized import quantized
 from lessen.errors import PlanError
-from lessen.plan import Bits, Latent, Shape
+from lessen.plan import Bits, Latent, Precision, Shape
 
 TOKENS = "embeddings.token.weight"
 HEAD = "language_head.weight"
@@ -21,8 +21,34 @@ HEAD = "language_head.weight"
 STACKS = {"layers": "layers", "decoder.layers": "decoder_layers"}
 """How names of a stack's tensors begin, and where a Shape says what its layers are."""
 
+FEW_BITS: tuple[Precision, ...] = ("int8", "int8-weights", "int4")
+"""Precisions a model in float32 is converted to."""
+
+_ACTIVATIONS: dict[Precision, Literal[8, 32]] = {"int8": 8, "int8-weights": 32}
+
 Places = Mapping[str, Collection[int]]
 """Layers (0-based) of each stack, by the Shape's field."""
+
+
+def with_precision(
+    state: Mapping[str, Tensor], shape: Shape, precision: Precision, *, generates: bool
+) -> tuple[dict[str, Tensor], Shape]:
+    """Matrices of all layers in the few bits of a precision; all else as it is.
+
+    Args:
+        state: Tensors of a transformer, in float32.
+        shape: What exists of it; layers that have fewer bits already are left alone.
+        precision: One of `FEW_BITS`.
+        generates: The token table and language head get 8 bits too, where activations stay real numbers or
+            weights have 4 bits.
+
+    Raises:
+        PlanError: For weights beyond what float16 holds, in `int4`.
+    """
+    made = (
+        with_int4(state, shape) if precision == "int4" else with_int8(state, shape, _ACTIVATIONS[precision])
+    )
+    return with_int8_vocabulary(*made) if generates and precision != "int8" else made
 
 
 def with_int8(

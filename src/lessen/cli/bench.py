@@ -38,7 +38,8 @@ def command(
         str | None,
         typer.Option(
             help="Rivals, separated by commas, or none; onnxruntime and openvino need the [bench] extra. "
-            "[torch; for generators all of transformers, llama.cpp, openvino-genai that apply]"
+            "[torch, if the model is dense; for generators transformers, llama.cpp, openvino-genai, those "
+            "that apply]"
         ),
     ] = None,
     point: Annotated[
@@ -67,8 +68,11 @@ def command(
         int, typer.Option(min=2, help="Of a generator: tokens generated for each row.")
     ] = 64,
     precision: Annotated[
-        str, typer.Option(help="Our own precisions, separated by commas.")
-    ] = "float32,bfloat16",
+        str | None,
+        typer.Option(
+            help="Our own precisions, separated by commas. [float32,bfloat16; as stored, if in few bits]"
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time for each batch size.")] = 20.0,
     thread_count: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows.")] = 0,
@@ -96,7 +100,7 @@ def command(
     from lessen.runtime.text import encode
 
     sizes = numbers(batch, "--batch")
-    models = in_precisions(model, precision)
+    models = in_precisions(model, precision, "float32,bfloat16")
     first = models.get("lessen") or next(iter(models.values()))
     if isinstance(first, LessenGenerator):
         from lessen.cli.bench_generator import bench
@@ -126,9 +130,9 @@ def command(
             fit=partial(fit_here, model, models, sizes=[1], seconds=seconds) if fit else None,
         )
         return
-    kinds = rival_kinds(against or "torch")
-    if "lessen" not in models:
+    if "lessen" not in models and precision is not None:
         first = load(model)
+    kinds = rival_kinds(against, [first])
     if not isinstance(first, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier to time; compress it on a task first")
     source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ from lessen.cli.output import (
     show_promises,
     table,
 )
+from lessen.cli.own_rows import documents_of_split, rows_of_split
 from lessen.errors import InputError
 
 
@@ -58,7 +60,11 @@ def command(
         int | None,
         typer.Option(min=1, help="Also try the procedure on so many draws of half the rows."),
     ] = None,
-    precision: Precision = "float32",
+    precision: Precision = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Store the model there in --precision, of few bits, and certify that one."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
@@ -87,7 +93,8 @@ def command(
             "--rule": rule != "certified" or None,
             "--loss": loss,
             "--confidence": confidence != "90%" or None,
-            "--precision": precision != "float32" or None,
+            "--precision": precision,
+            "--out": out,
             "--seed": seed or None,
             "--one-threshold": one_threshold or None,
             "--decay": decay,
@@ -99,6 +106,7 @@ def command(
     from lessen.card import write_card
     from lessen.certificate import one_digest
     from lessen.cli.compress_generator import bounds_of, language_asked
+    from lessen.data.documents import documents
     from lessen.data.reading import read
     from lessen.loading import generates
     from lessen.promise.classifiers import calibrate_classifier
@@ -119,7 +127,9 @@ def command(
         of_exits: dict[str, Any] = {"one_threshold": one_threshold, "decay": decay}
         language = language_asked(bounds, confidence, loss, rule, block, **of_exits)
         draws = None if resplits is None else (resplits, seed)
-        _calibrate_generator(model, data, text_column, language, precision_of(precision), draws, as_json)
+        text = None if data is None else documents(data, text=text_column)
+        model = _stored(model, precision_of(precision), out)
+        _calibrate_generator(model, text, language, precision_of(precision), draws, as_json)
         return
     if target_agreement is not None:
         raise InputError("--target-agreement is for models that generate; use --loss disagreement --max-drop")
@@ -130,7 +140,14 @@ def command(
     rows = None
     if data is not None:
         rows = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
-    loaded, kept, dropped = rows_for(model, rows, reference=reference, precision=precision_of(precision))
+    model = _stored(model, precision_of(precision), out)
+    loaded, kept, dropped = rows_for(
+        model,
+        rows,
+        reference=reference,
+        precision=precision_of(precision),
+        again=partial(_again, rows_of_split, model),
+    )
     if dropped:
         say(f"{dropped:,} rows were left out: repeated, or seen by training or the making of exit rules")
     hashed = reference is not None and Path(reference, "config.json").exists()
@@ -164,6 +181,29 @@ def command(
         _show_draws(facts, asked)
 
 
+def _stored(folder: Path, precision: Any, out: Path | None) -> Path:
+    """The folder to calibrate: the one given, or `out`, where its model was stored in few bits."""
+    from lessen.bits.conversion import FEW_BITS
+    from lessen.loading import load
+
+    if out is None:
+        return folder
+    if precision not in FEW_BITS:
+        raise InputError(f"--out stores weights in few bits: give --precision {', '.join(FEW_BITS)} with it")
+    if out.resolve() == folder.resolve():
+        raise InputError(f"--out {out} is the model itself; name another folder")
+    load(folder, precision=precision).save_pretrained(out)
+    say(f"stored in {precision}: {out}")
+    return out
+
+
+def _again(reading: Any, folder: Path) -> Any:
+    """The rows, or documents, of the kept answers."""
+    table_of, about = reading(folder, "calibration")
+    say(f"the kept answers are another precision's; {about} are read again")
+    return table_of
+
+
 def _show_draws(facts: dict[str, Any], asked: Any) -> None:
     print(
         f"Of {facts['resplits']:,} random draws, {percent(facts['violations'])}% led to a point over the "
@@ -174,24 +214,22 @@ def _show_draws(facts: dict[str, Any], asked: Any) -> None:
 
 def _calibrate_generator(
     folder: Path,
-    data: str | None,
-    text: str | None,
+    data: Any,
     asked: Any,
     precision: Any,
     draws: tuple[int, int] | None,
     as_json: bool,
 ) -> None:
-    """The same of a generator; `draws` are their number and seed."""
+    """The same of a generator; `data` are documents or None, `draws` their number and seed."""
     from lessen.card import write_card
-    from lessen.data.documents import documents
     from lessen.promise.generators import calibrate_generator, traces_for
     from lessen.promise.language import Decoder
     from lessen.promise.resplits import resplit_prompts
     from lessen.train.counting import counting
 
-    table_of = None if data is None else documents(data, text=text)
+    again = partial(_again, documents_of_split, folder)
     with counting("continuing prompts", "prompts") as watch:
-        loaded, kept, dropped = traces_for(folder, table_of, precision, watch)
+        loaded, kept, dropped = traces_for(folder, data, precision, watch, again)
     if dropped:
         say(f"{dropped:,} documents were left out: repeated, or seen by training or the making of exit rules")
     outcome = calibrate_generator(folder, loaded, kept, asked, dropped=dropped)

@@ -30,7 +30,7 @@ def command(
     point: Annotated[list[str] | None, typer.Option(help="Only these Points; all if not given.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a dataset that has several.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
-    precision: Precision = "float32",
+    precision: Precision = None,
     strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model takes.")] = False,
     prompt: Annotated[
         str | None,

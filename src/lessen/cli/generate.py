@@ -79,7 +79,7 @@ def command(
     chat: Annotated[
         bool, typer.Option("--chat", help="Put the prompt into the tokenizer's chat template, as the user's.")
     ] = False,
-    precision: Precision = "float32",
+    precision: Precision = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:

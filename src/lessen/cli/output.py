@@ -36,9 +36,10 @@ Task = Annotated[
     ),
 ]
 Precision = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Computed in float32, bfloat16, int8, int8-weights (only weights have 8 bits) or int4."
+        help="Computed in float32, bfloat16, int8, int8-weights (only weights have 8 bits) or int4. "
+        "[as stored]"
     ),
 ]
 MaxDrop = Annotated[
@@ -126,9 +127,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def precision_of(name: str) -> Any:
-    """Check a `--precision` value."""
-    if name not in KINDS:
+def precision_of(name: str | None) -> Any:
+    """Check a `--precision` value; None: as stored."""
+    if name is not None and name not in KINDS:
         raise InputError(f"--precision {name}: choose {', '.join(KINDS)}")
     return name
 
@@ -242,22 +243,43 @@ KINDS = {
 """What a model is called in tables, by its precision."""
 
 
-def in_precisions(model: str, precisions: str) -> dict[str, Any]:
-    """A model loaded in each of `float32,bfloat16`, by what it is called in tables."""
+def in_precisions(model: str, precisions: str | None, usual: str = "float32") -> dict[str, Any]:
+    """A model loaded in each of `float32,bfloat16`, by what it is called in tables.
+
+    Args:
+        model: Its name.
+        precisions: Separated by commas; None: as stored where that is in few bits, else the usual ones.
+        usual: Likewise.
+    """
     from lessen.loading import load
 
-    wanted = [precision_of(name) for name in precisions.split(",")]
+    if precisions is None:
+        stored = load(model)
+        if stored.config.form().few_bits:
+            return {KINDS[stored.precision]: stored}
+    wanted = [precision_of(name) for name in (precisions or usual).split(",")]
     return {KINDS[precision]: load(model, precision=precision) for precision in wanted}
 
 
-def rival_kinds(against: str) -> list[str]:
+def rival_kinds(against: str | None, models: Sequence[Any]) -> list[str]:
     """`torch,onnxruntime` as kinds of rivals; `none` for none.
+
+    Args:
+        against: As given; None: torch, where it can run the models.
+        models: That are to be timed, as loaded from where they lie.
 
     Raises:
         InputError: When there is no such rival.
     """
     from lessen.measure.rivals import RIVALS
+    from lessen.measure.rivals.dense import why_not_dense
 
+    if against is None:
+        reasons = [why_not_dense(model.config.facts(), model.config.form()) for model in models]
+        if why := next((reason for reason in reasons if reason is not None), None):
+            say(f"no rival is timed: {why}")
+            return []
+        return ["torch"]
     kinds = [kind for kind in against.split(",") if kind and kind != "none"]
     for kind in kinds:
         if kind not in RIVALS:

@@ -29,7 +29,7 @@ def command(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show how many layers each token went through.")
     ] = False,
-    precision: Precision = "float32",
+    precision: Precision = None,
     strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model.")] = False,
     as_json: Json = False,
 ) -> None:

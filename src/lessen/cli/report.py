@@ -21,7 +21,8 @@ from lessen.cli.output import (
     rival_kinds,
     say,
 )
-from lessen.errors import InputError, LessenError
+from lessen.cli.own_rows import rows_of_split
+from lessen.errors import InputError
 
 FEWEST_ROWS = 20
 
@@ -35,12 +36,20 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Where to write; else the first model's folder.")] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Rivals, separated by commas; none for none. [torch; generators: transformers]"),
+        typer.Option(
+            help="Rivals, separated by commas; none for none. [torch, if all models are dense; generators: "
+            "transformers]"
+        ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,8",
     rows: Annotated[int, typer.Option(min=1, help="How many rows to time on.")] = 48,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time for each batch size.")] = 20.0,
-    precision: Annotated[str, typer.Option(help="float32, or float32,bfloat16.")] = "float32",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Separated by commas, such as float32,bfloat16; the page is about the first. [as stored]"
+        ),
+    ] = None,
     with_examples: Annotated[
         bool, typer.Option("--with-examples", help="Show some of the rows; else built-in sentences.")
     ] = False,
@@ -77,7 +86,7 @@ def command(
             "--label-column": label_column,
             "--task": task,
             "--batch": None if batch == "1,8" else batch,
-            "--precision": None if precision == "float32" else precision,
+            "--precision": precision,
         }
         if extra := next((name for name, value in unfit.items() if value is not None), None):
             raise InputError(f"{extra} does not apply to a model that generates")
@@ -96,8 +105,8 @@ def command(
             as_json=as_json,
         )
         return
-    kinds, sizes = rival_kinds(against or "torch"), numbers(batch, "--batch")
-    subjects = _subjects(models, precision)
+    sizes, subjects = numbers(batch, "--batch"), _subjects(models, precision)
+    kinds = rival_kinds(against, [subject.stored for subject in subjects])
     table, about = _rows(subjects, data, (text_column, pair_column, label_column, task))
     say(f"{len(table):,} rows: {about}")
     timing = Timing(kinds, sizes, rows, seconds, threads or torch.get_num_threads(), seed)
@@ -117,19 +126,20 @@ def command(
     print("\n".join(places.values()))
 
 
-def _subjects(models: list[str], precisions: str) -> list[Any]:
+def _subjects(models: list[str], precisions: str | None) -> list[Any]:
     from lessen.hf import LessenForSequenceClassification
+    from lessen.loading import load
     from lessen.report.gather import Subject
 
-    if "float32" not in precisions.split(","):
-        raise InputError(f"--precision {precisions}: float32 must be among them, certificates are about it")
     names = _names(models)
     subjects = []
     for name, model in zip(names, models, strict=True):
         loaded = in_precisions(model, precisions)
-        if not isinstance(loaded["lessen"], LessenForSequenceClassification):
+        first = next(iter(loaded.values()))
+        if not isinstance(first, LessenForSequenceClassification):
             raise InputError(f"{model} has no classifier to report on; compress it on a task first")
-        subjects.append(Subject(name, Path(model), loaded))
+        stored = first if precisions is None else loaded.get("lessen") or load(model)
+        subjects.append(Subject(name, Path(model), loaded, stored))
     return subjects
 
 
@@ -152,7 +162,7 @@ def _rows(subjects: list[Any], data: str | None, columns: tuple[str | None, ...]
         table = read(data, text=text, pair=pair, label=label, task=task or subjects[0].model.problem_type)
         about = data
     else:
-        table, about = _test_rows(subjects[0].folder)
+        table, about = rows_of_split(subjects[0].folder, "test")
     for subject in subjects:
         fitting(table, subject.model, subject.folder, kept_in(subject.folder))
     seen = {key for subject in subjects for key in seen_by(subject.folder)}
@@ -165,19 +175,3 @@ def _rows(subjects: list[Any], data: str | None, columns: tuple[str | None, ...]
     if len(fresh) < len(table):
         about += f", without {len(table) - len(fresh):,} that a model had seen"
     return table.take(fresh), about
-
-
-def _test_rows(folder: Path) -> tuple[Any, str]:
-    """The test rows of the data a model was made from, read and split again."""
-    import json
-
-    from lessen.records import parse
-    from lessen.systems.pipeline import read_splits
-    from lessen.systems.planning import CompressionPlan
-
-    place = folder / "plan.json"
-    try:
-        plan = parse(CompressionPlan, json.loads(place.read_text(encoding="utf-8")), str(place))
-        return read_splits(plan)["test"], f"test rows of {plan.test_data or plan.data}"
-    except (OSError, ValueError, LessenError) as error:
-        raise InputError(f"the test rows of {folder} cannot be read again ({error}); give --data") from None

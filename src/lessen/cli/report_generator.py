@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lessen.cli.output import emit, percent, say
-from lessen.errors import InputError, LessenError
+from lessen.cli.own_rows import documents_of_split
+from lessen.errors import InputError
 
 FEWEST_PROMPTS = 10
 
@@ -55,7 +54,9 @@ def report_generator(
             f"{folder} has no exits that name tokens to report on: give it some with --system self-exit; "
             "what reading less costs it, evaluate and bench say (--speedups)"
         )
-    table, about = _test_documents(folder) if data is None else (documents(data, text=text_column), data)
+    table, about = (
+        documents_of_split(folder, "test") if data is None else (documents(data, text=text_column), data)
+    )
     table, left_out = unseen(folder, table)
     table = table.take(range(min(prompts, len(table))))
     if len(table) < FEWEST_PROMPTS:
@@ -91,18 +92,3 @@ def report_generator(
         f"{own['name']}, with {own['mean_layers']:.2f} of {found['depth']} layers"
     )
     print("\n".join(places.values()))
-
-
-def _test_documents(folder: Path) -> tuple[Any, str]:
-    """The test documents of the text a model was made from, read and split again."""
-    from lessen.records import parse
-    from lessen.systems.generator import LanguagePlan, read_documents
-
-    place = folder / "plan.json"
-    try:
-        plan = parse(LanguagePlan, json.loads(place.read_text(encoding="utf-8")), str(place))
-        return read_documents(plan)["test"], f"test documents of {plan.test_data or plan.data}"
-    except (OSError, ValueError, LessenError) as error:
-        raise InputError(
-            f"the test documents of {folder} cannot be read again ({error}); give --data"
-        ) from None

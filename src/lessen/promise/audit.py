@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from lessen.artefact import write_bytes
+from lessen.artefact import AUDITED, write_bytes
 from lessen.certificate import Certificate, one_digest, read_certificate
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table, row_key
@@ -29,8 +29,6 @@ from lessen.promise.calibrate import losses_of
 from lessen.promise.kept import pack_keys, unpack_keys
 from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
 from lessen.promise.rows import classifier_of, fitting, kept_in, reference_of
-
-FILE = "audit.safetensors"
 
 LOSS_NAMES = {
     "drop": "drop",
@@ -177,7 +175,7 @@ def audit_folder(folder: Path, table: Table, reference: str | None = None) -> Au
     other = _same_reference(certificate, reference, model)
     kept = kept_in(folder)
     table = without_repeats(fitting(table, model, folder, kept))
-    before = Audited.load(folder / FILE, certificate)
+    before = Audited.load(folder / AUDITED, certificate)
     seen = set(certificate.keys) | (kept.seen | set(kept.tune.keys) if kept else set())
     known = dict(zip(before.keys, before.labelled.tolist(), strict=True))
     if certificate.score == "agreement":
@@ -193,7 +191,7 @@ def audit_folder(folder: Path, table: Table, reference: str | None = None) -> Au
         settings = settings_of(certificate.path[point.step] for point in certificate.points)
         answers = outputs_of(model, table.take(new), other, settings)
         now = extended(before, answers, task_of(model, certificate.label_range), certificate)
-        now.save(folder / FILE)
+        now.save(folder / AUDITED)
     return Audit(
         certificate=certificate,
         rows=len(now.keys),
@@ -280,7 +278,7 @@ def sentence_of(finding: Finding, certificate: Certificate) -> str:
 
 def audit_facts(folder: Path, certificate: Certificate) -> dict[str, Any] | None:
     """What newer rows have said so far, for a report; None if there were none."""
-    audited = Audited.load(folder / FILE, certificate)
+    audited = Audited.load(folder / AUDITED, certificate)
     if not audited.keys:
         return None
     findings = findings_of(audited, certificate)

@@ -13,15 +13,15 @@ from typing import cast
 
 import numpy as np
 
+from lessen.artefact import AUDITED, KEPT
 from lessen.certificate import read_certificate
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table, row_key
 from lessen.errors import InputError
 from lessen.hf import LessenForCausalLM
 from lessen.loading import load
-from lessen.promise.audit import FILE, Audit, Audited, findings_of
+from lessen.promise.audit import Audit, Audited, findings_of
 from lessen.promise.generators import KeptTraces, Prompting, traces_of
-from lessen.promise.kept import KEPT
 from lessen.promise.language import Decoder, LanguageLoss, losses_of
 
 
@@ -43,7 +43,7 @@ def audit_prompts(
     if certificate is None or certificate.generation is None:
         raise InputError(f"{folder} has no certificate to audit; calibrate it first")
     model = cast(LessenForCausalLM, load(folder, precision=certificate.precision))
-    how, before = certificate.generation, Audited.load(folder / FILE, certificate)
+    how, before = certificate.generation, Audited.load(folder / AUDITED, certificate)
     seen = {*certificate.keys, *before.keys}
     if (folder / KEPT).exists():
         kept = KeptTraces.load(folder / KEPT)
@@ -69,7 +69,7 @@ def audit_prompts(
             labelled=np.concatenate([before.labelled, np.ones(len(new), bool)]),
             losses=np.concatenate([before.losses, np.concatenate(columns, 1)]),
         )
-        now.save(folder / FILE)
+        now.save(folder / AUDITED)
     return Audit(
         certificate=certificate,
         rows=len(now.keys),

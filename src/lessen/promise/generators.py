@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from safetensors.torch import save_file
 
+from lessen.artefact import KEPT
 from lessen.certificate import Generation, keys_of, one_digest
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table, row_key
@@ -25,7 +26,7 @@ from lessen.model.digests import base_digest, heads_digest
 from lessen.plan import Decay, Expectation, Point, Precision, Size
 from lessen.promise.calibrate import Loss
 from lessen.promise.drafting import choose_drafts
-from lessen.promise.kept import KEPT, check_precision, content_of, pack_keys, unpack_keys
+from lessen.promise.kept import check_precision, content_of, pack_keys, unpack_keys
 from lessen.promise.language import Decoder, LanguageLoss, Thresholds, freeze_path, judge, measured, why_not
 from lessen.promise.record import Basis, count_attempt
 from lessen.promise.settle import Asked, Calibration, check_enough, settle
@@ -85,7 +86,7 @@ class KeptTraces:
         calibration: On the prompts promises are tested on.
         seen: Hashes of the documents training saw.
         prompting: How prompts were made.
-        precision: Of the weights.
+        precision: Of the weights; as stored if None.
         subject: SHA-256 of weights, tokenizer and form of the model.
     """
 
@@ -252,8 +253,9 @@ def keep_traces(
 def traces_for(
     folder: Path,
     data: Table | None,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
+    again: Callable[[], Table] | None = None,
 ) -> tuple[LessenGenerator, KeptTraces, int]:
     """A generator, the traces to calibrate it with, and how many documents were left out as seen.
 
@@ -261,8 +263,9 @@ def traces_for(
         folder: Written by `lessen compress`.
         data: New documents; None for the traces kept with the model. Continued prompts are kept in
             `FOLDER.work` until all are, so that a stopped call goes on.
-        precision: Of the weights.
+        precision: Of the weights; as stored if None.
         watch: Told how many prompts are finished, of how many.
+        again: Reads the documents of the kept traces, where these are another precision's.
 
     Raises:
         InputError: When there are no kept traces, or they are another precision's or another model's.
@@ -270,7 +273,7 @@ def traces_for(
     model = load(folder, precision=precision, promises=False)
     if not isinstance(model, LessenGenerator) or not model.config.form().language_exits:
         raise InputError(f"{folder} has no language exits to calibrate")
-    check_precision(folder, model.precision, precision)
+    own = check_precision(folder, model, precision)
     if not (folder / KEPT).exists():
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
     kept = KeptTraces.load(folder / KEPT)
@@ -279,11 +282,13 @@ def traces_for(
             f"{folder / KEPT}: it belongs to other weights, or another tokenizer or form; compress again"
         )
     if data is None:
-        if precision != kept.precision:
+        if own == kept.precision:
+            return model, kept, 0
+        if again is None:
             raise InputError(
-                f"the kept traces are those of {kept.precision}; give --data to calibrate in {precision}"
+                f"the kept traces are those of {kept.precision}; give --data to calibrate in {own}"
             )
-        return model, kept, 0
+        data = again()
     seen = kept.seen | set(kept.tune.keys)
     fresh = without_repeats(data.take([i for i, text in enumerate(data.texts) if row_key(text) not in seen]))
     if not len(fresh):
@@ -294,7 +299,7 @@ def traces_for(
     shutil.rmtree(work)
     if not any(work.parent.iterdir()):
         work.parent.rmdir()
-    return model, replace(kept, calibration=traces, precision=precision), len(data) - len(fresh)
+    return model, replace(kept, calibration=traces, precision=own), len(data) - len(fresh)
 
 
 def calibrate_generator(

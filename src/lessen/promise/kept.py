@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
 from lessen.errors import ArtefactError, InputError
-
-KEPT = "calibration.safetensors"
+from lessen.plan import Precision
 
 
 @contextmanager
@@ -35,14 +35,16 @@ def content_of(path: Path, advice: str) -> Iterator[tuple[dict[str, str], dict[s
         raise ArtefactError(f"{path}: cannot be read ({error}); {advice}") from None
 
 
-def check_precision(folder: Path, own: str, asked: str) -> None:
-    """Refuse to calibrate in a precision a model does not get: binary layers have no other.
+def check_precision(folder: Path, model: Any, asked: Precision | None) -> Precision:
+    """The precision a model was loaded in, unless it is not the one asked for: binary layers have no other.
 
     Raises:
         InputError: Naming the one it has.
     """
-    if own != asked:
+    own = cast(Precision, model.precision)
+    if asked not in (None, own):
         raise InputError(f"{folder}: {asked} changes none of its layers; calibrate it in {own}")
+    return own
 
 
 def pack_keys(keys: Sequence[str]) -> torch.Tensor:

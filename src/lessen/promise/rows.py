@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from lessen.artefact import KEPT
 from lessen.certificate import keys_of, one_digest
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table, listed, row_key
@@ -14,7 +15,7 @@ from lessen.errors import InputError
 from lessen.hf import LessenForSequenceClassification
 from lessen.loading import load
 from lessen.plan import Precision
-from lessen.promise.kept import KEPT, check_precision
+from lessen.promise.kept import check_precision
 from lessen.promise.outputs import Kept, outputs_of, settings_of
 
 
@@ -37,7 +38,12 @@ def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_ra
 
 
 def rows_for(
-    folder: Path, data: Table | None, *, reference: str | None = None, precision: Precision = "float32"
+    folder: Path,
+    data: Table | None,
+    *,
+    reference: str | None = None,
+    precision: Precision | None = None,
+    again: Callable[[], Table] | None = None,
 ) -> tuple[LessenForSequenceClassification, Kept, int]:
     """A model, the answers to calibrate it with, and how many rows were left out because they had been seen.
 
@@ -45,14 +51,15 @@ def rows_for(
         folder: A folder written by `lessen compress`.
         data: New rows; None for those kept with the model.
         reference: A model to measure against, run on the same rows.
-        precision: Of the weights.
+        precision: Of the weights; as stored if None.
+        again: Reads the rows of the kept answers, where these are another precision's.
 
     Raises:
         InputError: When there are no kept answers, or they are another precision's or another model's, and no
             data was given.
     """
     model = classifier_of(load(folder, precision=precision, promises=False), folder)
-    check_precision(folder, model.precision, precision)
+    own = check_precision(folder, model, precision)
     kept = kept_in(folder)
     if kept is None:
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
@@ -63,17 +70,19 @@ def rows_for(
     if data is None:
         if reference is not None:
             raise InputError("--reference needs --data: the kept answers do not include another model's")
-        if precision != kept.precision:
+        if own == kept.precision:
+            return model, kept, 0
+        if again is None:
             raise InputError(
-                f"the kept answers are those of {kept.precision}; give --data to calibrate in {precision}"
+                f"the kept answers are those of {kept.precision}; give --data to calibrate in {own}"
             )
-        return model, kept, 0
+        data = again()
     table = fitting(data, model, folder, kept)
     other = None if reference is None else reference_of(reference, model)
     seen = kept.seen | set(kept.tune.keys)
     fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
     outputs = outputs_of(model, without_repeats(fresh), other, kept.tune.settings)
-    return model, replace(kept, calibration=outputs, precision=precision), len(table) - len(outputs)
+    return model, replace(kept, calibration=outputs, precision=own), len(table) - len(outputs)
 
 
 def seen_by(folder: Path) -> frozenset[str]:

@@ -171,8 +171,8 @@ def by_time(models: Sequence[dict[str, Any]], times: Sequence[dict[str, Any]], b
             promise = {spot["name"]: spot["promise"] for spot in model["points"]}
             for kind in dict.fromkeys(row["kind"] for row in own if row["name"] != "dense"):
                 line = sorted(((row["ms"], row["value"]) for row in own if row["kind"] == kind), key=_x)
-                name = model["name"] if kind == "lessen" else f"{model['name']}, {kind.split('-')[-1]}"
-                style = "-" if kind == "lessen" else ":"
+                name = model["name"] if kind == model["kind"] else f"{model['name']}, {kind.split('-')[-1]}"
+                style = "-" if kind == model["kind"] else ":"
                 axes.plot(*_columns(line), style, color=colour, lw=1.4, label=name)
                 for row in own:
                     if row["kind"] == kind:

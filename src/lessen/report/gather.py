@@ -31,17 +31,19 @@ class Subject:
     Attributes:
         name: In the report.
         folder: Where it lies.
-        models: By kind: `lessen` in float32, and `lessen-bf16` if that is wanted too.
+        models: By kind, such as `lessen` in float32 and `lessen-bf16`; the first is the one reported on.
+        stored: As it lies in the folder; what rivals are made of.
     """
 
     name: str
     folder: Path
     models: Mapping[str, Any]
+    stored: Any
 
     @property
     def model(self) -> Any:
-        """In float32."""
-        return self.models["lessen"]
+        """The one reported on."""
+        return next(iter(self.models.values()))
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def gather(
     check_one_task(subjects)
     answers = {subject.name: rows_of(subject.model, table) for subject in subjects}
     models = [
-        describe(
+        {"kind": next(iter(subject.models))}
+        | describe(
             subject.name,
             subject.folder,
             subject.model,
@@ -138,11 +141,11 @@ def times(
         encoded = encode(model.tokenizer, table.texts, model.config.facts().max_tokens)
         contestants[subject.name] = Contestant(
             models=subject.models,
-            reference=model,
+            reference=subject.stored,
             encoded=[encoded[i] for i in chosen],
             labels=None,
             points=points_timed(model),
-            rivals=build_rivals(timing.against, model, timing.threads, [encoded[i] for i in others]),
+            rivals=build_rivals(timing.against, subject.stored, timing.threads, [encoded[i] for i in others]),
         )
         whole[subject.name] = encoded
     measured = compare(

@@ -154,7 +154,7 @@ def headline(model: dict[str, Any], times: Sequence[dict[str, Any]]) -> dict[str
             if row["model"] == model["name"] and row["batch"] == batch
         }
         rival = next((kind for kind, name in here if name == "dense"), None)
-        ours = here.get(("lessen", own["name"]))
+        ours = here.get((model["kind"], own["name"]))
         if rival is not None and ours:
             speeds.append({"batch": batch, "rival": rival, "ratio": here[rival, "dense"] / ours, "ms": ours})
     return {"own": own, "full": full, "speeds": speeds}

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lessen.artefact import replacing_folder, write_json
+from lessen.artefact import KEPT, replacing_folder, write_json
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.documents import documents
@@ -39,7 +39,6 @@ from lessen.promise.generators import (
     keep_traces,
     traces_of,
 )
-from lessen.promise.kept import KEPT
 from lessen.promise.language import Decoder, measured
 from lessen.promise.settle import FEWEST_ROWS, Calibration
 from lessen.promise.traces import Traces

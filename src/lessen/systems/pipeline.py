@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lessen.artefact import CONFIG, replacing_folder, write_json
+from lessen.artefact import CONFIG, KEPT, replacing_folder, write_json
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
@@ -26,7 +26,6 @@ from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
 from lessen.plan import Shape
 from lessen.promise.classifiers import calibrate_classifier
-from lessen.promise.kept import KEPT
 from lessen.promise.rows import keep
 from lessen.promise.settle import FEWEST_ROWS, Calibration
 from lessen.reshaping import in_signs, with_exits, with_shape

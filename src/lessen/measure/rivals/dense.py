@@ -101,6 +101,12 @@ def check_dense(facts: Architecture, shape: Shape) -> None:
     Raises:
         PlanError: When heads, neurons, rank or bits have been taken away.
     """
+    if (why := why_not_dense(facts, shape)) is not None:
+        raise PlanError(f"{why}; give the model this one was made from, or --against none")
+
+
+def why_not_dense(facts: Architecture, shape: Shape) -> str | None:
+    """Why no other runtime can run a model, in a few words; None if one can."""
     every_head = tuple(range(facts.num_attention_heads))
     for place, layer in enumerate(shape.layers):
         changed = {
@@ -112,15 +118,10 @@ def check_dense(facts: Architecture, shape: Shape) -> None:
         }
         if any(changed.values()):
             field = next(name for name, differs in changed.items() if differs)
-            raise PlanError(
-                f"shape.layers[{place}].{field}: other runtimes can only run the dense model; "
-                "give the model this one was made from, or --against none"
-            )
+            return f"shape.layers[{place}].{field}: other runtimes can only run the dense model"
     if shape.embedding_rank is not None or shape.embedding_bits != 32:
-        raise PlanError(
-            "shape.embedding_rank or embedding_bits: other runtimes can only run the dense model; "
-            "give the model this one was made from, or --against none"
-        )
+        return "shape.embedding_rank or embedding_bits: other runtimes can only run the dense model"
+    return None
 
 
 def _pool(hidden: Tensor, mask: Tensor | None, how: str) -> Tensor:
