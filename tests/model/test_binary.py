@@ -144,7 +144,7 @@ def test_same_decisions_on_a_thousand_inputs():
 
 
 @pytest.mark.parametrize("activation_bits", ACTIVATIONS)
-@pytest.mark.parametrize("centre", [0.0, 0.5])
+@pytest.mark.parametrize("centre", [0.0, 0.5, "rectified"])
 def test_a_layer_at_rest_is_the_layer_that_learned(activation_bits, centre):
     """T10."""
     torch.manual_seed(0)
@@ -155,6 +155,7 @@ def test_a_layer_at_rest_is_the_layer_that_learned(activation_bits, centre):
     resting.weight = torch.nn.Parameter(packed_signs(learning.weight), requires_grad=False)
     resting.scales.data, resting.bias.data = scales(learning.weight).squeeze(1), learning.bias.data
     values = torch.rand(11, 70)
+    values[3] = 0
     with torch.no_grad():
         torch.testing.assert_close(resting(values), learning(values), rtol=1e-5, atol=1e-5)
 
@@ -171,6 +172,35 @@ def test_signs_of_a_sigmoid_still_say_something():
     layer = LatentLinear(30, 4, activation_bits=1, centre=0.5)
     values = torch.randn(6, 30).sigmoid()
     assert layer(values).std(0).min() > 0
+
+
+def test_zeros_and_ones_stay_what_they_are():
+    """Page 1.2: levels {0, 1} where nothing is negative, here with a scale of each row."""
+    torch.manual_seed(0)
+    values = (torch.rand(6, 30) < 0.3) * torch.linspace(0.5, 4, 6)[:, None]
+    layer = LatentLinear(30, 4, activation_bits=1, centre="rectified")
+    exact = LatentLinear(30, 4)
+    exact.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(values), exact(values))
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_what_follows_a_rectifier_still_tells_tokens_apart(activation):
+    """P5, of a ReLU: as signs all its answers were one, times a number."""
+    torch.manual_seed(0)
+    facts = PRESETS["beexformer-test"].model_dump() | {"feed_forward": "ffn", "hidden_act": activation}
+    shape = dense_shape(4, 2, facts["intermediate_size"], tuple(exits(4, None)))
+    config = LessenConfig(architecture=facts, shape=shape.model_dump(mode="json"))
+    latent = in_latents(LessenForSequenceClassification(config).eval(), activation_bits=1)
+    packed = in_signs(latent)
+    apart = (answers(packed, [3, 9]) - answers(latent, [3, 9])).abs()
+    assert apart.max() < 0.01  # a number whose sign is another by rounding
+    half = packed.transformer.layers[0].feed_forward
+    made = half(torch.randn(40, 64)) - (0 if half.down.bias is None else half.down.bias)
+    assert torch.linalg.matrix_rank(made) > 10
+    hidden = torch.randn(12, 64, requires_grad=True)
+    latent.transformer.layers[0].feed_forward(hidden).sum().backward()
+    assert hidden.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("form", ["ffn", "slfn", "slfn_lstm"])

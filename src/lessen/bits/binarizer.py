@@ -10,7 +10,7 @@ readings are options.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +20,10 @@ from lessen.plan import Bits, SignGradient, WeightScale
 
 EDGE = 1e-3
 """Real weights are kept this far from -1 and 1, where the polynomial's derivative vanishes for good."""
+
+
+Centre = float | Literal["rectified"]
+"""What numbers that become signs vary around: a number, or of those that are never negative `middle`."""
 
 
 def signs(weight: Tensor) -> Tensor:
@@ -94,6 +98,17 @@ def rounded_activations(values: Tensor, bits: Bits) -> Tensor:
         return values + ((whole * steps).to(values.dtype) - values).detach()
     binary: Tensor = _Signs.apply(values)
     return binary
+
+
+def middle(values: Tensor) -> Tensor:
+    """Half the mean of each row's positive numbers, `[rows, columns]` to `[rows, 1]`, without gradient.
+
+    Numbers that are never negative have one sign. Around it, those that are all 0 or a become 0 and a again:
+    the levels {0, 1} the page wants there (1.2), with a scale.
+    """
+    values = values.detach()
+    positive = (values > 0).sum(1, keepdim=True).clamp(min=1)
+    return values.clamp(min=0).sum(1, keepdim=True) / (2 * positive)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from lessen.bits.binarizer import Centre
 from lessen.errors import PlanError
 from lessen.model.architecture import MATRICES, Architecture, MatrixName
 from lessen.model.matrices import OURS, REAL, Numbers, linear
@@ -14,6 +15,9 @@ from lessen.plan import LayerShape, Rank
 
 CENTRE = 0.5
 """What a sigmoid varies around."""
+
+NEVER_NEGATIVE = ("relu", "relu2", "relu6", "sigmoid")
+"""Activations whose signs say nothing."""
 
 
 class FeedForward(nn.Module):
@@ -32,7 +36,8 @@ class FeedForward(nn.Module):
         rank = rank or Rank()
         self.up = linear(hidden_size, intermediate_size, rank.up, numbers, bias="up" in biases)
         self.activation = activation
-        self.down = linear(intermediate_size, hidden_size, rank.down, numbers, bias="down" in biases)
+        centre: Centre = "rectified" if activation in NEVER_NEGATIVE and numbers.activation_bits == 1 else 0.0
+        self.down = linear(intermediate_size, hidden_size, rank.down, numbers, centre, bias="down" in biases)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`[tokens, hidden]` to the same; a layer put in the place of `up` is called as any other."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from lessen.bits import fours
+from lessen.bits.binarizer import Centre, middle
 from lessen.bits.ops import OPERATORS
 from lessen.bits.packing import unpack, words_for
 from lessen.bits.products import arranged, product
@@ -224,8 +225,8 @@ class BinaryLinear(FewBits):
     Attributes:
         weight: Words of signs, `[out_features, words]`, int64 (`bits/packing.py`).
         seal: The version and checksum of them, `[2]`, int64.
-        centre: What inputs are taken to vary around: they are rounded after it was taken off, and its own
-            product is added again.
+        centre: What inputs are taken to vary around (`bits/binarizer.py`): they are rounded after it was
+            taken off, and its own product is added again.
     """
 
     frozen = "packed signs cannot be trained; continue from the folder that keeps the latents"
@@ -236,7 +237,7 @@ class BinaryLinear(FewBits):
         out_features: int,
         bias: bool = True,
         activation_bits: Bits = 32,
-        centre: float = 0.0,
+        centre: Centre = 0.0,
     ) -> None:
         stored = torch.empty(out_features, words_for(in_features), dtype=torch.int64)
         super().__init__(in_features, out_features, bias, stored)
@@ -246,14 +247,22 @@ class BinaryLinear(FewBits):
 
     def activated(self, values: Tensor, activation: str | None) -> Tensor:
         """`[tokens, in_features]` to `[tokens, out_features]`, through the activation of this name."""
-        return super().activated(values - self.centre if self.centre else values, activation)
+        if self.centre != "rectified":
+            return super().activated(values - self.centre if self.centre else values, activation)
+        around = middle(values)
+        result = super().activated(values - around, None) + around * self._of_ones()
+        return result if activation is None else ACT2FN[activation](result)
 
     def _whole_bias(self) -> Tensor | None:
-        if not self.centre:
+        if not self.centre or self.centre == "rectified":
             return self.bias
-        assert self.scales is not None
-        shift = unpack(self.weight, self.in_features, self.scales.dtype).sum(1) * self.scales * self.centre
+        shift = self._of_ones() * self.centre
         return shift if self.bias is None else self.bias + shift
+
+    def _of_ones(self) -> Tensor:
+        """The product of a row of ones, without bias, `[out_features]`."""
+        assert self.scales is not None
+        return unpack(self.weight, self.in_features, self.scales.dtype).sum(1) * self.scales
 
 
 class BinaryEmbedding(nn.Module):

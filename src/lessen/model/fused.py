@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
+from lessen.bits.binarizer import Centre
 from lessen.model.architecture import Architecture
 from lessen.model.attention import Attention
 from lessen.model.causal import CausalAttention
@@ -176,15 +177,20 @@ def parts_after_attention(layer: Block) -> Parts | None:
     output, width = attention.output, attention.heads * attention.head_dim
     if type(half) is FeedForward or type(half) is GatedFeedForward:
         gated = type(half) is GatedFeedForward
-        if gated and not layer.pre:
+        if (gated and not layer.pre) or _centre_of(half.down):
             return None
         of_half = half.activation, 0.0, layer.pre, gated
         return Parts(half, output, half.up, half.down, None, norms, width, *of_half)
     if type(half) is not SelectiveFeedForward or layer.pre:
         return None
-    gate = half.gate_down
-    centre = gate.centre if isinstance(gate, BinaryLinear) else 0.0
+    gate, centre = half.gate_down, _centre_of(half.gate_down)
+    if centre == "rectified":
+        return None
     return Parts(half, output, half.up, gate, half.learn_down, norms, width, "sigmoid", centre)
+
+
+def _centre_of(layer: nn.Module) -> Centre:
+    return layer.centre if isinstance(layer, BinaryLinear) else 0.0
 
 
 def parts_in_turn(layer: Block) -> Parts | None:

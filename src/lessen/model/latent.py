@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lessen.bits.binarizer import binarize, rounded_activations, scales
+from lessen.bits.binarizer import Centre, binarize, middle, rounded_activations, scales
 from lessen.model.linear import Linear, activate, dense
 from lessen.plan import Bits, Latent
 
@@ -31,7 +31,7 @@ class LatentLinear(Linear):
         out_features: int,
         bias: bool = True,
         activation_bits: Bits = 32,
-        centre: float = 0.0,
+        centre: Centre = 0.0,
         latent: Latent | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias=bias)
@@ -44,12 +44,13 @@ class LatentLinear(Linear):
         """`[tokens, in_features]` to `[tokens, out_features]`, through the activation of this name."""
         weight = _turned(self.weight, _binary(self.weight, self.scales, self.latent), self.share)
         bias: Tensor | None = self.bias
-        if self.centre:
-            values = values - self.centre
-            shift = weight.sum(1) * self.centre
-            bias = shift if bias is None else bias + shift
+        around: Tensor | float = middle(values) if self.centre == "rectified" else self.centre
+        values = values - around
         few = rounded_activations(values, self.activation_bits)
-        return activate(dense(_turned(values, few, self.share), weight, bias), activation)
+        result = dense(_turned(values, few, self.share), weight, bias)
+        if self.centre:
+            result = result + around * weight.sum(1)
+        return activate(result, activation)
 
 
 class LatentEmbedding(nn.Embedding):

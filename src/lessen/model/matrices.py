@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from lessen.bits.binarizer import Centre
 from lessen.model.few_bits import (
     BinaryEmbedding,
     BinaryLinear,
@@ -52,7 +53,7 @@ class LowRank(nn.Module):
         out_features: int,
         rank: int,
         numbers: Numbers = REAL,
-        centre: float = 0.0,
+        centre: Centre = 0.0,
         *,
         bias: bool = True,
     ) -> None:
@@ -80,7 +81,7 @@ def linear(
     out_features: int,
     rank: int | None = None,
     numbers: Numbers = REAL,
-    centre: float = 0.0,
+    centre: Centre = 0.0,
     *,
     bias: bool = True,
 ) -> Matrix:
@@ -125,7 +126,7 @@ def weights_of(module: nn.Module) -> int:
 
 
 def _whole(
-    in_features: int, out_features: int, numbers: Numbers, centre: float = 0.0, *, bias: bool = True
+    in_features: int, out_features: int, numbers: Numbers, centre: Centre = 0.0, *, bias: bool = True
 ) -> Linear | FewBits:
     if numbers.bits == 32:
         return Linear(in_features, out_features, bias=bias)
