@@ -27,7 +27,7 @@ static inline float half(uint16_t number) {
 
 // Activations of a group as whole_numbers makes them; the number of them being known, other loops are faster.
 static inline float quantize_group(const float *row, int8_t *to, float *total) {
-    const float largest = largest_size(row, GROUP), inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    const float largest = largest_size(row, GROUP), inverse = largest > SMALLEST ? 127.0f / largest : 0.0f;
     int32_t whole[GROUP], sum = 0;
     for (int64_t i = 0; i < GROUP; i++) sum += whole[i] = rounded(row[i] * inverse);
     for (int64_t i = 0; i < GROUP; i++) to[i] = static_cast<int8_t>(whole[i]);

@@ -8,6 +8,9 @@ namespace lessen {
 // 1.5 * 2^23: a number from -2^22 to 2^22 added to it is rounded to a whole one, the even one of two as near.
 constexpr float ROUNDING = 12582912.0f;
 
+// Rows without a larger number count as zeros: 127 divided by it must be finite.
+constexpr float SMALLEST = 1e-30f;
+
 static inline int32_t rounded(float number) {
     const float shifted = number + ROUNDING;
     int32_t bits;
@@ -33,7 +36,7 @@ static inline float largest_size(const float *from, int64_t count) {
 // Numbers as whole ones from -127 to 127 times a step, the largest becoming 127. Returns the step.
 static inline float whole_numbers(const float *from, int64_t count, int8_t *__restrict to, int32_t *total) {
     const float largest = largest_size(from, count);
-    const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    const float inverse = largest > SMALLEST ? 127.0f / largest : 0.0f;
     int32_t sum = 0;
     for (int64_t i = 0; i < count; i++) {
         const int32_t whole = rounded(from[i] * inverse);

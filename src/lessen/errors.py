@@ -21,3 +21,7 @@ class ArtefactError(LessenError):
 
 class UnsupportedModelError(LessenError):
     """The checkpoint's architecture is not one lessen knows; the message names those it does."""
+
+
+class LessenWarning(UserWarning):
+    """What a user should know that is no error; the command line prints it as one line."""

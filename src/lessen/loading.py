@@ -10,7 +10,6 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -40,6 +39,7 @@ from lessen.hf import (
 )
 from lessen.model.architecture import Architecture
 from lessen.model.digests import base_digest
+from lessen.model.few_bits import BinaryEmbedding, BinaryLinear, Int4Linear
 from lessen.model.transformer import initialise
 from lessen.plan import Precision, dense_shape
 from lessen.reshaping import Model, in_few_bits, problem_type_of, with_language_exits
@@ -261,7 +261,7 @@ def _load_own(folder: Path, config: LessenConfig) -> Model:
         skeleton = kind(config)
     artefact.check_weights(folder, {name: tuple(t.shape) for name, t in skeleton.state_dict().items()})
     model = kind.from_pretrained(folder, config=config)
-    _check_seals(folder, model.state_dict())
+    _check_seals(folder, model)
     return model
 
 
@@ -300,14 +300,17 @@ def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) ->
     return model.use(config.point)
 
 
-def _check_seals(folder: Path, state: Mapping[str, Tensor]) -> None:
+def _check_seals(folder: Path, model: Model) -> None:
     """Refuse packed signs and blocks that are damaged, or packed in another way."""
-    for name, beside in state.items():
-        if name.endswith(".seal"):
-            words = f"{name.removesuffix('seal')}weight"
-            broken = fours.broken if state[words].dtype == torch.uint8 else packing.broken
-            if why := broken(state[words], beside):
-                raise ArtefactError(f"{folder / artefact.WEIGHTS}: tensor {words}: {why}")
+    for name, part in model.named_modules():
+        why = None
+        if isinstance(part, Int4Linear):
+            why = fours.broken(part.weight, part.seal)
+        elif isinstance(part, BinaryLinear | BinaryEmbedding):
+            columns = part.in_features if isinstance(part, BinaryLinear) else part.embedding_dim
+            why = packing.broken(part.weight, part.seal, columns)
+        if why is not None:
+            raise ArtefactError(f"{folder / artefact.WEIGHTS}: tensor {name}.weight: {why}")
 
 
 def _load_foreign(source: str, config: PreTrainedConfig) -> Model:

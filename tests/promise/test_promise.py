@@ -22,7 +22,7 @@ from lessen.depth.criteria import criteria_for
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.plan import Point
 from lessen.promise.calibrate import LOSSES, Loss, freeze_path, judge, losses_of, path_of
-from lessen.promise.classifiers import calibrate_classifier
+from lessen.promise.classifiers import calibrate_classifier, no_better_than_one_answer
 from lessen.promise.outputs import Kept, Outputs, Task
 from lessen.promise.resplits import resplit
 from lessen.promise.rows import rows_for
@@ -395,3 +395,16 @@ def test_a_certified_point_is_taken_where_it_is_fast_enough(folder: Path) -> Non
     fast = 3 / model.points["drop-1%"].expected.mean_layers
     assert model.dial(speedup=0.99 * fast).point == model.points["drop-1%"]
     assert model.dial(speedup=1.01 * fast).point.promise.kind == "uncertified"
+
+
+@pytest.mark.parametrize(("right", "weak"), [(0.5, True), (0.52, True), (0.9, False)])
+def test_a_promise_about_a_model_that_learned_nothing_comes_with_a_warning(right, weak) -> None:
+    """Of 400 rows half have either label; a standard error is 2.5 points."""
+    labels = np.arange(400) % 2
+    answers = np.where(np.arange(400) < 400 * right, labels, 1 - labels)
+    outputs = Outputs(np.eye(2)[answers][None], labels, tuple(map(str, range(400))))
+    said = no_better_than_one_answer(outputs, TASK)
+    assert (said is not None) == weak
+    if said is not None:
+        assert f"{100 * right:.1f}% of the calibration rows are answered right, and 50.0%" in said
+    assert no_better_than_one_answer(replace(outputs, labels=None), TASK) is None

@@ -14,7 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from lessen.bits.packing import words_for
 from lessen.bits.products import arranged, product
 from lessen.native import native
-from lessen.native.matrix import LOW_BITS, LowBits
+from lessen.native.matrix import LOW_BITS, MOST_COLUMNS, LowBits
 from lessen.native.state import state_of
 
 SCHEMA = "(Tensor values, Tensor weight, Tensor scales, Tensor? bias) -> Tensor"
@@ -27,7 +27,8 @@ def _computed(kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bia
     _check(kind, values, weight, scales, bias)
     real = [each for each in (values, scales, bias) if each is not None]
     suits = all(each.dtype == torch.float32 and each.device.type == "cpu" for each in real)
-    kernels = native() if suits and weight.numel() > 0 else None
+    suits = suits and weight.numel() > 0 and values.shape[1] <= MOST_COLUMNS
+    kernels = native() if suits else None
     asked = kind, values.shape[1], kernels, state_of(weight)
     ready = _arranged.get(weight)
     if ready is None or ready[0] != asked:

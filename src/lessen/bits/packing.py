@@ -54,11 +54,14 @@ def seal(words: Tensor) -> Tensor:
     return torch.tensor([VERSION, zlib.crc32(content)])
 
 
-def broken(words: Tensor, beside: Tensor) -> str | None:
-    """What is wrong with packed words or their seal, in a few words; None if nothing is."""
+def broken(words: Tensor, beside: Tensor, columns: int) -> str | None:
+    """What is wrong with packed words `[rows, words]` or their seal, in a few words; None if nothing is."""
     version = int(beside[0])
     if version != VERSION:
         return f"its signs are packed in version {version}, this lessen reads {VERSION}; upgrade lessen"
     if not torch.equal(beside.cpu(), seal(words)):
         return "its checksum does not match; the file is damaged, fetch it again"
+    used = columns % WORD
+    if used and bool((words[:, -1] >> used & (1 << WORD - used) - 1).any()):
+        return f"it has bits beyond its {columns} columns; whatever wrote it must leave them 0"
     return None

@@ -7,6 +7,9 @@ from torch import Tensor
 
 LARGEST = 127
 
+SMALLEST = 1e-30
+"""A row without a larger number counts as zeros: `LARGEST` divided by it must be finite."""
+
 
 def quantized(values: Tensor) -> tuple[Tensor, Tensor]:
     """Whole numbers from -127 to 127 and the scale of each row, `[rows, columns]` and `[rows, 1]`.
@@ -15,5 +18,5 @@ def quantized(values: Tensor) -> tuple[Tensor, Tensor]:
     kernels: `LARGEST / most` would be a product with its inverse, and round otherwise.
     """
     most = values.abs().amax(1, keepdim=True) if values.shape[1] else values.new_zeros(len(values), 1)
-    inverse = torch.where(most > 0, torch.full_like(most, LARGEST) / most, torch.zeros_like(most))
+    inverse = torch.where(most > SMALLEST, torch.full_like(most, LARGEST) / most, torch.zeros_like(most))
     return (values * inverse).round(), most / LARGEST

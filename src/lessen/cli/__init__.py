@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from typing import TextIO
 
 import typer
 
@@ -84,8 +86,9 @@ def _run(given: list[str], debug: bool) -> int:
         return 0
     _quiet_libraries()
     try:
-        if app(given, standalone_mode=False, prog_name="lessen") == INTERRUPTED:  # typer swallows Ctrl-C
-            raise KeyboardInterrupt
+        with _warnings_in_a_line():
+            if app(given, standalone_mode=False, prog_name="lessen") == INTERRUPTED:  # typer swallows Ctrl-C
+                raise KeyboardInterrupt
     except typer.TyperException as error:
         message = error.format_message()
         command = next((word for word in given if not word.startswith("-")), "")
@@ -111,6 +114,31 @@ def _run(given: list[str], debug: bool) -> int:
         print(f"lessen: {type(error).__name__}: {cause} (a defect; --debug shows where)", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Our own warnings look as our errors do."""
+    from lessen.errors import LessenWarning
+
+    show = warnings.showwarning
+
+    def shown(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, LessenWarning):
+            print(f"lessen: {' '.join(str(message).split())}", file=sys.stderr)
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = shown
+        yield
 
 
 def _quiet_libraries() -> None:

@@ -183,6 +183,8 @@ def show_promises(calibration: Any) -> None:
             print(f"Point {point.name!r} was chosen by the {point.promise.rule} rule; it is not certified.")
     for bound, why in calibration.reasons.items():
         print(f"No point for {100 * bound:g}%: {why}.")
+    if calibration.weak:
+        print(f"Beware: {calibration.weak}.")
     if calibration.dearer:
         print(f"The model answers at full depth unless told otherwise (--point): {calibration.dearer}.")
     if calibration.earlier:

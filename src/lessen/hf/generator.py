@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lessen.config import LessenConfig
 from lessen.depth.language import language_criterion
-from lessen.errors import InputError, PlanError
+from lessen.errors import InputError, LessenWarning, PlanError
 from lessen.hf.padded import PaddedMemory, Padding
 from lessen.hf.pointed import LessenPointedModel
 from lessen.hf.shell import tokenizer_of
@@ -231,6 +231,7 @@ class LessenForCausalLM(LessenGenerator):
             warnings.warn(
                 f"point {self._point.name!r}: transformers' generate reads prompts whole; tokens leave in "
                 "generate_text and stream_text",
+                LessenWarning,
                 stacklevel=2,
             )
         return super().generate(*args, **options)

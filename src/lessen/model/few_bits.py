@@ -17,7 +17,7 @@ from lessen.bits.products import arranged, product
 from lessen.errors import PlanError
 from lessen.model.deriving import Deriving
 from lessen.native import Native, native_for, recorded
-from lessen.native.matrix import FewBitKind, LowBits
+from lessen.native.matrix import MOST_COLUMNS, FewBitKind, LowBits
 from lessen.native.state import state_of
 from lessen.plan import Bits
 
@@ -118,10 +118,10 @@ class FewBits(Deriving, Stored):
         return ready
 
     def _is_whole(self) -> bool:
-        """Whether there are weights, and their scales and bias lie as the kernels read them."""
+        """Whether there are weights, not too many in a row, and scales and bias lie as the kernels read."""
         real = [each for each in (self.scales, self.bias) if each is not None]
         fit = all(each.dtype == torch.float32 and each.is_contiguous() for each in real)
-        return self.weight.numel() > 0 and fit
+        return 0 < self.in_features <= MOST_COLUMNS and self.out_features > 0 and fit
 
     def _whole_bias(self) -> Tensor | None:
         return self.bias

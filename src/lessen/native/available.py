@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from lessen.native.binding import opened
+from lessen.errors import LessenWarning
+from lessen.native.binding import opened, switched_off
 from lessen.native.library import Native
 
 
@@ -47,4 +49,10 @@ def why_not() -> str | None:
 @cache
 def _loaded() -> tuple[Native | None, str | None]:
     library, why = opened()
+    if why is not None and not switched_off():
+        warnings.warn(
+            f"the kernels are not used ({why}); torch computes in their place, which is slower",
+            LessenWarning,
+            stacklevel=2,
+        )
     return None if library is None else Native(library), why

@@ -19,17 +19,18 @@ TOLERANCE = 1e-6
 
 def opened() -> tuple[ctypes.CDLL | None, str | None]:
     """The library, or None and why, in a few words."""
-    if os.environ.get("LESSEN_DISABLE_NATIVE") == "1":
+    if switched_off():
         return None, "switched off by LESSEN_DISABLE_NATIVE=1"
     place = _place()
     if place is None:
         return None, "not built: install lessen where a C++ compiler is"
     try:
-        library = _declared(ctypes.CDLL(str(place)))
+        library = ctypes.CDLL(str(place))
+        if library.lessen_abi() != ABI:  # its functions may be others
+            return None, f"{place} is of another version: install lessen again"
+        library = _declared(library)
     except (OSError, AttributeError) as error:
         return None, f"{place} cannot be loaded: {error}"
-    if library.lessen_abi() != ABI:
-        return None, f"{place} is of another version: install lessen again"
     wanted = os.environ.get("LESSEN_ISA")
     if wanted and library.lessen_use_isa(wanted.encode()):
         return None, f"LESSEN_ISA={wanted}: not on this processor"
@@ -37,6 +38,11 @@ def opened() -> tuple[ctypes.CDLL | None, str | None]:
     if not library.lessen_self_check(0) <= TOLERANCE:
         return None, f"{place} computes wrong results on this processor"
     return library, None
+
+
+def switched_off() -> bool:
+    """Whether the user wants torch to compute."""
+    return os.environ.get("LESSEN_DISABLE_NATIVE") == "1"
 
 
 def _place() -> Path | None:

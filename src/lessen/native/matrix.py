@@ -12,6 +12,9 @@ LowBits = Literal["w8a8", "w8a32", "w1a8", "w1a1", "w1a32"]
 LOW_BITS: tuple[LowBits, ...] = get_args(LowBits)
 """Products by bits of weights and of activations, with a scale for each output."""
 
+MOST_COLUMNS = 1 << 17
+"""Of a matrix of few bits: sums of so many products of 8 bits by 8 fit 32."""
+
 ACTIVATIONS = {
     "gelu": 0,
     "gelu_new": 1,

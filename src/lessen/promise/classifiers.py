@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,26 @@ def calibrate_classifier(
         rows, split = (kept.tune, "tuning") if tuning else (kept.calibration, "calibration")
         return expectation_of(rows, point, task, split)
 
-    return settle(folder, model, asked, basis, verdicts, reasons, expected)
+    settled = settle(folder, model, asked, basis, verdicts, reasons, expected)
+    return replace(settled, weak=no_better_than_one_answer(kept.calibration, task))
+
+
+def no_better_than_one_answer(outputs: Outputs, task: Task) -> str | None:
+    """In a line, that the whole model knows no more than which label is the most frequent; None if it does.
+
+    A promise is about what is lost against full depth: of a model that learned nothing there is nothing to
+    lose. It knows more where it is right more often by at least a standard error.
+    """
+    if outputs.labels is None or task.problem_type != "single_label_classification":
+        return None
+    right = float((outputs.logits[-1].argmax(-1) == outputs.labels).mean())
+    most = float(np.unique(outputs.labels, return_counts=True)[1].max() / len(outputs))
+    if right > most + math.sqrt(most * (1 - most) / len(outputs)):
+        return None
+    return (
+        f"at full depth {100 * right:.1f}% of the calibration rows are answered right, and {100 * most:.1f}% "
+        "have the most frequent label: the model has learned little that could be lost"
+    )
 
 
 def expectation_of(outputs: Outputs, point: Point, task: Task, split: str) -> Expectation:

@@ -66,6 +66,7 @@ class Calibration:
         reasons: By bound that could not be kept: why.
         earlier: Whether a certificate of before stays, because nothing was certified now.
         dearer: In a line, why the first Point is not the model's own though it could be made.
+        weak: In a line, that full depth, which is what is kept, is not worth keeping.
     """
 
     asked: Asked
@@ -76,6 +77,7 @@ class Calibration:
     reasons: dict[float, str]
     earlier: bool = False
     dearer: str | None = None
+    weak: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -108,6 +110,7 @@ class Calibration:
             "reasons": {f"{100 * bound:g}%": why for bound, why in self.reasons.items()},
             "earlier": self.earlier,
             "dearer": self.dearer,
+            "weak": self.weak,
         }
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from scipy.optimize import nnls
 
 from lessen.artefact import read_json
-from lessen.errors import PlanError
+from lessen.errors import LessenWarning, PlanError
 from lessen.machine import processor
 from lessen.model.macs import attention_macs, layer_macs, source_macs
 from lessen.model.transformer import Transformer
@@ -87,6 +87,7 @@ class LatencyModel(Strict):
                     warnings.warn(
                         f"latencies were fitted on a busy machine and may be off by {100 * fit.error:.0f} %; "
                         "run lessen bench --fit again",
+                        LessenWarning,
                         stacklevel=4,
                     )
                 return fit
