@@ -55,11 +55,12 @@ def prefill_loss_table(result: dict[str, Any]) -> str:
             ]
             rows.append([f"{name}, {score}", "", *line, f"{whole['seeds']}"])
     return section(
-        "Prompt tokens that leave: loss of what follows, SmolLM2",
-        "Perplexity of the 64 tokens after a prompt from WikiText-2, by the speed-up of reading it; in "
-        "brackets the nats a token above the same model's with all tokens, ± the standard error over "
-        "articles. `none` was not trained further, `leaving` with prompt tokens leaving, `plain` as much "
-        "with all tokens. Its weights are dequantized from 4 bits.",
+        "Prompt tokens that leave: loss of what follows",
+        "Perplexity of the 64 tokens after a prompt, by the speed-up of reading it; in brackets the nats a "
+        "token above the same model's with all tokens, ± the standard error over texts. `none` was not "
+        "trained further, `leaving` with prompt tokens leaving, `plain` as much with all tokens. smollm2, "
+        "whose weights are dequantized from 4 bits, reads WikiText-2's articles; gpt2 is a small one of "
+        "`examples/gpt2_from_scratch.py` and reads film reviews.",
         markdown(["", "1x", "1.5x", "2x", "3x", "3.72x", "seeds"], rows),
     )
 
@@ -71,7 +72,7 @@ def prefill_tables(result: dict[str, Any]) -> str:
         make(result) for make, of in ((prefill_time_table, "time"), (prefill_loss_table, "loss")) if told[of]
     ]
     if not told["loss"]:
-        parts.append("Loss of the text that follows: not run yet. Of GPT-2's shape nothing was trained.\n")
+        parts.append("Loss of the text that follows: not run yet.\n")
     return "\n".join(parts)
 
 

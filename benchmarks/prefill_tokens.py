@@ -3,14 +3,15 @@
 Time: GPT-2's shape with random weights, and SmolLM2, at 512 and 1,024 tokens; every score at the same
 retention, beside the prediction of latencies fitted in the same rounds to whole prompts of this and other
 lengths, and to prompts thinned at other speed-ups. Judged is each speed-up above 1x, by the worst of its
-scores: they share one prediction. Loss: SmolLM2 on WikiText-2's test articles, the tokens after a prompt
-scored one by one (no token of the prompt itself is: latency-adjustable page, 1.9), as it is and after
-training with prompt tokens leaving, or with all of them (`plain`): half of that text is film reviews, half
-WikiText-2's validation articles, on which the retention profile is measured too. Texts are spread over
-articles, one of each while there are enough, and errors are over articles.
+scores: they share one prediction. Loss: the tokens after a prompt scored one by one (no token of the prompt
+itself is: latency-adjustable page, 1.9), of a model as it is and after training with prompt tokens leaving,
+or with all of them (`plain`). Of SmolLM2 on WikiText-2's test articles: half of what it learns from is film
+reviews, half WikiText-2's validation articles, on which the retention profile is measured too; texts are
+spread over articles, one of each while there are enough, and errors are over articles. Of a small GPT-2
+trained from nothing on film reviews (`examples/gpt2_from_scratch.py`), on other reviews.
 
-    LESSEN_DATA=/path/to/data python benchmarks/prefill_tokens.py [--what time,loss] [--seeds 0,1,2]
-        [--trainings none,leaving,plain] [--threads 2,1] [--again]
+    LESSEN_DATA=/path/to/data python benchmarks/prefill_tokens.py [--what time,loss] [--models gpt2,smollm2]
+        [--seeds 0,1,2] [--trainings none,leaving,plain] [--threads 2,1] [--again]
 
 What is in the results already is not made again, but times with `--again`.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from keyed import key_of
 from paired import numbers, packed_numbers
 from results import CACHE, add_run, data_folder, kept
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -53,6 +56,9 @@ from lessen.tokens.passes import drawn
 from lessen.train.fine_tuning import Recipe
 from lessen.train.reading import Lesson, learn_to_answer
 
+sys.path.append(str(Path(__file__).parent.parent / "examples"))
+import gpt2_from_scratch as recipe
+
 NAME = "prefill_tokens"
 MODELS = ("gpt2", "smollm2")
 SCORES = ("mean", "causal_norm", "last_query", "window", "random", "first_k")
@@ -68,7 +74,10 @@ OFF = 0.2
 """Share of the time measured that a prediction may be off by."""
 
 TEXTS, PROFILED = 48, 24
-"""Prompts scored, and prompts a profile is measured on; at most."""
+"""Prompts of SmolLM2 scored, and prompts a profile is measured on; at most."""
+
+REVIEWS = 300
+"""Prompts of the small GPT-2 scored."""
 
 TRAINING: dict[str, Any] = {
     "prompt_tokens": 448,
@@ -197,6 +206,27 @@ def times(name: str, tokens: int, count: int, seconds: float) -> dict[str, Any]:
     return {"lines": lines, "fit_error": fit.error}
 
 
+FROM_SCRATCH = {
+    name: getattr(recipe, name)
+    for name in ("PROMPT", "FOLLOWS", "SIZES", "SHORTEST", "RATE", "BATCH", "AGAIN", "PROFILED", "BOLDEST")
+}
+"""What a small GPT-2 depends on besides its training and seed."""
+
+
+def small_gpt2(training: str, seed: int) -> Any:
+    """The small GPT-2 after it read its reviews, or more after that."""
+    place = CACHE / "prefill" / f"gpt2-{key_of(FROM_SCRATCH)}"
+    out, work = place / f"{training}-seed{seed}", place / f"seed{seed}.work"
+    if not (out / "config.json").exists():
+        if training == "none":
+            recipe.trained(seed, work).save_pretrained(out)
+        else:
+            recipe.again(small_gpt2("none", seed), seed, work, leaving=training == "leaving").save_pretrained(
+                out
+            )
+    return load(out)
+
+
 def taught(training: str, seed: int) -> Path | None:
     """SmolLM2 after one of the trainings; None: as it is."""
     if training == "none":
@@ -212,9 +242,9 @@ def taught(training: str, seed: int) -> Path | None:
         alpha = alpha_for(inner, profile, TRAINING["speedup"])
         passes = drawn(profile, alpha, inner.shape, inner.architecture)
     torch.manual_seed(seed)
-    recipe = Recipe(epochs=1.0, batch_size=4, learning_rate=TRAINING["learning_rate"], seed=seed)
+    how = Recipe(epochs=1.0, batch_size=4, learning_rate=TRAINING["learning_rate"], seed=seed)
     work = out.with_name(f"{out.name}.work")
-    record = learn_to_answer(model, lessons, recipe, work, passes=passes)
+    record = learn_to_answer(model, lessons, how, work, passes=passes)
     model.save_pretrained(out)
     write_json(out / "training.json", {"training": [record]})
     shutil.rmtree(work, ignore_errors=True)
@@ -235,10 +265,14 @@ def lessons_of(model: Any) -> list[Lesson]:
     return [Lesson(ids[:-ends], ids[-ends:]) for ids in long]
 
 
-def losses(training: str, seed: int, tokens: int) -> dict[str, Any]:
+def losses(name: str, training: str, seed: int, tokens: int) -> dict[str, Any]:
     """Nats for each token after a prompt, of every text, at every speed-up and score."""
-    model = smollm2(taught(training, seed))
-    chosen = spread_out(pieces(model, "test", tokens + NEW_TOKENS), TEXTS)
+    if name == "gpt2":
+        model = small_gpt2(training, seed)
+        chosen = list(enumerate(recipe.long_reviews(model, "test", REVIEWS)))
+    else:
+        model = smollm2(taught(training, seed))
+        chosen = spread_out(pieces(model, "test", tokens + NEW_TOKENS), TEXTS)
     articles, texts = [article for article, _ in chosen], [ids for _, ids in chosen]
     prompts, follow = [ids[:tokens] for ids in texts], [ids[tokens:] for ids in texts]
     found: dict[str, dict[str, Any]] = {}
@@ -249,7 +283,7 @@ def losses(training: str, seed: int, tokens: int) -> dict[str, Any]:
         each = [-float(row.double().mean()) for row in scored]
         loss = float(of_articles(each, articles).mean())
         found.setdefault(score, {})[f"{speedup:g}"] = {"loss": loss, "texts": packed_numbers(each)}
-        print(training, seed, tokens, speedup, score, round(loss, 4), flush=True)
+        print(name, training, seed, tokens, speedup, score, round(loss, 4), flush=True)
     return {"curve": found, "articles": articles}
 
 
@@ -284,10 +318,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
     told: dict[str, Any] = {"loss": {}}
     told["time"] = {name: judged(run["lines"]) for name, run in time.items()}
-    for training, tokens in product(TRAININGS, LENGTHS):
-        own = [
-            r for r in runs if (r["what"], r.get("training"), r.get("tokens")) == ("loss", training, tokens)
-        ]
+    for name, training, tokens in product(MODELS, TRAININGS, (recipe.PROMPT, *LENGTHS)):
+        of = {"what": "loss", "model": name, "training": training, "tokens": tokens}
+        own = [run for run in runs if of.items() <= run.items()]
         if not own:
             continue
         cells: dict[str, dict[str, Any]] = {}
@@ -307,7 +340,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 "seeds": len(own),
                 "articles": len(over),
             }
-        told["loss"][f"{training}, {tokens} tokens"] = cells
+        told["loss"][f"{name}, {training}, {tokens} tokens"] = cells
     return told
 
 
@@ -329,9 +362,12 @@ def main() -> None:
         asked += [{"what": "time", "model": m, "tokens": n, "threads": count} for m, n, count in each]
     if "loss" in options.what.split(","):
         seeds = list(map(int, options.seeds.split(",")))
-        for training, tokens in product(options.trainings.split(","), lengths):
-            own = seeds[:1] if training == "none" else seeds
-            asked += [{"what": "loss", "training": training, "tokens": tokens, "seed": s} for s in own]
+        for model, training in product(options.models.split(","), options.trainings.split(",")):
+            own = seeds[:1] if (model, training) == ("smollm2", "none") else seeds
+            asked += [
+                {"what": "loss", "model": model, "training": training, "tokens": tokens, "seed": seed}
+                for tokens, seed in product((recipe.PROMPT,) if model == "gpt2" else lengths, own)
+            ]
     for run in asked:
         known = any(run.items() <= each.items() for each in kept(NAME, SETTINGS))
         if known and not (options.again and run["what"] == "time"):
@@ -339,7 +375,7 @@ def main() -> None:
         if run["what"] == "time":
             found = times(run["model"], run["tokens"], run["threads"], options.seconds)
         else:
-            found = losses(run["training"], run["seed"], run["tokens"])
+            found = losses(run["model"], run["training"], run["seed"], run["tokens"])
         found["date"] = datetime.now(UTC).isoformat(timespec="seconds")
         add_run(NAME, SETTINGS, run | found, summary)
 

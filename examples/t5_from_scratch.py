@@ -79,7 +79,7 @@ def main() -> None:
     options = _options()
     out, work = options.out, options.out.with_name(f"{options.out.name}.work")
     try:
-        _begin(out, work, {key: value for key, value in vars(options).items() if key != "out"})
+        begin(out, work, {key: value for key, value in vars(options).items() if key != "out"})
         if not (out / "config.json").exists():
             trained(options.seed, work, options.rows, options.epochs, options.learning_rate).save_pretrained(
                 out
@@ -92,7 +92,7 @@ def main() -> None:
     shutil.rmtree(work)
 
 
-def _begin(out: Path, work: Path, options: dict[str, Any]) -> None:
+def begin(out: Path, work: Path, options: dict[str, Any]) -> None:
     """Look whether `out` can be written, and whether what was begun there was begun with these options."""
     place = work / "options.json"
     if out.exists() and not place.exists():
@@ -251,7 +251,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     parser.add_argument("--learning-rate", type=float, default=RATE)
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.rows is not None and options.rows < 1:
+        parser.error(f"--rows {options.rows}: at least 1")
+    return options
 
 
 if __name__ == "__main__":
