@@ -54,7 +54,7 @@ from lessen.runtime.retention import alpha_for, point_for, ratio_at
 from lessen.runtime.text import Encoded
 from lessen.tokens.passes import drawn
 from lessen.train.fine_tuning import Recipe
-from lessen.train.reading import Lesson, learn_to_answer
+from lessen.train.lessons import Lesson, learn_to_answer
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 import gpt2_from_scratch as recipe

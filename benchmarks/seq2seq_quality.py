@@ -40,7 +40,7 @@ from lessen.machine import processor
 from lessen.measure.answering import written
 from lessen.measure.generation_speed import theirs
 from lessen.measure.latency import threads
-from lessen.measure.reading_speed import reading_rows
+from lessen.measure.prefill_speed import reading_rows
 from lessen.measure.rivals.generator import generator_twin
 from lessen.measure.rouge import rouge_l
 from lessen.plan import Point, RetentionProfile

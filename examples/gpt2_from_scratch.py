@@ -35,7 +35,7 @@ from lessen.runtime.answers import score_own
 from lessen.runtime.retention import alpha_for
 from lessen.tokens.passes import drawn
 from lessen.train.fine_tuning import Interrupted, Recipe
-from lessen.train.reading import Lesson, learn_to_answer
+from lessen.train.lessons import Lesson, learn_to_answer
 
 PROMPT, FOLLOWS = 192, 64
 """Tokens of a prompt, and of what follows it and is judged."""

@@ -40,7 +40,7 @@ from lessen.runtime.asking import encode_prompts, fitted
 from lessen.runtime.retention import alpha_for
 from lessen.tokens.passes import drawn
 from lessen.train.fine_tuning import Interrupted, Recipe
-from lessen.train.reading import Lesson, learn_to_answer
+from lessen.train.lessons import Lesson, learn_to_answer
 
 TASKS = {"sentiment": "imdb-reviews", "question": "trec", "first-sentence": "imdb-reviews"}
 SIZES = {"d_model": 192, "d_kv": 32, "d_ff": 384, "num_layers": 4, "num_decoder_layers": 2, "num_heads": 6}

@@ -19,7 +19,7 @@ from lessen.runtime.engine import elimination_of
 from lessen.tokens.elimination import elimination_for
 from lessen.tokens.passes import at
 from lessen.train.fine_tuning import Recipe
-from lessen.train.reading import Answering, Lesson, LessonRows, learn_to_answer, states_before
+from lessen.train.lessons import Answering, Lesson, LessonRows, learn_to_answer, states_before
 
 PROMPTS, ANSWERS = [30, 12, 30, 9, 21], [5, 1, 7, 3, 5]
 FAMILIES = ["gpt2", "llama-grouped", "gpt_neox", "qwen3", "t5", "t5-v1.1"]

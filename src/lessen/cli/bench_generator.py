@@ -182,7 +182,7 @@ def _at_speedups(
     from lessen.cli.speedups import predictions
     from lessen.machine import machine
     from lessen.measure.generation_speed import theirs
-    from lessen.measure.reading_speed import reading_rows
+    from lessen.measure.prefill_speed import reading_rows
     from lessen.measure.rivals.generator import generator_twin
 
     count, lines = torch.get_num_threads(), []

@@ -111,14 +111,14 @@ def command(
     measured on rows that nothing else saw.
     """
     from lessen.cli.compress_generator import bounds_of, carry_out, language_asked, language_plan
-    from lessen.cli.compress_reading import carry_out_reading, reading_plan
+    from lessen.cli.compress_prompt_tokens import carry_out_reading, reading_plan
     from lessen.loading import facts_of, generates
     from lessen.systems import system_of
     from lessen.systems.generator import LanguagePlan
     from lessen.systems.pipeline import compress
     from lessen.systems.planning import Columns, CompressionPlan, plan_for
     from lessen.systems.pretraining import Pretraining
-    from lessen.systems.reading import ReadingPlan
+    from lessen.systems.prompt_tokens import ReadingPlan
     from lessen.systems.target import targets_of
 
     if plan is not None:
@@ -302,7 +302,7 @@ def _read_plan(path: Path) -> Any:
     from lessen.records import parse
     from lessen.systems.generator import LanguagePlan
     from lessen.systems.planning import CompressionPlan
-    from lessen.systems.reading import ReadingPlan
+    from lessen.systems.prompt_tokens import ReadingPlan
 
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

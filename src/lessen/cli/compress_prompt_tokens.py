@@ -36,7 +36,7 @@ def reading_plan(
     from lessen.data.prompts import templates_of
     from lessen.records import parse
     from lessen.systems.planning import option_of
-    from lessen.systems.reading import STAGES, ReadingPlan
+    from lessen.systems.prompt_tokens import STAGES, ReadingPlan
 
     given = {key: value for key, value in recipe.items() if value is not None}
     if given.get("speedup", 2) <= 1:
@@ -63,9 +63,9 @@ def reading_plan(
 
 def carry_out_reading(plan: Any, out: Path, as_json: bool) -> None:
     """Run a plan and print what came out."""
-    from lessen.systems.reading import compress_reading
+    from lessen.systems.prompt_tokens import compress_prompt_tokens
 
-    outcome = compress_reading(plan, out, say)
+    outcome = compress_prompt_tokens(plan, out, say)
     if as_json:
         emit(
             {

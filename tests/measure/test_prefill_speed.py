@@ -10,7 +10,7 @@ import lessen
 from lessen.errors import PlanError
 from lessen.measure.generation_speed import is_greedy, ours, theirs
 from lessen.measure.latency_fit import fit_folder, probes_of
-from lessen.measure.reading_speed import reading_rows
+from lessen.measure.prefill_speed import reading_rows
 from lessen.measure.rivals.generator import generator_twin
 from lessen.model.macs import attention_macs, decoder_token_macs, layer_macs, row_macs, source_macs
 from lessen.plan import FULL, Point, RetentionProfile

@@ -13,7 +13,7 @@ from lessen.data.prompts import TEMPLATES
 from lessen.data.table import Table
 from lessen.promise.generators import Prompting
 from lessen.runtime.answers import score_own
-from lessen.systems.reading import ReadingPlan, _asked, lessons_of
+from lessen.systems.prompt_tokens import ReadingPlan, _asked, lessons_of
 
 POSITIONS = 66
 LONG = "a fine film that goes on and on " * 40

@@ -50,7 +50,7 @@ from lessen.systems.rounds import Say
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
 from lessen.systems.working import begin_work, working_folder
 from lessen.train.fine_tuning import Recipe
-from lessen.train.reading import Lesson, learn_to_answer
+from lessen.train.lessons import Lesson, learn_to_answer
 
 LONGEST = 1 << 15
 """Tokens of a document that are read."""
@@ -121,7 +121,7 @@ class ReadingOutcome:
     training: list[dict[str, Any]]
 
 
-def compress_reading(
+def compress_prompt_tokens(
     plan: ReadingPlan, out: Path, say: Say = print, *, quiet: bool = False
 ) -> ReadingOutcome:
     """Carry out a plan and save the result in `out`.
