@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bits": {"errors", "plan", "native"},
     "model": {"errors", "records", "plan", "native", "bits"},
     "config": {"errors", "records", "plan", "model"},
-    "saving": {"errors", "plan", "artefact", "certificate", "card", "model"},
+    "saving": {"errors", "plan", "artefact", "certificate", "card", "bits", "model"},
     "families": {"errors", "records", "plan", "model"},
     "depth": {"errors", "plan", "model"},
     "tokens": {"errors", "plan", "model"},

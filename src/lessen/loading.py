@@ -23,7 +23,6 @@ from transformers import (
 
 from lessen import artefact, builtin
 from lessen.bits import fours, packing
-from lessen.bits.conversion import FEW_BITS
 from lessen.certificate import check_promises
 from lessen.config import LessenConfig, check_written
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError, UnsupportedModelError
@@ -41,7 +40,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.digests import base_digest
 from lessen.model.few_bits import BinaryEmbedding, BinaryLinear, Int4Linear
 from lessen.model.transformer import initialise
-from lessen.plan import Precision, dense_shape
+from lessen.plan import FEW_BITS, Precision, dense_shape
 from lessen.reshaping import Model, in_few_bits, problem_type_of, with_language_exits
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")

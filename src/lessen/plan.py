@@ -32,6 +32,9 @@ Precision = Literal["float32", "bfloat16", "float64", "int8", "int8-weights", "i
 """What a model computes in: the type of its weights, or 8-bit weights and activations, float32 between; or
 8-bit weights and float32 for all else; or 4-bit weights and 8-bit activations."""
 
+FEW_BITS: tuple[Precision, ...] = ("int8", "int8-weights", "int4")
+"""Precisions a model in float32 is converted to."""
+
 WeightScale = Literal["row_mean", "tensor_mean", "learned", "none"]
 """What the signs of binary weights are multiplied by: the mean |w| of each row or of the matrix, a number
 learned for each row, or nothing."""

@@ -25,7 +25,7 @@ from lessen.artefact import (
     replacing_folder,
     write_json,
 )
-from lessen.bits.conversion import FEW_BITS, with_precision
+from lessen.bits.conversion import with_precision
 from lessen.card import write_card
 from lessen.certificate import FILE as CERTIFICATE
 from lessen.certificate import (
@@ -39,7 +39,7 @@ from lessen.certificate import (
 )
 from lessen.errors import LessenError
 from lessen.model.digests import base_digest
-from lessen.plan import FULL, Base, Point
+from lessen.plan import FEW_BITS, FULL, Base, Point
 
 OF_THE_MAKING = ("plan.json", "training.json", CERTIFICATE, "calibrations.json", KEPT, AUDITED)
 """Files that speak of a model in few bits too, whose report and latencies are its own."""

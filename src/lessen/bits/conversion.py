@@ -21,9 +21,6 @@ HEAD = "language_head.weight"
 STACKS = {"layers": "layers", "decoder.layers": "decoder_layers"}
 """How names of a stack's tensors begin, and where a Shape says what its layers are."""
 
-FEW_BITS: tuple[Precision, ...] = ("int8", "int8-weights", "int4")
-"""Precisions a model in float32 is converted to."""
-
 _ACTIVATIONS: dict[Precision, Literal[8, 32]] = {"int8": 8, "int8-weights": 32}
 
 Places = Mapping[str, Collection[int]]
@@ -38,7 +35,7 @@ def with_precision(
     Args:
         state: Tensors of a transformer, in float32.
         shape: What exists of it; layers that have fewer bits already are left alone.
-        precision: One of `FEW_BITS`.
+        precision: One of `plan.FEW_BITS`.
         generates: The token table and language head get 8 bits too, where activations stay real numbers or
             weights have 4 bits.
 

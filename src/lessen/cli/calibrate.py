@@ -183,8 +183,8 @@ def command(
 
 def _stored(folder: Path, precision: Any, out: Path | None) -> Path:
     """The folder to calibrate: the one given, or `out`, where its model was stored in few bits."""
-    from lessen.bits.conversion import FEW_BITS
     from lessen.loading import load
+    from lessen.plan import FEW_BITS
 
     if out is None:
         return folder
