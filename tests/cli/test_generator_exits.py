@@ -576,3 +576,20 @@ def test_options_of_generators_are_not_for_classifiers(small: Path, data: Path, 
     code, _, err = run("calibrate", small, "--target-agreement", "95%")
     assert code == 2
     assert "is for models that generate" in err
+
+
+@pytest.mark.parametrize("precision", ["int8-weights", "int4"])
+def test_it_is_stored_in_few_bits_and_certified_so(made, tmp_path: Path, precision: str) -> None:
+    folder, few = made[0], tmp_path / "few"
+    options = ("--precision", precision, "--out", few, "--max-drop", "30%", "--json")
+    code, printed, err = run("calibrate", folder, *options)
+    assert code == 0, err
+    assert "calibration documents of" in err
+    assert json.loads(printed)["certified"]
+    model = lessen.load(few)
+    assert model.precision == precision
+    assert model.points["disagreement-30%"].promise.kind == "certified"
+    assert json.loads((few / "certificate.json").read_text())["precision"] == precision
+    code, printed, err = run("generate", few, "the", "--mode", "direct", "--max-new-tokens", "4", "--json")
+    assert code == 0, err
+    assert json.loads(printed)["precision"] == precision
