@@ -25,7 +25,7 @@ def width_quality_table(result: dict[str, Any]) -> str:
             model_row(f"{shown}, {named(name, line)}", line, times, bounds) for name, line in models.items()
         ]
     epochs = ", ".join(
-        f"{TASKS[task]} {count:g} for the product's {settings['product_epochs'][task]:g}"
+        f"{TASKS[task]} {_epochs(settings, task, count)}, the product {settings['product_epochs'][task]:g}"
         for task, count in settings["epochs"].items()
     )
     columns = ["", "parameters", "encoder", "MACs", "ms, batch 1", "ms, batch 8", "last exit", "lost", "F1"]
@@ -50,6 +50,14 @@ def width_quality_table(result: dict[str, Any]) -> str:
             "epochs": f"of the first stage, {epochs}.",
         },
     )
+
+
+def _epochs(settings: dict[str, Any], task: str, count: float) -> str:
+    """Of the first stage, and what others are reckoned by where that is another number."""
+    dense, slender = ((settings.get(part) or {}).get(task, count) for part in ("dense", "slender"))
+    if dense == slender == count:
+        return f"{count:g}"
+    return f"{dense:g} (of those of assistants {count:g} is the measure, of slender models {slender:g})"
 
 
 def width_brief_table(result: dict[str, Any]) -> str:

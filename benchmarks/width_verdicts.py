@@ -103,6 +103,8 @@ def fewer_macs(task: str, line: Mapping[str, Any] | None, share: float, enough: 
         figures = ", ".join(f"{ratio:.1f}" for ratio in ratios)
         said = "met" if there == len(ratios) else "missed" if not there else "undecided"
         said = said if len(ratios) >= enough else "undecided"
+        if line["loss"]["mean"] - line["loss"]["error"] > share * line["dense"]:
+            said = f"missed, as the model itself loses {100 * line['loss']['mean']:.1f} points"
         certified = f"{said}, {there} of {len(ratios)} seeds ({figures} times fewer)"
         at = line["at_fewer_macs"]
         chosen = "missed: no step is so early"

@@ -111,3 +111,44 @@ def test_models_that_generate_refuse_them(
     assert code == 2
     assert option in said.splitlines()[-1]
     assert not out.exists()
+
+
+def test_a_size_that_was_saved_stays_when_the_run_goes_on(
+    tiny_checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been calibrated since, and calibrations are counted."""
+    from lessen.systems import pipeline
+
+    out, save = tmp_path / "sizes", pipeline._saved
+    options = ("compress", tiny_checkpoint, "--data", data, "--out", out, "--system", "cost-eff", *QUICK)
+
+    def stopped_at_the_second(plan, model, tables, training, place, *, stays):
+        if place.name == "1of4":
+            raise KeyboardInterrupt
+        return save(plan, model, tables, training, place, stays=stays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_saved", stopped_at_the_second)
+        assert run(*options, "--params", "1/2,1/4")[0] == 130
+    assert run("calibrate", out / "1of2", "--max-drop", "30%")[0] == 0
+    before = {place.name: place.read_bytes() for place in (out / "1of2").iterdir()}
+    code, printed, err = run(*options, "--params", "1/2,1/4", "--json")
+    assert code == 0, err
+    assert "was saved before and stays as it is" in err
+    assert {place.name: place.read_bytes() for place in (out / "1of2").iterdir()} == before
+    first, second = json.loads(printed)["sizes"]
+    assert first["parameters"]["total"] > second["parameters"]["total"] > second["parameters"]["encoder"]
+    assert (out / "1of4" / "config.json").exists()
+    assert not out.with_name("sizes.work").exists()
+
+
+def test_sizes_are_named_where_their_points_are(sizes: Path, tiny_checkpoint: Path, data: Path) -> None:
+    out = sizes.with_name("one")
+    code, printed, _ = run(
+        "compress", tiny_checkpoint, "--data", data, "--out", out, "--system", "cost-eff", "--params", "1/2",
+        *QUICK,
+    )  # fmt: skip
+    assert code == 0
+    total = json.loads(run("inspect", out, "--json")[1])["parameters"]["total"]
+    assert f"{total / 1e6:.4g}M parameters, " in printed
+    assert "of them in the encoder; on 40 rows never seen" in printed

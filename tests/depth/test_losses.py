@@ -8,6 +8,7 @@ import lessen
 from lessen.depth.exits import every_exit
 from lessen.depth.losses import exit_weights, self_distillation, task_loss, weighted
 from lessen.model.rows import pack
+from lessen.reshaping import with_exits
 
 KINDS = ["single_label_classification", "multi_label_classification", "regression"]
 
@@ -105,6 +106,24 @@ def test_4_what_reads_states_rides_the_same_path(model) -> None:
             layer = int(name.split(".layers.")[1].split(".")[0])
             expected = sum(g[name] for g in each[layer:]) / (count - layer)
             assert torch.allclose(found[name], expected, atol=1e-9), name
+
+
+def test_4_states_of_layers_without_an_exit_count_as_much(model) -> None:
+    """Exits after layers 2 and 3: what layer 1 gets of each layer's state is one half, of layer 3 all."""
+    sparse = with_exits(model, exits=[model.config.form().exits[0].model_copy(update={"layer": 2})])
+    sparse = sparse.double()
+
+    def of_states(equilibrium: bool, place: int) -> torch.Tensor:
+        states: list[torch.Tensor] = []
+        ids, rows = pack(ragged_ids([5, 9, 2, 9]))
+        every_exit(sparse.transformer, ids, rows, equilibrium=equilibrium, states=states)
+        sparse.zero_grad()
+        states[place].square().cos().sum().backward()
+        return sparse.transformer.layers[0].feed_forward.up.weight.grad.clone()
+
+    assert sparse.transformer.shape.exit_layers == (2, 3)
+    for place in (1, 2, 3):
+        assert torch.allclose(of_states(True, place), of_states(False, place) / 2, atol=1e-12), place
 
 
 def test_4_with_one_exit_live_equilibrium_shrinks_what_shallow_layers_get(model) -> None:

@@ -148,7 +148,7 @@ def test_sizes_other_than_of_signs_are_refused(data: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["cost-eff", "--params", "1/2"], "two feed-forward matrices in 32 bits only"),
+        (["cost-eff", "--params", "1/2"], "parts leave feed-forward halves of two matrices only"),
         (["beexformer", "--binary-layers", "1,x"], "expected layer numbers"),
         (["beexformer", "--binary-layers", "9"], "there is no layer 9 to binarize; the model has 4"),
         (["beexformer", "--activation-bits", "4"], "--activation-bits 4: beexformer knows 1, 8, 32"),

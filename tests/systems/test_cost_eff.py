@@ -52,6 +52,20 @@ PAGE = [
 """
 
 
+def test_what_the_page_leaves_open_is_as_the_recipe_says() -> None:
+    """Rates of exits, and rows that parts are scored on: no run here would show another number."""
+    stages = system_of("cost-eff").stages
+    assert [stage.head_learning_rate for stage in stages] == [1e-3, 1e-3, 1e-3, 1e-4, 1e-3, 1e-4]
+    assert stages[3].scored_rows == 2048
+
+
+def test_whole_layers_leave_in_as_many_epochs_as_their_parts_would() -> None:
+    """Of six layers of twelve heads three leave, or half of all heads in two rounds for each."""
+    narrow, shallow = (system_of(name).stages[3] for name in ("cost-eff", "layer-chop"))
+    assert 3 * shallow.epochs == 6 * narrow.rounds_for_a_head * narrow.epochs
+    assert (shallow.growth, shallow.learning_rate) == (narrow.growth, narrow.learning_rate)
+
+
 @pytest.fixture
 def trainings(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Recipes of a run's trainings, and numbers of those its model and its teacher come from.

@@ -5,10 +5,12 @@ import pytest
 from lessen.errors import InputError, PlanError
 from lessen.model.transformer import parameter_counts
 from lessen.records import parse
+from lessen.reshaping import with_exits
 from lessen.systems import system_of
 from lessen.systems.planning import CompressionPlan, plan_for
 from lessen.systems.target import Target, narrow_shape, shallow_shape, targets_of
 from lessen.width.budget import bytes_of, parameters_of
+from lessen.width.removal import without_layers
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def model(tiny_classifier):
 def test_what_users_write():
     assert targets_of("1/8", None, None) == (Target(share=0.125),)
     assert targets_of("0.25", None, None) == (Target(share=0.25),)
-    assert targets_of("12.5%,.25,1.0", None, None) == tuple(Target(share=part) for part in (0.125, 0.25, 1.0))
+    assert targets_of("12.5%,.25", None, None) == tuple(Target(share=part) for part in (0.125, 0.25))
     assert targets_of("0.5M", None, None) == (Target(parameters=500_000),)
     assert targets_of("2.5m", None, None) == (Target(parameters=2_500_000),)
     assert targets_of("3000", None, None) == (Target(parameters=3000),)
@@ -44,7 +46,7 @@ def test_targets_have_names(target, text, folder):
 
 
 @pytest.mark.parametrize(
-    "text", ["small", "-3M", "0", "9/8", "1/0", "0/4", "", "nan", "inf", "120%", "1/2,", "%"]
+    "text", ["small", "-3M", "0", "9/8", "1/0", "0/4", "", "nan", "inf", "120%", "1/2,", "%", "1", "100%"]
 )
 def test_what_is_no_number_of_weights(text):
     with pytest.raises(InputError, match="--params"):
@@ -97,6 +99,21 @@ def test_layers_leave_until_the_size_is_kept(model):
         shallow_shape(model, Target(parameters=100))
     with pytest.raises(PlanError, match="7 layers cannot be left"):
         shallow_shape(model, Target(layers=7))
+
+
+def test_exits_of_whichever_layers_stay_are_within_the_size(model):
+    """The first layers may leave, and the exits of those that stay go along."""
+    form = model.config.form()
+    exits = [
+        exit.model_copy(update={"hidden_size": 32, "layer": layer})
+        for exit, layer in zip(form.exits, (2, 3), strict=False)
+    ]
+    late = with_exits(model, exits=exits, labels=["a", "b", "c"])
+    facts, state, shape = late.config.facts(), late.transformer.state_dict(), late.config.form()
+    left = parameters_of(facts, without_layers(state, shape, {0})[1], 3)
+    fits = shallow_shape(late, Target(parameters=left))
+    assert len(fits.layers) == 2
+    assert len(shallow_shape(late, Target(parameters=left - 1)).layers) == 1
 
 
 def test_a_width_is_no_number_of_layers(model):

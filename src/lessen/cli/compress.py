@@ -9,7 +9,7 @@ from typing import Any, get_args
 import typer
 
 from lessen.cli import compress_options as options
-from lessen.cli.compress_results import pretrain_and_say, results_of, show_results
+from lessen.cli.compress_results import pretrain_and_say, results_of, show_results, sizes_of
 from lessen.cli.given import CLASSIFIES, GENERATES, PLANNED, READS, refuse_others
 from lessen.cli.output import (
     Block,
@@ -240,7 +240,9 @@ def command(
         emit((facts[0] if len(facts) == 1 else {"sizes": facts}) | {"plan": plan_made})
         return
     for outcome, place in zip(outcomes, places, strict=True):
-        show_results(outcome.results, f"on {outcome.rows['test']:,} rows never seen")
+        name = "" if len(outcomes) == 1 else f"{place.name}, "
+        rows = f"on {outcome.rows['test']:,} rows never seen"
+        show_results(outcome.results, f"{name}{sizes_of(outcome)}; {rows}")
         show_promises(outcome.calibration)
         say(f"saved {place}; it answers at point {outcome.model.config.point!r}")
 

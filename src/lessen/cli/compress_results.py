@@ -34,14 +34,24 @@ def pretrain_and_say(plan: Any, out: Path, as_json: bool) -> None:
 
 def results_of(outcome: Any, place: Path) -> dict[str, Any]:
     """What a run made, as `--json` prints it."""
+    from lessen.model.transformer import parameter_counts
+
     return {
         "out": str(place),
-        "parameters": sum(weights.numel() for weights in outcome.model.parameters()),
+        "parameters": parameter_counts(outcome.model.transformer),
         "points": [result.as_dict() for result in outcome.results],
         "calibration": outcome.calibration.as_dict(),
         "rows": outcome.rows,
         "training": outcome.training,
     }
+
+
+def sizes_of(outcome: Any) -> str:
+    """Weights in all and in the layers, in words."""
+    from lessen.model.transformer import parameter_counts
+
+    counts = parameter_counts(outcome.model.transformer)
+    return f"{counts['total'] / 1e6:.4g}M parameters, {counts['encoder'] / 1e6:.4g}M of them in the encoder"
 
 
 def show_results(results: Any, title: str) -> None:

@@ -47,7 +47,7 @@ def every_exit(
         segments: Segment ids `[tokens]`, or None.
         equilibrium: Gradient equilibrium (COST-EFF page, 1.4): a layer's gradient becomes the mean over the
             exits at or above it instead of their sum. Forward values and the heads' own gradients do not
-            change. Only exits that answer are counted; what reads `states` rides the same path.
+            change. Only exits that answer are counted; what reads `states` counts as much as the exits above.
         in_layer: Takes tokens away on the way, as in `Transformer.forward`.
         states: If given, gets the embeddings and what each layer put out, `[tokens, hidden]` each.
 
@@ -63,7 +63,8 @@ def every_exit(
         if equilibrium and answers_here:
             hidden = scale_gradient(hidden, 1 / above)
         if states is not None:
-            states.append(hidden)
+            alone = equilibrium and not answers_here
+            states.append(scale_gradient(hidden, 1 / above) if alone else hidden)
         if answers_here:
             answers.append(rows.restore(model.exits[str(layer)](hidden, rows)))
             if equilibrium:

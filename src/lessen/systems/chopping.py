@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from statistics import mean
 from typing import Any, Literal
 
 import torch
@@ -94,6 +95,5 @@ def losses_without_each(model: Any, train: Table, recipe: Chopping, *, quiet: bo
                 (every_exit(shorter.transformer, ids, rows, segments)[-1], labels)
                 for ids, rows, segments, labels in batches
             ]
-            total = sum(float(loss(answer, labels)) * len(labels) for answer, labels in answers)
-            losses.append(total / sum(len(labels) for _, labels in answers))
+            losses.append(mean(float(loss(answer, labels)) for answer, labels in answers))
     return losses

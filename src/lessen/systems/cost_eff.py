@@ -7,7 +7,10 @@ model which gets narrower round by round, and then recovers. Stages and losses f
 * two rounds for each head that leaves, so that rates grow twice as often;
 * the learning rates, of small encoders one for all stages, of wide ones the page's up to the assistant and
   higher ones from there on, because rounds are a third as long as the authors' (docs/measuring.md);
-* that rates of exits do not grow from round to round;
+* rates of exits of their own, which do not grow from round to round;
+* 2,048 rows that parts are scored on, in bfloat16, where the authors take all in float32;
+* neurons and the token table's rank, which follow one share and not the page's steps of 256 and 128;
+* no dropout in the attention;
 * the epochs, for 10,000 rows, with two where the assistant learns features, for the page's one;
 * the exits, linear over the mean of the tokens, where the authors have a tanh of the first one (page, 1.2);
 * gradient equilibrium from the assistant on: before it, no exit is trained;

@@ -49,8 +49,7 @@ from lessen.saving import save_exits
 from lessen.systems.material import by_frequency, listing, material
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Share
-from lessen.systems.rounds import Say
-from lessen.systems.working import begin_work, working_folder
+from lessen.systems.working import Say, begin_work, working_folder
 from lessen.train.counting import counting
 from lessen.train.language_exits import LanguageRecipe, train_exits
 

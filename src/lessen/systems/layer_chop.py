@@ -1,4 +1,7 @@
-"""Layer chopping: COST-EFF's trainings, but whole layers leave instead of heads and neurons."""
+"""Layer chopping: COST-EFF's trainings, but whole layers leave instead of heads and neurons.
+
+Of six layers one is as much as four of COST-EFF's rounds take, so its round learns four times as long.
+"""
 
 from dataclasses import replace
 
@@ -12,7 +15,7 @@ def _chopping(stage: Recipe) -> Recipe:
     if not isinstance(stage, Slimming):
         return stage
     return Chopping.model_validate(
-        {name: getattr(stage, name) for name in Recipe.model_fields} | {"epochs": 1.0}
+        {name: getattr(stage, name) for name in Recipe.model_fields} | {"epochs": 4 * stage.epochs}
     )
 
 

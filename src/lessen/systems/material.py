@@ -16,8 +16,7 @@ from lessen.promise.parts import Parts
 from lessen.promise.traces import AT_ONCE, continued, identity_of
 from lessen.runtime.source import Reply, Written, reply
 from lessen.runtime.text import encode, stretches
-from lessen.systems.rounds import Say
-from lessen.systems.working import ANSWERED
+from lessen.systems.working import ANSWERED, Say
 from lessen.train.counting import Watch, counting
 from lessen.train.language_exits import LanguageRecipe
 

@@ -7,6 +7,9 @@ run that was stopped continues from its working folder, `OUT.work`, when the sam
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lessen.artefact import CONFIG, KEPT, replacing_folder, write_json
+from lessen.artefact import CONFIG, KEPT, replacing_folder, write_json, write_text
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
@@ -35,13 +38,13 @@ from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task
 from lessen.systems.pretraining import Pretraining
 from lessen.systems.removing import remove
-from lessen.systems.rounds import Rounds, Say, describe
+from lessen.systems.rounds import Rounds, describe
 from lessen.systems.selecting import judge_of, selects
 from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
 from lessen.systems.target import Target, narrow_shape, shallow_shape
 from lessen.systems.token_stages import check_tokens, give_profile, leaving, passes_of
-from lessen.systems.working import begin_work, working_folder
+from lessen.systems.working import Say, begin_work, working_folder
 from lessen.train.fine_tuning import Interrupted, Recipe, fine_tune, passes_over
 from lessen.train.trainer import Diverged
 from lessen.width.budget import parameters_of
@@ -107,9 +110,7 @@ def compress(
         if way.shapes:
             say(f"to become: {describe(way.shapes[-1])}")
     count = len(tables["train"])
-    stages = "; ".join(
-        f"{r.objective}, {passes_over(count, r):.3g} epochs at {r.learning_rate:g}" for r in plan.stages
-    )
+    stages = "; ".join(_said(stage, passes_over(count, stage)) for stage in plan.stages)
     begin_work(work, plan, tables, model)
     say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
@@ -120,11 +121,22 @@ def compress(
                 say(f"size {place} of {len(ways)}: {way.name}")
             run = _Stages(plan, model, tables, work, way, say, quiet=quiet)
             training = [run.stage(number) for number in range(1, len(plan.stages) + 1)]
-            outcomes.append(_saved(plan, run.model, tables, training, out / way.name))
+            saved = work / way.name / "saved"
+            if stays := saved.exists() and (out / way.name / CONFIG).exists():
+                say(f"{out / way.name} was saved before and stays as it is")
+            outcomes.append(_saved(plan, run.model, tables, training, out / way.name, stays=stays))
+            write_text(saved, "")
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; run the same command to continue from {work}") from None
     shutil.rmtree(work, ignore_errors=True)
     return outcomes
+
+
+def _said(stage: Recipe, epochs: float) -> str:
+    said = f"{stage.objective}, {epochs:.3g} epochs at {stage.learning_rate:g}"
+    if not isinstance(stage, Rounds):
+        return said
+    return f"{said} a round, {100 * stage.growth:g}% more in each next one"
 
 
 @dataclass(frozen=True)
@@ -169,18 +181,25 @@ def _shape_of(model: Any, target: Target, removal: Rounds) -> Shape:
 
 
 def _saved(
-    plan: CompressionPlan, model: Any, tables: dict[str, Table], training: list[dict[str, Any]], out: Path
+    plan: CompressionPlan,
+    model: Any,
+    tables: dict[str, Table],
+    training: list[dict[str, Any]],
+    out: Path,
+    *,
+    stays: bool,
 ) -> Outcome:
     """Certify a trained model, save it in `out`, and test it on the rows nothing was chosen on.
 
-    Binary weights are packed; what they learned by goes into a folder beside, to train on from.
+    Binary weights are packed; what they learned by goes into a folder beside, to train on from. What `stays`
+    was saved before this run was stopped, and may have been calibrated since: it is not written again.
     """
     if model.config.form().latent is not None:
         model.save_pretrained(out.with_name(f"{out.name}-latent"))
         model = in_signs(model)
     kept = keep(model, tables, plan.criteria, _label_range(tables["train"]))
     rows = {name: len(table) for name, table in tables.items()}
-    with replacing_folder(out) as fresh:
+    with _elsewhere() if stays else replacing_folder(out) as fresh:
         model.save_pretrained(fresh)
         kept = replace(kept, subject=one_digest(fresh))
         kept.save(fresh / KEPT)
@@ -196,6 +215,12 @@ def _saved(
         write_json(fresh / "training.json", record)
         write_card(fresh, out.name)
     return Outcome(out, model, calibration, results, rows, training, tables["test"])
+
+
+@contextmanager
+def _elsewhere() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place)
 
 
 def read_splits(plan: CompressionPlan) -> dict[str, Table]:

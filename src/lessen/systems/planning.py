@@ -101,7 +101,9 @@ class CompressionPlan(Strict):
 
     def _check_scores(self, number: int, stage: Slimming) -> None:
         if not stage.calibrated and stage.importance in ("magnitude", "random"):
-            raise ValueError(f"stage {number}: {stage.importance} scores know no exit, the last one neither")
+            raise ValueError(
+                f"stage {number}: {stage.importance} scores know no exit: leave --last-exit-only out"
+            )
         if stage.budget == "uneven" and stage.equilibrium and self.exits is not None:
             layers = [exit.layer for exit in self.exits]
             if layers != list(range(1, max(layers) + 1)):

@@ -21,8 +21,7 @@ from lessen.data.splits import split
 from lessen.errors import InputError
 from lessen.loading import load
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
-from lessen.systems.rounds import Say
-from lessen.systems.working import begin_work
+from lessen.systems.working import Say, begin_work
 from lessen.train.masked_words import Guessing, Vocabulary, guessed, learn_words, pieces
 
 FEWEST_TEXTS = 20

@@ -46,9 +46,8 @@ from lessen.runtime.text import encode
 from lessen.systems.latency_adjustable import SYSTEM
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share
-from lessen.systems.rounds import Say
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
-from lessen.systems.working import begin_work, working_folder
+from lessen.systems.working import Say, begin_work, working_folder
 from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 

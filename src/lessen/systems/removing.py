@@ -9,8 +9,9 @@ from typing import Any
 from lessen.data.table import Table
 from lessen.plan import Shape
 from lessen.systems.chopping import Chopping, departures
-from lessen.systems.rounds import Removals, Rounds, Say, in_rounds
+from lessen.systems.rounds import Removals, Rounds, in_rounds
 from lessen.systems.slimming import Slimming, in_products, narrowings
+from lessen.systems.working import Say
 
 REMOVALS: dict[type[Rounds], Removals] = {Slimming: narrowings, Chopping: departures}
 """What says which parts leave, by the kind of stage."""

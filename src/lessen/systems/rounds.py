@@ -22,10 +22,9 @@ from lessen.model.rows import Rows
 from lessen.plan import Shape, Size
 from lessen.runtime.text import batches, collate, encode
 from lessen.systems.milestone import Milestone
+from lessen.systems.working import Say
 from lessen.train.fine_tuning import Recipe, fine_tune
 from lessen.width.removal import State
-
-Say = Callable[[str], None]
 
 Removal = Callable[[Any], tuple[State, Shape]]
 """Takes a trained model; returns the tensors that stay and their Shape."""
@@ -115,7 +114,6 @@ def in_rounds(
         place = places[number - 1]
         now = of_round(recipe, number)
         period = Recipe.model_validate({name: getattr(now, name) for name in Recipe.model_fields})
-        torch.manual_seed(now.seed)
         work = place.folder / "checkpoints"
         trained = fine_tune(model, train, period, work, teacher=teacher, quiet=quiet)
         place.leave(*removals[number - 1](model), trained)

@@ -195,11 +195,9 @@ def _scored(model: Any, guide: Teacher, recipe: Slimming, batch: Batch) -> Tenso
     """
     ids, rows, segments, labels = batch
     states: list[Tensor] = []
-    even_gradients = recipe.equilibrium and recipe.calibrated
+    equilibrium = recipe.equilibrium and recipe.calibrated
     with in_training_precision(model.device):
-        answers = every_exit(
-            model.transformer, ids, rows, segments, equilibrium=even_gradients, states=states
-        )
+        answers = every_exit(model.transformer, ids, rows, segments, equilibrium=equilibrium, states=states)
         lesson = guide.lesson(ids, rows, segments, answers, states, labels)
         if not recipe.calibrated:
             last = {name: getattr(lesson, name)[-1:] for name in ("answers", "taught", "states", "shown")}
@@ -227,3 +225,5 @@ def _check(start: Shape, target: Shape) -> None:
     for a, b in zip(start.layers, target.layers, strict=True):
         if len(b.heads) > len(a.heads) or b.intermediate_size > a.intermediate_size:
             raise PlanError(f"layer {a.layer} of the target shape is wider than the model's")
+    if start.embedding_rank is not None and (target.embedding_rank or math.inf) > start.embedding_rank:
+        raise PlanError("the target shape's embedding has a larger rank than the model's")

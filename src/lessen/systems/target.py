@@ -79,8 +79,10 @@ def narrow_shape(model: Any, target: Target, rank: float | None = None) -> Shape
             a number of layers. Or when layers have few bits, or another feed-forward form than two matrices.
     """
     facts, shape, outputs = model.config.facts(), model.config.form(), model.config.num_labels
-    if facts.feed_forward != "ffn" or any(layer.bits != 32 for layer in shape.layers):
-        raise PlanError("parts can be removed from layers with two feed-forward matrices in 32 bits only")
+    if facts.feed_forward != "ffn":
+        raise PlanError("parts leave feed-forward halves of two matrices only; this model's are others")
+    if any(layer.bits != 32 for layer in shape.layers):
+        raise PlanError("its layers have few bits; slim the float32 model, then calibrate it in --precision")
     if target.layers is not None:
         raise PlanError("a number of layers is no width; use the system layer-chop")
     if target.width is not None:
@@ -148,8 +150,8 @@ def _target(option: str, text: str) -> Target:
     share = _share(text)
     if share is None:
         return Target(parameters=_number(text, option, WEIGHTS))
-    if not 0 < share <= 1:
-        raise InputError(f"--params {text}: a share is above 0 and at most 1")
+    if not 0 < share < 1:
+        raise InputError(f"--params {text}: a share of the model's weights is above 0 and below 1")
     return Target(share=share)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from lessen.data.table import Table
 from lessen.errors import InputError, PlanError
 from lessen.model.digests import base_digest
 from lessen.records import Strict, parse
+
+Say = Callable[[str], None]
+"""Is told how a run goes, line by line."""
 
 PLAN, INPUTS, ANSWERED = "plan.json", "inputs.json", "replies"
 """A run's plan, what it was begun with, and a folder of the model's own answers to learn from, each of which

@@ -289,10 +289,19 @@ def deepest_within(
         PlanError: When even one layer is larger; the message names its size.
     """
     for layers in range(len(shape.layers), 0, -1):
-        size = measure(architecture, shallow(shape, layers), outputs)
+        size = measure(architecture, _with_most_exits(shape, layers), outputs)
         if size <= limit:
             return shallow(shape, layers)
     raise _out_of_reach(limit, size, measure, "one layer")
+
+
+def _with_most_exits(shape: Shape, layers: int) -> Shape:
+    """The same with as many exits as can be left: which layers leave, and their exits, is not known yet."""
+    left = shape.exits[-layers:]
+    exits = [
+        exit.model_copy(update={"layer": layers - len(left) + place}) for place, exit in enumerate(left, 1)
+    ]
+    return shape.model_copy(update={"layers": shape.layers[:layers], "exits": tuple(exits)})
 
 
 def _out_of_reach(limit: int, smallest: int, measure: Callable[..., int], left: str) -> PlanError:

@@ -7,7 +7,8 @@ exit alone they do not.
 * `AbsWeight` is the authors' form (COST-EFF page, 1.5): |weight x accumulated |gradient|| over the output
   columns of a head, and the rows and columns of a neuron. Its size depends on the rows per batch.
 * `SignedGroup` is the change itself: the gradient by a mask on the part, for each row alone, absolute values
-  summed over rows. It does not depend on the rows per batch.
+  summed over rows. It does not depend on the rows per batch where the loss is the mean over rows; COST-EFF's
+  has a mean over all tokens of a batch too, by which it does a little.
 """
 
 from __future__ import annotations
