@@ -50,7 +50,7 @@ def write_results(name: str, content: dict[str, Any]) -> Path:
 
 def as_text(content: dict[str, Any]) -> str:
     """JSON, indented but for each of `runs`, which is a line: they are many, and not read by eye."""
-    lines = [json.dumps(run) for run in content.get("runs", ())]
+    lines = [json.dumps(run, separators=(",", ":")) for run in content.get("runs", ())]
     if not lines:
         return json.dumps(content, indent=2) + "\n"
     around = json.dumps(content | {"runs": []}, indent=2)

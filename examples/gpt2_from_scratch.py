@@ -26,7 +26,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from t5_from_scratch import at, begin, learned_tokenizer
+from t5_from_scratch import at, begin, learned_tokenizer, positive
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import lessen
@@ -170,12 +170,9 @@ def long_reviews(model: Any, part: str, rows: int) -> list[list[int]]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rows", type=int, help="reviews; as many as it takes if not given")
+    parser.add_argument("--rows", type=positive, help="reviews; as many as it takes if not given")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    if options.rows is not None and options.rows < 1:
-        parser.error(f"--rows {options.rows}: at least 1")
-    return options
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

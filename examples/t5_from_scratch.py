@@ -244,17 +244,21 @@ def at(model: Any, score: str, speedup: float) -> lessen.Point:
     return point if point.retention is None else point.model_copy(update={"token_score": score})
 
 
+def positive(text: str) -> int:
+    """A number of rows, as argparse wants it."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of at least 1")
+    return int(text)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rows", type=int, help="of each task; as many as it takes if not given")
+    parser.add_argument("--rows", type=positive, help="of each task; as many as it takes if not given")
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     parser.add_argument("--learning-rate", type=float, default=RATE)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    if options.rows is not None and options.rows < 1:
-        parser.error(f"--rows {options.rows}: at least 1")
-    return options
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def altered(monkeypatch):
     real = ctypes.CDLL
 
     def alter(**answers):
-        opened = lambda name: Altered(real(name), **answers) if name else real(name)  # noqa: E731
+        def opened(name):
+            return Altered(real(name), **answers) if name else real(name)
+
         monkeypatch.setattr(binding.ctypes, "CDLL", opened)
         monkeypatch.setattr(binding, "_declared", lambda library: library)
 

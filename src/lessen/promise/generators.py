@@ -86,7 +86,7 @@ class KeptTraces:
         calibration: On the prompts promises are tested on.
         seen: Hashes of the documents training saw.
         prompting: How prompts were made.
-        precision: Of the weights; as stored if None.
+        precision: Of the weights.
         subject: SHA-256 of weights, tokenizer and form of the model.
     """
 
