@@ -6,6 +6,7 @@ change, with the same trained models.
 
 from __future__ import annotations
 
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -123,6 +124,18 @@ def mean_of(each: Array) -> dict[str, float | None]:
 def packed_right(right: Sequence[bool] | NDArray[np.bool_]) -> str:
     """A bit for each row, in base64."""
     return b64encode(np.packbits(np.asarray(right, dtype=bool)).tobytes()).decode()
+
+
+def packed_steps(right: Sequence[NDArray[np.bool_]]) -> str:
+    """A bit for each row at each step, `[steps, rows]`: neighbours say nearly the same, so it is deflated."""
+    bits = np.packbits(np.asarray(right, dtype=bool), axis=1)
+    return b64encode(zlib.compress(bits.tobytes(), 9)).decode()
+
+
+def packed_step(text: str, step: int, rows: int) -> str:
+    """One step of what `packed_steps` packed, as `packed_right` packs it."""
+    size = -(-rows // 8)
+    return b64encode(zlib.decompress(b64decode(text))[step * size : (step + 1) * size]).decode()
 
 
 @cache

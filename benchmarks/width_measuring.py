@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from certifying import DELTA, answers, by_any, certified
-from paired import packed, packed_right
+from paired import packed, packed_steps
 
 from lessen.data.reading import read
 from lessen.depth.criteria import criteria_for
@@ -26,13 +26,15 @@ BOUNDS = (0.01, 0.02)
 
 PARTS = ("tune", "test")
 
+NO_SWEEP: dict[str, Any] = {"sweep": [], "sweep_answers": ""}
+
 
 def facts_of(folder: Path, task: str) -> dict[str, Any]:
     """Size, quality at every exit, what is certified, and what is reached when rows leave early."""
     found, about = answers(folder, task)
     model = load(folder, promises=False)
     facts = form_of(model) | answered(model, found, range(len(about.layers)))
-    return facts | {"certified": certified(found, about, by_any, BOUNDS), "sweep": sweep(found, about)}
+    return facts | {"certified": certified(found, about, by_any, BOUNDS)} | sweep(found, about)
 
 
 def answers_of_last(folder: Path, task: str) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def answers_of_last(folder: Path, task: str) -> dict[str, Any]:
     found, about = answers(folder, task)
     model = load(folder, promises=False)
     last = len(about.layers) - 1
-    return form_of(model) | answered(model, found, (last,)) | {"certified": [], "sweep": []}
+    return form_of(model) | answered(model, found, (last,)) | {"certified": []} | NO_SWEEP
 
 
 def form_of(model: Any) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def macs_of(model: Any, outputs: Outputs) -> float:
     return mean(row_macs(facts, shape, labels, int(tokens)) for tokens in outputs.tokens)
 
 
-def sweep(found: dict[str, Outputs], about: Task) -> list[dict[str, Any]]:
+def sweep(found: dict[str, Outputs], about: Task) -> dict[str, Any]:
     """Steps of all criteria that no other beats on tuning rows both in MACs and in accuracy, boldest first.
 
     Nothing is promised of them. On test rows they are what they are: which are shown, tuning rows say.
@@ -101,11 +103,11 @@ def sweep(found: dict[str, Outputs], about: Task) -> list[dict[str, Any]]:
     tune, test = found["tune"], found["test"]
     steps = [step for name in criteria_for(about.problem_type) for step in path_of(tune, about, name)]
     if not steps:
-        return []
+        return NO_SWEEP
     (right, macs), (test_right, test_macs) = (
         taken_by(outputs, about, outputs.answers_taken(steps, about)) for outputs in (tune, test)
     )
-    best, lines = -1.0, []
+    best, lines, answers_of = -1.0, [], []
     accuracy, work = right.mean(0), macs.mean(0)
     for place in np.lexsort((-accuracy, work)):
         if accuracy[place] > best:
@@ -116,10 +118,10 @@ def sweep(found: dict[str, Outputs], about: Task) -> list[dict[str, Any]]:
                     "tune_macs": float(work[place]),
                     "test": float(test_right[:, place].mean()),
                     "macs": float(test_macs[:, place].mean()),
-                    "answers": packed_right(test_right[:, place] > 0),
                 }
             )
-    return lines
+            answers_of.append(test_right[:, place] > 0)
+    return {"sweep": lines, "sweep_answers": packed_steps(answers_of)}
 
 
 def taken_by(outputs: Outputs, about: Task, taken: Any) -> tuple[Any, Any]:

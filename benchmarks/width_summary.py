@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-from paired import difference
+from paired import difference, packed_step
 from width_verdicts import FEWER_MACS
 
 Run = dict[str, Any]
@@ -120,18 +120,20 @@ def fewer(
 
     It is the most accurate of those there, on tuning rows; None where a seed has none.
     """
-    steps = []
+    steps, answers = [], []
     for own, whole in zip(each, dense, strict=True):
         most = whole["tune"]["macs"] / (SPARE * FEWER_MACS)
-        there = [at for at in own["sweep"] if at["tune_macs"] <= most]
+        there = [place for place, at in enumerate(own["sweep"]) if at["tune_macs"] <= most]
         if not there:
             return None
-        steps.append(max(there, key=lambda at: at["tune"]))
+        best = max(there, key=lambda place: own["sweep"][place]["tune"])
+        steps.append(own["sweep"][best])
+        answers.append([packed_step(own["sweep_answers"], best, rows)])
     ratios = [whole["test"]["macs"] / at["macs"] for at, whole in zip(steps, dense, strict=True)]
     return {
         "value": mean(at["test"] for at in steps),
         "macs_ratios": ratios,
-        "loss": difference(lasts(dense), [[at["answers"]] for at in steps], rows),
+        "loss": difference(lasts(dense), answers, rows),
     }
 
 

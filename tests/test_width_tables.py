@@ -112,13 +112,8 @@ def run(paired, way: str, size: int, seed: int, wrong: int, exits: int = LAYERS,
     last = [np.arange(ROWS) >= wrong]
     each = [np.arange(ROWS) >= 2 * wrong] * (exits - 1) + last
     answers = [paired.packed_right(right) for right in each]
-    step = {"tune_macs": 5.0, "macs": 5.2, "answers": answers[0], "test": float(each[0].mean())}
-    bold = step | {
-        "tune_macs": 2.0,
-        "macs": 2.0,
-        "tune": 0.3,
-        "answers": paired.packed_right(each[0] & False),
-    }
+    step = {"tune_macs": 5.0, "macs": 5.2, "test": float(each[0].mean())}
+    bold = step | {"tune_macs": 2.0, "macs": 2.0, "tune": 0.3}
     part = {"rows": ROWS, "macs": macs, "answers": answers}
     facts = {
         "parameters": {"total": 10**6, "encoder": 10**5},
@@ -137,6 +132,7 @@ def run(paired, way: str, size: int, seed: int, wrong: int, exits: int = LAYERS,
             for bound in (0.01, 0.02)
         ],
         "sweep": [bold, step | {"tune": 0.9}, step | {"tune": 0.95, "tune_macs": 50.0}],
+        "sweep_answers": paired.packed_steps([each[0] & False, each[0], each[0]]),
     }
     assistant = {} if way == "dense" else {"assistant": {"made": "now", "weights": "same"}}
     return {"task": "mrpc", "seed": seed, "way": way, "size": size, "facts": facts} | assistant
@@ -207,4 +203,10 @@ def test_steps_are_chosen_on_tuning_rows_alone(monkeypatch) -> None:
         measuring, "taken_by", lambda of, *_: (np.array(right[of.part]), np.array(macs[of.part]))
     )
     found = measuring.sweep(parts, SimpleNamespace(problem_type="any"))
-    assert [(step["tune"], step["tune_macs"], step["test"]) for step in found] == [(0.5, 2, 0.5), (1, 4, 0)]
+    assert [(step["tune"], step["tune_macs"], step["test"]) for step in found["sweep"]] == [
+        (0.5, 2, 0.5),
+        (1, 4, 0),
+    ]
+    paired = importlib.import_module("paired")
+    said = [paired.right(paired.packed_step(found["sweep_answers"], step, 2), 2) for step in range(2)]
+    assert np.array_equal(said, [[0, 1], [0, 0]])
