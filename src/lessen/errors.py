@@ -12,7 +12,17 @@ class InputError(LessenError):
 
 
 class PlanError(LessenError):
-    """A Shape, a Point or another part of `config.json` is malformed, unknown or from a newer version."""
+    """A Shape, a Point or another part of `config.json` is malformed, unknown or from a newer version.
+
+    Attributes:
+        field: The outermost one that is wrong, where that is known.
+        problem: What is wrong with it.
+    """
+
+    def __init__(self, message: str, field: str | None = None, problem: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+        self.problem = problem
 
 
 class ArtefactError(LessenError):

@@ -44,7 +44,7 @@ def parse(kind: type[Record], value: object, where: str) -> Record:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise PlanError(f"{where}: {_first_problem(kind, error)}") from None
+        raise _first_problem(kind, error, where) from None
 
 
 def suggestion(field: str, known: Collection[str]) -> str:
@@ -53,7 +53,7 @@ def suggestion(field: str, known: Collection[str]) -> str:
     return f", did you mean {near[0]!r}?" if near else "; it may come from a newer lessen"
 
 
-def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
+def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) -> PlanError:
     problems = error.errors()
     problem = problems[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]).lstrip(
@@ -64,7 +64,9 @@ def _first_problem(kind: type[BaseModel], error: ValidationError) -> str:
         field = str(problem["loc"][-1])
         message = "unknown field" + suggestion(field, _fields(kind))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place}: {message}{more}" if place else message + more
+    at = f"{where}: {place}" if place else where
+    field = str(problem["loc"][0]) if problem["loc"] else None
+    return PlanError(f"{at}: {message}{more}", field, message)
 
 
 def _fields(kind: type[BaseModel]) -> set[str]:

@@ -153,6 +153,21 @@ def test_a_size_belongs_to_a_system_that_slims():
 
 
 @pytest.mark.parametrize(
+    ("recipe", "problem"),
+    [
+        ({"rank": 0.0}, "^--rank 0: should be greater than 0$"),
+        ({"rank": 2.0}, "^--rank 2: should be less than 1$"),
+        ({"epochs": 0.0}, "^--epochs 0: should be greater than 0$"),
+        ({"batch_size": 0}, "^--batch-size 0: should be greater"),
+        ({"learning_rate": float("nan")}, "^--learning-rate nan: should be a finite number$"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_the_name_of_its_option(recipe, problem):
+    with pytest.raises(InputError, match=problem):
+        plan("cost-eff", recipe, targets=(Target(share=0.5),))
+
+
+@pytest.mark.parametrize(
     ("stages", "problem"),
     [
         ([{"teacher": 1}], "stage 1 learns from stage 1, which is not before it"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from lessen.depth.criteria import CRITERIA, criteria_for
-from lessen.errors import InputError
+from lessen.errors import InputError, PlanError
 from lessen.plan import ExitShape
 from lessen.promise.settle import Asked
 from lessen.records import Strict, parse
@@ -175,7 +177,8 @@ def plan_for(
         if alone and isinstance(stage, Binarizing):
             own |= {"teacher": None, "objective": "depth_weighted"}
         fields = stage.model_dump() | {"seed": seed, **of_all} | own
-        stages.append(parse(type(stage), fields, f"plan: stages[{len(stages)}]"))
+        with _naming_options(recipe | {"seed": seed}):
+            stages.append(parse(type(stage), fields, f"plan: stages[{len(stages)}]"))
     return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
 
 
@@ -191,6 +194,19 @@ OPTIONS = {
 def option_of(field: str) -> str:
     """The option that sets a field of a stage."""
     return OPTIONS.get(field, f"--{field.replace('_', '-')}")
+
+
+@contextmanager
+def _naming_options(given: Mapping[str, Any]) -> Iterator[None]:
+    """Where a field that the user gave by an option is refused, the message names the option."""
+    try:
+        yield
+    except PlanError as error:
+        if error.field not in given:
+            raise
+        value = given[error.field]
+        said = f" {value:g}" if isinstance(value, float) else f" {value}"
+        raise InputError(f"{option_of(error.field)}{said}: {error.problem.removeprefix('Input ')}") from None
 
 
 def _check_choice(system: System, key: str, value: Any) -> None:
