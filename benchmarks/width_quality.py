@@ -132,7 +132,7 @@ SCHEDULE: dict[str, Wanted] = {
         ("mrpc", (0,), "last exit only", (2, 4)),
         ("mrpc", (0,), "magnitude", (2, 4)),
         ("mrpc", (0,), "random", (2, 4)),
-        ("sst2", (0,), "layers", (2,)),
+        ("sst2", (0,), "layers", SIZES),
         ("sst2", (0,), "uneven", (4,)),
         ("sst2", (0,), "per row", (4,)),
         ("sst2", (0,), "half rank", (4,)),

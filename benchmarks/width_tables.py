@@ -136,7 +136,8 @@ def model_row(name: str, line: dict[str, Any], times: dict[Any, float], bounds: 
 
 def named(name: str, line: dict[str, Any]) -> str:
     """Chopping takes whole layers, so it comes near to a size only: how many are left says more."""
-    return f"{len(line['heads'])} whole layers" if name.startswith("layers ") else name
+    left = len(line["heads"])
+    return f"{left} whole layer{'s' * (left > 1)}" if name.startswith("layers ") else name
 
 
 def same_in_all(line: dict[str, Any]) -> tuple[Any, ...]:

@@ -59,6 +59,12 @@ def missing_tensor(folder: Path) -> None:
     save_file(tensors, path)
 
 
+def one_deeper(folder: Path) -> None:
+    inside = folder / "1of2"
+    inside.mkdir()
+    (folder / "config.json").rename(inside / "config.json")
+
+
 DAMAGE = {
     "truncated": (truncate, "model.safetensors is truncated"),
     "garbage": (
@@ -68,7 +74,8 @@ DAMAGE = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
     "foreign tensor": (foreign_tensor, "unknown tensor transformer.layers.9.up"),
     "missing tensor": (missing_tensor, "no tensor transformer.layers.1.attention.qkv.weight"),
-    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json"),
+    "no config": (lambda f: (f / "config.json").unlink(), "has no config.json; it is not a model folder"),
+    "several sizes": (one_deeper, "has no config.json; name one of those in it: 1of2"),
     "bad json": (lambda f: (f / "config.json").write_text("{,"), "not valid JSON (line 1"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), "expected a JSON object"),
     "unknown field": (lambda f: edit(f, pionts=[]), "unknown field 'pionts', did you mean 'points'?"),

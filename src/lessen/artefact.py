@@ -113,7 +113,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtefactError(f"{folder} has no {CONFIG}; it is not a model folder") from None
+        inside = sorted(place.parent.name for place in folder.glob(f"*/{CONFIG}"))
+        instead = f"name one of those in it: {', '.join(inside)}" if inside else "it is not a model folder"
+        raise ArtefactError(f"{folder} has no {CONFIG}; {instead}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ArtefactError(f"cannot read {path}: {error}") from None
     except json.JSONDecodeError as error:
