@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 from lessen.card import card_of, write_card
+from lessen.config import LessenConfig
+from lessen.model.architecture import Architecture
+from lessen.plan import ExitShape, dense_shape
 
 RULE = {"criterion": "entropy", "threshold": 0.2}
 CONFIG = {
@@ -75,3 +78,25 @@ def test_a_generator_has_a_card_of_its_own(tmp_path: Path) -> None:
     assert "generate_text" in card
     assert "early exits" not in card
     assert "predict" not in card
+
+
+def test_how_large_it_is(tmp_path: Path) -> None:
+    facts = Architecture(
+        family="bert",
+        vocab_size=101,
+        hidden_size=32,
+        embedding_size=32,
+        head_dim=8,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        max_position_embeddings=66,
+    )
+    config = LessenConfig(
+        architecture=facts.model_dump(mode="json"),
+        shape=dense_shape(2, 4, 64, exits=(ExitShape(layer=2),)).model_dump(mode="json"),
+    )
+    card = card_of(folder_with(tmp_path, config=config.to_dict(), plan=PLAN))
+    layer = 4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 4 * 32
+    assert f"{2 * layer / 1e6:.4g}M of them in the encoder: 2 layers of 4 heads and 64 neurons.\n" in card

@@ -9,8 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lessen.artefact import CONFIG, write_text
 from lessen.certificate import Certificate, read_certificate, repeated
+from lessen.config import LessenConfig
+from lessen.model.transformer import Transformer, parameter_counts
 
 FILE = "README.md"
 
@@ -45,6 +49,7 @@ def card_of(folder: Path, name: str | None = None) -> str:
         f"`{_public(plan.get('model', 'a model'))}` with early exits{_tokens(config)}, made by lessen "
         f"(system `{plan.get('system', '?')}`) on `{_public(plan.get('data', '?'))}`. It answers at point "
         f"`{config.get('point', 'full')}`.\n",
+        _sizes(config),
         _table(record, config),
         _promise(certificate),
         _use(config),
@@ -120,6 +125,19 @@ def _of_generator(config: dict[str, Any], name: str) -> str:
     )
 
 
+def _sizes(config: dict[str, Any]) -> str:
+    """Parameters in all and of the layers, and what is left in those."""
+    if not config.get("shape"):
+        return ""
+    known = LessenConfig.from_dict(config)
+    with torch.device("meta"):
+        counts = parameter_counts(Transformer(known.facts(), known.form(), known.num_labels))
+    return (
+        f"{counts['total'] / 1e6:.4g}M parameters, {counts['encoder'] / 1e6:.4g}M of them in the encoder: "
+        f"{known.form().in_words()}.\n"
+    )
+
+
 def _tokens(config: dict[str, Any]) -> str:
     return " and tokens that leave on the way" if config.get("profile") else ""
 
@@ -134,7 +152,7 @@ def _front(plan: dict[str, Any]) -> str:
     base = str(plan.get("model", ""))
     task = "text-generation" if plan.get("kind") == "language" else "text-classification"
     lines = ["library_name: lessen", f"tags: [early-exit, {task}]"]
-    if base and not base.startswith(("builtin:", "/", ".")):
+    if base and not base.startswith(("builtin:", "/", ".")) and not Path(base).is_dir():
         lines.append(f"base_model: {base}")
     return "---\n" + "\n".join(lines) + "\n---\n"
 

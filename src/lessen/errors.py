@@ -15,11 +15,11 @@ class PlanError(LessenError):
     """A Shape, a Point or another part of `config.json` is malformed, unknown or from a newer version.
 
     Attributes:
-        field: The outermost one that is wrong, where that is known.
+        field: The outermost one that is wrong; empty where that is not known.
         problem: What is wrong with it.
     """
 
-    def __init__(self, message: str, field: str | None = None, problem: str = "") -> None:
+    def __init__(self, message: str, field: str = "", problem: str = "") -> None:
         super().__init__(message)
         self.field = field
         self.problem = problem

@@ -9,6 +9,7 @@ it has one.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -198,6 +199,22 @@ class Shape(Strict):
     def exit_layers(self) -> tuple[int, ...]:
         """Depths (1-based) at which a head can answer; of a classifier the last one included."""
         return tuple(exit.layer for exit in self.exits or self.language_exits)
+
+    def in_words(self) -> str:
+        """Layers, heads and neurons a layer, and the embedding's rank, as in messages and model cards."""
+        heads = _span([len(layer.heads) for layer in self.layers])
+        neurons = _span([layer.intermediate_size for layer in self.layers])
+        rank = "" if self.embedding_rank is None else f", embedding rank {self.embedding_rank}"
+        products = any(any(layer.rank.model_dump().values()) for layer in self.layers)
+        return (
+            f"{len(self.layers)} layers of {heads} heads and {neurons} neurons{rank}"
+            f"{', matrices of low rank' if products else ''}"
+        )
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 class Decay(Strict):

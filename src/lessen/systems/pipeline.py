@@ -38,7 +38,7 @@ from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task
 from lessen.systems.pretraining import Pretraining
 from lessen.systems.removing import remove
-from lessen.systems.rounds import Rounds, describe
+from lessen.systems.rounds import Rounds
 from lessen.systems.selecting import judge_of, selects
 from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
@@ -108,7 +108,7 @@ def compress(
         raise InputError(f"{out} is a model's folder; name another one for models of several sizes")
     for way in ways:
         if way.shapes:
-            say(f"to become: {describe(way.shapes[-1])}")
+            say(f"to become: {way.shapes[-1].in_words()}")
     count = len(tables["train"])
     stages = "; ".join(_said(stage, passes_over(count, stage)) for stage in plan.stages)
     begin_work(work, plan, tables, model)

@@ -109,7 +109,7 @@ def in_rounds(
     done = len(list(itertools.takewhile(Milestone.reached, places)))
     if done:
         model = places[done - 1].model(model)
-        say(f"{done} of {len(removals)} rounds are done already: {describe(model.config.form())}")
+        say(f"{done} of {len(removals)} rounds are done already: {model.config.form().in_words()}")
     for number in range(done + 1, len(removals) + 1):
         place = places[number - 1]
         now = of_round(recipe, number)
@@ -119,7 +119,7 @@ def in_rounds(
         place.leave(*removals[number - 1](model), trained)
         shutil.rmtree(work, ignore_errors=True)
         model = place.model(model)
-        say(f"round {number} of {len(removals)}: {describe(model.config.form())}")
+        say(f"round {number} of {len(removals)}: {model.config.form().in_words()}")
     return model, [place.training() for place in places]
 
 
@@ -139,19 +139,3 @@ def scored_batches(model: Any, train: Table, recipe: Rounds) -> Iterator[Batch]:
     for batch in batches(encoded, recipe.batch_size):
         ids, layout, segments = collate([encoded[i] for i in batch], model.device)
         yield ids, layout, segments, labels[batch].to(model.device)
-
-
-def describe(shape: Shape) -> str:
-    """Layers, heads and neurons a layer, and the embedding's rank, in words."""
-    heads = sorted({len(layer.heads) for layer in shape.layers})
-    neurons = sorted({layer.intermediate_size for layer in shape.layers})
-    rank = "" if shape.embedding_rank is None else f", embedding rank {shape.embedding_rank}"
-    products = any(any(layer.rank.model_dump().values()) for layer in shape.layers)
-    return (
-        f"{len(shape.layers)} layers of {_span(heads)} heads and {_span(neurons)} neurons{rank}"
-        f"{', matrices of low rank' if products else ''}"
-    )
-
-
-def _span(values: list[int]) -> str:
-    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
