@@ -24,13 +24,19 @@ from lessen.plan import Bits
 ONE_BIT: dict[Bits, LowBits] = {32: "w1a32", 8: "w1a8", 1: "w1a1"}
 """Products of binary weights, by bits of what they multiply."""
 
+OPERANDS = ("weight", "scales", "bias")
+"""What a product is made of."""
+
 
 class Ready(NamedTuple):
     """Weights as some kernels want them, and what these were made of.
 
     Attributes:
         weight: As `kernels` read it.
-        bias: That goes with it.
+        scales: That go with it.
+        bias: The same.
+        ones: What a row of ones becomes by it, `[out_features]`, where each row varies around a number of
+            its own.
         kernels: Which multiply; None for torch, also where they cannot read scales or bias.
         asked: The kernels that would have been used.
         tensors: All this was made of; kept, so that no others come to lie in their place.
@@ -38,7 +44,9 @@ class Ready(NamedTuple):
     """
 
     weight: Tensor
+    scales: Tensor | None
     bias: Tensor | None
+    ones: Tensor | None
     kernels: Native | None
     asked: Native | None
     tensors: Sequence[Tensor]
@@ -103,18 +111,19 @@ class FewBits(Deriving, Stored):
             raise RuntimeError(f"values of width {values.shape[1]}, but the layer takes {self.in_features}")
         if recorded():
             return self._recorded(values)
-        ready = self.made_ready(native_for(values))
-        return self._product(values, ready.weight, ready.bias, ready.kernels)
+        return self._product(values, self.made_ready(native_for(values)))
 
     def made_ready(self, asked: Native | None) -> Ready:
         """The weights as these kernels want them, if they can read all of it; made once."""
         ready = self._derived
-        tensors = [each for each in self._parameters.values() if each is not None]
+        own = self._parameters  # a module's attributes are looked up slowly, and a token waits for this
+        tensors = [each for name in OPERANDS if (each := own.get(name)) is not None]
         states = [*map(state_of, tensors)]
         if ready is None or ready.asked is not asked or ready.states != states:
             kernels = asked if self._is_whole() else None
-            weight, bias = self._arranged(kernels), self._whole_bias()
-            ready = self._derived = Ready(weight, bias, kernels, asked, tensors, states)
+            weight, scales, bias = self._arranged(kernels), own.get("scales"), self._whole_bias()
+            ready = Ready(weight, scales, bias, self._from_ones(), kernels, asked, tensors, states)
+            self._derived = ready
         return ready
 
     def _is_whole(self) -> bool:
@@ -126,14 +135,17 @@ class FewBits(Deriving, Stored):
     def _whole_bias(self) -> Tensor | None:
         return self.bias
 
+    def _from_ones(self) -> Tensor | None:
+        return None
+
     def _arranged(self, kernels: Native | None) -> Tensor:
         assert self.kind != "w4a8"
         return arranged(self.kind, self.weight, self.in_features, kernels)
 
-    def _product(self, values: Tensor, weight: Tensor, bias: Tensor | None, kernels: Native | None) -> Tensor:
+    def _product(self, values: Tensor, by: Ready) -> Tensor:
         assert self.kind != "w4a8"
-        assert self.scales is not None
-        return product(self.kind, values, weight, self.scales, bias, kernels)
+        assert by.scales is not None
+        return product(self.kind, values, by.weight, by.scales, by.bias, by.kernels)
 
     def _recorded(self, values: Tensor) -> Tensor:
         assert self.kind != "w4a8"
@@ -211,8 +223,8 @@ class Int4Linear(FewBits):
     def _arranged(self, kernels: Native | None) -> Tensor:
         return fours.arranged(self.weight, self.in_features, kernels)
 
-    def _product(self, values: Tensor, weight: Tensor, bias: Tensor | None, kernels: Native | None) -> Tensor:
-        return fours.product(values, weight, bias, self.out_features, kernels)
+    def _product(self, values: Tensor, by: Ready) -> Tensor:
+        return fours.product(values, by.weight, by.bias, self.out_features, by.kernels)
 
     def _recorded(self, values: Tensor) -> Tensor:
         weight = fours.unpack(self.weight, self.in_features, values.dtype)
@@ -250,7 +262,9 @@ class BinaryLinear(FewBits):
         if self.centre != "rectified":
             return super().activated(values - self.centre if self.centre else values, activation)
         around = middle(values)
-        result = super().activated(values - around, None) + around * self._of_ones()
+        ones = self._of_ones() if recorded() else self.made_ready(native_for(values)).ones
+        assert ones is not None
+        result = super().activated(values - around, None) + around * ones
         return result if activation is None else ACT2FN[activation](result)
 
     def _whole_bias(self) -> Tensor | None:
@@ -258,6 +272,9 @@ class BinaryLinear(FewBits):
             return self.bias
         shift = self._of_ones() * self.centre
         return shift if self.bias is None else self.bias + shift
+
+    def _from_ones(self) -> Tensor | None:
+        return self._of_ones() if self.centre == "rectified" else None
 
     def _of_ones(self) -> Tensor:
         """The product of a row of ones, without bias, `[out_features]`."""

@@ -91,8 +91,10 @@ def can_read(parts: Iterable[nn.Module], kinds: tuple[type[nn.Module], ...], *, 
 def matrix_of(part: nn.Module, kernels: Native) -> MatrixOf:
     """A matrix as the kernels take it."""
     if isinstance(part, FewBits):
-        weight, bias, *_ = part.made_ready(kernels)
-        return MatrixOf(part.kind, weight, part.scales, bias, part.in_features, part.out_features)
+        ready = part.made_ready(kernels)
+        return MatrixOf(
+            part.kind, ready.weight, ready.scales, ready.bias, part.in_features, part.out_features
+        )
     assert isinstance(part, Linear)
     kind: Kind = "bf16" if part.weight.dtype == torch.bfloat16 else None
     bias = None if part.bias is None else part.bias.float()

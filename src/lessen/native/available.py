@@ -29,7 +29,7 @@ def native_for(values: Tensor, *, narrow: bool = False) -> Native | None:
     """
     if values.dtype != torch.float32 and not (narrow and values.dtype == torch.bfloat16):
         return None
-    if values.device.type != "cpu" or torch.is_grad_enabled():
+    if not values.is_cpu or torch.is_grad_enabled():
         return None
     return None if torch.is_autocast_enabled("cpu") or recorded() else native()
 
