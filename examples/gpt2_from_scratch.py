@@ -31,10 +31,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import lessen
 from lessen.data.packaged import load as builtin
+from lessen.errors import Interrupted
 from lessen.runtime.answers import score_own
 from lessen.runtime.retention import alpha_for
 from lessen.tokens.passes import drawn
-from lessen.train.fine_tuning import Interrupted, Recipe
+from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 
 PROMPT, FOLLOWS = 192, 64

@@ -34,12 +34,13 @@ from lessen.builtin import model_folder
 from lessen.data.packaged import load as builtin
 from lessen.data.prompts import TEMPLATES, prompted
 from lessen.data.table import Table
+from lessen.errors import Interrupted
 from lessen.measure.answering import evaluate_answers
 from lessen.runtime.answers import answer_ids
 from lessen.runtime.asking import encode_prompts, fitted
 from lessen.runtime.retention import alpha_for
 from lessen.tokens.passes import drawn
-from lessen.train.fine_tuning import Interrupted, Recipe
+from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 
 TASKS = {"sentiment": "imdb-reviews", "question": "trec", "first-sentence": "imdb-reviews"}

@@ -33,5 +33,9 @@ class UnsupportedModelError(LessenError):
     """The checkpoint's architecture is not one lessen knows; the message names those it does."""
 
 
+class Interrupted(Exception):
+    """Training was stopped by the user; the checkpoint in the working folder continues it."""
+
+
 class LessenWarning(UserWarning):
     """What a user should know that is no error; the command line prints it as one line."""

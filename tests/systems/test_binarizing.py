@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import lessen
 from lessen.bits.binarizer import EDGE
 from lessen.data.reading import read
-from lessen.errors import ArtefactError, InputError, PlanError
+from lessen.errors import ArtefactError, InputError, Interrupted, PlanError
 from lessen.model.few_bits import BinaryEmbedding, BinaryLinear
 from lessen.model.latent import latents_of
 from lessen.model.rows import pack
@@ -26,7 +26,7 @@ from lessen.systems.binarizing import Binarizing, binarized, turning
 from lessen.systems.pipeline import compress
 from lessen.systems.planning import plan_for
 from lessen.train.callbacks import StopAtStepEnd
-from lessen.train.fine_tuning import Interrupted, _optimizer, fine_tune
+from lessen.train.fine_tuning import _optimizer, fine_tune
 
 
 def compressed(model, data: Path, out: Path, name: str = "beexformer", **recipe):

@@ -16,7 +16,7 @@ from conftest import CharacterTokenizer, task
 from systems.test_pipeline import DATA, slim_plan
 
 import lessen
-from lessen.errors import InputError, LessenError, PlanError
+from lessen.errors import InputError, Interrupted, LessenError, PlanError
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.plan import ExitShape
 from lessen.records import parse
@@ -26,7 +26,7 @@ from lessen.systems.pipeline import compress, read_splits
 from lessen.systems.planning import CompressionPlan, plan_for
 from lessen.systems.selecting import judge_of, selects
 from lessen.train.callbacks import StopAtStepEnd
-from lessen.train.fine_tuning import Interrupted, Recipe, fine_tune
+from lessen.train.fine_tuning import Recipe, fine_tune
 
 RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2, seed=3)
 

@@ -13,11 +13,11 @@ from conftest import CharacterTokenizer, task
 import lessen
 from lessen.builtin import model_folder
 from lessen.data.table import Table
-from lessen.errors import InputError, LessenError
+from lessen.errors import InputError, Interrupted, LessenError
 from lessen.plan import ExitShape, RetentionProfile, dense_shape
 from lessen.tokens.passes import Passes, sandwich
 from lessen.train import fine_tuning
-from lessen.train.fine_tuning import Interrupted, Recipe, StopAtStepEnd, fine_tune
+from lessen.train.fine_tuning import Recipe, StopAtStepEnd, fine_tune
 from lessen.train.objectives import OBJECTIVES, objective
 from lessen.train.sampler import LengthGrouped
 

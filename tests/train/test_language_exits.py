@@ -11,13 +11,12 @@ from conftest import ragged_ids, tiny_generator
 import lessen
 from lessen.depth import language_losses
 from lessen.depth.language import states_at_exits, tokens_that_count
-from lessen.errors import InputError, LessenError
+from lessen.errors import InputError, Interrupted, LessenError
 from lessen.model.rows import pack
 from lessen.plan import LanguageExitShape
 from lessen.reshaping import with_language_exits
 from lessen.runtime.text import stretches
 from lessen.train import language_exits
-from lessen.train.fine_tuning import Interrupted
 from lessen.train.language_exits import LanguageRecipe, learn, train_exits
 
 EXITS = [

@@ -7,10 +7,10 @@ import torch
 from conftest import GOOD
 
 import lessen
-from lessen.errors import InputError, LessenError
+from lessen.errors import InputError, Interrupted, LessenError
 from lessen.reshaping import in_latents
 from lessen.train import fine_tuning
-from lessen.train.fine_tuning import Interrupted, Recipe
+from lessen.train.fine_tuning import Recipe
 from lessen.train.masked_words import Guessing, Vocabulary, guessed, learn_words, pieces
 
 TEXTS = [f"{text} number {i}" for i in range(60) for text in GOOD]

@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 
 from lessen.cli import bench, calibrate, compress, demo, evaluate, generate, inspect, predict, report
 from lessen.cli.panels import InPanels
+from lessen.errors import Interrupted, LessenError, LessenWarning
 from lessen.memory import keep_freed_memory
 
 app = typer.Typer(
@@ -40,8 +41,18 @@ COMMANDS = {
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
+
+class Command(InPanels):
+    """A command that loads libraries when it runs: it takes seconds, which help and usage errors need not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it, with libraries that say nothing of their own accord."""
+        _quiet_libraries()
+        return super().invoke(ctx)
+
+
 for name, module in COMMANDS.items():
-    app.command(name=name, cls=InPanels)(module.command)
+    app.command(name=name, cls=Command)(module.command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,13 +89,9 @@ def _stopped_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _run(given: list[str], debug: bool) -> int:
-    from lessen.errors import LessenError
-    from lessen.train.fine_tuning import Interrupted
-
     if given == ["--version"]:
         print(version("lessen"))
         return 0
-    _quiet_libraries()
     try:
         with _warnings_in_a_line():
             if app(given, standalone_mode=False, prog_name="lessen") == INTERRUPTED:  # typer swallows Ctrl-C
@@ -119,8 +126,6 @@ def _run(given: list[str], debug: bool) -> int:
 @contextmanager
 def _warnings_in_a_line() -> Iterator[None]:
     """Our own warnings look as our errors do."""
-    from lessen.errors import LessenWarning
-
     show = warnings.showwarning
 
     def shown(

@@ -1,6 +1,6 @@
 """The one adapter to transformers: model shells, and their registration with the Auto classes.
 
-After `import lessen`, `AutoModelForSequenceClassification.from_pretrained(folder)`, `Trainer`, `generate`,
+Where lessen is imported, `AutoModelForSequenceClassification.from_pretrained(folder)`, `Trainer`, `generate`,
 `pipeline("text-classification")` and `pipeline("text-generation")` work on a lessen folder. The shells hold
 no weights of their own: everything lives in `transformer`, whose form is given by the config's `architecture`
 and `shape`.
@@ -37,3 +37,6 @@ def register() -> None:
     AutoModelForCausalLM.register(LessenConfig, LessenForCausalLM, exist_ok=True)
     AutoModelForSeq2SeqLM.register(LessenConfig, LessenForSeq2SeqLM, exist_ok=True)
     AutoModelForSequenceClassification.register(LessenConfig, LessenForSequenceClassification, exist_ok=True)
+
+
+register()

@@ -23,7 +23,7 @@ from lessen.certificate import one_digest
 from lessen.data.reading import read
 from lessen.data.splits import split, without
 from lessen.data.table import Table
-from lessen.errors import InputError, PlanError
+from lessen.errors import InputError, Interrupted, PlanError
 from lessen.loading import load
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
@@ -45,7 +45,7 @@ from lessen.systems.system import System
 from lessen.systems.target import Target, narrow_shape, shallow_shape
 from lessen.systems.token_stages import check_tokens, give_profile, leaving, passes_of
 from lessen.systems.working import Say, begin_work, working_folder
-from lessen.train.fine_tuning import Interrupted, Recipe, fine_tune, passes_over
+from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
 from lessen.train.trainer import Diverged
 from lessen.width.budget import parameters_of
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TypeVar
 
-from lessen.train.fine_tuning import Interrupted
+from lessen.errors import Interrupted
 from lessen.train.progress import Progress
 
 Watch = Callable[[int, int], None]

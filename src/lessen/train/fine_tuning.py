@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from lessen.data.table import Table
-from lessen.errors import InputError
+from lessen.errors import InputError, Interrupted
 from lessen.memory import keep_freed_memory
 from lessen.model.latent import latents_of
 from lessen.plan import Rates, Size
@@ -98,10 +98,6 @@ def passes_over(rows: int, recipe: Recipe) -> float:
     if recipe.rows is None:
         return recipe.epochs
     return recipe.epochs * min(4.0, max(0.25, (recipe.rows / max(1, rows)) ** FALLING))
-
-
-class Interrupted(Exception):
-    """Training was stopped by the user; the checkpoint in the working folder continues it."""
 
 
 def fine_tune(

@@ -30,7 +30,7 @@ from lessen.depth.language_losses import (
     penalized,
     positions_at_once,
 )
-from lessen.errors import InputError
+from lessen.errors import InputError, Interrupted
 from lessen.memory import keep_freed_memory
 from lessen.model.language_heads import LanguageHead
 from lessen.model.linear import multiply
@@ -40,7 +40,7 @@ from lessen.records import Strict
 from lessen.runtime.source import Reply, Written, batch_of
 from lessen.runtime.text import stretches
 from lessen.train.callbacks import StopAtStepEnd
-from lessen.train.fine_tuning import Interrupted, bfloat16_pays
+from lessen.train.fine_tuning import bfloat16_pays
 from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
 from lessen.train.trainer import check_loss, check_weights
