@@ -236,8 +236,8 @@ BAD_INPUT = {
         ["--max-drop", "1%", "--max-drop", "0.01"],
         "the same bound is given twice",
     ),
-    "no epochs": ("text,label\na,x\nb,y\n", ["--epochs", "0"], "lessen: --epochs 0: should be greater than 0"),
-    "no learning": ("text,label\na,x\nb,y\n", ["--learning-rate", "0"], "--learning-rate 0: should be greater than 0"),
+    "no epochs": ("text,label\na,x\nb,y\n", ["--epochs", "0"], "--epochs 0: should be greater"),
+    "no learning": ("text,label\na,x\nb,y\n", ["--learning-rate", "0"], "--learning-rate 0: should be"),
     "negative seed": ("text,label\na,x\nb,y\n", ["--seed", "-1"], "--seed"),
     "no early exit": (
         "text,label\n" + "".join(f"a{i},{i % 2}\n" for i in range(300)),

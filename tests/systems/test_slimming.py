@@ -19,7 +19,7 @@ from lessen.systems import rounds, slimming
 from lessen.systems.milestone import Milestone
 from lessen.systems.removing import remove
 from lessen.systems.rounds import scored_batches
-from lessen.systems.slimming import Slimming, chosen, in_products, shapes_between, worth_of
+from lessen.systems.slimming import Slimming, chosen, factorized, shapes_between, worth_of
 from lessen.train.sampler import LengthGrouped
 from lessen.train.teaching import Teacher
 from lessen.width.budget import encoder_of, parameters_of, scaled, shallow
@@ -319,6 +319,17 @@ def test_a_model_of_low_rank_keeps_it_where_more_is_asked_for(model, tmp_path: P
     assert after.up == before.up
 
 
+def test_products_that_save_nothing_any_more_are_multiplied_out(model, tmp_path: Path):
+    low, _ = ran(model, tmp_path / "first", RECIPE.model_copy(update={"rank": 0.4}), shares=(0.9,))
+    assert low.config.form().layers[0].rank.attention_output == 13
+    narrow, _ = ran(low, tmp_path / "second", RECIPE, shares=(0.4,))
+    layer = narrow.config.form().layers[0]
+    context = 8 * len(layer.heads)
+    assert 13 * (32 + context) >= 32 * context, "rank 13 has more weights than the whole matrix"
+    assert layer.rank.attention_output is None
+    assert narrow.transformer.layers[0].attention.output.weight.shape == (32, context)
+
+
 def test_low_rank_is_the_nearest_on_training_rows(model):
     """What is lost of the output on them is what lies beyond its first 8 directions: no rank 8 loses less."""
     recipe, target = RECIPE.model_copy(update={"rank": 0.25}), scaled_to(model, 1.0, 0.25)
@@ -327,7 +338,7 @@ def test_low_rank_is_the_nearest_on_training_rows(model):
         entering = model.transformer.embeddings(ids, layout, segments)
         whole, product = (
             each.transformer.layers[0].attention.qkv
-            for each in (model, in_products(model, task(), recipe, target))
+            for each in (model, factorized(model, task(), recipe, target))
         )
         error = float((product(entering) - whole(entering)).norm())
         least = float(torch.linalg.svdvals(entering @ whole.weight.T)[8:].norm())

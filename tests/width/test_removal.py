@@ -240,7 +240,7 @@ def test_matrices_of_full_rank_change_nothing_and_can_be_cut_again(model):
     full = Rank(qkv=32, attention_output=32, up=32, down=32)
     wide, shape = with_ranks(state, form, [full] * 3)
     torch.testing.assert_close(answers(with_shape(model, shape, wide)), answers(model), rtol=1e-9, atol=1e-9)
-    low, low_shape = with_ranks(wide, shape, [Rank(up=5)] * 3)
+    low, low_shape = with_ranks(wide, shape, [full.model_copy(update={"up": 5})] * 3)
     assert low_shape.layers[1].rank == full.model_copy(update={"up": 5})
     direct, _ = with_ranks(state, form, [Rank(up=5)] * 3)
     name = "layers.1.feed_forward.up"
@@ -250,6 +250,9 @@ def test_matrices_of_full_rank_change_nothing_and_can_be_cut_again(model):
     )
     with pytest.raises(PlanError, match="above"):
         with_ranks(low, low_shape, [Rank(up=6)] * 3)
+    again, whole = with_ranks(wide, shape, [Rank()] * 3)
+    assert whole == form
+    torch.testing.assert_close(answers(with_shape(model, whole, again)), answers(model), rtol=1e-9, atol=1e-9)
 
 
 def test_heads_leave_matrices_stored_as_products(model):

@@ -10,7 +10,7 @@ from lessen.data.table import Table
 from lessen.plan import Shape
 from lessen.systems.chopping import Chopping, departures
 from lessen.systems.rounds import Removals, Rounds, in_rounds
-from lessen.systems.slimming import Slimming, in_products, narrowings
+from lessen.systems.slimming import Slimming, factorized, narrowings
 from lessen.systems.working import Say
 
 REMOVALS: dict[type[Rounds], Removals] = {Slimming: narrowings, Chopping: departures}
@@ -49,5 +49,5 @@ def remove(
     removals = REMOVALS[type(recipe)](model, teacher, train, recipe, targets, quiet=quiet)
     model, records = in_rounds(model, teacher, train, recipe, removals, folder, say, quiet=quiet)
     if isinstance(recipe, Slimming):
-        model = in_products(model, train, recipe, targets[-1], quiet=quiet)
+        model = factorized(model, train, recipe, targets[-1], quiet=quiet)
     return model, records

@@ -22,7 +22,7 @@ from lessen.systems.rounds import Batch, Removal, Rounds, of_round, scored_batch
 from lessen.train.counting import counting, watched
 from lessen.train.fine_tuning import in_training_precision
 from lessen.train.teaching import Teacher, scoring
-from lessen.width.budget import encoder_of, even, products_within, rank_saves, uneven
+from lessen.width.budget import encoder_of, even, in_products, products_within, rank_saves, uneven
 from lessen.width.importance import AbsWeight, Scorer, SignedGroup, Worth, magnitude, random
 from lessen.width.moments import second_moments
 from lessen.width.removal import Kept, State, narrowed, with_embedding_rank, with_ranks
@@ -96,22 +96,26 @@ def _narrowed(
     return state, form
 
 
-def in_products(model: Any, train: Table, recipe: Slimming, target: Shape, *, quiet: bool = False) -> Any:
+def factorized(model: Any, train: Table, recipe: Slimming, target: Shape, *, quiet: bool = False) -> Any:
     """The model with matrices as products, nearest in what they put out on training rows.
 
     Ranks are of what each layer kept, with as many weights in all as the target has at most. Where the recipe
-    asks for none, it is the model as it was.
+    asks for none, products it came with that save nothing any more are multiplied out.
     """
+    facts, outputs, form = model.config.facts(), model.config.num_labels, model.config.form()
     if recipe.rank is None:
-        return model
-    facts, outputs = model.config.facts(), model.config.num_labels
+        ranks = [in_products(facts, layer, 1.0).rank for layer in form.layers]
+        if ranks == [layer.rank for layer in form.layers]:
+            return model
+        state, form = with_ranks(model.transformer.state_dict(), form, ranks)
+        return with_shape(model, form, state)
     limit = encoder_of(facts, target, outputs)
-    ranks = products_within(facts, model.config.form(), outputs, recipe.rank, limit)
+    ranks = products_within(facts, form, outputs, recipe.rank, limit)
     model.eval()
     sample = [batch[:3] for batch in scored_batches(model, train, recipe)]
     with counting("ranks", "batches", quiet=quiet) as watch:
         moments = second_moments(model.transformer, watched(sample, watch))
-    state, form = with_ranks(model.transformer.state_dict(), model.config.form(), ranks, moments)
+    state, form = with_ranks(model.transformer.state_dict(), form, ranks, moments)
     return with_shape(model, form, state)
 
 

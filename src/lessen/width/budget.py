@@ -112,7 +112,7 @@ def scaled(architecture: Architecture, shape: Shape, share: float, rank: float |
     vectors hold. The embedding's rank follows the share, not the heads as in the authors' shapes (COST-EFF
     page, 1.8): half of a small model is its token table, and sizes would come in steps as large as a head's.
     That table is stored as a product only where it has fewer weights so (page, 1.7), and so are matrices of
-    the layers, of a share `rank` of the rank they can have.
+    the layers, of a share `rank` of the rank they can have. Without a `rank` no others become products.
     """
     layers = tuple(
         layer.model_copy(
@@ -123,8 +123,8 @@ def scaled(architecture: Architecture, shape: Shape, share: float, rank: float |
         )
         for layer in shape.layers
     )
-    if rank is not None:
-        layers = tuple(in_products(architecture, layer, rank) for layer in layers)
+    share_of_rank = 1.0 if rank is None else rank
+    layers = tuple(in_products(architecture, layer, share_of_rank) for layer in layers)
     embedding = _part(shape.embedding_rank or architecture.embedding_size, share)
     saves = rank_saves(architecture, embedding)
     return shape.model_copy(
@@ -141,7 +141,8 @@ def rank_saves(architecture: Architecture, rank: int) -> bool:
 def in_products(architecture: Architecture, layer: LayerShape, share: float) -> LayerShape:
     """The layer with those matrices as products that have fewer weights so, of a share of their full rank.
 
-    What is a product already keeps its rank where that is lower.
+    What is a product already keeps its rank where that is lower, and is a whole matrix where that has no more
+    weights by now.
     """
     hidden, context = architecture.hidden_size, len(layer.heads) * architecture.head_dim
     sides = {
@@ -154,9 +155,8 @@ def in_products(architecture: Architecture, layer: LayerShape, share: float) -> 
     for field, (rows, columns) in sides.items():
         rank = _part(min(rows, columns), share)
         if ranks[field] is not None:
-            ranks[field] = min(rank, ranks[field])
-        elif 0 < rank * (rows + columns) < rows * columns:
-            ranks[field] = rank
+            rank = min(rank, ranks[field])
+        ranks[field] = rank if 0 < rank * (rows + columns) < rows * columns else None
     return layer.model_copy(update={"rank": Rank(**ranks)})
 
 

@@ -113,7 +113,7 @@ def with_ranks(
     Args:
         state: Tensors of the transformer.
         shape: What exists of it.
-        ranks: Of each layer; None in a `Rank` leaves a matrix as it is.
+        ranks: Of each layer; with None in a `Rank` a matrix is whole, and a product is multiplied out.
         moments: Second moments of what enters each matrix, `[in_features, in_features]`, by the matrix's name
             such as `layers.0.attention.qkv`. With them the product is the nearest in what comes out on such
             input (activation-aware), without them in the matrix itself.
@@ -125,12 +125,14 @@ def with_ranks(
     for number, (layer, rank) in enumerate(zip(shape.layers, ranks, strict=True)):
         now = layer.rank.model_dump()
         for field, size in rank.model_dump().items():
-            if size in (None, now[field]):
-                continue
             name = f"layers.{number}.{MATRICES[field]}"
-            _factorize(state, name, size, None if moments is None else moments.get(name))
-            now[field] = size
-        layers.append(layer.model_copy(update={"rank": Rank(**now)}))
+            if size == now[field]:
+                continue
+            if size is None:
+                _multiply_out(state, name)
+            else:
+                _factorize(state, name, size, None if moments is None else moments.get(name))
+        layers.append(layer.model_copy(update={"rank": rank}))
     return state, shape.model_copy(update={"layers": tuple(layers)})
 
 
@@ -201,14 +203,12 @@ def _nearest(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _factorize(state: State, name: str, rank: int, moment: Tensor | None) -> None:
-    plain = f"{name}.weight"
-    if plain in state:
-        matrix, bias = state.pop(plain), state.pop(f"{name}.bias", None)
-    else:
-        outer, bias = state[f"{name}.outer.weight"], state.get(f"{name}.outer.bias")
-        matrix = (outer.double() @ state[f"{name}.inner.weight"].double()).to(outer.dtype)
+    outer = state.get(f"{name}.outer.weight")
+    if outer is not None:
         if rank > outer.shape[1]:
             raise PlanError(f"{name}: rank {rank} is above the {outer.shape[1]} it is stored with")
+        _multiply_out(state, name)
+    matrix, bias = state.pop(f"{name}.weight"), state.pop(f"{name}.bias", None)
     if rank > min(matrix.shape):
         raise PlanError(f"{name}: rank {rank} is above the smaller side of {tuple(matrix.shape)}")
     left, right = truncated(matrix, rank, moment)
@@ -216,6 +216,14 @@ def _factorize(state: State, name: str, rank: int, moment: Tensor | None) -> Non
     state[f"{name}.outer.weight"] = left.contiguous().to(matrix.dtype)
     if bias is not None:
         state[f"{name}.outer.bias"] = bias
+
+
+def _multiply_out(state: State, name: str) -> None:
+    """A product becomes the matrix it stands for."""
+    outer, inner = state.pop(f"{name}.outer.weight"), state.pop(f"{name}.inner.weight")
+    state[f"{name}.weight"] = (outer.double() @ inner.double()).to(outer.dtype)
+    if (bias := state.pop(f"{name}.outer.bias", None)) is not None:
+        state[f"{name}.bias"] = bias
 
 
 def _take_rows(state: State, name: str, index: Tensor) -> None:
