@@ -37,12 +37,10 @@ from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task
 from lessen.systems.pretraining import Pretraining
-from lessen.systems.removing import remove
+from lessen.systems.removing import remove, shape_within
 from lessen.systems.rounds import Rounds
 from lessen.systems.selecting import judge_of, selects
-from lessen.systems.slimming import Slimming
 from lessen.systems.system import System
-from lessen.systems.target import Target, narrow_shape, shallow_shape
 from lessen.systems.token_stages import check_tokens, give_profile, leaving, passes_of
 from lessen.systems.working import Say, begin_work, working_folder
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
@@ -156,7 +154,7 @@ def _ways(plan: CompressionPlan, model: Any) -> list[_Way]:
     removal = next((stage for stage in plan.stages if isinstance(stage, Rounds)), None)
     if removal is None:
         return [_Way()]
-    shapes = {target: _shape_of(model, target, removal) for target in plan.targets}
+    shapes = {target: shape_within(model, target, removal) for target in plan.targets}
     facts, outputs = model.config.facts(), model.config.num_labels
     sizes = {target: parameters_of(facts, shape, outputs) for target, shape in shapes.items()}
     for target, shape in shapes.items():
@@ -169,15 +167,6 @@ def _ways(plan: CompressionPlan, model: Any) -> list[_Way]:
     if len(order) == 1:
         return [_Way(shapes=through[0])]
     return [_Way(target.folder, shapes) for target, shapes in zip(order, through, strict=True)]
-
-
-def _shape_of(model: Any, target: Target, removal: Rounds) -> Shape:
-    try:
-        if isinstance(removal, Slimming):
-            return narrow_shape(model, target, removal.rank)
-        return shallow_shape(model, target)
-    except PlanError as error:
-        raise PlanError(f"target {target}: {error}") from None
 
 
 def _saved(
