@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from lessen.errors import PlanError
+from lessen.plan import Rank, Shape
 from lessen.reshaping import with_shape
 from lessen.width.budget import (
     bytes_of,
     encoder_of,
     even,
+    in_products,
     largest_within,
     parameters_of,
+    products_within,
     scaled,
     uneven,
 )
@@ -33,6 +36,33 @@ def test_each_layer_keeps_its_best_and_ties_go_to_the_lower_place():
     kept = even(worth(([1, 5, 2, 5], [3, 3, 3]), ([0, 0, 0, 0], [1, 2, 3])), 2, 2)
     assert [k.heads for k in kept] == [(1, 3), (0, 1)]
     assert [k.neurons for k in kept] == [(0, 1), (1, 2)]
+
+
+def test_uneven_layers_in_products_have_no_more_weights_than_even_ones(model):
+    """The same parts in all, unevenly, would: ranks of a narrow layer grow with its width."""
+    facts, form = model.config.facts(), model.config.form()
+
+    def of(*sizes: tuple[int, int]) -> Shape:
+        parts = [{"heads": tuple(range(heads)), "intermediate_size": neurons} for heads, neurons in sizes]
+        layers = zip(form.layers, parts, strict=True)
+        return form.model_copy(
+            update={"layers": tuple(layer.model_copy(update=part) for layer, part in layers)}
+        )
+
+    def in_ranks(shape: Shape, ranks: list[Rank]) -> int:
+        layers = zip(shape.layers, ranks, strict=True)
+        ranked = tuple(layer.model_copy(update={"rank": rank}) for layer, rank in layers)
+        return encoder_of(facts, shape.model_copy(update={"layers": ranked}), 2)
+
+    regular, odd, share = of((2, 16), (2, 16), (2, 16)), of((4, 32), (1, 15), (1, 1)), 0.4
+    limit = in_ranks(regular, [in_products(facts, layer, share).rank for layer in regular.layers])
+    asked = [in_products(facts, layer, share).rank for layer in odd.layers]
+    found = products_within(facts, odd, 2, share, limit)
+    assert in_ranks(odd, asked) > limit, "or nothing is shown"
+    assert 0.9 * limit < in_ranks(odd, found) <= limit
+    assert products_within(facts, regular, 2, share, limit) == [
+        in_products(facts, layer, share).rank for layer in regular.layers
+    ]
 
 
 def test_layers_compete_and_each_keeps_one():
