@@ -127,19 +127,19 @@ def size_verdicts(lines: Sequence[Line]) -> list[Verdict]:
 
 
 def exits_verdict(rows: Sequence[Line]) -> Verdict:
-    """Of exit_latency.py: int8 with certified exits against OpenVINO's int8, counted over batches.
+    """Of exit_latency.py: int8 with certified exits against OpenVINO's int8, counted over threads, batches.
 
     Only medians and percentiles are kept there, so the error is that of single runs: 10th to 90th.
     """
     verdicts, figures = [], []
-    times = {(row["kind"], row["name"], row["batch"]): row for row in rows}
-    for (kind, name, batch), own in times.items():
-        rival = times.get(("openvino-int8", "dense", batch))
+    times = {(row["kind"], row["name"], row["threads"], row["batch"]): row for row in rows}
+    for (kind, name, threads, batch), own in times.items():
+        rival = times.get(("openvino-int8", "dense", threads, batch))
         if (kind, name) == ("lessen-int8", "drop-1%") and rival is not None:
             ratio = rival["ms"] / own["ms"]
             off = sum(((each["high"] - each["low"]) / 2 / each["ms"]) ** 2 for each in (own, rival)) ** 0.5
             verdicts.append(verdict(ratio - OPENVINO_EXITS, ratio * off))
-            figures.append(f"{ratio:.2f} ± {ratio * off:.2f}x at batch {batch}")
+            figures.append(f"{ratio:.2f} ± {ratio * off:.2f}x at {threads} threads, batch {batch}")
     said = f"{counted(verdicts)}, {', '.join(figures)}" if verdicts else NOT_YET
     return f"MiniLM in int8, exits certified within 1%: at least {OPENVINO_EXITS:g}x OpenVINO's int8", said
 

@@ -4,7 +4,7 @@ interleaved.
 Uses the SST-2 model of `sst2_exits.py` (seed 0) and real test sentences. Accuracy of every Point and rival is
 measured on all 1,821 test rows, time on a random sample of them. In int8 the model is certified anew.
 
-    python benchmarks/exit_latency.py [--threads 2] [--rows 64] [--seconds 60]
+    python benchmarks/exit_latency.py [--threads 2,1] [--rows 64] [--seconds 60]
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def certified_in_int8(folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", default="2,1", help="one number after another")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
@@ -67,32 +67,34 @@ def main() -> None:
     points = [model.points[name] for name in POINTS if name in model.points]
     chosen = random.Random(0).sample(range(len(test)), options.rows)
     calibration = encode(model.tokenizer, tune.texts[:300], 512)
-    rivals = build_rivals(RIVALS, model, options.threads, calibration)
     few = load(certified_in_int8(folder), precision="int8")
     few_points = [few.points[name] for name in POINTS if name in few.points]
-    contestant = Contestant(
-        models=models,
-        reference=model,
-        encoded=[everything[i] for i in chosen],
-        labels=None,
-        points=points,
-        rivals=rivals,
-    )
-    of_int8 = Contestant(
-        models={"lessen-int8": few},
-        reference=few,
-        encoded=contestant.encoded,
-        labels=None,
-        points=few_points,
-        rivals={},
-    )
-    found = compare(
-        {"sst2": contestant, "int8": of_int8},
-        batch_sizes=(1, 8, 32),
-        thread_count=options.threads,
-        seconds=options.seconds,
-    )
-    rows = found["sst2"] + found["int8"]
+    timed: list[dict[str, Any]] = []
+    for thread_count in map(int, options.threads.split(",")):
+        rivals = build_rivals(RIVALS, model, thread_count, calibration)
+        contestant = Contestant(
+            models=models,
+            reference=model,
+            encoded=[everything[i] for i in chosen],
+            labels=None,
+            points=points,
+            rivals=rivals,
+        )
+        of_int8 = Contestant(
+            models={"lessen-int8": few},
+            reference=few,
+            encoded=contestant.encoded,
+            labels=None,
+            points=few_points,
+            rivals={},
+        )
+        found = compare(
+            {"sst2": contestant, "int8": of_int8},
+            batch_sizes=(1, 8, 32),
+            thread_count=thread_count,
+            seconds=options.seconds,
+        )
+        timed += [row.as_dict() | {"threads": thread_count} for row in found["sst2"] + found["int8"]]
     accuracy: dict[str, Any] = {}
     labels = test.labels or []
     answering = [(kind, each, points) for kind, each in models.items()]
@@ -107,9 +109,9 @@ def main() -> None:
     for kind, rival in rivals.items():
         value = quality(rival(everything).double().numpy(), labels, model.problem_type)
         accuracy[f"{kind} dense"] = {"accuracy": value, "mean_layers": 6.0}
-    table = [row.as_dict() | accuracy[f"{row.kind} {row.name}"] for row in rows]
+    table = [row | accuracy[f"{row['kind']} {row['name']}"] for row in timed]
     for row in table:
-        print(row["kind"], row["name"], row["batch"], row["ms"], row["accuracy"], sep="\t")
+        print(*(row[name] for name in ("kind", "name", "threads", "batch", "ms", "accuracy")), sep="\t")
     write_results("exit_latency", {"model": "MiniLM-L6, SST-2, seed 0", "rows": table, "n": len(test)})
 
 
