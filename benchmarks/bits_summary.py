@@ -17,6 +17,8 @@ Variants without such a sibling are held against nothing."""
 
 SIMPLE = "baselines"
 
+LEARNED = 0.02
+"""What has learned something is so far above the most frequent label."""
 
 START_OTHERWISE = ("no exits", "words first")
 """Changes that a float twin was trained with too."""
@@ -43,18 +45,30 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         for run in of_task:
             if run["variant"] != SIMPLE:
                 found.setdefault(run["variant"], {})[run["seed"]] = run["facts"]
+        baselines = simple[0] if simple else {}
+        chance = baselines.get("most frequent label", 0.0) + LEARNED
+        learned = {name: learners(own, chance) for name, own in found.items()}
         lines[task] = {
-            "baselines": simple[0] if simple else {},
+            "baselines": baselines,
             "variants": {
                 name: means(own)
                 | {
-                    "loss": lost(found.get(twin_of(name) or "", {}), own),
-                    "exiting": leaving(own, found.get(WITHOUT_EXITS.get(name, ""), {})),
+                    "learned": len(learned[name]),
+                    "loss": lost(learned.get(twin_of(name) or "", {}), own),
+                    "exiting": leaving(own, learned.get(WITHOUT_EXITS.get(name, ""), {})),
                 }
                 for name, own in found.items()
             },
         }
     return lines
+
+
+def learners(found: Mapping[int, Facts], chance: float) -> dict[int, Facts]:
+    """Those seeds whose last exit knows more than the most frequent label, on tuning rows.
+
+    Nothing can be lost to another, and none of its MACs are needed for being as good.
+    """
+    return {seed: facts for seed, facts in found.items() if facts["tune_exits"][-1] >= chance}
 
 
 def means(found: Mapping[int, Facts]) -> dict[str, Any]:

@@ -111,6 +111,12 @@ def timed(line: Mapping[str, Any]) -> list[str]:
     return [with_noise(f"{line['ms']:.2f}", {"noisy": wide(line["spread"])}), faster]
 
 
+def unlearned(line: Mapping[str, Any]) -> str:
+    """How many seeds came to nothing: the spread shows it, and comparisons leave them out."""
+    count = line["seeds"] - line["learned"]
+    return f", {count} learned nothing" if count else ""
+
+
 def lost(line: Mapping[str, Any]) -> str:
     """Points below another model, with the error over rows and seeds."""
     return "" if line["loss"] is None else points(line["loss"]["mean"], line["loss"]["error"])
@@ -140,7 +146,7 @@ def bits_quality_table(result: dict[str, Any]) -> str:
                     " / ".join(percent(line[key]) for key in ("negated", "negated_shuffled") if line[key]),
                     f"{line['overthinking']:.0f}",
                     *saved,
-                    f"{line['seeds']}",
+                    f"{line['seeds']}{unlearned(line)}",
                 ]
             )
         rows += [
@@ -157,6 +163,7 @@ def bits_quality_table(result: dict[str, Any]) -> str:
         outcomes(targets),
         markdown([*columns, "gain", "seeds"], rows),
         notes={
+            "learned nothing": "no more than the most frequent label; comparisons leave such seeds out.",
             "lost": "points the last exit loses to the float twin, ± the error over rows and seeds, paired. "
             "A target within one error is undecided.",
             "shuffled": "accuracy of the last with the words of each text shuffled, which a bag of words "

@@ -208,6 +208,13 @@ def test_variants_are_held_against_their_own_twins_only(made) -> None:
     better = run(paired, "W1A32, no exits", 0, 125, tune=0.95)
     assert summary.chosen(runs[2]["facts"], better["facts"]) is None
     assert summary.step_of(runs[2]["facts"]["test"], None)["macs"] == 1.0
+    assert variants["W1A32"]["learned"] == 2
+    failed = run(paired, "W1A32, no exits", 1, 900, tune=0.2)
+    frequent = {**runs[0], "baselines": {"most frequent label": 0.3}}
+    again = summary.summary([frequent, *(failed if each is runs[9] else each for each in runs[1:])])
+    variants = again["trec"]["variants"]
+    assert variants["W1A32, no exits"]["learned"] == 1
+    assert variants["W1A32"]["exiting"]["thresholds"] == ["0.5"], "not by a model that learned nothing"
     settings = {"model": "m", "epochs": {"trec": 20.0}, "changes": {}}
     text = tables.bits_quality_table({"settings": settings, "summary": {"trec": found}})
     assert "* *epochs*: trec 20." in text
