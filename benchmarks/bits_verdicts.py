@@ -125,7 +125,7 @@ def size_verdicts(lines: Sequence[Line]) -> list[Verdict]:
 
 
 def exits_verdict(rows: Sequence[Line]) -> Verdict:
-    """Of exit_latency.py: int8 with certified exits against OpenVINO's int8, counted over threads, batches.
+    """Of exit_latency.py: int8 with certified exits against OpenVINO's int8, by batches and threads.
 
     Only medians and percentiles are kept there, so the error is that of single runs: 10th to 90th.
     """
@@ -137,7 +137,7 @@ def exits_verdict(rows: Sequence[Line]) -> Verdict:
             ratio = rival["ms"] / own["ms"]
             off = sum(((each["high"] - each["low"]) / 2 / each["ms"]) ** 2 for each in (own, rival)) ** 0.5
             verdicts.append(verdict(ratio - OPENVINO_EXITS, ratio * off))
-            figures.append(f"{ratio:.2f} ± {ratio * off:.2f}x at {threads} threads, batch {batch}")
+            figures.append(f"{ratio:.2f} ± {ratio * off:.2f}x at batch {batch} x {threads}")
     said = f"{counted(verdicts)}, {', '.join(figures)}" if verdicts else NOT_YET
     return f"MiniLM in int8, exits certified within 1%: at least {OPENVINO_EXITS:g}x OpenVINO's int8", said
 

@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
+    counts = sorted({int(each) for each in options.threads.split(",")}, reverse=True)
     folder = FOLDER / "depth_weighted-seed0"
     if not folder.exists():
         sys.exit("run benchmarks/sst2_exits.py first: it makes the model timed here")
@@ -70,7 +71,7 @@ def main() -> None:
     few = load(certified_in_int8(folder), precision="int8")
     few_points = [few.points[name] for name in POINTS if name in few.points]
     timed: list[dict[str, Any]] = []
-    for thread_count in map(int, options.threads.split(",")):
+    for thread_count in counts:
         rivals = build_rivals(RIVALS, model, thread_count, calibration)
         contestant = Contestant(
             models=models,

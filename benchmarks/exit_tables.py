@@ -68,10 +68,16 @@ def latency_table(result: dict[str, Any]) -> str:
         )
     return section(
         "The same fine-tuned weights in other runtimes",
-        "SST-2, ms per sentence by threads and batch, one process, interleaved. Points are certified in "
+        "SST-2, ms per sentence by batch x threads, one process, interleaved. Points are certified in "
         "float32, those of `lessen-int8` in int8.",
         markdown(
-            ["", "accuracy", "layers", *(f"{-many} threads, batch {size}" for many, size in settings)], rows
+            [
+                "",
+                "accuracy",
+                "layers",
+                *(f"batch {size} x {-many}" for many, size in settings),
+            ],
+            rows,
         ),
     )
 

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hf": {
         "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",
     },
-    "registration": {"config", "hf"},
+    "registration": {"errors", "config", "hf"},
     "reshaping": {"errors", "records", "plan", "bits", "model", "config", "families", "hf"},
     "loading": {
         "errors", "records", "plan", "artefact", "builtin", "certificate", "bits", "model", "config",

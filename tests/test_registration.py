@@ -48,3 +48,35 @@ def test_what_is_exported_is_there() -> None:
     assert set(lessen.__all__) <= set(dir(lessen))
     with pytest.raises(AttributeError, match="has no attribute 'laod'"):
         lessen.laod  # noqa: B018
+
+
+def test_threads_may_ask_at_once() -> None:
+    ran(
+        "import threading, lessen\n"
+        "found = []\n"
+        "names = ['load', 'with_exits', 'LessenConfig', 'LessenForCausalLM']\n"
+        "ask = lambda name: found.append(getattr(lessen, name))\n"
+        "threads = [threading.Thread(target=ask, args=(name,)) for name in names]\n"
+        "[each.start() for each in threads]; [each.join() for each in threads]\n"
+        "assert len(found) == 4"
+    )
+
+
+def test_transformers_works_where_lessen_does_not() -> None:
+    ran(
+        "import sys, warnings, lessen\n"
+        "sys.modules['lessen.saving'] = None\n"
+        "with warnings.catch_warnings(record=True) as said:\n"
+        "    warnings.simplefilter('always')\n"
+        "    from transformers import AutoModelForSequenceClassification\n"
+        "assert any('Auto classes do not know lessen' in str(each.message) for each in said)"
+    )
+
+
+def test_a_package_that_is_loaded_again_registers_once() -> None:
+    ran(
+        "import importlib, sys, lessen\n"
+        "importlib.reload(lessen)\n"
+        "assert sum(type(each).__name__ == '_Following' for each in sys.meta_path) == 1\n"
+        "assert lessen.depth"
+    )

@@ -5,6 +5,8 @@ What it exports is imported when it is first asked for (`registration.py` says w
 
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from lessen.registration import keep_registered
@@ -58,14 +60,21 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    """What is exported, and the modules it lives in."""
-    if name not in _HOME_OF and name not in _HOMES:
-        raise AttributeError(f"module 'lessen' has no attribute {name!r}")
-    module = import_module(f"lessen.{_HOME_OF.get(name, name)}")
-    found = getattr(module, name) if name in _HOME_OF else module
-    globals()[name] = found
-    return found
+_importing = RLock()
+"""transformers cannot be imported by two threads at once."""
+
+if not TYPE_CHECKING:  # or names that do not exist would pass for Any
+
+    def __getattr__(name: str) -> Any:
+        """What is exported, and modules."""
+        home = _HOME_OF.get(name, name)
+        if name.startswith("_") or find_spec(f"lessen.{home}") is None:
+            raise AttributeError(f"module 'lessen' has no attribute {name!r}")
+        with _importing:
+            module = import_module(f"lessen.{home}")
+            found = getattr(module, name) if name in _HOME_OF else module
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

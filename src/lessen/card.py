@@ -127,13 +127,14 @@ def _of_generator(config: dict[str, Any], name: str) -> str:
 
 def _sizes(config: dict[str, Any]) -> str:
     """Parameters in all and of the layers, and what is left in those."""
-    if not config.get("shape"):
+    if not config.get("shape") or config.get("base"):  # of exits alone, the other weights are elsewhere
         return ""
     known = LessenConfig.from_dict(config)
     with torch.device("meta"):
         counts = parameter_counts(Transformer(known.facts(), known.form(), known.num_labels))
+    where = "layers" if known.facts().causal else "encoder"
     return (
-        f"{counts['total'] / 1e6:.4g}M parameters, {counts['encoder'] / 1e6:.4g}M of them in the encoder: "
+        f"{counts['total'] / 1e6:.4g}M parameters, {counts['encoder'] / 1e6:.4g}M of them in the {where}: "
         f"{known.form().in_words()}.\n"
     )
 
@@ -144,15 +145,20 @@ def _tokens(config: dict[str, Any]) -> str:
 
 def _public(source: str) -> str:
     """Where something came from, without the folders of the machine it lay on."""
-    local = source.startswith(("/", ".", "~")) or "\\" in source or source.count("/") > 1
-    return Path(source).name if local else source
+    return Path(source).name if _is_local(source) else source
+
+
+def _is_local(source: str) -> bool:
+    """Whether a model or data is a file or folder, and no name on a hub or of a package."""
+    path = source.startswith(("/", ".", "~")) or "\\" in source or source.count("/") > 1
+    return path or source.endswith(".gguf") or Path(source).exists()
 
 
 def _front(plan: dict[str, Any]) -> str:
     base = str(plan.get("model", ""))
     task = "text-generation" if plan.get("kind") == "language" else "text-classification"
     lines = ["library_name: lessen", f"tags: [early-exit, {task}]"]
-    if base and not base.startswith(("builtin:", "/", ".")) and not Path(base).is_dir():
+    if base and not base.startswith("builtin:") and not _is_local(base):
         lines.append(f"base_model: {base}")
     return "---\n" + "\n".join(lines) + "\n---\n"
 

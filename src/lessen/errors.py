@@ -15,14 +15,16 @@ class PlanError(LessenError):
     """A Shape, a Point or another part of `config.json` is malformed, unknown or from a newer version.
 
     Attributes:
-        field: The outermost one that is wrong; empty where that is not known.
+        field: The one that is wrong; empty where that is not known.
         problem: What is wrong with it.
+        found: What it was.
     """
 
-    def __init__(self, message: str, field: str = "", problem: str = "") -> None:
+    def __init__(self, message: str, field: str = "", problem: str = "", found: object = None) -> None:
         super().__init__(message)
         self.field = field
         self.problem = problem
+        self.found = found
 
 
 class ArtefactError(LessenError):

@@ -206,8 +206,9 @@ class Shape(Strict):
         neurons = _span([layer.intermediate_size for layer in self.layers])
         rank = "" if self.embedding_rank is None else f", embedding rank {self.embedding_rank}"
         products = any(any(layer.rank.model_dump().values()) for layer in self.layers)
+        layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers)} layers"
         return (
-            f"{len(self.layers)} layers of {heads} heads and {neurons} neurons{rank}"
+            f"{layers} of {heads} heads and {neurons} neurons{rank}"
             f"{', matrices of low rank' if products else ''}"
         )
 

@@ -65,8 +65,8 @@ def _first_problem(kind: type[BaseModel], error: ValidationError, where: str) ->
         message = "unknown field" + suggestion(field, _fields(kind))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     at = f"{where}: {place}" if place else where
-    outermost = str(problem["loc"][0]) if problem["loc"] else ""
-    return PlanError(f"{at}: {message}{more}", outermost, message)
+    names = [part for part in problem["loc"] if isinstance(part, str)]
+    return PlanError(f"{at}: {message}{more}", names[-1] if names else "", message, problem["input"])
 
 
 def _fields(kind: type[BaseModel]) -> set[str]:

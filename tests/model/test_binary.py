@@ -160,6 +160,19 @@ def test_a_layer_at_rest_is_the_layer_that_learned(activation_bits, centre):
         torch.testing.assert_close(resting(values), learning(values), rtol=1e-5, atol=1e-5)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("centre", [0.0, "rectified"])
+def test_scales_that_change_are_noticed(centre):
+    """Where tensors do not tell of it either, as in inference mode."""
+    layer = BinaryLinear(70, 9, False, 1, centre)
+    layer.weight.copy_(torch.randint(-(2**62), 2**62, layer.weight.shape) & 0x3F)
+    layer.scales.fill_(0.5)
+    values = torch.rand(11, 70)
+    before = layer(values)
+    layer.scales.mul_(2)
+    torch.testing.assert_close(layer(values), 2 * before)
+
+
 def test_the_centre_changes_nothing_where_inputs_are_real():
     torch.manual_seed(0)
     plain, centred = LatentLinear(20, 6), LatentLinear(20, 6, centre=0.5)

@@ -110,6 +110,8 @@ def command(
     A part of the data is kept aside to certify Points on, and another for the figures printed, which are
     measured on rows that nothing else saw.
     """
+    if plan is None and (model is None or data is None):
+        raise InputError("compress needs MODEL and --data (or --plan)")
     from lessen.cli.compress_generator import bounds_of, carry_out, language_asked, language_plan
     from lessen.cli.compress_prompt_tokens import carry_out_reading, reading_plan
     from lessen.loading import facts_of, generates
@@ -131,8 +133,8 @@ def command(
             carry_out_reading(chosen, out, as_json)
             return
     else:
-        if model is None or data is None:
-            raise InputError("compress needs MODEL and --data (or --plan)")
+        assert model is not None
+        assert data is not None
         recipe: dict[str, Any] = {
             "objective": objective,
             "epochs": epochs,

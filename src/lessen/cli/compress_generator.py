@@ -92,6 +92,7 @@ def language_plan(
     from lessen.plan import WITHOUT_RANK, LanguageExitShape
     from lessen.records import parse
     from lessen.systems.generator import LEARNING_RATES, LanguagePlan, language_exits, usual_kind
+    from lessen.systems.planning import naming_options
 
     if system != "self-exit":
         raise InputError(
@@ -125,7 +126,8 @@ def language_plan(
         raw["criteria"] = tuple(criterion)
     if prompts is not None:
         raw |= {f"{part}_prompts": prompts for part in ("tune", "calibration", "test")}
-    return parse(LanguagePlan, raw, "plan")
+    with naming_options(training):
+        return parse(LanguagePlan, raw, "plan")
 
 
 def seconds_of(text: str) -> float:

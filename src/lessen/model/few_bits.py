@@ -35,8 +35,7 @@ class Ready(NamedTuple):
         weight: As `kernels` read it.
         scales: That go with it.
         bias: The same.
-        ones: What a row of ones becomes by it, `[out_features]`, where each row varies around a number of
-            its own.
+        sums: Of each row of the weights, `[out_features]`, where inputs vary around a number of their own.
         kernels: Which multiply; None for torch, also where they cannot read scales or bias.
         asked: The kernels that would have been used.
         tensors: All this was made of; kept, so that no others come to lie in their place.
@@ -46,7 +45,7 @@ class Ready(NamedTuple):
     weight: Tensor
     scales: Tensor | None
     bias: Tensor | None
-    ones: Tensor | None
+    sums: Tensor | None
     kernels: Native | None
     asked: Native | None
     tensors: Sequence[Tensor]
@@ -122,7 +121,7 @@ class FewBits(Deriving, Stored):
         if ready is None or ready.asked is not asked or ready.states != states:
             kernels = asked if self._is_whole() else None
             weight, scales, bias = self._arranged(kernels), own.get("scales"), self._whole_bias()
-            ready = Ready(weight, scales, bias, self._from_ones(), kernels, asked, tensors, states)
+            ready = Ready(weight, scales, bias, self._sums(), kernels, asked, tensors, states)
             self._derived = ready
         return ready
 
@@ -135,7 +134,7 @@ class FewBits(Deriving, Stored):
     def _whole_bias(self) -> Tensor | None:
         return self.bias
 
-    def _from_ones(self) -> Tensor | None:
+    def _sums(self) -> Tensor | None:
         return None
 
     def _arranged(self, kernels: Native | None) -> Tensor:
@@ -262,24 +261,26 @@ class BinaryLinear(FewBits):
         if self.centre != "rectified":
             return super().activated(values - self.centre if self.centre else values, activation)
         around = middle(values)
-        ones = self._of_ones() if recorded() else self.made_ready(native_for(values)).ones
-        assert ones is not None
-        result = super().activated(values - around, None) + around * ones
+        sums = self._row_sums() if recorded() else self.made_ready(native_for(values)).sums
+        assert sums is not None
+        assert self.scales is not None
+        result = super().activated(values - around, None) + around * (sums * self.scales)
         return result if activation is None else ACT2FN[activation](result)
 
     def _whole_bias(self) -> Tensor | None:
         if not self.centre or self.centre == "rectified":
             return self.bias
-        shift = self._of_ones() * self.centre
+        assert self.scales is not None
+        shift = self._row_sums() * self.scales * self.centre
         return shift if self.bias is None else self.bias + shift
 
-    def _from_ones(self) -> Tensor | None:
-        return self._of_ones() if self.centre == "rectified" else None
+    def _sums(self) -> Tensor | None:
+        return self._row_sums() if self.centre == "rectified" else None
 
-    def _of_ones(self) -> Tensor:
-        """The product of a row of ones, without bias, `[out_features]`."""
+    def _row_sums(self) -> Tensor:
+        """What a row of ones becomes by the signs alone, `[out_features]`."""
         assert self.scales is not None
-        return unpack(self.weight, self.in_features, self.scales.dtype).sum(1) * self.scales
+        return unpack(self.weight, self.in_features, self.scales.dtype).sum(1)
 
 
 class BinaryEmbedding(nn.Module):

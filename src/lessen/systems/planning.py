@@ -132,8 +132,8 @@ def plan_for(
     model's, on which learning rates may depend.
 
     Raises:
-        InputError: When the system has no such stage.
-        PlanError: When a choice makes no sense.
+        InputError: When the system has no such stage, or an option's value makes no sense.
+        PlanError: When choices do not fit together.
     """
     choices = {"criteria": system.criteria} | choices
     if alone and not any(isinstance(stage, Binarizing) and stage.teacher for stage in system.stages):
@@ -177,9 +177,12 @@ def plan_for(
         if alone and isinstance(stage, Binarizing):
             own |= {"teacher": None, "objective": "depth_weighted"}
         fields = stage.model_dump() | {"seed": seed, **of_all} | own
-        with _naming_options(recipe | {"seed": seed}):
+        with naming_options(recipe | {"seed": seed}):
             stages.append(parse(type(stage), fields, f"plan: stages[{len(stages)}]"))
-    return parse(CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan")
+    with naming_options(choices):
+        return parse(
+            CompressionPlan, {"system": system.name, "stages": stages, "seed": seed, **choices}, "plan"
+        )
 
 
 OPTIONS = {
@@ -197,16 +200,23 @@ def option_of(field: str) -> str:
 
 
 @contextmanager
-def _naming_options(given: Mapping[str, Any]) -> Iterator[None]:
-    """Where a field that the user gave by an option is refused, the message names the option."""
+def naming_options(given: Mapping[str, Any]) -> Iterator[None]:
+    """Where a number or a word that the user gave by an option is refused, the message names the option.
+
+    Args:
+        given: Values by the fields they are for; what was made of one of them is not called by its option.
+
+    Raises:
+        InputError: In place of the PlanError.
+    """
     try:
         yield
     except PlanError as error:
-        if error.field not in given:
+        value = given.get(error.field)
+        if not isinstance(value, (int, float, str)) or (value != error.found and value == value):
             raise
-        value = given[error.field]
-        said = f" {value:g}" if isinstance(value, float) else f" {value}"
-        raise InputError(f"{option_of(error.field)}{said}: {error.problem.removeprefix('Input ')}") from None
+        said = f"{value:g}" if isinstance(value, float) else f"{value}"
+        raise InputError(f"{option_of(error.field)} {said}: {error.problem.removeprefix('Input ')}") from None
 
 
 def _check_choice(system: System, key: str, value: Any) -> None:

@@ -1,6 +1,6 @@
 """The stage in which parts leave for good: rounds of training and removing, then low rank.
 
-The only place that knows which kinds of such stages there are.
+The only place that knows how each kind of such stages removes.
 """
 
 from __future__ import annotations
