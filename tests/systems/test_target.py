@@ -167,6 +167,15 @@ def test_a_value_that_makes_no_sense_is_refused_by_the_name_of_its_option(recipe
         plan("cost-eff", recipe, targets=(Target(share=0.5),))
 
 
+def test_so_are_values_of_a_list_and_of_the_plan_itself_but_not_what_was_made_of_one():
+    with pytest.raises(InputError, match=r"^--binary-layers 0,1: should be greater than or equal to 1$"):
+        plan("beexformer", {"layers": (0, 1)})
+    with pytest.raises(InputError, match=r"^--selection-share 0\.9: should be less than 0\.5$"):
+        plan("early-exit", selection_share=0.9)
+    with pytest.raises(PlanError, match=r"stages\[0\]: epochs: Input should be a finite number"):
+        plan("cost-eff", {"epochs": 1e308}, targets=(Target(share=0.5),))
+
+
 @pytest.mark.parametrize(
     ("stages", "problem"),
     [

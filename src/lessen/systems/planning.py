@@ -212,10 +212,12 @@ def naming_options(given: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except PlanError as error:
-        value = given.get(error.field)
-        if not isinstance(value, (int, float, str)) or (value != error.found and value == value):
+        asked = given.get(error.field)
+        values = asked if isinstance(asked, tuple) else (asked,)
+        plain = all(isinstance(value, int | float | str) for value in values)
+        if not plain or not any(value == error.found or value != value for value in values):
             raise
-        said = f"{value:g}" if isinstance(value, float) else f"{value}"
+        said = ",".join(f"{value:g}" if isinstance(value, float) else f"{value}" for value in values)
         raise InputError(f"{option_of(error.field)} {said}: {error.problem.removeprefix('Input ')}") from None
 
 
