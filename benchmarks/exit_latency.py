@@ -70,24 +70,25 @@ def main() -> None:
     calibration = encode(model.tokenizer, tune.texts[:300], 512)
     few = load(certified_in_int8(folder), precision="int8")
     few_points = [few.points[name] for name in POINTS if name in few.points]
+    timed_rows = [everything[i] for i in chosen]
+    of_int8 = Contestant(
+        models={"lessen-int8": few},
+        reference=few,
+        encoded=timed_rows,
+        labels=None,
+        points=few_points,
+        rivals={},
+    )
     timed: list[dict[str, Any]] = []
     for thread_count in counts:
         rivals = build_rivals(RIVALS, model, thread_count, calibration)
         contestant = Contestant(
             models=models,
             reference=model,
-            encoded=[everything[i] for i in chosen],
+            encoded=timed_rows,
             labels=None,
             points=points,
             rivals=rivals,
-        )
-        of_int8 = Contestant(
-            models={"lessen-int8": few},
-            reference=few,
-            encoded=contestant.encoded,
-            labels=None,
-            points=few_points,
-            rivals={},
         )
         found = compare(
             {"sst2": contestant, "int8": of_int8},

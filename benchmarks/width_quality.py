@@ -5,10 +5,10 @@
 
 Without a choice it makes the model's `SCHEDULE`. Every way starts from the same dense model and the same
 multi-exit assistant of a seed, and has the same stages and epochs, rounds added up; rates grow with rounds,
-of which whole layers have fewer. A run is one way of one
-task, seed and size, or the dense model, or its assistant; each is kept under a key of all that decides it,
-what is there is not made again, and several processes may share the work. Work stays in `.cache/width/`;
-where that is gone, a run makes its assistant anew, and its entry shows it.
+of which whole layers have fewer. A run is one way of one task, seed and size, or the dense model, or its
+assistant; each is kept under a key of all that decides it, what is there is not made again, and several
+processes may share the work. Work stays in `.cache/width/`; where that is gone, a run makes its assistant
+anew, and its entry shows it.
 
 `builtin:mpnet-l12` is five packages of 405 MB, which requirements-data.txt leaves out; without them loading
 says which to install.
