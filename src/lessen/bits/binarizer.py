@@ -28,7 +28,9 @@ Centre = float | Literal["rectified"]
 
 def signs(weight: Tensor) -> Tensor:
     """+1 where a weight is not negative, else -1, in its type."""
-    return torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
+    weight = weight.detach()
+    negative = torch.lt(weight, 0, out=torch.empty_like(weight))  # `where` takes ten times as long on a CPU
+    return negative.mul_(-2).add_(1)
 
 
 def scales(weight: Tensor, scale: WeightScale = "row_mean") -> Tensor:
@@ -56,7 +58,7 @@ def surrogate(weight: Tensor) -> Tensor:
 
 def surrogate_slope(weight: Tensor) -> Tensor:
     """Its derivative, max(0, 2 - 2|w|)."""
-    return (2 - 2 * weight.abs()).clamp(min=0)
+    return weight.abs().mul_(-2).add_(2).clamp_(min=0)
 
 
 def binarize(
@@ -147,4 +149,5 @@ class _Signs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         values, size = ctx.saved_tensors
-        return upstream * surrogate_slope(values / (2 * size).clamp(min=1e-12)) / 2
+        stretched = values / (2 * size).clamp(min=1e-12)
+        return surrogate_slope(stretched).mul_(upstream).div_(2)

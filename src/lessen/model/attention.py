@@ -7,7 +7,7 @@ backward passes of small calls cost far more than the padding of length-grouped 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +19,12 @@ from lessen.model.linear import mkl_packs
 from lessen.model.matrices import REAL, Numbers, linear
 from lessen.model.relative import PositionBias
 from lessen.model.rows import Group, Rows
+from lessen.model.written_out import attend_written_out
 from lessen.native import native_for
 from lessen.plan import Rank
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
 """`score(probabilities [rows, heads, queries, keys], real [rows, keys] or None)` to `[rows, keys]`."""
-
-ROWS_AT_ONCE = 4
-"""Rows whose scores are written out together where gradients are needed on a CPU."""
 
 LONG = 192
 """Tokens from which on torch's fused attention of rows of equal length beats our own kernel with MKL."""
@@ -125,7 +123,7 @@ def attend_scored(
     contexts, scores = [], []
     for group in rows.groups:
         query, key, value = group.view(qkv).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = _probabilities_in_place(query, key, _bias_of(group, rows, bias))
+        weights = _probabilities(query, key, _bias_of(group, rows, bias))
         scores.append(score(weights, None).flatten())
         contexts.append((weights.to(qkv.dtype) @ value).transpose(1, 2).flatten(0, 1))
     if len(contexts) == 1:
@@ -193,15 +191,11 @@ def over_queries(given: Tensor, real: Tensor | None) -> Tensor:
     return (weight.view(shape) @ given).squeeze(-2)
 
 
-def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None, *, wide: bool) -> Tensor:
-    """softmax(q k^T / sqrt(head_dim) + mask), `[rows, heads, queries, keys]`; `wide`: float32 or wider."""
-    scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-    kind = torch.promote_types(scores.dtype, torch.float32) if wide else scores.dtype
-    return torch.softmax(scores if mask is None else scores + mask, -1, dtype=kind)
+def _probabilities(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(head_dim) + mask), `[rows, heads, queries, keys]`, float32 or wider.
 
-
-def _probabilities_in_place(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    """The same without gradients, in one piece of memory: fresh memory costs more than the arithmetic."""
+    Without gradients, and in one piece of memory: fresh memory costs more than the arithmetic.
+    """
     scores = query @ key.transpose(-1, -2)
     if scores.dtype in (torch.bfloat16, torch.float16):
         scores = scores.float()
@@ -261,18 +255,16 @@ def _attend_written_out(
     dropout: float,
     see: Callable[[Tensor, Tensor | None], None] | None = None,
 ) -> Tensor:
-    """The padded batch with its probabilities written out: float32 or wider where something is to see them.
+    """The padded batch with its probabilities written out, for `see` in float32 or wider."""
 
-    Otherwise they are rounded to the type of the values at once, as they would be for the product anyway.
-    """
-    contexts = []
-    for query, key, value, mask, real in _parts(qkv, rows, bias):
-        weights = _probabilities(query, key, mask, wide=see is not None)
+    def shown(probabilities: Tensor, part: slice) -> None:
         if see is not None:
-            with torch.autocast(qkv.device.type, enabled=False):
-                see(weights.detach(), real)
-        contexts.append(torch.dropout(weights.to(qkv.dtype), dropout, dropout > 0) @ value)
-    return rows.unpad(torch.cat(contexts).transpose(1, 2))
+            see(probabilities, None if rows.even else rows.real[part])
+
+    mask = None if rows.even else rows.key_mask
+    added = None if bias is None else padded_bias(rows, bias)
+    context = attend_written_out(rows.pad(qkv), mask, added, dropout, None if see is None else shown)
+    return rows.unpad(context)
 
 
 def _mask(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor | None:
@@ -280,23 +272,6 @@ def _mask(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor | None:
     if bias is None:
         return None if rows.even else rows.key_mask.to(qkv.dtype)
     return rows.key_mask.to(qkv.dtype) + padded_bias(rows, bias)
-
-
-def _parts(
-    qkv: Tensor, rows: Rows, bias: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]]:
-    """A padded batch in parts of a few rows: queries, keys, values, mask, and which places hold a token.
-
-    On a CPU scores of a few rows stay in its caches from one step to the next; on a GPU there is one part.
-    """
-    count = len(rows) if qkv.is_cuda else ROWS_AT_ONCE
-    padded = rows.pad(qkv).permute(0, 2, 3, 1, 4).split(count)
-    mask = _mask(qkv, rows, bias)
-    masks = [mask] * len(padded) if mask is None or len(mask) == 1 else mask.split(count)
-    reals = [None] * len(padded) if rows.even else rows.real.split(count)
-    for part, of_part, real in zip(padded, masks, reals, strict=True):
-        query, key, value = part.unbind(1)
-        yield query, key, value, of_part, real
 
 
 def attend_reference(qkv: Tensor, rows: Rows, bias: Tensor | None = None) -> Tensor:

@@ -22,15 +22,16 @@ class Dropout(nn.Dropout):
         """Values of any shape; in training a share `p` becomes zero and the others grow by `1 / (1 - p)`."""
         if not self.training or self.p == 0:
             return values
-        if values.device.type != "cpu" or self.p == 1:
-            return super().forward(values)
         return values * mask(values, self.p)
 
 
 def mask(values: Tensor, share: float) -> Tensor:
     """Zero for a share of the values and `1 / (1 - share)` for the others, like `values`."""
+    if values.device.type != "cpu" or share == 1:
+        return torch.dropout(torch.ones_like(values), share, train=True)
     seed = int(torch.randint(2**62, ()))
     drawn = np.random.SFC64(seed).random_raw(-(-values.numel() // 4)).view(np.int16)
     numbers = torch.from_numpy(drawn)[: values.numel()].view(values.shape)
     gone = round(share * SIDES)
-    return (numbers >= gone - SIDES // 2).to(values.dtype).mul_(SIDES / (SIDES - gone))
+    stays = torch.ge(numbers, gone - SIDES // 2, out=torch.empty_like(values))
+    return stays.mul_(SIDES / (SIDES - gone))

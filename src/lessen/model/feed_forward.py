@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from lessen.bits.binarizer import Centre
 from lessen.errors import PlanError
+from lessen.model.activations import activate
 from lessen.model.architecture import MATRICES, Architecture, MatrixName
 from lessen.model.matrices import OURS, REAL, Numbers, linear
 from lessen.plan import LayerShape, Rank
@@ -43,7 +43,7 @@ class FeedForward(nn.Module):
         """`[tokens, hidden]` to the same; a layer put in the place of `up` is called as any other."""
         if type(self.up) in OURS:
             return self.down(self.up.activated(hidden, self.activation))
-        return self.down(ACT2FN[self.activation](self.up(hidden)))
+        return self.down(activate(self.up(hidden), self.activation))
 
 
 class GatedFeedForward(nn.Module):
@@ -69,7 +69,7 @@ class GatedFeedForward(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """`[tokens, hidden]` to the same."""
         gate, up = self.up(hidden).chunk(2, -1)
-        return self.down(ACT2FN[self.activation](gate) * up)
+        return self.down(activate(gate, self.activation) * up)
 
 
 class SelectiveFeedForward(nn.Module):

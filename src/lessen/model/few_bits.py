@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from lessen.bits import fours
 from lessen.bits.binarizer import Centre, middle
@@ -15,6 +14,7 @@ from lessen.bits.ops import OPERATORS
 from lessen.bits.packing import unpack, words_for
 from lessen.bits.products import arranged, product
 from lessen.errors import PlanError
+from lessen.model.activations import activate
 from lessen.model.deriving import Deriving
 from lessen.native import Native, native_for, recorded
 from lessen.native.matrix import MOST_COLUMNS, FewBitKind, LowBits
@@ -86,7 +86,7 @@ class Stored(nn.Module):
         if torch.is_grad_enabled() and values.requires_grad:
             raise PlanError(self.frozen)
         result = self.multiplied(values)
-        return result if activation is None else ACT2FN[activation](result)
+        return activate(result, activation)
 
     def multiplied(self, values: Tensor) -> Tensor:
         """With scales and bias, before any activation."""
@@ -265,7 +265,7 @@ class BinaryLinear(FewBits):
         assert sums is not None
         assert self.scales is not None
         result = super().activated(values - around, None) + around * (sums * self.scales)
-        return result if activation is None else ACT2FN[activation](result)
+        return activate(result, activation)
 
     def _whole_bias(self) -> Tensor | None:
         if not self.centre or self.centre == "rectified":

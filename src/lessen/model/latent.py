@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lessen.bits.binarizer import Centre, binarize, middle, rounded_activations, scales
-from lessen.model.linear import Linear, activate, dense
+from lessen.model.activations import activate
+from lessen.model.linear import Linear, dense
 from lessen.plan import Bits, Latent
 
 

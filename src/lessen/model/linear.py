@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.activations import ACT2FN
 
+from lessen.model.activations import activate
 from lessen.model.deriving import Deriving
 from lessen.native import native_for, recorded
 from lessen.native.state import state_of
@@ -144,11 +144,6 @@ def multiply(values: Tensor, weight: Tensor) -> Tensor:
     if kernels is not None and fits and weight.is_contiguous() and weight.numel():
         return kernels.linear(values.float(), weight, None)
     return dense(values, weight, None)
-
-
-def activate(values: Tensor, activation: str | None) -> Tensor:
-    """Through the activation of this name; None: unchanged."""
-    return values if activation is None else ACT2FN[activation](values)
 
 
 def rounded(values: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:

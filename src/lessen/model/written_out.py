@@ -1,0 +1,130 @@
+"""Attention over a padded batch with its probabilities written out, and its gradients, on a CPU in bfloat16.
+
+torch's fused kernel has a far slower backward pass there, and autograd's of the written-out product copies
+every part of it several times over. So both passes are written down here, a few rows at a time, whose
+probabilities stay in the processor's caches from one operation to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lessen.model.dropout import mask as dropout_mask
+
+AT_ONCE = 1 << 20
+"""Probabilities written out together, of whole rows; on a GPU all are."""
+
+See = Callable[[Tensor, slice], None]
+"""Takes the probabilities of some rows, `[rows, heads, queries, keys]`, float32 or wider."""
+
+
+def attend_written_out(
+    qkv: Tensor, mask: Tensor | None, bias: Tensor | None, dropout: float = 0.0, see: See | None = None
+) -> Tensor:
+    """softmax(q k^T / sqrt(head_dim) + bias + mask) v.
+
+    Args:
+        qkv: Queries, keys and values of a padded batch, `[rows, longest, 3, heads, head_dim]`.
+        mask: 0 where a key is a token and minus infinity where it is padding, `[rows, 1, 1, longest]`.
+        bias: Added to the scores, `[heads or 1, longest, longest]`, or with rows before that.
+        dropout: Probability of dropping a weight.
+        see: Shown the probabilities before dropout, without gradient; they are then rounded to the type of
+            the values only after.
+
+    Returns:
+        Context `[rows, longest, heads, head_dim]`.
+    """
+    made: Tensor = _WrittenOut.apply(qkv, mask, bias, dropout, see)
+    return made
+
+
+class _WrittenOut(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, mask: Tensor | None, bias: Tensor | None, dropout: float, see: See | None
+    ) -> Tensor:
+        heads, width = qkv.shape[3:]
+        laid = qkv.permute(2, 0, 3, 1, 4).contiguous()  # [3, rows, heads, longest, head_dim]
+        context = torch.empty_like(laid[0])
+        weights, kept = [], []
+        own = None if bias is None else bias.to(qkv.dtype)  # numbers of two types are slow to add
+        mask = None if mask is None else mask.to(qkv.dtype)
+        with torch.autocast(qkv.device.type, enabled=False):
+            for part in _parts(laid[0]):
+                query, key, value = (each.flatten(0, 1) for each in laid[:, part])
+                scores = torch.bmm(query, key.transpose(1, 2)).mul_(1 / math.sqrt(width))
+                scores = scores.unflatten(0, (-1, heads))
+                if own is not None:
+                    scores = scores.add_(_of_rows(own, part))
+                if mask is not None:
+                    scores = scores.add_(mask[part])
+                if see is None:
+                    probabilities = torch.softmax(scores, -1)
+                else:
+                    wide = torch.promote_types(qkv.dtype, torch.float32)
+                    probabilities = torch.softmax(scores, -1, dtype=wide)
+                    see(probabilities, part)
+                    probabilities = probabilities.to(qkv.dtype)
+                weights.append(probabilities)
+                if dropout:
+                    kept.append(dropout_mask(probabilities, dropout))
+                    probabilities = probabilities * kept[-1]
+                torch.bmm(probabilities.flatten(0, 1), value, out=context[part].flatten(0, 1))
+        ctx.save_for_backward(laid, *weights, *kept)
+        ctx.count = len(weights)
+        ctx.bias = (
+            bias.detach() if bias is not None and ctx.needs_input_grad[2] else None
+        )  # its shape and type
+        return context.transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        laid, *rest = ctx.saved_tensors
+        weights, kept = rest[: ctx.count], rest[ctx.count :]
+        heads, width = laid.shape[2], laid.shape[4]
+        upstream = upstream.transpose(1, 2).contiguous()  # [rows, heads, longest, head_dim]
+        found = torch.empty_like(laid)
+        of_bias = None if ctx.bias is None else torch.zeros_like(ctx.bias)
+        for index, part in enumerate(_parts(upstream)):
+            probabilities = weights[index]
+            query, key, value = (each.flatten(0, 1) for each in laid[:, part])
+            of_query, of_key, of_value = (each.flatten(0, 1) for each in found[:, part])
+            given = upstream[part].flatten(0, 1)
+            used = probabilities if not kept else probabilities * kept[index]
+            torch.bmm(used.flatten(0, 1).transpose(1, 2), given, out=of_value)
+            slope = torch.bmm(given, value.transpose(1, 2)).unflatten(0, (-1, heads))
+            if kept:
+                slope = slope.mul_(kept[index])
+            slope = torch._softmax_backward_data(slope, probabilities, -1, probabilities.dtype)
+            if of_bias is not None:
+                _add_up(of_bias, slope, part)
+            slope = slope.flatten(0, 1)
+            torch.bmm(slope, key, out=of_query)
+            torch.bmm(slope.transpose(1, 2), query, out=of_key)
+        found[:2] *= 1 / math.sqrt(width)
+        return found.permute(1, 3, 0, 2, 4), None, of_bias, None, None
+
+
+def _parts(values: Tensor) -> Iterator[slice]:
+    """`[rows, heads, longest, head_dim]` in parts of a few rows."""
+    rows, heads, longest, _ = values.shape
+    step = max(rows, 1) if values.is_cuda else max(1, AT_ONCE // max(1, heads * longest * longest))
+    return (slice(start, min(rows, start + step)) for start in range(0, rows, step))
+
+
+def _of_rows(bias: Tensor, part: slice) -> Tensor:
+    """Of some rows, where rows have their own."""
+    return bias[part] if bias.dim() == 4 and len(bias) > 1 else bias
+
+
+def _add_up(total: Tensor, slope: Tensor, part: slice) -> None:
+    """Add the gradient of some rows' scores to that of what was added to them."""
+    into = _of_rows(total, part)
+    into += slope.sum_to_size(into.shape)
