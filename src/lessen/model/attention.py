@@ -211,16 +211,23 @@ def _bias_of(group: Group, rows: Rows, bias: Tensor | None) -> Tensor | None:
         return None
     if rows.kept is None:
         return bias[:, : group.length, : group.length]
-    places = group.view(rows.kept)
-    return bias[:, places[:, :, None], places[:, None, :]].transpose(0, 1)
+    return _between(bias, group.view(rows.kept))
 
 
 def padded_bias(rows: Rows, bias: Tensor) -> Tensor:
     """The bias between the tokens of a padded batch, `[heads, longest, longest]` or `[rows, ...]` of it."""
     if rows.kept is None:
         return bias[:, : rows.lengths[-1], : rows.lengths[-1]]
-    places = rows.pad(rows.kept)
-    return bias[:, places[:, :, None], places[:, None, :]].transpose(0, 1)
+    return _between(bias, rows.pad(rows.kept))
+
+
+def _between(bias: Tensor, places: Tensor) -> Tensor:
+    """The bias between the places of each row, `[rows, length]` to `[rows, heads, length, length]`.
+
+    A gradient that goes back to where it was selected from takes half as long as to where it was indexed.
+    """
+    pairs = places[:, :, None] * bias.shape[-1] + places[:, None, :]
+    return bias.flatten(1).index_select(1, pairs.flatten()).unflatten(1, pairs.shape).transpose(0, 1)
 
 
 def _attend_by_length(qkv: Tensor, rows: Rows, bias: Tensor | None) -> Tensor:

@@ -78,9 +78,8 @@ class _WrittenOut(torch.autograd.Function):
                 torch.bmm(probabilities.flatten(0, 1), value, out=context[part].flatten(0, 1))
         ctx.save_for_backward(laid, *weights, *kept)
         ctx.count = len(weights)
-        ctx.bias = (
-            bias.detach() if bias is not None and ctx.needs_input_grad[2] else None
-        )  # its shape and type
+        learned = bias is not None and ctx.needs_input_grad[2]
+        ctx.bias = bias.detach() if learned and bias is not None else None
         return context.transpose(1, 2)
 
     @staticmethod
