@@ -117,7 +117,10 @@ def test_a_row_is_asked_in_every_way_and_counts_once(made, monkeypatch) -> None:
     monkeypatch.setattr(quality.recipe, "at", lambda *_: None)
     monkeypatch.setattr(quality.recipe, "part", lambda *_: Table("two", ["a", "b"], None, None, []))
     model = SimpleNamespace(tokenizer=None, transformer=None)
-    for cell in quality.curve(model, "sentiment", "mean").values():
+    found = quality.curve(model, "sentiment", "random", {"1": "known"})
+    assert found.pop("1") == "known", "and not measured again"
+    assert list(found) == ["1.5", "2", "3", "3.5", "4"]
+    for cell in found.values():
         assert cell["value"] == pytest.approx(2 / 3)
         assert paired.numbers(cell["rows"]) == pytest.approx([1, 1 / 3], abs=1e-3)
 
