@@ -37,6 +37,7 @@ def prefill_time_table(result: dict[str, Any]) -> str:
         "latencies fitted at other speed-ups, in the same rounds.",
         outcomes(verdicts or [("Predicted within 20 % with every score", "not measured yet")]),
         markdown(columns, rows),
+        notes={"timed on": ", ".join(sorted({run["processor"] for run in latest.values()})) + "."},
     )
 
 
@@ -57,7 +58,7 @@ def prefill_loss_table(result: dict[str, Any]) -> str:
     return section(
         "Prompt tokens that leave: loss of what follows",
         "Perplexity of the 64 tokens after a prompt, by the speed-up of reading it; in brackets the nats a "
-        "token above the same model's with all tokens, ± the standard error over texts. `none` was not "
+        "token above the same model's with all tokens, ± the standard error over articles. `none` was not "
         "trained further, `leaving` with prompt tokens leaving, `plain` as much with all tokens. smollm2, "
         "whose weights are dequantized from 4 bits, reads WikiText-2's articles; gpt2 is a small one of "
         "`examples/gpt2_from_scratch.py` and reads film reviews.",
@@ -117,6 +118,7 @@ def seq2seq_table(result: dict[str, Any]) -> str:
             "in brackets": "points lost against `plain` at 1x, ± the paired error over rows, each of which "
             "is asked in every way, and seeds.",
             "whole answer": "the name of a class and what ends it.",
+            "timed on": f"{told['timed_on'] or 'no machine yet'}.",
             "flan-t5-small's shape": f"random weights; it reads {result['settings']['shape_tokens']} tokens.",
         },
     )

@@ -90,6 +90,12 @@ TRAINING: dict[str, Any] = {
 
 TRAININGS = ("none", "leaving", "plain")
 
+FROM_SCRATCH = {
+    name: getattr(recipe, name)
+    for name in ("PROMPT", "FOLLOWS", "SIZES", "SHORTEST", "RATE", "BATCH", "AGAIN", "PROFILED", "BOLDEST")
+}
+"""What a small GPT-2 depends on besides its training and seed."""
+
 SETTINGS = {
     "scores": SCORES,
     "speedups": SPEEDUPS,
@@ -98,7 +104,9 @@ SETTINGS = {
     "new_tokens": NEW_TOKENS,
     "texts": TEXTS,
     "training": TRAINING,
-    "processor": processor(),
+    "profiled": PROFILED,
+    "reviews": REVIEWS,
+    "from_scratch": FROM_SCRATCH,
 }
 
 
@@ -206,13 +214,6 @@ def times(name: str, tokens: int, count: int, seconds: float) -> dict[str, Any]:
     return {"lines": lines, "fit_error": fit.error}
 
 
-FROM_SCRATCH = {
-    name: getattr(recipe, name)
-    for name in ("PROMPT", "FOLLOWS", "SIZES", "SHORTEST", "RATE", "BATCH", "AGAIN", "PROFILED", "BOLDEST")
-}
-"""What a small GPT-2 depends on besides its training and seed."""
-
-
 def small_gpt2(training: str, seed: int) -> Any:
     """The small GPT-2 after it read its reviews, or more after that."""
     place = CACHE / "prefill" / f"gpt2-{key_of(FROM_SCRATCH)}"
@@ -231,7 +232,9 @@ def taught(training: str, seed: int) -> Path | None:
     """SmolLM2 after one of the trainings; None: as it is."""
     if training == "none":
         return None
-    out = CACHE / "prefill" / f"{training}-seed{seed}"
+    out = (
+        CACHE / "prefill" / f"smollm2-{key_of(TRAINING | {'profiled': PROFILED})}" / f"{training}-seed{seed}"
+    )
     if (out / "training.json").exists():
         return out
     model = smollm2()
@@ -359,7 +362,8 @@ def main() -> None:
     asked: list[dict[str, Any]] = []
     if "time" in options.what.split(","):
         each = product(options.models.split(","), lengths, map(int, options.threads.split(",")))
-        asked += [{"what": "time", "model": m, "tokens": n, "threads": count} for m, n, count in each]
+        here = {"what": "time", "processor": processor()}
+        asked += [here | {"model": m, "tokens": n, "threads": count} for m, n, count in each]
     if "loss" in options.what.split(","):
         seeds = list(map(int, options.seeds.split(",")))
         for model, training in product(options.models.split(","), options.trainings.split(",")):

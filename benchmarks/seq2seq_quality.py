@@ -91,7 +91,6 @@ SETTINGS = TAUGHT | {
     "answer_tokens": NEW_TOKENS,
     "shape": FLAN_SMALL,
     "shape_tokens": SHAPE_TOKENS,
-    "processor": processor(),
 }
 """What all runs have in common."""
 
@@ -227,8 +226,15 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 "macs_ratio": mean(cell["macs_ratio"] for cell in cells),
                 "seeds": len(values),
             }
-    times = {way: faster(of(runs, way, "mean")) for way in (TIMES, SHAPE, SHAPE_INT8)}
-    return {"tasks": lines, "time": times, "target": target(times[TIMES], lines)}
+    alike = timed_alike(runs)
+    times = {way: faster(of(alike, way, "mean")) for way in (TIMES, SHAPE, SHAPE_INT8)}
+    aim = target(times[TIMES], lines)
+    return {
+        "tasks": lines,
+        "time": times,
+        "target": aim,
+        "timed_on": alike[-1]["processor"] if alike else None,
+    }
 
 
 def lost(before: list[dict[str, Any]], cells: list[dict[str, Any]]) -> dict[str, Any]:
@@ -254,6 +260,12 @@ def of(runs: list[dict[str, Any]], way: str, score: str, seed: int | None = None
     """
     found = {run["seed"]: run for run in runs if (run["way"], run["score"]) == (way, score)}
     return [found[each] for each in sorted(found) if seed in (None, each)]
+
+
+def timed_alike(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that were timed on the processor of the latest."""
+    processors = [run["processor"] for run in runs if "processor" in run]
+    return [run for run in runs if "processor" in run and run["processor"] == processors[-1]]
 
 
 def faster(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -308,6 +320,7 @@ def main() -> None:
         if (way != "leaving" and score != "mean") or (way in (SHAPE, SHAPE_INT8) and seed != "0"):
             continue
         run = {"way": way, "seed": int(seed), "score": score}
+        run |= {} if way in WAYS else {"processor": processor()}
         again = options.again and way not in WAYS
         if again or not any(run.items() <= each.items() for each in kept(NAME, SETTINGS)):
             found = run_of(way, int(seed), score, options.threads, options.seconds)

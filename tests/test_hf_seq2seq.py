@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 import lessen
 from lessen.builtin import model_folder
 from lessen.errors import ArtefactError, InputError, PlanError
+from lessen.plan import Point
 
 LENGTHS = [1, 9, 5, 9]
 
@@ -185,6 +186,30 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         ours.decoding("nope")
     with pytest.raises(PlanError, match="max_drop: of a generator nothing is promised"):
         ours.dial(max_drop=0.01)
+    with pytest.raises(PlanError, match="fixed size"):
+        ours.generate(ids, max_new_tokens=2, cache_implementation="static")
+    with pytest.raises(PlanError, match="inputs_embeds"):
+        ours.generate(inputs_embeds=torch.zeros(1, 6, 16), max_new_tokens=2)
+
+
+def test_a_mask_that_is_not_of_what_is_left_is_refused(tmp_path: Path) -> None:
+    """The original one no longer fits once tokens have left (latency-adjustable page, 1.10)."""
+    _, ours = both("t5", tmp_path)
+    ids, mask = padded(ragged_ids([20, 10]), 0)
+    ours._point = Point(name="some", retention=(0.5,) * ours.transformer.depth)
+    given = {"decoder_input_ids": torch.tensor([[0, 5], [0, 6]])}
+    left = ours.get_encoder()(input_ids=ids, attention_mask=mask)
+    assert left.last_hidden_state.shape[1] < 20
+    expected = ours(ids, mask, **given).logits
+    found = ours(encoder_outputs=left, attention_mask=mask, **given)
+    assert torch.equal(found.logits, expected)
+    bare = (left.last_hidden_state,)
+    assert torch.equal(
+        ours(encoder_outputs=bare, attention_mask=left.attention_mask, **given).logits, expected
+    )
+    for outputs in (bare, left.to_tuple(), (found.encoder_last_hidden_state,)):
+        with pytest.raises(PlanError, match=r"attention_mask is \[2, 20\], and encoder_outputs are \[2, "):
+            ours(encoder_outputs=outputs, attention_mask=mask, **given)
 
 
 @pytest.mark.parametrize(("fact", "value"), [("decoder_start_token_id", 10**6), ("relative_max_distance", 4)])

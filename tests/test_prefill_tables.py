@@ -54,7 +54,8 @@ def timed(seed: int) -> dict:
         for each, faster in FASTER.items()
     ]
     rival = {"kind": "transformers", "speedup": None, "first_token_ms": 20.0, "total_ms": 60.0}
-    return {"way": "timed", "score": "mean", "seed": seed, "time": [*lines, rival]}
+    about = {"way": "timed", "score": "mean", "seed": seed, "processor": "fast"}
+    return about | {"time": [*lines, rival]}
 
 
 def every(paired, lost: int) -> list[dict]:
@@ -81,6 +82,7 @@ def test_the_target_is_read_where_answers_come_twice_as_fast(made, lost: int, sa
         {"summary": found, "settings": {"speedups": list(FASTER), "shape_tokens": 512}}
     )
     assert found["target"] in text
+    assert "* *timed on*: fast." in text
     whole = "whole answer, 30.0 ms at 1x, 60.0 in transformers"
     assert f"| times faster, {whole} | 1.00x | 1.30x | 1.70x | 2.10x | 2.40x | 2.60x |" in text
     assert text.count("times faster") == 2  # of the shape nothing was measured
@@ -106,6 +108,9 @@ def test_what_was_not_run_is_not_claimed(made) -> None:
     assert quality.summary(slow)["target"].startswith("missed: no speed-up here makes answers twice as fast")
     again = quality.summary([*slow, timed(0)])["target"]
     assert again.startswith(("undecided", "met")), "the latest times count"
+    elsewhere = quality.summary([*slow, timed(1) | {"processor": "faster"}])
+    assert elsewhere["timed_on"] == "faster"
+    assert elsewhere["time"]["timed"]["3"]["total"] > 2, "processors are not mixed"
 
 
 def test_a_row_is_asked_in_every_way_and_counts_once(made, monkeypatch) -> None:
@@ -146,7 +151,7 @@ def test_a_prediction_is_judged_once_for_a_speed_up_and_not_where_it_was_fitted(
     tokens, tables, _ = prefill
     assert tokens.judged(LINES) == {"met": 1, "of": 3, "off": 0.3, "noisy": 1}
     assert tokens.judged(LINES[:1]) == {"met": 0, "of": 0, "off": None, "noisy": 0}
-    run = {"what": "time", "model": "gpt2", "tokens": 512, "threads": 1}
+    run = {"what": "time", "model": "gpt2", "tokens": 512, "threads": 1, "processor": "fast"}
     runs = [run | {"lines": [line(2.0, "mean", 0.9)]}, run | {"lines": LINES}]
     text = tables.prefill_time_table({"summary": tokens.summary(runs), "runs": runs})
     assert (

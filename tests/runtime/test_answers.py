@@ -118,3 +118,30 @@ def test_answers_end_where_their_model_ends_texts(tmp_path: Path) -> None:
     assert 2 not in answer_ids(Letters(), "no", loaded("gpt2", tmp_path / "b"))
     with pytest.raises(InputError, match="no tokens"):
         answer_ids(Letters(), "", loaded("gpt2", tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([], "every answer needs at least one token"),
+        ([[4], []], "every answer needs at least one token"),
+        ([[4, -3]], "token 2 of the answer is -3; the model's tokens are 0 to"),
+        ([[10**7]], "token 1 of the answer is 10000000"),
+        ([[4] * 10_000], "10000 tokens are to be written, the model takes"),
+    ],
+)
+def test_answers_that_cannot_be_scored_are_refused(
+    tmp_path: Path, answers: list[list[int]], message: str
+) -> None:
+    model = loaded("gpt2", tmp_path)
+    with pytest.raises(InputError, match=message):
+        score_answers(model, [[5]], answers)
+    if answers:
+        with pytest.raises(InputError, match=message):
+            score_own(model, [[5]] * len(answers), answers)
+
+
+def test_no_prompts_have_no_scores(tmp_path: Path) -> None:
+    model = loaded("gpt2", tmp_path)
+    assert score_answers(model, [], [[4], [5]]).shape == (0, 2)
+    assert score_own(model, [], []) == []

@@ -11,6 +11,7 @@ import lessen
 from lessen.builtin import model_folder
 from lessen.data.prompts import TEMPLATES
 from lessen.data.table import Table
+from lessen.errors import InputError
 from lessen.promise.generators import Prompting
 from lessen.runtime.answers import score_own
 from lessen.systems.prompt_tokens import ReadingPlan, _asked, lessons_of
@@ -67,3 +68,12 @@ def test_a_sentence_that_was_cut_does_not_end_there(model) -> None:
     assert len(long.answer) == 8
     assert end not in long.answer
     assert short.answer[-1] == end
+
+
+def test_an_answer_that_would_be_cut_is_refused_before_anything_is_trained(model) -> None:
+    """It is learned whole and compared whole, or not at all."""
+    table = Table("rows", ["a film"], [0], "single_label_classification", ["0", "1"])
+    answers = ("0=fair", f"1={'very ' * 30}")
+    asked = plan("{text} It was", prompt_tokens=30, new_tokens=20).model_copy(update={"answers": answers})
+    with pytest.raises(InputError, match=r"answer 'very very .* tokens, and --new-tokens is 20; raise it"):
+        lessons_of(model, table, asked)

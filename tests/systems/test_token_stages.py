@@ -4,11 +4,13 @@ import pytest
 import torch
 from conftest import CharacterTokenizer, lively, task
 
+from lessen.data.table import Table
+from lessen.errors import InputError
 from lessen.plan import RetentionProfile
 from lessen.records import parse
 from lessen.runtime.retention import alpha_for
 from lessen.systems import token_stages
-from lessen.systems.token_stages import TokenPlan, give_profile, passes_of
+from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, passes_of
 from lessen.tokens.profile import retention_of
 from lessen.train.fine_tuning import Recipe
 
@@ -62,6 +64,17 @@ def test_training_goes_as_far_as_the_profile_says(model, tmp_path, monkeypatch) 
     (once,) = passes_of(model, recipe)()
     alpha = alpha_for(model.transformer, profile, profile.trained_at)
     assert once.retention == retention_of(profile, alpha)
+
+
+def test_rows_too_short_to_lose_a_token_are_named(model, monkeypatch) -> None:
+    """As prompts of a generator are whose every token is among the first and the last, which stay."""
+    table = Table("short", ["a", "b"], None, None, [])
+    monkeypatch.setattr(token_stages, "most_reached", lambda *_: 1.0)
+    recipe = RECIPE.model_copy(update={"as_far_as_rows_allow": True})
+    with pytest.raises(InputError, match=r"no token would leave: rows have 3 tokens at most.*longer texts"):
+        check_tokens(model, table, recipe, TokenPlan())
+    with pytest.raises(InputError, match="shares below 1 to --retention"):
+        check_tokens(model, task(), recipe, TokenPlan(family="explicit", base=(1.0, 1.0, 1.0)))
 
 
 def test_profiles_of_before_are_still_read() -> None:

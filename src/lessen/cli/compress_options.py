@@ -74,7 +74,8 @@ Uneven = Annotated[
 Speedup = Annotated[
     float | None,
     typer.Option(
-        help="Ratio of MACs trained for. [4.8, or what shares given to --retention come to]",
+        help="Ratio of MACs trained for. [4.8, of what writes 3.72, or what shares given to --retention come "
+        "to]",
         rich_help_panel=TOKENS,
     ),
 ]

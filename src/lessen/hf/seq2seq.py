@@ -53,8 +53,17 @@ class PaddedEncoder:
     def __call__(self, **inputs: Any) -> PaddedStates:
         return self.forward(**inputs)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **unused: Any) -> PaddedStates:
-        """Padded ids `[batch, length]` to what is left of them."""
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **unused: Any
+    ) -> PaddedStates:
+        """Padded ids `[batch, length]` to what is left of them.
+
+        Raises:
+            InputError: When a row has more tokens than the model takes.
+            PlanError: Without ids.
+        """
+        if input_ids is None:
+            raise PlanError("an encoder reads input_ids; vectors (inputs_embeds) it does not take")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         index, rows = rows_of_mask(mask)
         self.model.check_lengths(rows)
@@ -128,8 +137,10 @@ class LessenForSeq2SeqLM(LessenGenerator):
 
         Raises:
             InputError: When a row has more tokens than the model takes.
-            PlanError: For a cache of a fixed form, or when one side's tokens are missing.
+            PlanError: For a cache of a fixed form, when one side's tokens are missing, or when a mask is not
+                that of the encoder's output.
         """
+        _check(past_key_values)
         if decoder_input_ids is None:
             if labels is None:
                 raise PlanError("an encoder-decoder model needs decoder_input_ids or labels")
@@ -183,6 +194,11 @@ class LessenForSeq2SeqLM(LessenGenerator):
         stays = getattr(outputs, "attention_mask", None)
         stays = mask if stays is None else stays
         stays = torch.ones(states.shape[:2], device=states.device) if stays is None else stays
+        if stays.shape != states.shape[:2]:
+            raise PlanError(
+                f"attention_mask is {list(stays.shape)}, and encoder_outputs are {list(states.shape[:2])}: "
+                "where tokens left, give what the encoder returned, or the attention_mask in it"
+            )
         return PaddedSource(states, stays)
 
     def _memory(
@@ -190,10 +206,6 @@ class LessenForSeq2SeqLM(LessenGenerator):
     ) -> list[Memory] | None:
         if cache is None:
             return None
-        if not isinstance(cache, EncoderDecoderCache):
-            raise PlanError("past_key_values of an encoder-decoder model is an EncoderDecoderCache")
-        if cache.is_compileable:
-            raise PlanError("a cache of a fixed size cannot be used; leave cache_implementation away")
         assert self.transformer.decoder is not None
         crosses = self.transformer.decoder.cross_attentions
         for layer, cross in enumerate(crosses):
@@ -210,6 +222,16 @@ class LessenForSeq2SeqLM(LessenGenerator):
             model_kwargs["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
         else:
             super()._prepare_cache_for_generation(generation_config, model_kwargs, *rest, **options)
+
+
+def _check(cache: Any) -> None:
+    """Refuse a cache that does not grow with what is written."""
+    if cache is None:
+        return
+    if not isinstance(cache, EncoderDecoderCache):
+        raise PlanError("past_key_values of an encoder-decoder model is an EncoderDecoderCache")
+    if cache.is_compileable:
+        raise PlanError("a cache of a fixed size cannot be used; leave cache_implementation away")
 
 
 def _up_to_the_last(labels: Tensor) -> Tensor:

@@ -43,8 +43,14 @@ def answer_ids(tokenizer: Any, answer: str, model: Transformer) -> list[int]:
 
 
 def room_of(model: Transformer, longest: int) -> int:
-    """Tokens a prompt may have: where it is continued, all but the last of `longest` need positions too."""
+    """Tokens a prompt may have: where it is continued, all but the last of `longest` need positions too.
+
+    Raises:
+        InputError: When what is to be written is longer than the model has positions.
+    """
     most = model.architecture.max_tokens
+    if longest > most:
+        raise InputError(f"{longest} tokens are to be written, the model takes {most}; give shorter answers")
     return most if model.decoder is not None else most - longest + 1
 
 
@@ -74,13 +80,17 @@ def score_answers(
         `[rows, answers]`, float32 or wider, on the CPU.
 
     Raises:
-        InputError: For a prompt that is empty, or too long for the longest answer.
+        InputError: For a prompt that is empty, or too long for the longest answer; for answers that are
+            empty, or none; and for tokens that do not exist.
         LessenError: When a logit is no number.
     """
+    _check_answers(model, answers)
     room = room_of(model, max(map(len, answers)))
     for prompt in prompts:
         check_prompt(prompt, room)
         check_tokens(prompt, model.architecture.vocab_size)
+    if not prompts:
+        return torch.zeros(0, len(answers))
     found = []
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for start in range(0, len(order), batch_size):
@@ -147,9 +157,12 @@ def score_own(
         `[tokens]` of each row, float32 or wider, on the CPU.
 
     Raises:
-        InputError: For a prompt that is empty, or too long for what follows.
+        InputError: For a prompt that is empty, or too long for what follows; when nothing follows; and for
+            tokens that do not exist.
         LessenError: When a logit is no number.
     """
+    if prompts:
+        _check_answers(model, answers)
     for prompt, answer in zip(prompts, answers, strict=True):
         check_prompt(prompt, room_of(model, len(answer)))
         check_tokens(prompt, model.architecture.vocab_size)
@@ -172,6 +185,14 @@ def score_own(
             likely = model.next_token(torch.cat(states[row])).log_softmax(-1).cpu()
             found[batch[row]] = _numbers(likely.gather(1, torch.tensor(answer)[:, None])[:, 0])
     return [found[row] for row in range(len(prompts))]
+
+
+def _check_answers(model: Transformer, answers: Sequence[Sequence[int]]) -> None:
+    """Refuse what cannot be scored after a prompt."""
+    if not answers or not all(answers):
+        raise InputError("every answer needs at least one token, and there must be one")
+    for answer in answers:
+        check_tokens(answer, model.architecture.vocab_size, "answer")
 
 
 def _numbers(scores: Tensor) -> Tensor:

@@ -33,12 +33,13 @@ def check_prompt(ids: Sequence[int], most: int) -> None:
         raise InputError(f"the prompt has {len(ids)} tokens, the model takes {most}; shorten it")
 
 
-def check_tokens(ids: Sequence[int], vocabulary: int) -> None:
+def check_tokens(ids: Sequence[int], vocabulary: int, of: str = "prompt") -> None:
     """Refuse tokens that do not exist.
 
     Args:
         ids: Of a prompt, or of what follows it.
         vocabulary: Tokens the model knows.
+        of: What they are tokens of, in words.
 
     Raises:
         InputError: Naming the first of them.
@@ -46,7 +47,7 @@ def check_tokens(ids: Sequence[int], vocabulary: int) -> None:
     for place, token in enumerate(ids, start=1):
         if not 0 <= token < vocabulary:
             raise InputError(
-                f"token {place} of the prompt is {token}; the model's tokens are 0 to {vocabulary - 1}"
+                f"token {place} of the {of} is {token}; the model's tokens are 0 to {vocabulary - 1}"
             )
 
 

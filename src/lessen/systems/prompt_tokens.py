@@ -235,7 +235,7 @@ def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[
     else:
         for way in _ways(plan, table):
             asked = prompted(table, way)
-            known = {text: _ids(model, text, way, plan) for text in asked.targets or []}
+            known = {text: _ids(model, text, way, plan) for text in (*asked.answers, *(asked.targets or []))}
             room = _room(model, plan, max(map(len, known.values()), default=1))
             prompts = encode_prompts(model.tokenizer, way, table.texts, room)
             pairs = zip(prompts, asked.targets or [], strict=True)
@@ -286,13 +286,22 @@ def _ways(plan: ReadingPlan, table: Table) -> tuple[Template, ...]:
 def _ids(model: LessenGenerator, text: str, way: Template, plan: ReadingPlan) -> list[int]:
     """Tokens of what is to be written, and what ends it where it is not one of a few answers.
 
-    Of what is too long the first ones, and no end: it is not to be learned that a text may end there.
+    Of a text that is too long the first ones, and no end: it is not to be learned that it may end there.
+
+    Raises:
+        InputError: When one of a few answers is too long: it is compared whole.
     """
     ids = answer_ids(model.tokenizer, text, model.transformer)
+    most = plan.prompting.new_tokens
+    if way.writes == "answer" and len(ids) > most:
+        raise InputError(
+            f"the answer {text[:40]!r} has {len(ids)} tokens, and --new-tokens is {most}; raise it, or give "
+            "shorter --answers"
+        )
     end = model.tokenizer.eos_token_id if model.tokenizer is not None else None
     if model.transformer.decoder is None and way.writes != "answer" and end is not None:
         ids = [*ids, end]
-    return ids[: plan.prompting.new_tokens]
+    return ids[:most]
 
 
 def _room(model: LessenGenerator, plan: ReadingPlan, longest: int) -> int:

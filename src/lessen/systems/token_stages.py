@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,8 +67,14 @@ def check_tokens(model: Any, train: Table, recipe: Recipe, plan: TokenPlan) -> N
     profile = parse(RetentionProfile, given, "--retention")
     speedup = speedup_for(model, profile, recipe)
     if speedup <= 1:
-        raise InputError("no token would leave: give shares below 1 to --retention")
+        raise InputError(f"no token would leave: {_why_none_leaves(plan, lengths)}")
     alpha_for(model.transformer, profile, speedup)
+
+
+def _why_none_leaves(plan: TokenPlan, lengths: Sequence[int]) -> str:
+    if plan.base is not None:
+        return "give shares below 1 to --retention"
+    return f"rows have {max(lengths)} tokens at most, and of these too many always stay; give longer texts"
 
 
 def speedup_for(model: Any, profile: RetentionProfile, recipe: Recipe) -> float:

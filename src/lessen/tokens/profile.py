@@ -54,6 +54,11 @@ def speedup_of(
     return _whole(lengths, cost) / _spent(profile, alpha, lengths, cost, fewest)
 
 
+def _in_words(lengths: Sequence[int]) -> str:
+    least, most = min(lengths), max(lengths)
+    return f"{most}" if least == most else f"{least} to {most}"
+
+
 def _whole(lengths: Sequence[int], cost: Cost) -> float:
     return sum(cost(tokens, None) for tokens in lengths)
 
@@ -88,8 +93,8 @@ def solve(
     while (reached := whole / _spent(profile, high, lengths, cost, fewest)) < speedup:
         if high == LARGEST:
             raise PlanError(
-                f"taking tokens away reaches a speed-up of {in_reach(reached):.2f} at most on such rows, "
-                f"not {speedup:g}"
+                f"taking tokens away reaches a speed-up of {in_reach(reached):.2f} at most on rows of "
+                f"{_in_words(lengths)} tokens, not {speedup:g}; ask for no more, or for longer rows"
             )
         low, high = high, min(2 * high, LARGEST)
     for _ in range(STEPS):
