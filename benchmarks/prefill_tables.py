@@ -41,6 +41,16 @@ def prefill_time_table(result: dict[str, Any]) -> str:
     )
 
 
+LOSS_NOTES = {
+    "none": "not trained further.",
+    "leaving": "trained further with prompt tokens leaving.",
+    "plain": "trained as much with all tokens.",
+    "smollm2": "its weights are dequantized from 4 bits; it reads WikiText-2's articles.",
+    "gpt2": "a small one of `examples/gpt2_from_scratch.py`; it reads film reviews.",
+}
+"""What the names of models and trainings mean, said of those that were run."""
+
+
 def prefill_loss_table(result: dict[str, Any]) -> str:
     """Perplexity of what follows a prompt of which tokens left."""
     rows = []
@@ -58,11 +68,13 @@ def prefill_loss_table(result: dict[str, Any]) -> str:
     return section(
         "Prompt tokens that leave: loss of what follows",
         "Perplexity of the 64 tokens after a prompt, by the speed-up of reading it; in brackets the nats a "
-        "token above the same model's with all tokens, ± the standard error over articles. `none` was not "
-        "trained further, `leaving` with prompt tokens leaving, `plain` as much with all tokens. smollm2, "
-        "whose weights are dequantized from 4 bits, reads WikiText-2's articles; gpt2 is a small one of "
-        "`examples/gpt2_from_scratch.py` and reads film reviews.",
+        "token above the same model's with all tokens, ± the standard error over articles.",
         markdown(["", "1x", "1.5x", "2x", "3x", "3.72x", "seeds"], rows),
+        notes={
+            name: said
+            for name, said in LOSS_NOTES.items()
+            if any(name in run.split(", ") for run in result["summary"]["loss"])
+        },
     )
 
 
