@@ -1,10 +1,22 @@
 // Parts of the self-check that have files of their own: each returns the largest difference from plain loops.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <vector>
 
 #include "lessen.h"
+
+// The largest difference; one that is no number is larger than all, and would be smaller than none in std::max.
+static inline float worst_of(std::initializer_list<float> differences) {
+    float worst = 0;
+    for (const float each : differences) {
+        if (std::isnan(each)) return INFINITY;
+        worst = std::max(worst, each);
+    }
+    return worst;
+}
 
 float wrong_in_encoder();
 float wrong_in_decoder();

@@ -40,7 +40,7 @@ struct Decoder : Loops {
         for (int64_t head = 0; head < layer.heads; head++) {
             const int64_t of_keys = head / (layer.heads / (near ? layer.key_heads : layer.heads)) * apart;
             std::vector<double> share(sees);
-            double sum = 0;
+            double sum = 0, most = -INFINITY;
             for (int64_t s = 0; s < sees; s++) {
                 double dot = 0;
                 for (int64_t i = 0; i < dim; i++) dot += queries[head * dim + i] * keys[of_keys + s * dim + i];
@@ -49,8 +49,9 @@ struct Decoder : Loops {
                     const int64_t line = (layer.of_bias ? of_bias[head] : head) * (2 * bias.longest - 1);
                     dot += bias.by_distance[line + s - (sees - 1) + bias.longest - 1];
                 }
-                sum += share[s] = std::exp(dot);
+                share[s] = dot, most = std::max(most, dot);
             }
+            for (double &each : share) sum += each = std::exp(each - most);
             for (int64_t i = 0; i < dim; i++) context[head * dim + i] = 0;
             for (int64_t s = 0; s < sees; s++)
                 for (int64_t i = 0; i < dim; i++)
@@ -108,8 +109,8 @@ struct Decoder : Loops {
                         const int64_t at = (head * capacity + sees - 1) * dim + i;
                         k[at] = qkv[(layer.heads + head) * dim + i];
                         v[at] = qkv[(layer.heads + layer.key_heads + head) * dim + i];
-                        worst = std::max(worst, std::abs(float(k[at]) - keys[row.row * line + at]));
-                        worst = std::max(worst, std::abs(float(v[at]) - values[row.row * line + at]));
+                        worst = worst_of({worst, std::abs(float(k[at]) - keys[row.row * line + at])});
+                        worst = worst_of({worst, std::abs(float(v[at]) - values[row.row * line + at])});
                     }
                 look(qkv.data(), k.data(), v.data(), capacity * dim, sees, true, context);
                 std::vector<double> middle = product(rest.output, context);
@@ -132,7 +133,7 @@ struct Decoder : Loops {
                 for (int64_t i = 0; i < inner; i++) gate[i] = activated(up[i]) * (rest.gated ? up[inner + i] : 1);
                 const std::vector<double> added = product(rest.down, gate);
                 for (int64_t i = 0; i < width; i++)
-                    worst = std::max(worst, std::abs(float(middle[i] + added[i]) - out[token * width + i]));
+                    worst = worst_of({worst, std::abs(float(middle[i] + added[i]) - out[token * width + i])});
             }
         }
         return worst / float(2 * width + inner);
@@ -145,9 +146,9 @@ float wrong_in_decoder() {
     float worst = 0;
     for (int64_t dim : {5, 16, 40, 64})
         for (bool modern : {false, true}) {
-            worst = std::max(worst, Decoder(37, dim, 21, modern, false, true).wrong());
+            worst = worst_of({worst, Decoder(37, dim, 21, modern, false, true).wrong()});
             for (bool parallel : {false, true})
-                worst = std::max(worst, Decoder(37, dim, 21, modern, parallel, false).wrong());
+                worst = worst_of({worst, Decoder(37, dim, 21, modern, parallel, false).wrong()});
         }
     return worst;
 }

@@ -102,7 +102,7 @@ struct Layer : Loops {
         for (int64_t r = 0; r < m; r++) {
             const Row row = after(Row(context + r * rest.output.k, context + (r + 1) * rest.output.k),
                                   Row(hidden + r * width, hidden + (r + 1) * width));
-            for (int64_t i = 0; i < width; i++) worst = std::max(worst, std::abs(float(row[i]) - out[r * width + i]));
+            for (int64_t i = 0; i < width; i++) worst = worst_of({worst, std::abs(float(row[i]) - out[r * width + i])});
         }
         return worst / float(2 * width + inner);
     }
@@ -168,9 +168,9 @@ struct Encoder : Loops {
             std::vector<Row> hidden;
             for (int64_t place = 0; place < length; place++)
                 hidden.push_back(of(ids[token + place], place, segments[token + place]));
-            worst = std::max(worst, apart(hidden, begun.data() + token * width));
+            worst = worst_of({worst, apart(hidden, begun.data() + token * width)});
             for (const Layer *layer : layers) hidden = layer->of(hidden, bias);
-            worst = std::max(worst, apart(hidden, out.data() + token * width));
+            worst = worst_of({worst, apart(hidden, out.data() + token * width)});
             token += length;
         }
         return worst / float(width);
@@ -179,7 +179,7 @@ struct Encoder : Loops {
     static float apart(const std::vector<Row> &rows, const float *found) {
         float worst = 0;
         for (const Row &row : rows)
-            for (const double value : row) worst = std::max(worst, std::abs(float(value) - *found++));
+            for (const double value : row) worst = worst_of({worst, std::abs(float(value) - *found++)});
         return worst;
     }
 
@@ -203,7 +203,7 @@ float wrong_in_encoder() {
     float worst = 0;
     for (int64_t which = LESSEN_GELU; which <= LESSEN_TANH; which++)
         for (int64_t width : {5, 16, 70})
-            worst = std::max({worst, Layer(width, 1, width + 3, 40, which, Layer::plain).wrong_in_rest(3),
+            worst = worst_of({worst, Layer(width, 1, width + 3, 40, which, Layer::plain).wrong_in_rest(3),
                               Layer(width, 1, width + 3, 33, which, Layer::slfn).wrong_in_rest(9),
                               Layer(width, 1, width + 3, 33, which, Layer::gated, true).wrong_in_rest(9)});
     for (int64_t width : {6, 32, 70}) {
@@ -217,10 +217,10 @@ float wrong_in_encoder() {
             for (bool narrow : {false, true}) {
                 const Encoder tables(width, kind, narrow, false);
                 if (!tables.refuses()) return 1;
-                worst = std::max(worst, tables.wrong({}));
+                worst = worst_of({worst, tables.wrong({})});
             }
         const Encoder tables(width, LESSEN_F32, false, false), others(width, LESSEN_F32, false, true);
-        worst = std::max({worst, tables.wrong({&plain, &slfn, &plain}), others.wrong({&slfn, &plain}),
+        worst = worst_of({worst, tables.wrong({&plain, &slfn, &plain}), others.wrong({&slfn, &plain}),
                           tables.wrong({&gated, &relu, &gated}, &bias), others.wrong({&plain, &gated}, &bias),
                           others.wrong({&gated})});
     }

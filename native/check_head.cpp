@@ -35,7 +35,7 @@ struct Head : Loops {
             std::vector<double> expected = product(head.rows, x);
             expected.insert(expected.end(), rest.begin(), rest.end());
             for (int64_t i = 0; i < outcomes; i++)
-                worst = std::max(worst, std::abs(float(expected[i]) - out[row * outcomes + i]));
+                worst = worst_of({worst, std::abs(float(expected[i]) - out[row * outcomes + i])});
         }
         return worst / float(2 * width);
     }
@@ -57,7 +57,7 @@ float wrong_in_lead(int64_t count, int64_t place, double far) {
     lessen_lead(values.data(), places, seconds, rests, moments, 2, count);
     for (int row = 0; row < 2; row++) {
         if (places[row] != place || seconds[row] != float(second)) return 1;
-        worst = std::max({worst, std::abs(float((rests[row] - rest) / (1 + rest))),
+        worst = worst_of({worst, std::abs(float((rests[row] - rest) / (1 + rest))),
                           std::abs(float((moments[row] - moment) / (1 - moment)))});
     }
     return worst;
@@ -68,9 +68,10 @@ float wrong_in_lead(int64_t count, int64_t place, double far) {
 float wrong_in_head() {
     float worst = 0;
     for (bool listed : {false, true})
-        for (int64_t m : {1, 2, 5}) worst = std::max({worst, Head(37, 19, listed).wrong(m), Head(64, 80, listed).wrong(m)});
+        for (int64_t m : {1, 2, 5})
+            worst = worst_of({worst, Head(37, 19, listed).wrong(m), Head(64, 80, listed).wrong(m)});
     for (int64_t count : {1, 2, 15, 16, 17, 255, 256, 257, 1000})
         for (int64_t place : {int64_t(0), count / 2, count - 1})
-            for (double far : {1.0, 300.0}) worst = std::max(worst, wrong_in_lead(count, place, far));
+            for (double far : {1.0, 300.0}) worst = worst_of({worst, wrong_in_lead(count, place, far)});
     return worst;
 }

@@ -47,7 +47,7 @@ float wrong_in_fours(int64_t m, int64_t n, int64_t k) {
                     sizes += std::abs(value) * (scale * number + std::abs(minimum));
                 }
             }
-            worst = std::max(worst, float(std::abs(expected - out[r * n + c]) / sizes));
+            worst = worst_of({worst, float(std::abs(expected - out[r * n + c]) / sizes)});
         }
     return worst;
 }

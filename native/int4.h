@@ -28,11 +28,12 @@ static inline float half(uint16_t number) {
 // Activations of a group as whole_numbers makes them; the number of them being known, other loops are faster.
 static inline float quantize_group(const float *row, int8_t *to, float *total) {
     const float largest = largest_size(row, GROUP), inverse = largest > SMALLEST ? 127.0f / largest : 0.0f;
-    int32_t whole[GROUP], sum = 0;
-    for (int64_t i = 0; i < GROUP; i++) sum += whole[i] = rounded(row[i] * inverse);
+    int32_t whole[GROUP];
+    uint32_t sum = 0;  // as in whole_numbers
+    for (int64_t i = 0; i < GROUP; i++) sum += static_cast<uint32_t>(whole[i] = rounded(row[i] * inverse));
     for (int64_t i = 0; i < GROUP; i++) to[i] = static_cast<int8_t>(whole[i]);
     const float step = largest / 127.0f;
-    *total = step * static_cast<float>(sum);
+    *total = step * static_cast<float>(static_cast<int32_t>(sum));
     return step;
 }
 

@@ -37,13 +37,13 @@ static inline float largest_size(const float *from, int64_t count) {
 static inline float whole_numbers(const float *from, int64_t count, int8_t *__restrict to, int32_t *total) {
     const float largest = largest_size(from, count);
     const float inverse = largest > SMALLEST ? 127.0f / largest : 0.0f;
-    int32_t sum = 0;
+    uint32_t sum = 0;  // which may overflow, as it does where a number is none
     for (int64_t i = 0; i < count; i++) {
         const int32_t whole = rounded(from[i] * inverse);
         to[i] = static_cast<int8_t>(whole);
-        sum += whole;
+        sum += static_cast<uint32_t>(whole);
     }
-    *total = sum;
+    *total = static_cast<int32_t>(sum);
     return largest / 127.0f;
 }
 

@@ -7,14 +7,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from lessen.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -41,6 +44,16 @@ DESCRIBING = (
     "README.md",
 )
 """Files that speak of one set of weights; they go where it goes, and do not outlive it."""
+
+REAL = ("F64", "F32", "F16", "BF16")
+WHOLE = {
+    "torch.int64": "I64",
+    "torch.int32": "I32",
+    "torch.int8": "I8",
+    "torch.uint8": "U8",
+    "torch.bool": "BOOL",
+}
+"""Names safetensors has for kinds of numbers; of whole ones beside torch's."""
 
 PRIVATE = ("plan.json", "training.json", "calibration*", AUDITED, "latency.json", "report.*")
 """Of them those that tell of the user's data or folders, and are not uploaded."""
@@ -164,12 +177,13 @@ def check_files(folder: Path) -> None:
         ) from None
 
 
-def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
+def check_weights(folder: Path, expected: Mapping[str, Tensor]) -> None:
     """Refuse a weights file that is truncated or belongs to another model, before it is loaded.
 
     Args:
         folder: The model folder.
-        expected: Shape of each tensor the config says exists.
+        expected: Each tensor the config says exists, as it is to be in shape and kind of numbers; real ones
+            may be of another precision.
 
     Raises:
         ArtefactError: Naming the file and the first tensor that does not fit.
@@ -177,13 +191,22 @@ def check_weights(folder: Path, expected: dict[str, tuple[int, ...]]) -> None:
     path = weights_of_folder(folder)
     check_files(folder)
     with safe_open(path, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    for name, shape in expected.items():
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        found = {name: tuple(each.get_shape()) for name, each in slices.items()}
+        kinds = {name: each.get_dtype() for name, each in slices.items()}
+    for name, tensor in expected.items():
+        shape = tuple(tensor.shape)
         if name not in found:
             raise ArtefactError(f"{path}: no tensor {name}; the file belongs to another model than {CONFIG}")
         if found[name] != shape:
             raise ArtefactError(
                 f"{path}: tensor {name} has shape {list(found[name])}, {CONFIG} says {list(shape)}; "
+                "the file belongs to another model"
+            )
+        fit = REAL if tensor.dtype.is_floating_point else (WHOLE[str(tensor.dtype)],)
+        if kinds[name] not in fit:
+            raise ArtefactError(
+                f"{path}: tensor {name} holds {kinds[name]}, {CONFIG} says {' or '.join(fit)}; "
                 "the file belongs to another model"
             )
     if extra := sorted(found.keys() - expected.keys()):

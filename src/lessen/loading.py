@@ -126,7 +126,10 @@ def _in_precision(model: Model, precision: Precision | None, name: str) -> Model
         bits = 4 if model.precision == "int4" else 8
         raise PlanError(f"{name} was saved with weights of {bits} bits; load it in {model.precision}")
     if precision in FEW_BITS:
-        return in_few_bits(model.to(torch.float32), precision)
+        found = in_few_bits(model.to(torch.float32), precision)
+        if found.precision != precision:
+            raise PlanError(f"{name}: {precision} changes none of its layers; load it in float32")
+        return found
     return model.to(getattr(torch, precision or "float32"))
 
 
@@ -258,7 +261,7 @@ def _load_own(folder: Path, config: LessenConfig) -> Model:
         kind = LessenForSeq2SeqLM if config.facts().decoder else LessenForCausalLM
     with torch.device("meta"):
         skeleton = kind(config)
-    artefact.check_weights(folder, {name: tuple(t.shape) for name, t in skeleton.state_dict().items()})
+    artefact.check_weights(folder, skeleton.state_dict())
     model = kind.from_pretrained(folder, config=config)
     _check_seals(folder, model)
     return model
@@ -284,7 +287,7 @@ def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) ->
         raise ArtefactError(f"{folder}: its exits belong to {of.model}; the weights of {name} are others")
     model = with_language_exits(base, shape.language_exits, words=range(facts.vocab_size))
     heads = {key: value for key, value in model.state_dict().items() if ".language_exits." in key}
-    artefact.check_weights(folder, {key: tuple(value.shape) for key, value in heads.items()})
+    artefact.check_weights(folder, heads)
     with safe_open(folder / artefact.EXITS, framework="pt") as file:
         said = (file.metadata() or {}).get("base")
     if said != of.weights:
@@ -300,9 +303,12 @@ def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) ->
 
 
 def _check_seals(folder: Path, model: Model) -> None:
-    """Refuse packed signs and blocks that are damaged, or packed in another way."""
+    """Refuse packed signs and blocks that are damaged, or packed in another way, and scales that are none."""
     for name, part in model.named_modules():
-        why = None
+        why, scales = None, getattr(part, "scales", None)
+        if isinstance(scales, torch.Tensor) and not scales.isfinite().all():
+            where = f"{folder / artefact.WEIGHTS}: tensor {name}.scales"
+            raise ArtefactError(f"{where} holds what is no number; the file is damaged")
         if isinstance(part, Int4Linear):
             why = fours.broken(part.weight, part.seal)
         elif isinstance(part, BinaryLinear | BinaryEmbedding):

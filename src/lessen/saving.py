@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -234,8 +235,32 @@ def _say_elsewhere(place: Path, field: str, value: str) -> None:
         save_file(load_file(place), place, metadata=about)
 
 
+@contextmanager
+def _not_called(backend: Any) -> Iterator[None]:
+    """A fast tokenizer's inner one, or None, as it is when nothing is cut or padded."""
+    if backend is None:
+        yield
+        return
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        yield
+    finally:
+        if truncation is not None:
+            backend.enable_truncation(**truncation)
+        if padding is not None:
+            backend.enable_padding(**padding)
+
+
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    tokenizer.save_pretrained(folder)
+    """Write a tokenizer's files, and nothing of how it was called last.
+
+    A fast tokenizer keeps the length it cut texts to and writes it into its file; loaded again, it would note
+    that in another one, and a certificate would no longer know the tokenizer.
+    """
+    with _not_called(getattr(tokenizer, "backend_tokenizer", None)):
+        tokenizer.save_pretrained(folder)
     place = folder / "tokenizer_config.json"
     if place.exists():
         content = json.loads(place.read_text(encoding="utf-8"))

@@ -37,7 +37,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
 def test_what_cannot_be():
     code, _, said = run("bench", "--kernels", "builtin:minilm-l6")
     assert code == 2
-    assert "leave the model out" in said
+    assert "leave it out" in said
     code, _, said = run("bench")
     assert code == 2
     assert "needs MODEL" in said

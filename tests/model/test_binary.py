@@ -284,7 +284,7 @@ def test_it_is_saved_packed_and_loaded(activation_bits, tmp_path: Path):
     assert facts["embedding_bits"] == 1
 
 
-@pytest.mark.parametrize("what", ["a bit", "the version"])
+@pytest.mark.parametrize("what", ["a bit", "the version", "a scale", "kind of scales", "kind of words"])
 def test_damaged_signs_are_refused_by_name(what, tmp_path: Path):
     in_signs(lively_binary()).save_pretrained(tmp_path / "m")
     file = tmp_path / "m" / "model.safetensors"
@@ -292,10 +292,23 @@ def test_damaged_signs_are_refused_by_name(what, tmp_path: Path):
     name = "transformer.layers.1.attention.qkv"
     if what == "a bit":
         state[f"{name}.weight"][3, 0] ^= 1
-    else:
+    elif what == "the version":
         state[f"{name}.seal"][0] = 2
+    elif what == "a scale":
+        state[f"{name}.scales"][3] = float("nan")
+    elif what == "kind of scales":
+        state[f"{name}.scales"] = state[f"{name}.scales"].long()
+    else:
+        state[f"{name}.weight"] = state[f"{name}.weight"].double()
     save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(ArtefactError, match=rf"{name}\.weight: .*(checksum|version 2)"):
+    why = {
+        "a bit": r"\.weight: .*checksum",
+        "the version": r"\.weight: .*version 2",
+        "a scale": r"\.scales holds what is no number",
+        "kind of scales": r"\.scales holds I64, config.json says F64 or F32 or F16 or BF16",
+        "kind of words": r"\.weight holds F64, config.json says I64",
+    }
+    with pytest.raises(ArtefactError, match=name + why[what]):
         load(tmp_path / "m")
     code, _, said = run("predict", tmp_path / "m", "text")
     assert code == 2

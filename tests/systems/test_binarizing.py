@@ -75,9 +75,28 @@ def test_damage_is_named_where_a_certificate_knows_of_it_too(binary: Path, tmp_p
 
 def test_a_precision_that_changes_no_layer_is_not_promised(binary: Path, data: Path) -> None:
     before = (binary / "config.json").read_bytes()
-    with pytest.raises(InputError, match="int8 changes none of its layers; calibrate it in float32"):
+    with pytest.raises(PlanError, match="int8 changes none of its layers; load it in float32"):
         rows_for(binary, read(str(data)), precision="int8")
+    code, out, err = run("calibrate", binary, "--precision", "int8", "--out", f"{binary}-int8")
+    assert (code, out) == (2, "")
+    assert "int8 changes none of its layers" in err
+    assert not Path(f"{binary}-int8").exists()
     assert (binary / "config.json").read_bytes() == before
+
+
+def test_a_copy_keeps_its_certificate_however_its_tokenizer_was_called(binary: Path, tmp_path: Path) -> None:
+    """Its file would say to what length it cut last, and another file so after each reading."""
+    model = lessen.load(binary)
+    called = {"truncation": True, "max_length": 5, "padding": "max_length"}
+    model.tokenizer("one two three four five six", **called)
+    model.save_pretrained(tmp_path / "copy")
+    assert model.tokenizer.backend_tokenizer.truncation["max_length"] == 5, "as it was"
+    lessen.load(tmp_path / "copy").save_pretrained(tmp_path / "again")
+    for folder in ("copy", "again"):
+        assert (tmp_path / folder / "certificate.json").exists()
+        assert (tmp_path / folder / "calibration.safetensors").exists()
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            assert (tmp_path / folder / name).read_bytes() == (binary / name).read_bytes()
 
 
 def test_what_it_learned_by_lies_beside_it_and_learns_on(binary: Path, data: Path, tmp_path: Path) -> None:

@@ -84,7 +84,10 @@ def command(
 ) -> None:
     """Time every Point, and rivals with the same weights, interleaved in one process on the same rows."""
     if kernels:
-        _bench_kernels(model, thread_count, seconds, as_json=as_json)
+        for given in (model, data):
+            if given is not None:
+                raise InputError(f"--kernels times products of given sizes, not {given}; leave it out")
+        _bench_kernels(thread_count, seconds, as_json=as_json)
         return
     if model is None:
         raise InputError("bench needs MODEL (or --kernels)")
@@ -180,15 +183,13 @@ def command(
     )
 
 
-def _bench_kernels(model: str | None, thread_count: int | None, seconds: float, *, as_json: bool) -> None:
+def _bench_kernels(thread_count: int | None, seconds: float, *, as_json: bool) -> None:
     import torch
 
     from lessen.machine import machine
     from lessen.measure.kernel_speed import kernel_rows
     from lessen.native import why_not
 
-    if model is not None:
-        raise InputError(f"--kernels times products of given sizes, not {model}; leave the model out")
     rows = kernel_rows(thread_count=thread_count or torch.get_num_threads(), seconds=seconds)
     if as_json:
         emit({"rows": rows, "machine": machine()})
