@@ -84,9 +84,8 @@ def command(
 ) -> None:
     """Time every Point, and rivals with the same weights, interleaved in one process on the same rows."""
     if kernels:
-        for given in (model, data):
-            if given is not None:
-                raise InputError(f"--kernels times products of given sizes, not {given}; leave it out")
+        if model is not None:
+            raise InputError(f"--kernels times products of given sizes, not {model}; leave it out")
         _bench_kernels(thread_count, seconds, as_json=as_json)
         return
     if model is None:
