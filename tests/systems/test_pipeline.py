@@ -162,6 +162,23 @@ def test_targets_that_make_no_sense_are_refused(tiny_checkpoint, tmp_path) -> No
         compress(plan, system, tmp_path / "model", say=lambda _: None, quiet=True)
 
 
+def test_what_would_fail_in_the_end_is_said_before_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Texts that repeat calibrate once; and what binary weights learned by needs a folder of its own."""
+    repeated = tmp_path / "repeated.csv"
+    repeated.write_text("text,label\n" + "".join(f"thing {i % 30},{i % 2}\n" for i in range(900)))
+    first = system_of("early-exit")
+    plan = plan_for(first, seed=0, recipe=FAST, model=str(tiny_checkpoint), data=str(repeated), promise=FIVE)
+    with pytest.raises(InputError, match=r"\d different texts are left to test promises on, at least 20"):
+        compress(plan, first, tmp_path / "m", say=lambda _: None, quiet=True)
+    assert not (tmp_path / "m.work").exists()
+    (tmp_path / "m-latent").write_text("mine")
+    signs = system_of("binarize")
+    plan = plan_for(signs, seed=0, recipe=FAST, model=str(tiny_checkpoint), data=str(repeated), promise=FIVE)
+    with pytest.raises(InputError, match="m-latent is a file where a folder would go"):
+        compress(plan, signs, tmp_path / "m", say=lambda _: None, quiet=True)
+    assert (tmp_path / "m-latent").read_text() == "mine"
+
+
 def test_exits_from_unlabelled_text(tiny_checkpoint: Path, tmp_path: Path) -> None:
     labelled, bare = tmp_path / "d.csv", tmp_path / "bare.csv"
     labelled.write_text(DATA["multi-class"])

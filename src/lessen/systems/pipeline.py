@@ -21,7 +21,7 @@ from lessen.artefact import CONFIG, KEPT, replacing_folder, write_json, write_te
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
-from lessen.data.splits import split, without
+from lessen.data.splits import split, without, without_repeats
 from lessen.data.table import Table
 from lessen.errors import InputError, Interrupted, PlanError
 from lessen.loading import load
@@ -86,8 +86,10 @@ def compress(
     check_names(plan)
     if any(isinstance(stage, Pretraining) for stage in plan.stages):
         raise InputError(f"{plan.system} has no task; systems.pretraining carries it out")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder")
+    learns_signs = any(isinstance(stage, Binarizing) and stage.weight_bits == 1 for stage in plan.stages)
+    for folder in (out, _latent_beside(out)) if learns_signs else (out,):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file where a folder would go; move it, or give another --out")
     out = out.resolve()
     work = working_folder(plan, out)
     tables = read_splits(plan)
@@ -128,6 +130,11 @@ def compress(
         raise Interrupted(f"stopped; run the same command to continue from {work}") from None
     shutil.rmtree(work, ignore_errors=True)
     return outcomes
+
+
+def _latent_beside(out: Path) -> Path:
+    """Where what binary weights learned by is kept."""
+    return out.with_name(f"{out.name}-latent")
 
 
 def _said(stage: Recipe, epochs: float) -> str:
@@ -184,7 +191,7 @@ def _saved(
     was saved before this run was stopped, and may have been calibrated since: it is not written again.
     """
     if model.config.form().latent is not None:
-        model.save_pretrained(out.with_name(f"{out.name}-latent"))
+        model.save_pretrained(_latent_beside(out))
         model = in_signs(model)
     kept = keep(model, tables, plan.criteria, _label_range(tables["train"]))
     rows = {name: len(table) for name, table in tables.items()}
@@ -247,6 +254,11 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
                 f"{plan.data}: {len(parts[name])} rows are left to {purpose}, at least {FEWEST_ROWS} are "
                 f"needed; give more data{or_else}"
             )
+    if (texts := len(without_repeats(parts["calibration"]))) < FEWEST_ROWS:
+        raise InputError(
+            f"{plan.data}: {texts} different texts are left to {PURPOSES['calibration']}, at least "
+            f"{FEWEST_ROWS} are needed; give more data or name a file with --calibration-data"
+        )
     if "selection" in parts and len(set(parts["selection"].labels or [])) < 2:
         raise InputError(f"{plan.data}: all rows to select steps on have one label; no step is best by them")
     return {name: parts[name] for name in PARTS if name in parts}
