@@ -190,9 +190,9 @@ def _saved(
     Binary weights are packed; what they learned by goes into a folder beside, to train on from. What `stays`
     was saved before this run was stopped, and may have been calibrated since: it is not written again.
     """
-    if model.config.form().latent is not None:
-        model.save_pretrained(_latent_beside(out))
-        model = in_signs(model)
+    learned_by = None if model.config.form().latent is None else model
+    if learned_by is not None:
+        model = in_signs(learned_by)
     kept = keep(model, tables, plan.criteria, _label_range(tables["train"]))
     rows = {name: len(table) for name, table in tables.items()}
     with _elsewhere() if stays else replacing_folder(out) as fresh:
@@ -210,6 +210,8 @@ def _saved(
         }
         write_json(fresh / "training.json", record)
         write_card(fresh, out.name)
+    if learned_by is not None:
+        learned_by.save_pretrained(_latent_beside(out))
     return Outcome(out, model, calibration, results, rows, training, tables["test"])
 
 
