@@ -37,7 +37,10 @@ def prefill_time_table(result: dict[str, Any]) -> str:
         "latencies fitted at other speed-ups, in the same rounds.",
         outcomes(verdicts or [("Predicted within 20 % with every score", "not measured yet")]),
         markdown(columns, rows),
-        notes={"timed on": ", ".join(sorted({run["processor"] for run in latest.values()})) + "."},
+        notes={
+            "timed on": (", ".join(sorted({run["processor"] for run in latest.values()})) or "no machine yet")
+            + "."
+        },
     )
 
 

@@ -320,7 +320,7 @@ def main() -> None:
         if (way != "leaving" and score != "mean") or (way in (SHAPE, SHAPE_INT8) and seed != "0"):
             continue
         run = {"way": way, "seed": int(seed), "score": score}
-        run |= {} if way in WAYS else {"processor": processor()}
+        run |= {} if way in WAYS else {"processor": processor(), "threads": options.threads}
         again = options.again and way not in WAYS
         if again or not any(run.items() <= each.items() for each in kept(NAME, SETTINGS)):
             found = run_of(way, int(seed), score, options.threads, options.seconds)

@@ -203,7 +203,7 @@ def check_weights(folder: Path, expected: Mapping[str, Tensor]) -> None:
                 f"{path}: tensor {name} has shape {list(found[name])}, {CONFIG} says {list(shape)}; "
                 "the file belongs to another model"
             )
-        fit = REAL if tensor.dtype.is_floating_point else (WHOLE[str(tensor.dtype)],)
+        fit = REAL if tensor.dtype.is_floating_point else (WHOLE.get(str(tensor.dtype), str(tensor.dtype)),)
         if kinds[name] not in fit:
             raise ArtefactError(
                 f"{path}: tensor {name} holds {kinds[name]}, {CONFIG} says {' or '.join(fit)}; "

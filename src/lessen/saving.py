@@ -45,8 +45,11 @@ from lessen.plan import FEW_BITS, FULL, Base, Point
 OF_THE_MAKING = ("plan.json", "training.json", CERTIFICATE, "calibrations.json", KEPT, AUDITED)
 """Files that speak of a model in few bits too, whose report and latencies are its own."""
 
-NOT_OF_A_TOKENIZER = ("is_local", "local_files_only", "name_or_path")
-"""Fields in which transformers notes how a tokenizer was loaded: they would change with the place."""
+NOT_OF_A_TOKENIZER = (
+    *("is_local", "local_files_only", "name_or_path"),
+    *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"),
+)
+"""Fields in which transformers notes how a tokenizer was loaded and called; they would change with both."""
 
 
 def save(model: Any, target: Path, write: Callable[[Path], None]) -> None:

@@ -244,7 +244,7 @@ BAD = {
     "not a number": (["bench", "FAST", "--speedups", "nan"], "expected numbers of at least 1"),
     "undefined": (["predict", "FAST", "x", "--speedup", "nan"], "must be a number of at least 1"),
     "slower than whole": (["predict", "FAST", "x", "--speedup", "0.3"], "must be a number of at least 1"),
-    "beyond the cap": (["bench", "FAST", "--speedups", "500"], "at most on such rows, not 500"),
+    "beyond the cap": (["bench", "FAST", "--speedups", "500"], "at most on rows of 6 to 8 tokens, not 500"),
     "twice": (["bench", "FAST", "--speedups", "2,2.0000001"], "two of them are the same"),
     "quality, no profile": (["evaluate", "SMALL", "--data", "DATA", "--speedups", "2"], "latency-adjustable"),
     "quality, both": (
@@ -256,7 +256,7 @@ BAD = {
     "both": (["bench", "FAST", "--speedups", "2", "--point", "full"], "not both"),
     "fit nowhere": (["bench", "builtin:minilm-l6", "--fit"], "has no classifier"),
     "two wishes": (["predict", "FAST", "x", "--point", "full", "--speedup", "2"], "not both"),
-    "too fast": (["predict", "FAST", "x", "--speedup", "900"], "at most on such rows"),
+    "too fast": (["predict", "FAST", "x", "--speedup", "900"], "at most on rows of 6 to 8 tokens"),
     "no tokens": (["compress", "CHECK", "--data", "DATA", "--speedup", "2"], "use the system latency-adj"),
     "no profile to choose": (
         ["compress", "CHECK", "--data", "DATA", "--retention", "tilt"],
@@ -268,7 +268,7 @@ BAD = {
     ),
     "out of reach": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "70"],
-        "at most on such rows, not 70",
+        "at most on rows of 6 to 8 tokens, not 70",
     ),
     "nothing leaves": (
         ["compress", "CHECK", "--data", "DATA", "--system", "latency-adjustable", "--speedup", "1"],

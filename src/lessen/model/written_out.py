@@ -1,8 +1,8 @@
-"""Attention over a padded batch with its probabilities written out, and its gradients, on a CPU in bfloat16.
+"""Attention over a padded batch with its probabilities written out, and its gradients.
 
-torch's fused kernel has a far slower backward pass there, and autograd's of the written-out product copies
-every part of it several times over. So both passes are written down here, a few rows at a time, whose
-probabilities stay in the processor's caches from one operation to the next.
+On a CPU in bfloat16 torch's fused kernel has a far slower backward pass, and autograd's of the written-out
+product copies every part of it several times over. So both passes are written down here, a few rows at a
+time, whose probabilities stay in the processor's caches from one operation to the next.
 """
 
 from __future__ import annotations
@@ -49,28 +49,23 @@ class _WrittenOut(torch.autograd.Function):
     def forward(
         ctx: Any, qkv: Tensor, mask: Tensor | None, bias: Tensor | None, dropout: float, see: See | None
     ) -> Tensor:
-        heads, width = qkv.shape[3:]
+        heads, scale = qkv.shape[3], 1 / math.sqrt(qkv.shape[4])
         laid = qkv.permute(2, 0, 3, 1, 4).contiguous()  # [3, rows, heads, longest, head_dim]
         context = torch.empty_like(laid[0])
+        wide = torch.promote_types(qkv.dtype, torch.float32)
+        kind = qkv.dtype if bias is None and see is None else wide  # of what is added up
+        added = [each.to(kind) for each in (bias, mask) if each is not None]
         weights, kept = [], []
-        own = None if bias is None else bias.to(qkv.dtype)  # numbers of two types are slow to add
-        mask = None if mask is None else mask.to(qkv.dtype)
         with torch.autocast(qkv.device.type, enabled=False):
             for part in _parts(laid[0]):
                 query, key, value = (each.flatten(0, 1) for each in laid[:, part])
-                scores = torch.bmm(query, key.transpose(1, 2)).mul_(1 / math.sqrt(width))
-                scores = scores.unflatten(0, (-1, heads))
-                if own is not None:
-                    scores = scores.add_(_of_rows(own, part))
-                if mask is not None:
-                    scores = scores.add_(mask[part])
-                if see is None:
-                    probabilities = torch.softmax(scores, -1)
-                else:
-                    wide = torch.promote_types(qkv.dtype, torch.float32)
-                    probabilities = torch.softmax(scores, -1, dtype=wide)
+                scores = _product(query, key.transpose(1, 2), scale).to(kind).unflatten(0, (-1, heads))
+                for each in added:
+                    scores += _of_rows(each, part)
+                probabilities = torch.softmax(scores, -1)
+                if see is not None:
                     see(probabilities, part)
-                    probabilities = probabilities.to(qkv.dtype)
+                probabilities = probabilities.to(qkv.dtype)
                 weights.append(probabilities)
                 if dropout:
                     kept.append(dropout_mask(probabilities, dropout))
@@ -78,8 +73,7 @@ class _WrittenOut(torch.autograd.Function):
                 torch.bmm(probabilities.flatten(0, 1), value, out=context[part].flatten(0, 1))
         ctx.save_for_backward(laid, *weights, *kept)
         ctx.count = len(weights)
-        learned = bias is not None and ctx.needs_input_grad[2]
-        ctx.bias = bias.detach() if learned and bias is not None else None
+        ctx.bias = bias.detach() if bias is not None and ctx.needs_input_grad[2] else None
         return context.transpose(1, 2)
 
     @staticmethod
@@ -87,7 +81,7 @@ class _WrittenOut(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         laid, *rest = ctx.saved_tensors
         weights, kept = rest[: ctx.count], rest[ctx.count :]
-        heads, width = laid.shape[2], laid.shape[4]
+        heads, scale = laid.shape[2], 1 / math.sqrt(laid.shape[4])
         upstream = upstream.transpose(1, 2).contiguous()  # [rows, heads, longest, head_dim]
         found = torch.empty_like(laid)
         of_bias = None if ctx.bias is None else torch.zeros_like(ctx.bias)
@@ -105,10 +99,17 @@ class _WrittenOut(torch.autograd.Function):
             if of_bias is not None:
                 _add_up(of_bias, slope, part)
             slope = slope.flatten(0, 1)
-            torch.bmm(slope, key, out=of_query)
-            torch.bmm(slope.transpose(1, 2), query, out=of_key)
-        found[:2] *= 1 / math.sqrt(width)
+            _product(slope, key, scale, of_query)
+            _product(slope.transpose(1, 2), query, scale, of_key)
         return found.permute(1, 3, 0, 2, 4), None, of_bias, None, None
+
+
+def _product(one: Tensor, other: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
+    """`scale` times the product of batches of matrices, rounded once."""
+    nothing = one.new_empty(())
+    if out is None:
+        return torch.baddbmm(nothing, one, other, beta=0, alpha=scale)
+    return torch.baddbmm(nothing, one, other, beta=0, alpha=scale, out=out)
 
 
 def _parts(values: Tensor) -> Iterator[slice]:

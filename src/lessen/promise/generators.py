@@ -26,7 +26,7 @@ from lessen.model.digests import base_digest, heads_digest
 from lessen.plan import Decay, Expectation, Point, Precision, Size
 from lessen.promise.calibrate import Loss
 from lessen.promise.drafting import choose_drafts
-from lessen.promise.kept import check_precision, content_of, pack_keys, unpack_keys
+from lessen.promise.kept import content_of, pack_keys, unpack_keys
 from lessen.promise.language import Decoder, LanguageLoss, Thresholds, freeze_path, judge, measured, why_not
 from lessen.promise.record import Basis, count_attempt
 from lessen.promise.settle import Asked, Calibration, check_enough, settle
@@ -273,7 +273,7 @@ def traces_for(
     model = load(folder, precision=precision, promises=False)
     if not isinstance(model, LessenGenerator) or not model.config.form().language_exits:
         raise InputError(f"{folder} has no language exits to calibrate")
-    own = check_precision(folder, model, precision)
+    own = cast(Precision, model.precision)
     if not (folder / KEPT).exists():
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
     kept = KeptTraces.load(folder / KEPT)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lessen.errors import ArtefactError, InputError
-from lessen.plan import Precision
+from lessen.errors import ArtefactError
 
 
 @contextmanager
@@ -33,18 +31,6 @@ def content_of(path: Path, advice: str) -> Iterator[tuple[dict[str, str], dict[s
         yield about, tensors
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ArtefactError(f"{path}: cannot be read ({error}); {advice}") from None
-
-
-def check_precision(folder: Path, model: Any, asked: Precision | None) -> Precision:
-    """The precision a model was loaded in, unless it is not the one asked for: binary layers have no other.
-
-    Raises:
-        InputError: Naming the one it has.
-    """
-    own = cast(Precision, model.precision)
-    if asked not in (None, own):
-        raise InputError(f"{folder}: {asked} changes none of its layers; calibrate it in {own}")
-    return own
 
 
 def pack_keys(keys: Sequence[str]) -> torch.Tensor:

@@ -15,7 +15,6 @@ from lessen.errors import InputError
 from lessen.hf import LessenForSequenceClassification
 from lessen.loading import load
 from lessen.plan import Precision
-from lessen.promise.kept import check_precision
 from lessen.promise.outputs import Kept, outputs_of, settings_of
 
 
@@ -59,7 +58,7 @@ def rows_for(
             data was given.
     """
     model = classifier_of(load(folder, precision=precision, promises=False), folder)
-    own = check_precision(folder, model, precision)
+    own = cast(Precision, model.precision)
     kept = kept_in(folder)
     if kept is None:
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")

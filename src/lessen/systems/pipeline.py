@@ -258,8 +258,9 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
             )
     if (texts := len(without_repeats(parts["calibration"]))) < FEWEST_ROWS:
         raise InputError(
-            f"{plan.data}: {texts} different texts are left to {PURPOSES['calibration']}, at least "
-            f"{FEWEST_ROWS} are needed; give more data or name a file with --calibration-data"
+            f"{plan.calibration_data or plan.data}: {texts} different texts are left to "
+            f"{PURPOSES['calibration']}, at least {FEWEST_ROWS} are needed; give more data or name a file "
+            "with --calibration-data"
         )
     if "selection" in parts and len(set(parts["selection"].labels or [])) < 2:
         raise InputError(f"{plan.data}: all rows to select steps on have one label; no step is best by them")

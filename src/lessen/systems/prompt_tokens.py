@@ -219,7 +219,7 @@ def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[
     """What is read and what is to be written after it.
 
     Raises:
-        InputError: When no text is long enough.
+        InputError: When no text is long enough, or one of a few answers is too long.
     """
     lessons: list[Lesson] = []
     if plan.prompt is None:
