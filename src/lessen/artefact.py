@@ -191,7 +191,7 @@ def check_weights(folder: Path, expected: Mapping[str, Tensor]) -> None:
     path = weights_of_folder(folder)
     check_files(folder)
     with safe_open(path, framework="pt") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        slices = {name: file.get_slice(name) for name in sorted(file.keys())}
         found = {name: tuple(each.get_shape()) for name, each in slices.items()}
         kinds = {name: each.get_dtype() for name, each in slices.items()}
     for name, tensor in expected.items():

@@ -224,8 +224,7 @@ def padded_bias(rows: Rows, bias: Tensor) -> Tensor:
 def _between(bias: Tensor, places: Tensor) -> Tensor:
     """The bias between the places of each row, `[rows, length]` to `[rows, heads, length, length]`.
 
-    On a CPU a gradient that goes back to where it was selected from takes half as long as to where it was
-    indexed.
+    Selected, not indexed: on a CPU the gradient goes back sooner.
     """
     pairs = places[:, :, None] * bias.shape[-1] + places[:, None, :]
     return bias.flatten(1).index_select(1, pairs.flatten()).unflatten(1, pairs.shape).transpose(0, 1)
