@@ -164,7 +164,7 @@ def run(paired, variant: str, seed: int, wrong: int, tune: float = 0.9) -> dict:
         step: {"accuracy": accuracy, "macs": macs, "answers": answers}
         for step, accuracy, macs, answers in (
             ("0", tune, 0.9, last[0]),
-            ("0.5", tune, 0.5, early),
+            ("0.5", tune, 0.4, early),
             ("1.1", tune - 0.2, 0.2, early),
         )
     }
@@ -202,11 +202,10 @@ def test_variants_are_held_against_their_own_twins_only(made) -> None:
     exiting = {name for name, line in variants.items() if line["exiting"] is not None}
     assert exiting == {"W1A32"}, "others have no model without exits that was trained the same way"
     step = variants["W1A32"]["exiting"]
-    assert step["thresholds"] == ["0.5", "0.5"], "the largest that is as good on tuning rows"
-    assert step["macs_saved"] == 0.5
+    assert step["thresholds"] == ["0.5", "0.5"], "the smallest that saves enough on tuning rows"
+    assert step["macs_saved"] == 0.6
     assert step["gain"]["mean"] == pytest.approx(-0.005), "on test rows: 130 are wrong, and 125"
-    better = run(paired, "W1A32, no exits", 0, 125, tune=0.95)
-    assert summary.chosen(runs[2]["facts"], better["facts"]) is None
+    assert summary.chosen({"tune": {"sweep": {"0": {"macs": 0.5}}}}) is None
     assert summary.step_of(runs[2]["facts"]["test"], None)["macs"] == 1.0
     assert variants["W1A32"]["learned"] == 2
     failed = run(paired, "W1A32, no exits", 1, 900, tune=0.2)
@@ -218,7 +217,7 @@ def test_variants_are_held_against_their_own_twins_only(made) -> None:
     settings = {"model": "m", "epochs": {"trec": 20.0}, "changes": {}}
     text = tables.bits_quality_table({"settings": settings, "summary": {"trec": found}})
     assert "* *epochs*: trec 20." in text
-    assert "| trec, W1A32 | 50.0 88.0 | 88.0 ± 0.0 | 2.0 ± 0.4 | 60.0 |  | 3 | 50% | -0.5 ± 0.2 | 2 |" in text
+    assert "| trec, W1A32 | 50.0 88.0 | 88.0 ± 0.0 | 2.0 ± 0.4 | 60.0 |  | 3 | 60% | -0.5 ± 0.2 | 2 |" in text
     assert "| trec, simple |  | 70.0 |" in text
     assert len({row.count("|") for row in text.splitlines() if row.startswith("| trec, ")}) == 1
 
