@@ -38,6 +38,9 @@ def test_what_cannot_be():
     code, _, said = run("bench", "--kernels", "builtin:minilm-l6")
     assert code == 2
     assert "leave it out" in said
+    code, _, said = run("bench", "--kernels", "--data", "rows.csv")
+    assert code == 2
+    assert "--data is about models" in said
     code, _, said = run("bench")
     assert code == 2
     assert "needs MODEL" in said

@@ -143,8 +143,9 @@ def test_a_twin_in_32_bits(data: Path, tmp_path: Path) -> None:
     compressed("builtin:beexformer-test", data, tmp_path / "m", weight_bits=32, epochs=1.0)
     assert {layer.bits for layer in lessen.load(tmp_path / "m").config.form().layers} == {32}
     assert not (tmp_path / "m-latent").exists()
-    with pytest.raises(PlanError, match="go with activations of 32 bits"):
-        compressed("builtin:beexformer-test", data, tmp_path / "n", weight_bits=32, activation_bits=8)
+    for changed in ({"activation_bits": 8}, {"scale": "learned"}, {"gradual": 0.5}, {"layers": (1,)}):
+        with pytest.raises(PlanError, match="about weights of 1 bit"):
+            compressed("builtin:beexformer-test", data, tmp_path / "n", weight_bits=32, **changed)
 
 
 def test_a_pre_trained_model_teaches_its_binary_self(

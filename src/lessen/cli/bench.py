@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lessen.cli.given import refuse_others
 from lessen.cli.output import (
     Json,
     LabelColumn,
@@ -25,11 +26,15 @@ from lessen.cli.output import (
 from lessen.cli.speedups import at_speedups, dialled_at, fit_here, predictions, show_speedups
 from lessen.errors import InputError
 
+OF_KERNELS = {"kernels", "seconds", "thread_count", "as_json"}
+"""Options that `--kernels` takes."""
+
 CALIBRATION_ROWS = 300
 """For rivals that quantize activations: rows that are not timed, where there are others."""
 
 
 def command(
+    context: typer.Context,
     model: Annotated[str | None, typer.Argument(help="Model folder, hub name, or builtin:NAME.")] = None,
     data: Annotated[
         str, typer.Option(help="Rows to time on; quality is measured on the same rows if they have labels.")
@@ -86,6 +91,7 @@ def command(
     if kernels:
         if model is not None:
             raise InputError(f"--kernels times products of given sizes, not {model}; leave it out")
+        refuse_others(context, OF_KERNELS, "is about models; --kernels times products of given sizes")
         _bench_kernels(thread_count, seconds, as_json=as_json)
         return
     if model is None:

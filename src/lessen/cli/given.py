@@ -1,4 +1,4 @@
-"""Which options of `lessen compress` a kind of run takes: one that would say nothing there is refused."""
+"""Which options a kind of run takes, of `lessen compress` first: one that would say nothing is refused."""
 
 from __future__ import annotations
 

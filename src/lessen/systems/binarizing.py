@@ -40,16 +40,31 @@ class Binarizing(Recipe):
     gradual: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+OF_SIGNS = {
+    "activation_bits": "--activation-bits",
+    "scale": "--scale",
+    "gradient": "--gradient",
+    "layers": "--binary-layers",
+    "embedding": "--float-embedding",
+    "gradual": "--gradual",
+}
+"""What says nothing of a training in 32 bits, with the option that sets it."""
+
+
 def check_bits(model: Any, recipe: Binarizing) -> None:
     """Refuse a stage that could not start, before anything is trained.
 
     Raises:
-        PlanError: When it names layers the model lacks or that cannot learn, or bits that do not go together.
+        PlanError: When it names layers the model lacks or that cannot learn, or says something of signs that
+            there are none of.
     """
     if recipe.weight_bits == 1:
         places_to_binarize(model.config.form(), _places(recipe))
-    elif recipe.activation_bits != 32:
-        raise PlanError("weights of 32 bits go with activations of 32 bits")
+        return
+    plain = Binarizing()
+    for name, option in OF_SIGNS.items():
+        if getattr(recipe, name) != getattr(plain, name):
+            raise PlanError(f"{option} is about weights of 1 bit; leave it out with --weight-bits 32")
 
 
 def binarized(model: Any, recipe: Binarizing) -> Any:
