@@ -189,7 +189,7 @@ def test_a_failed_save_leaves_the_old_folder(folder: Path, tiny_classifier, monk
 
 def test_saving_over_a_file_is_refused(tiny_classifier, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(LessenError, match="a file is in the way"):
+    with pytest.raises(LessenError, match="is a file where a folder would go"):
         tiny_classifier.save_pretrained(tmp_path / "taken")
     assert (tmp_path / "taken").read_text() == "mine"
 
@@ -213,6 +213,44 @@ def test_saving_again_replaces_the_model_and_keeps_only_other_peoples_files(
     assert (folder / "runs" / "log").stat().st_ino == inode
     assert not (folder / "certificate.json").exists()
     assert [p.name for p in folder.parent.iterdir()] == ["small"]
+
+
+@pytest.mark.parametrize("name", ["plan.json", "report.html", "config.json", "model.safetensors"])
+def test_files_that_are_not_a_models_are_not_written_over(tiny_classifier, tmp_path: Path, name: str) -> None:
+    place = tmp_path / "project"
+    place.mkdir()
+    (place / name).write_text("{}")
+    with pytest.raises(LessenError, match=f"project holds {name}, which is not a lessen model's"):
+        tiny_classifier.save_pretrained(place)
+    assert [(each.name, each.read_text()) for each in place.iterdir()] == [(name, "{}")]
+
+
+def test_a_folder_with_other_things_in_it_keeps_them(tiny_classifier, tmp_path: Path) -> None:
+    place = tmp_path / "project"
+    place.mkdir()
+    (place / "README.md").write_text("about the project")
+    (place / "notes.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(place)
+    tiny_classifier.save_pretrained(tmp_path / "link")
+    assert (tmp_path / "link").readlink() == place
+    assert (place / "README.md").read_text() == "about the project"
+    assert (place / "notes.txt").read_text() == "mine"
+    assert lessen.load(place).config.form() == tiny_classifier.config.form()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "project"]
+    tiny_classifier.save_pretrained(place)
+    assert "lessen" in (place / "README.md").read_text(), "it is a model's folder by now"
+
+
+def test_nothing_of_another_tokenizer_stays(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    model, place = lessen.load(tiny_checkpoint), tmp_path / "small"
+    model.save_pretrained(place)
+    (place / "spiece.model").write_text("of the tokenizer before")
+    model.save_pretrained(place)
+    assert not (place / "spiece.model").exists()
+    tokenizer, model.tokenizer = model.tokenizer, None
+    assert tokenizer is not None
+    model.save_pretrained(place)
+    assert lessen.load(place).tokenizer is not None, "somebody may have put it there"
 
 
 def test_saving_works_where_folders_cannot_be_exchanged(folder: Path, tiny_classifier, monkeypatch) -> None:

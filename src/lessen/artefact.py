@@ -27,6 +27,7 @@ EXITS = "exits.safetensors"
 KEPT = "calibration.safetensors"
 """What calibrations are made from: answers, or traces, and hashes of texts."""
 
+CARD = "README.md"
 AUDITED = "audit.safetensors"
 """Losses on newer rows."""
 
@@ -41,9 +42,19 @@ DESCRIBING = (
     "report.html",
     "report.json",
     "report.png",
-    "README.md",
+    CARD,
 )
 """Files that speak of one set of weights; they go where it goes, and do not outlive it."""
+
+PRIVATE = ("plan.json", "training.json", "calibration*", AUDITED, "latency.json", "report.*")
+"""Those of `DESCRIBING` that tell of the user's data or folders, and are not uploaded."""
+
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    "chat_template.jinja",
+)
+"""Files of a tokenizer; another tokenizer's do not stay beside them."""
 
 REAL = ("F64", "F32", "F16", "BF16")
 WHOLE = {
@@ -55,22 +66,20 @@ WHOLE = {
 }
 """Names safetensors has for kinds of numbers; of whole ones beside torch's."""
 
-PRIVATE = ("plan.json", "training.json", "calibration*", AUDITED, "latency.json", "report.*")
-"""Of them those that tell of the user's data or folders, and are not uploaded."""
-
 
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place if the block succeeds.
 
-    Files of the old folder that the block did not write are moved over, unless they describe the old model.
-    On any error the old folder is untouched and the temporary one removed.
+    Files of the old folder that the block did not write are moved over, unless they are the old model's. On
+    any error the old folder is untouched and the temporary one removed.
 
     Raises:
-        ArtefactError: When the place cannot be written (no permission, disk full, a file in the way).
+        ArtefactError: When the place cannot be written (no permission, disk full, a file in the way), or as
+            `check_place` says.
     """
-    if target.exists() and not target.is_dir():
-        raise ArtefactError(f"{target}: a file is in the way; name a folder")
+    target = target.resolve()
+    check_place(target)
     fresh: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +96,30 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     finally:
         if fresh is not None and fresh.exists():
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_place(target: Path) -> None:
+    """Refuse a place for a model's folder where something is that would be lost.
+
+    Raises:
+        ArtefactError: When it is a file, or a folder with files that a model of lessen has too but none wrote.
+    """
+    if target.exists() and not target.is_dir():
+        raise ArtefactError(f"{target} is a file where a folder would go; move it, or name another place")
+    if _is_ours(target):
+        return
+    for name in (CONFIG, WEIGHTS, EXITS, *DESCRIBING):
+        if name != CARD and (target / name).exists():
+            raise ArtefactError(f"{target} holds {name}, which is not a lessen model's; name another folder")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is a model's that lessen saved."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == "lessen"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -228,10 +261,15 @@ def _umask() -> int:
 
 
 def _swap(fresh: Path, target: Path) -> None:
-    """Put `fresh` in the place of `target`, and move what only the old folder had over to it."""
+    """Put `fresh` in the place of `target`, and move over to it what the old folder had besides a model."""
     if not target.exists():
         os.rename(fresh, target)
         return
+    gone = {WEIGHTS, EXITS, *DESCRIBING}
+    if any((fresh / name).exists() for name in TOKENIZER):
+        gone |= set(TOKENIZER)
+    if not _is_ours(target) and (target / CARD).is_file():
+        shutil.copyfile(target / CARD, fresh / CARD)  # somebody else's, about the folder
     if not _exchange(fresh, target):
         retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
         os.rename(target, retired / "old")
@@ -243,7 +281,7 @@ def _swap(fresh: Path, target: Path) -> None:
         os.rename(retired / "old", fresh)
         retired.rmdir()
     for entry in fresh.iterdir():
-        if entry.name not in DESCRIBING and not os.path.lexists(target / entry.name):
+        if entry.name not in gone and not os.path.lexists(target / entry.name):
             os.rename(entry, target / entry.name)
 
 

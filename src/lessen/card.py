@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from lessen.artefact import CONFIG, write_text
+from lessen.artefact import CARD, CONFIG, write_text
 from lessen.certificate import Certificate, read_certificate, repeated
 from lessen.config import LessenConfig
 from lessen.model.transformer import Transformer, parameter_counts
 
-FILE = "README.md"
 
 
 def write_card(folder: Path, name: str | None = None) -> None:
@@ -29,7 +28,7 @@ def write_card(folder: Path, name: str | None = None) -> None:
     Raises:
         ArtefactError: When the certificate is about something else, or the file cannot be written.
     """
-    write_text(folder / FILE, card_of(folder, name))
+    write_text(folder / CARD, card_of(folder, name))
 
 
 def card_of(folder: Path, name: str | None = None) -> str:

@@ -149,7 +149,7 @@ def _bring_certificate(model: Any, fresh: Path) -> bool:
         return False
     speaking: Sequence[str] = DESCRIBING
     elsewhere = True
-    if (source / EXITS).is_file():
+    if "base" in read_config(source):
         same = _are_those(model, source, fresh)
     elif digests_of(source) == digests_of(fresh):
         same, elsewhere = True, False

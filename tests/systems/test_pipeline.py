@@ -7,7 +7,7 @@ import torch
 
 import lessen
 from lessen.data.table import row_key
-from lessen.errors import InputError, PlanError
+from lessen.errors import ArtefactError, InputError, PlanError
 from lessen.promise.settle import Asked
 from lessen.systems import SYSTEMS, pipeline, rounds, system_of
 from lessen.systems.pipeline import compress, read_splits
@@ -174,7 +174,7 @@ def test_what_would_fail_in_the_end_is_said_before_training(tiny_checkpoint: Pat
     (tmp_path / "m-latent").write_text("mine")
     signs = system_of("binarize")
     plan = plan_for(signs, seed=0, recipe=FAST, model=str(tiny_checkpoint), data=str(repeated), promise=FIVE)
-    with pytest.raises(InputError, match="m-latent is a file where a folder would go"):
+    with pytest.raises(ArtefactError, match="m-latent is a file where a folder would go"):
         compress(plan, signs, tmp_path / "m", say=lambda _: None, quiet=True)
     assert (tmp_path / "m-latent").read_text() == "mine"
 

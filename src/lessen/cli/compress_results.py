@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lessen.cli.output import emit, percent, say, table
-from lessen.errors import InputError
 
 
 def pretrain_and_say(plan: Any, out: Path, as_json: bool) -> None:
@@ -14,8 +13,6 @@ def pretrain_and_say(plan: Any, out: Path, as_json: bool) -> None:
     from lessen.systems.pretraining import pretrain
     from lessen.systems.working import working_folder
 
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder")
     made = pretrain(plan, working_folder(plan, out.resolve()), out.resolve(), say)
     if as_json:
         facts = {"before": made.before, "after": made.after, "rows": made.rows, "training": made.training}

@@ -11,10 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from lessen.measure.generation_speed import modes_of
-from lessen.model.rows import pack
+from lessen.measure.generation_speed import modes_of, own_tokens
 from lessen.plan import Point
 from lessen.runtime.decoding import OFF, Decoding
 from lessen.runtime.generation import generate
@@ -85,7 +82,7 @@ def decode_all(
     Where nothing was chosen to draft by, every Point is drafted by.
 
     Args:
-        model: A `LessenForCausalLM`.
+        model: A `LessenForCausalLM` or `LessenForSeq2SeqLM`.
         prompts: Token ids.
         new_tokens: Of each continuation at most.
         points: At which tokens leave; others are left out.
@@ -147,14 +144,6 @@ def rightness(
         whole = text == its[: len(text)]
         found.append([True] * len(text) if whole else own_tokens(model, prompt, text))
     return found
-
-
-@torch.no_grad()
-def own_tokens(model: Any, prompt: Sequence[int], text: Sequence[int]) -> list[bool]:
-    """Which tokens of a text full depth names, given what stands before them, by one whole pass."""
-    hidden, _ = model.transformer(*pack([torch.tensor([*prompt, *text[:-1]])]))
-    named = model.transformer.next_token(hidden[len(prompt) - 1 :]).argmax(-1).tolist()
-    return [one == other for one, other in zip(named, text, strict=True)]
 
 
 def decoded(

@@ -196,8 +196,14 @@ def compare(
 @torch.no_grad()
 def is_greedy(model: LessenGenerator, prompt: Sequence[int], tokens: Sequence[int]) -> bool:
     """Whether tokens are the likeliest each, by one whole pass without a cache."""
-    hidden = _whole_pass(model, prompt, tokens)
-    return model.transformer.next_token(hidden).argmax(-1).tolist() == list(tokens)
+    return all(own_tokens(model, prompt, tokens))
+
+
+@torch.no_grad()
+def own_tokens(model: LessenGenerator, prompt: Sequence[int], tokens: Sequence[int]) -> list[bool]:
+    """Of each token, whether full depth names it, given what stands before it: by one whole pass."""
+    named = model.transformer.next_token(_whole_pass(model, prompt, tokens)).argmax(-1).tolist()
+    return [one == other for one, other in zip(named, tokens, strict=True)]
 
 
 def _whole_pass(model: LessenGenerator, prompt: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:

@@ -15,8 +15,8 @@ from lessen.artefact import EXITS, WEIGHTS
 from lessen.certificate import read_certificate
 from lessen.data.table import Table
 from lessen.machine import machine
-from lessen.measure.decoded import decode_all, own_tokens
-from lessen.measure.generation_speed import compare, modes_of, ours, row, theirs
+from lessen.measure.decoded import decode_all
+from lessen.measure.generation_speed import compare, modes_of, ours, own_tokens, row, theirs
 from lessen.measure.rivals.generator import generator_twin
 from lessen.model.transformer import parameter_counts
 from lessen.plan import FULL, Point

@@ -199,8 +199,6 @@ def compress_generator(
     for criterion in plan.criteria:
         if criterion not in LANGUAGE:
             raise InputError(f"criterion {criterion!r} cannot judge a next token; use {', '.join(LANGUAGE)}")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder")
     out = out.resolve()
     work = working_folder(plan, out)
     tables = read_documents(plan)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lessen.artefact import CONFIG, KEPT, replacing_folder, write_json, write_text
+from lessen.artefact import CONFIG, KEPT, check_place, replacing_folder, write_json, write_text
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
@@ -87,9 +87,8 @@ def compress(
     if any(isinstance(stage, Pretraining) for stage in plan.stages):
         raise InputError(f"{plan.system} has no task; systems.pretraining carries it out")
     learns_signs = any(isinstance(stage, Binarizing) and stage.weight_bits == 1 for stage in plan.stages)
-    for folder in (out, _latent_beside(out)) if learns_signs else (out,):
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder} is a file where a folder would go; move it, or give another --out")
+    if learns_signs:
+        check_place(_latent_beside(out))
     out = out.resolve()
     work = working_folder(plan, out)
     tables = read_splits(plan)

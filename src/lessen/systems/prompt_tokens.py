@@ -131,8 +131,6 @@ def compress_prompt_tokens(
         LessenError: When the loss is no number.
         Interrupted: When stopped; the same call continues.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder")
     out = out.resolve()
     work = working_folder(plan, out)
     base = load(plan.model)

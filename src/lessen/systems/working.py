@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lessen.artefact import write_json
+from lessen.artefact import check_place, write_json
 from lessen.data.table import Table
 from lessen.errors import InputError, PlanError
 from lessen.model.digests import base_digest
@@ -26,7 +26,9 @@ def working_folder(plan: Strict, out: Path) -> Path:
 
     Raises:
         InputError: When it holds that of another plan, or anything else.
+        ArtefactError: When something at `out` would be lost.
     """
+    check_place(out)
     work = out.with_name(out.name + ".work")
     place = work / PLAN
     if work.exists() and not work.is_dir():
