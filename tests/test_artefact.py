@@ -151,6 +151,14 @@ def test_a_damaged_hugging_face_checkpoint_is_refused(damage, message: str, tmp_
     assert "\n" not in str(error.value)
 
 
+def test_a_damaged_tokenizer_is_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    lessen.load(tiny_checkpoint).save_pretrained(tmp_path / "m")
+    place = tmp_path / "m" / "tokenizer.json"
+    place.write_bytes(place.read_bytes()[:1000])
+    with pytest.raises(LessenError, match="cannot read the tokenizer of .*m: "):
+        lessen.load(tmp_path / "m")
+
+
 def test_without_a_tokenizer_nothing_is_answered(folder: Path) -> None:
     model = lessen.load(folder)
     assert model.tokenizer is None

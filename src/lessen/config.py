@@ -33,6 +33,9 @@ WRITTEN = (
 """The fields of `config.json`: no others are written, and `lessen.load` refuses a file that has others."""
 
 
+CHOICES = ("points", "path", "point", "drafts")
+"""Fields that say how a model may be run, whatever its weights are rounded to."""
+
 ABSENT = ("base", "drafts")
 """Fields of generators, which are not written where they say nothing."""
 

@@ -24,7 +24,7 @@ from transformers import (
 from lessen import artefact, builtin
 from lessen.bits import fours, packing
 from lessen.certificate import check_promises
-from lessen.config import LessenConfig, check_written
+from lessen.config import CHOICES, LessenConfig, check_written
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError, UnsupportedModelError
 from lessen.families import family_of
 from lessen.families.beexformer import CHARACTERS, PRESETS, SPECIAL, characters
@@ -296,7 +296,7 @@ def _load_exits(folder: Path, config: LessenConfig, place: str | Path | None) ->
             "put back the file it was saved with"
         )
     model.load_state_dict(load_file(folder / artefact.EXITS), strict=False)
-    for field in ("points", "path", "point", "drafts"):
+    for field in (*CHOICES, "profile"):
         setattr(model.config, field, getattr(config, field))
     assert isinstance(model, LessenForCausalLM | LessenForSeq2SeqLM)
     return model.use(config.point)
@@ -390,8 +390,10 @@ def _tokenizer(source: str) -> Any:
         return None
     try:
         return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except Exception as error:  # transformers raises many kinds for a damaged file
+        if not folder.is_dir():
+            return None
+        raise ArtefactError(f"cannot read the tokenizer of {source}: {_first_line(error)}") from None
 
 
 def _first_line(error: BaseException) -> str:

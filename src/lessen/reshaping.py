@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lessen.bits.conversion import packed, with_latents, with_precision
-from lessen.config import LessenConfig
+from lessen.config import CHOICES, LessenConfig
 from lessen.errors import InputError, PlanError
 from lessen.families import family_of
 from lessen.families.parts import to_hugging_face
@@ -88,7 +88,7 @@ def in_signs(model: Model) -> Model:
 def _converted(model: Model, made: tuple[Mapping[str, Tensor], Shape]) -> Model:
     state, shape = made
     fresh = with_shape(model, shape, state)
-    for field in ("points", "path", "point", "drafts"):
+    for field in CHOICES:
         setattr(fresh.config, field, getattr(model.config, field))
     if not isinstance(fresh, LessenModel):
         fresh.use(fresh.config.point)

@@ -18,6 +18,8 @@ def test_text_files(tmp_path: Path) -> None:
     place.write_text(WIKI)
     assert [text.split()[1] for text in documents(str(place)).texts] == ["A", "B"]
     assert "Two" in documents(str(place)).texts[0]
+    place.write_text("before\n\nmore\n = A = \nafter\n")
+    assert documents(str(place)).texts == ["before", "more\n = A = \nafter"], "no WikiText"
 
 
 def test_a_folder_of_text_files(tmp_path: Path) -> None:

@@ -37,6 +37,14 @@ def model(tmp_path: Path, monkeypatch):
     return made
 
 
+def test_of_a_list_shorter_than_five_all_are_among_the_likeliest(tmp_path: Path) -> None:
+    tiny_generator("llama-grouped").save_pretrained(tmp_path)
+    exits = [LanguageExitShape(layer=1, kind="shortlist", rank=4, words=2)]
+    made = with_language_exits(lessen.load(tmp_path), exits, words=range(101)).transformer
+    (found,) = exit_quality(made, TEXTS[:2], ["entropy"])
+    assert found.top5_agreement >= found.agreement
+
+
 def test_figures_are_what_they_are_defined_to_be(model) -> None:
     found = exit_quality(model, TEXTS, ["entropy", "closeness"])
     with torch.no_grad():

@@ -54,7 +54,7 @@ def _is_table(folder: Path) -> bool:
 
 def _parts(content: str) -> list[str]:
     starts = [match.start() for match in TITLE.finditer(content)]
-    if starts:
+    if starts and not content[: starts[0]].strip():
         return [content[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
     return re.split(r"\n\s*\n", content)
 

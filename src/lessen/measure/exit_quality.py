@@ -39,7 +39,7 @@ class ExitQuality:
         layer: Its depth (1-based).
         tokens: How many were asked about.
         agreement: Share of them on which it names the whole model's likeliest token.
-        top5_agreement: Share on which that token is among its five likeliest.
+        top5_agreement: Share on which that token is among its five likeliest, or all it can name if fewer.
         kl: KL(whole model || exit), nats per token, over what the exit chooses from.
         auroc: By criterion: how often a token it is right about scores as surer than one it is wrong about;
             None where it is always right or always wrong. Tokens that cannot leave count as least sure.
@@ -86,7 +86,8 @@ def exit_quality(
             for exit, (layer, state) in enumerate(zip(layers, states, strict=True)):
                 head = head_after(model, layer)
                 judged = head.outcomes(state, model.vocabulary)
-                likeliest = head.tokens_at(head.of_tokens(judged).topk(TOP, -1).indices)
+                known = head.of_tokens(judged)
+                likeliest = head.tokens_at(known.topk(min(TOP, known.shape[-1]), -1).indices)
                 agrees = likeliest == best[:, None]
                 right[exit].append(agrees[:, 0])
                 near[exit] += float(agrees.any(1).sum())
