@@ -32,7 +32,7 @@ def answers(folder: Path, name: str, precision: Precision | None = None) -> tupl
         part: outputs_of(model, table.with_labels_of(model.label_names), settings=settings)
         for part, table in tables.items()
     }
-    return found, task_of(model)
+    return found, task_of(model, 1.0)
 
 
 def certified(

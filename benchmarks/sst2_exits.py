@@ -116,7 +116,7 @@ def choose_points(model: Any, tables: dict[str, Table], criteria: tuple[str, ...
     replace(kept, subject=one_digest(out)).save(out / KEPT)
     certified = calibrate_classifier(out, model, kept, Asked(bounds=(0.01,))).points
     both = together(kept)
-    task = task_of(model)
+    task = task_of(model, 1.0)
     chosen = []
     paths = [path for criterion in criteria if (path := path_of(both, task, criterion))]
     for allowed in ALLOWED:

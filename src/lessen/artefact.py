@@ -102,7 +102,7 @@ def check_place(target: Path) -> None:
     """Refuse a place for a model's folder where something is that would be lost.
 
     Raises:
-        ArtefactError: When it is a file, or a folder with files that a model of lessen has too but none wrote.
+        ArtefactError: When it is a file, or a folder with files named like those of a model, and none is.
     """
     if target.exists() and not target.is_dir():
         raise ArtefactError(f"{target} is a file where a folder would go; move it, or name another place")

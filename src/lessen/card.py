@@ -17,7 +17,6 @@ from lessen.config import LessenConfig
 from lessen.model.transformer import Transformer, parameter_counts
 
 
-
 def write_card(folder: Path, name: str | None = None) -> None:
     """Write the model card of a folder.
 

@@ -23,7 +23,8 @@ from transformers import (
 
 from lessen import artefact, builtin
 from lessen.bits import fours, packing
-from lessen.certificate import check_promises
+from lessen.certificate import FILE as CERTIFICATE
+from lessen.certificate import Generation, check_promises
 from lessen.config import CHOICES, LessenConfig, check_written
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError, UnsupportedModelError
 from lessen.families import family_of
@@ -42,6 +43,7 @@ from lessen.model.few_bits import BinaryEmbedding, BinaryLinear, Int4Linear
 from lessen.model.transformer import initialise
 from lessen.plan import FEW_BITS, Precision, dense_shape
 from lessen.reshaping import Model, in_few_bits, problem_type_of, with_language_exits
+from lessen.runtime.decoding import MOST_EARLY
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 """One of these makes a tokenizer; without any, transformers invents one that knows no words."""
@@ -111,6 +113,8 @@ def load(
             raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")
         return model
     if certificate is not None and certificate.precision == model.precision:
+        if certificate.generation is not None:
+            _check_decoding(Path(source) / CERTIFICATE, certificate.generation, model)
         model.honour_certificate()
     if point is not None:
         if not model.config.form().exit_layers and len(model.config.choices()) == 1:
@@ -316,6 +320,18 @@ def _check_seals(folder: Path, model: Model) -> None:
             why = packing.broken(part.weight, part.seal, columns)
         if why is not None:
             raise ArtefactError(f"{folder / artefact.WEIGHTS}: tensor {name}.weight: {why}")
+
+
+def _check_decoding(place: Path, how: Generation, model: Model) -> None:
+    """Refuse a certificate of texts that were written otherwise than the model would write them now."""
+    assert isinstance(model, LessenGenerator)
+    ends = tuple(sorted(model.stop_tokens))
+    if how.never_early != ends or how.most_early not in (None, MOST_EARLY):
+        raise ArtefactError(
+            f"{place}: texts end at tokens {list(ends)} and at most {MOST_EARLY} in a row are early, but it "
+            f"was made with {list(how.never_early)} and {how.most_early}; put back generation_config.json, "
+            "or calibrate again"
+        )
 
 
 def _load_foreign(source: str, config: PreTrainedConfig) -> Model:

@@ -11,7 +11,7 @@ from conftest import EXIT_OPTIONS, run, tiny_generator
 
 import lessen
 from lessen.artefact import EXITS, WEIGHTS
-from lessen.errors import ArtefactError, InputError
+from lessen.errors import ArtefactError, InputError, LessenError
 from lessen.model.digests import base_digest
 from lessen.systems.generator import usual_exits, usual_kind
 
@@ -437,6 +437,22 @@ def test_modes_of_generating(made) -> None:
     loose, err = said_by(folder, "--mode", "direct", "--kv", "propagate")
     assert (loose["kv"], loose["certified"]) == ("propagate", False)
     assert "certified for exact keys and values; of propagate nothing is promised" in err
+
+
+def test_nothing_is_promised_of_other_prompts_or_other_ends(made, tmp_path: Path) -> None:
+    folder, _ = made
+    code, out, err = run("generate", folder, "a film of " * 6, "--mode", "direct", "--json")
+    assert code == 0
+    assert json.loads(out)["certified"] is False
+    assert "certified for prompts of up to 8 tokens" in err
+    shutil.copytree(folder, tmp_path / "m")
+    place = tmp_path / "m" / "generation_config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"eos_token_id": 7}))
+    with pytest.raises(LessenError, match=r"texts end at tokens \[7\]"):
+        lessen.load(tmp_path / "m")
+    code, _, err = run("generate", tmp_path / "m", "a film")
+    assert code == 2
+    assert "calibrate again" in err
 
 
 def test_thresholds_in_place_of_a_point(made) -> None:

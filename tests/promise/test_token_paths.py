@@ -117,7 +117,7 @@ def test_kept_answers_are_those_that_run(adjustable: Path, data: Path) -> None:
     model = lessen.load(adjustable)
     table = read(str(data)).with_labels_of(model.label_names).take(list(range(60)))
     outputs = outputs_of(model, table, settings=settings_of(model.speeds().values()))
-    task = task_of(model)
+    task = task_of(model, 1.0)
     path = path_of(outputs, task, "max_probability", 0)
     encoded = encode(model.tokenizer, table.texts, 64)
     for step in path[:: max(1, len(path) // 6)]:

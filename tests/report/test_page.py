@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from conftest import rows, run
 
+import lessen
+from lessen.data.table import Table
+from lessen.report.facts import task_in
 from lessen.report.page import page_of, pieces, shown, write_report
 
 NASTY = '<script>alert("x")</script> & <b>bold</b>'
@@ -181,6 +184,9 @@ def test_other_tasks(task: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
     assert "at full depth" in printed
     text = read((out / "report.html").read_text()).text
     assert {"regression": "Pearson's correlation", "multi-label": "micro-averaged F1"}[task] in text
+    if task == "regression":
+        model = lessen.load(out)
+        assert task_in(out, model, Table("", [], None, None, [])).label_range == pytest.approx(3.0)
     assert ("Is its confidence right?" in text) == (task == "multi-label")
 
 

@@ -114,7 +114,9 @@ def command(
     how = _certified_for(loaded, used) if mode == "direct" else None
     if max_new_tokens is None:
         max_new_tokens = 128 if how is None else how.new_tokens
-    left_out = None if mode != "direct" else _not_promised(used, decoding, how, max_new_tokens)
+    left_out = (
+        None if mode != "direct" else _not_promised(used, decoding, how, max_new_tokens, len(ids), chat=chat)
+    )
     if left_out is not None:
         say(left_out)
     read = ratio_at(loaded.transformer, decoding.prompts, [len(ids)])
@@ -225,7 +227,9 @@ def _certified_for(loaded: Any, point: Any) -> Any:
     return None if certificate is None else certificate.generation
 
 
-def _not_promised(point: Any, decoding: Any, how: Any, new_tokens: int) -> str | None:
+def _not_promised(
+    point: Any, decoding: Any, how: Any, new_tokens: int, prompt_tokens: int, *, chat: bool
+) -> str | None:
     """Why nothing is promised of early tokens, if it is not."""
     from lessen.certificate import is_certified
 
@@ -243,6 +247,13 @@ def _not_promised(point: Any, decoding: Any, how: Any, new_tokens: int) -> str |
             f"{certified} texts of up to {how.new_tokens} tokens; with --max-new-tokens {new_tokens} nothing "
             "is promised"
         )
+    if how is not None and prompt_tokens > how.prompt_tokens:
+        return (
+            f"{certified} prompts of up to {how.prompt_tokens} tokens; of this one's {prompt_tokens} nothing "
+            "is promised"
+        )
+    if chat:
+        return f"{certified} prompts as they are; in the words of --chat nothing is promised"
     return None
 
 

@@ -47,6 +47,13 @@ class Table:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def label_range(self) -> float:
+        """Regression: the spread of the labels, of which errors are shares; else 1."""
+        if self.kind != "regression" or not self.labels:
+            return 1.0
+        return float(max(self.labels) - min(self.labels)) or 1.0
+
     def digest(self) -> str:
         """SHA-256 of texts and labels, in their order."""
         content = hashlib.sha256(json.dumps([self.texts, self.label_names], ensure_ascii=False).encode())

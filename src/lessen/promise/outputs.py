@@ -155,8 +155,8 @@ class Outputs:
         return row_scores(reference, truth, task.problem_type, task.label_range), np.stack(own, 1)
 
 
-def task_of(model: Any, label_range: float = 1.0) -> Task:
-    """The task of a `LessenForSequenceClassification`."""
+def task_of(model: Any, label_range: float) -> Task:
+    """The task of a `LessenForSequenceClassification`; `label_range` as in `Task`."""
     return Task(model.problem_type, model.transformer.shape.exit_layers, label_range)
 
 

@@ -21,6 +21,7 @@ from lessen.model.transformer import Transformer, parameter_counts
 from lessen.plan import FULL, Point
 from lessen.promise.audit import audit_facts
 from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
+from lessen.promise.rows import kept_in
 from lessen.runtime.predict import after_leaving
 from lessen.runtime.retention import left_at
 from lessen.runtime.text import Encoded, encode
@@ -130,6 +131,20 @@ class Example:
     read: list[tuple[str, int]] | None = None
 
 
+def task_in(folder: Path, model: Any, table: Table) -> Task:
+    """A model's task, in which errors are the shares its certificate means.
+
+    Args:
+        folder: Where the model lies; without a certificate there, or answers to make one from, the spread of
+            the report's own labels is the whole.
+        model: A `LessenForSequenceClassification` loaded from there.
+        table: The report's rows.
+    """
+    certificate = read_certificate(folder) if folder.is_dir() else None
+    known = certificate or (kept_in(folder) if folder.is_dir() else None)
+    return task_of(model, table.label_range if known is None else known.label_range)
+
+
 def describe(
     name: str, folder: Path, model: Any, rows: Outputs, table: Table, *, with_examples: bool
 ) -> dict[str, Any]:
@@ -143,7 +158,7 @@ def describe(
         table: The report's rows.
         with_examples: Whether rows of `table` may be shown.
     """
-    task = task_of(model)
+    task = task_in(folder, model, table)
     encoded = encode(model.tokenizer, table.texts, model.config.facts().max_tokens)
     spots = [
         asdict(spot_of(point, rows, task)) | {"macs_ratio": ratio_of(model, point, rows, encoded, task)}

@@ -13,8 +13,8 @@ from lessen.errors import InputError
 from lessen.machine import machine
 from lessen.measure.side_by_side import Contestant, build_rivals, compare
 from lessen.plan import Point
-from lessen.promise.outputs import Outputs, task_of
-from lessen.report.facts import describe, rows_of, spot_of, spread, value_of
+from lessen.promise.outputs import Outputs
+from lessen.report.facts import describe, rows_of, spot_of, spread, task_in, value_of
 from lessen.runtime.text import Encoded, encode
 
 STEPS_TIMED = 4
@@ -170,7 +170,7 @@ def _qualities(
     subject: Subject, one: Contestant, answers: Outputs, table: Table, encoded: Sequence[Encoded]
 ) -> dict[tuple[str, str], tuple[float, float]]:
     """The main metric and mean layers of everything timed, on all rows, by kind and Point."""
-    task = task_of(subject.model)
+    task = task_in(subject.folder, subject.model, table)
     found = {}
     for kind, model in subject.models.items():
         rows = answers if model is subject.model else rows_of(model, table)

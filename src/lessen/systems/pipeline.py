@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from lessen.artefact import CONFIG, KEPT, check_place, replacing_folder, write_json, write_text
@@ -192,7 +191,7 @@ def _saved(
     learned_by = None if model.config.form().latent is None else model
     if learned_by is not None:
         model = in_signs(learned_by)
-    kept = keep(model, tables, plan.criteria, _label_range(tables["train"]))
+    kept = keep(model, tables, plan.criteria, tables["train"].label_range)
     rows = {name: len(table) for name, table in tables.items()}
     with _elsewhere() if stays else replacing_folder(out) as fresh:
         model.save_pretrained(fresh)
@@ -384,9 +383,3 @@ def _summed(records: list[dict[str, Any]]) -> dict[str, Any]:
         "resumed": any(record["resumed"] for record in records),
         "rounds": len(records),
     }
-
-
-def _label_range(table: Table) -> float:
-    if table.kind != "regression" or not table.labels:
-        return 1.0
-    return float(np.ptp(np.asarray(table.labels, dtype=float))) or 1.0
