@@ -16,6 +16,7 @@ from transformers import (
 
 import lessen
 from lessen.builtin import model_folder
+from lessen.errors import InputError, PlanError
 from lessen.plan import ExitRule, ExitShape, Point
 from lessen.reshaping import export_hugging_face
 
@@ -208,3 +209,27 @@ def test_embeddings_are_mean_pooled_and_normal() -> None:
     expected = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
     assert torch.allclose(found, expected, atol=1e-5)
     assert found[0] @ found[3] > found[0] @ found[2]
+
+
+def test_what_a_user_can_do_wrong_is_an_error_of_lessen(words, tiny_checkpoint: Path) -> None:
+    encoder = lessen.load(tiny_checkpoint)
+    with pytest.raises(InputError, match="not one text"):
+        words.predict("a film")
+    with pytest.raises(InputError, match="not one text"):
+        encoder.embed("a film")
+    with pytest.raises(InputError, match="precision 'fp16': choose float32, bfloat16"):
+        lessen.load(tiny_checkpoint, precision="fp16")
+    with pytest.raises(PlanError, match="99"):
+        lessen.with_exits(encoder, exits=[ExitShape(layer=99, pool="mean")], labels=["a", "b"])
+    with pytest.raises(PlanError, match="retention: it has 1 shares, the model 3 layers"):
+        words.predict(["a film"], point=Point(name="x", retention=(0.5,)))
+    with pytest.raises(InputError, match="at least one token"):
+        words(torch.ones(1, 4, dtype=torch.long), torch.zeros(1, 4, dtype=torch.long))
+    words.dial(latency_ms=1e6, tokens=10_000)
+    assert words.point.name == "full", "no row is longer than the model takes"
+
+
+def test_a_model_in_training_answers_as_a_whole_without_dropout(words) -> None:
+    words.train()
+    words.predict(["a film"])
+    assert not any(module.training for module in words.modules())

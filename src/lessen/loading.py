@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from huggingface_hub import snapshot_download
@@ -78,12 +78,14 @@ def load(
         encoder that embeds sentences.
 
     Raises:
-        InputError: When nothing can be found under the name.
+        InputError: When nothing can be found under the name, or there is no such precision.
         ArtefactError: When the folder's files are incomplete, truncated or do not belong together.
         PlanError: When `config.json` has unknown fields or is of a newer version, the Point does not exist,
             or weights stored in few bits are wanted in others.
         UnsupportedModelError: When the architecture is not supported.
     """
+    if precision not in (None, *get_args(Precision)):
+        raise InputError(f"precision {precision!r}: choose {', '.join(get_args(Precision))}")
     if (preset := _preset(name)) is not None:
         if point is not None:
             raise PlanError(f"{name} has no classifier, so it has no points; it only embeds sentences")

@@ -132,7 +132,7 @@ def with_exits(
         exits = [like.model_copy(update={"layer": layer}) for layer in range(1, depth + 1)]
     elif keeps_task:
         exits = [*(exit for exit in exits if exit.layer < depth), old.exits[-1]]
-    shape = Shape.model_validate(old.model_dump() | {"exits": [e.model_dump() for e in exits]})
+    shape = parse(Shape, old.model_dump() | {"exits": [e.model_dump() for e in exits]}, "exits")
     names = list(config.id2label.values()) if labels is None else list(labels)
     fresh = LessenForSequenceClassification(
         LessenConfig(

@@ -203,6 +203,13 @@ def test_bench(small: Path, data: Path) -> None:
     assert {row["kind"] for row in answer["rows"]} == {"lessen", "lessen-bf16", "torch"}
     assert {row["batch"] for row in answer["rows"]} == {1, 4}
     assert all(row["value"] is not None and row["ms"] > 0 for row in answer["rows"])
+    code, out, err = run(
+        "bench", small, "--data", data, "--against", "none", "--batch", "4", "--rows", 10_000, "--seconds", 0.2,
+        "--precision", "float32", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert "rows are new to the model; the quality column stays empty" in err
+    assert {row["value"] for row in json.loads(out)["rows"]} == {None}
 
 
 BAD_INPUT = {

@@ -144,9 +144,13 @@ def command(
     if not isinstance(first, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier to time; compress it on a task first")
     source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
-    source = _unseen(source, Path(model), rows)
+    unseen = _unseen(source, Path(model))
     fits = source.labels is not None and source.kind == first.problem_type
     fits = fits and set(source.label_names) <= set(first.config.id2label.values())
+    if learned := len(unseen) < min(rows, len(source)):
+        say(f"only {len(unseen)} of {len(source)} rows are new to the model; the quality column stays empty")
+    else:
+        source = unseen
     if fits:
         source = source.with_labels_of(first.label_names)
     else:
@@ -168,7 +172,7 @@ def command(
         models=models,
         reference=first,
         encoded=encoded,
-        labels=sample.labels if fits else None,
+        labels=sample.labels if fits and not learned else None,
         points=points,
         rivals=build_rivals(kinds, first, count, calibration),
     )
@@ -219,16 +223,13 @@ def _bench_kernels(thread_count: int | None, seconds: float, *, as_json: bool) -
     )
 
 
-def _unseen(source: Any, folder: Path, rows: int) -> Any:
-    """The rows the model was not trained on, if it is known which those are and enough are left."""
+def _unseen(source: Any, folder: Path) -> Any:
+    """The rows the model was not trained, tuned or calibrated on, as far as its folder tells."""
     from lessen.data.table import row_key
     from lessen.promise.rows import seen_by
 
     seen = seen_by(folder) if folder.is_dir() else frozenset()
-    if not seen:
-        return source
-    unseen = [row for row, text in enumerate(source.texts) if row_key(text) not in seen]
-    return source.take(unseen) if len(unseen) >= rows else source
+    return source.take([row for row, text in enumerate(source.texts) if row_key(text) not in seen])
 
 
 def show(result: Any, title: str) -> None:

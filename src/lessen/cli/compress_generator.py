@@ -151,6 +151,7 @@ def _places(layers: str | None) -> list[int] | None:
 
 def carry_out(plan: Any, out: Path, as_json: bool) -> None:
     """Run a plan and print what came out."""
+    from lessen.model.transformer import parameter_counts
     from lessen.systems.generator import compress_generator
 
     outcome = compress_generator(plan, out, say)
@@ -158,7 +159,7 @@ def carry_out(plan: Any, out: Path, as_json: bool) -> None:
         emit(
             {
                 "out": str(out),
-                "parameters": sum(weights.numel() for weights in outcome.model.parameters()),
+                "parameters": parameter_counts(outcome.model.transformer),
                 "exits": outcome.quality,
                 "points": outcome.results,
                 "calibration": outcome.calibration.as_dict(),

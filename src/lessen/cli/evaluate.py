@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -89,10 +90,11 @@ def command(
     from lessen.cli.evaluate_generator import evaluate_generator
     from lessen.data.prompts import needs_labels, task_of, templates_of
     from lessen.data.reading import read
-    from lessen.data.table import Table
+    from lessen.data.table import Table, row_key
     from lessen.hf import LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
     from lessen.measure.evaluation import evaluate
+    from lessen.promise.rows import seen_by
     from lessen.runtime.text import encode
 
     loaded = load(model, precision=precision_of(precision))
@@ -161,6 +163,9 @@ def command(
         say(
             f"{cut} of {len(encoded)} texts were cut to the model's {loaded.config.facts().max_tokens} tokens"
         )
+    seen = seen_by(Path(model)) if Path(model).is_dir() else frozenset()
+    if known := sum(row_key(text) in seen for text in table.texts):
+        say(f"{known} of {len(table)} rows are among those {model} was trained, tuned or calibrated on")
     labels = table.labels or []
     results = [evaluate(loaded, encoded, labels, each, batch_size) for each in chosen]
     if as_json:

@@ -18,7 +18,7 @@ from lessen.errors import PlanError
 from lessen.hf.pointed import LessenPointedModel
 from lessen.hf.shell import tokenizer_of
 from lessen.model.rows import Rows
-from lessen.plan import Point
+from lessen.plan import Point, check_point
 from lessen.runtime.dial import bounded, by_layers, by_time, check_wish, usual_tokens
 from lessen.runtime.engine import elimination_of, run
 from lessen.runtime.latency_model import LatencyModel, ms_cost, read_latency
@@ -117,7 +117,9 @@ class LessenForSequenceClassification(LessenPointedModel):
             self.point = point_within(self.transformer, profile, latency_ms, usual, cost)
         else:
             assert latency_ms is not None
-            self.point = by_time(self.transformer, points, steps, latency_ms, tokens or usual_tokens(steps))
+            most = self.config.facts().max_tokens
+            usual = min(tokens or usual_tokens(steps), most)
+            self.point = by_time(self.transformer, points, steps, latency_ms, usual)
         return self
 
     def _latencies(self) -> LatencyModel | None:
@@ -182,7 +184,7 @@ class LessenForSequenceClassification(LessenPointedModel):
         strict: bool = False,
         explain: bool = False,
     ) -> list[Prediction]:
-        """Answer texts or pairs, each with its label, probability and the layers it used.
+        """Answer texts or pairs, each with its label, probability and the layers it used; in evaluation mode.
 
         Args:
             texts: Texts, or pairs of texts.
@@ -192,12 +194,14 @@ class LessenForSequenceClassification(LessenPointedModel):
             explain: Say of every token how many layers it went through.
 
         Raises:
-            InputError: With `strict`, for a text longer than the model takes.
-            PlanError: For an unknown Point.
+            InputError: With `strict`, for a text longer than the model takes; or for one text in place of
+                several.
+            PlanError: For an unknown Point, or one the model cannot keep.
         """
         chosen = self._point if point is None else self._named(point) if isinstance(point, str) else point
+        check_point(chosen, self.config.form())
         return predict(
-            self.transformer.eval(),
+            self.eval().transformer,
             tokenizer_of(self),
             texts,
             labels=self.label_names,

@@ -118,9 +118,10 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
             top_k: Draw from so many of the likeliest tokens only.
             top_p: Draw from the likeliest tokens that together have this probability only.
             seed: Row i draws by `seed + i`.
-            mode: As in `decoding`, and so are the next two.
-            point: As there.
-            kv: As there.
+            mode: `off`: all layers for every token, whatever the Point. `direct`: tokens leave early; `spec`:
+                exits draft and the other layers verify. More in `decoding`.
+            point: At which tokens leave, or its name; the current one if None.
+            kv: In mode `direct`, `exact` or `propagate` keys and values of skipped layers.
 
         Raises:
             InputError: For a prompt that is empty or too long, or options that make no sense together.

@@ -66,6 +66,8 @@ class LessenPointedModel(LessenPreTrainedModel):
     def use(self, point: str | Point) -> Self:
         """Choose the Point inputs are answered at from now on; returns the model.
 
+        What generates reads prompts so; its exits are asked only in the modes `direct` and `spec`.
+
         Raises:
             PlanError: When no Point of this name was saved, or the model cannot keep it.
         """

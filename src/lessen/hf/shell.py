@@ -171,8 +171,6 @@ class LessenPreTrainedModel(PreTrainedModel):
             InputError: When these make no sense.
             PlanError: When no text has a token that may leave.
         """
-        if isinstance(texts, str):
-            raise InputError("texts: a sequence of texts, not one text")
         if score not in get_args(TokenScore):
             raise InputError(f"score {score!r}: choose {', '.join(get_args(TokenScore))}")
         if not 0 < mass <= 1:

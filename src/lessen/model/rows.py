@@ -14,6 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lessen.errors import InputError
+
 
 @dataclass(frozen=True)
 class Group:
@@ -227,12 +229,12 @@ def rows_of_mask(attention_mask: Tensor) -> tuple[Tensor, Rows]:
         Index `[tokens]` into the flattened `[batch * length]` batch, and the layout.
 
     Raises:
-        ValueError: When a row has no real token.
+        InputError: When a row has no real token.
     """
     mask = attention_mask.bool()
     lengths = mask.sum(1).tolist()
     if not lengths or min(lengths) == 0:
-        raise ValueError("every row of attention_mask needs at least one token")
+        raise InputError("every row of attention_mask needs at least one token")
     width = mask.shape[1]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     if lengths[order[0]] == width:

@@ -33,8 +33,11 @@ def encode(tokenizer: Any, texts: Sequence[Text], max_tokens: int, *, strict: bo
         strict: Refuse a longer text instead of cutting it.
 
     Raises:
-        InputError: With `strict`, naming the first text that is too long; or when there is no tokenizer.
+        InputError: With `strict`, naming the first text that is too long; when there is no tokenizer, or one
+            text in place of several.
     """
+    if isinstance(texts, str):
+        raise InputError("texts: a sequence of texts, not one text")
     if tokenizer is None:
         raise InputError("the model has no tokenizer: put its tokenizer.json or vocab.txt into its folder")
     if not texts:
