@@ -204,8 +204,8 @@ def test_bench(small: Path, data: Path) -> None:
     assert {row["batch"] for row in answer["rows"]} == {1, 4}
     assert all(row["value"] is not None and row["ms"] > 0 for row in answer["rows"])
     code, out, err = run(
-        "bench", small, "--data", data, "--against", "none", "--batch", "4", "--rows", 10_000, "--seconds", 0.2,
-        "--precision", "float32", "--json",
+        "bench", small, "--data", data, "--against", "none", "--batch", "4", "--rows", 10_000,
+        "--seconds", 0.2, "--precision", "float32", "--json",
     )  # fmt: skip
     assert code == 0
     assert "rows are new to the model; the quality column stays empty" in err
@@ -293,6 +293,19 @@ def test_bad_usage(arguments: list[str], message: str) -> None:
     code, _, err = run(*arguments)
     assert code == 2
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("evaluate", "--new-tokens"), ("evaluate", "--prompts"), ("bench", "--prompt-tokens"),
+        ("report", "--prompts"), ("calibrate", "--block"),
+    ],
+)  # fmt: skip
+def test_options_of_generators_are_refused(small: Path, data: Path, command: str, option: str) -> None:
+    code, _, err = run(command, small, "--data", data, option, 30)
+    assert code == 2
+    assert f"{option} is for models that" in err
 
 
 def test_unknown_point_and_nothing_to_predict(small: Path) -> None:

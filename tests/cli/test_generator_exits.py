@@ -455,6 +455,22 @@ def test_nothing_is_promised_of_other_prompts_or_other_ends(made, tmp_path: Path
     assert "calibrate again" in err
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("evaluate", ("--batch-size", 4)), ("evaluate", ("--label-column", "y")), ("evaluate", ("--strict",)),
+        ("evaluate", ("--speedups", "2")), ("bench", ("--batch", "1")), ("bench", ("--task", "regression")),
+        ("report", ("--batch", "1")), ("calibrate", ("--pair-column", "b")),
+    ],
+)  # fmt: skip
+def test_options_that_would_say_nothing_are_refused(
+    made, word_text: Path, command: str, option: tuple
+) -> None:
+    code, _, err = run(command, made[0], "--data", word_text, *option)
+    assert code == 2
+    assert option[0] in err
+
+
 def test_thresholds_in_place_of_a_point(made) -> None:
     folder, _ = made
     found, err = said_by(folder, "--mode", "direct", "--point", "-1,99")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.given import refuse_others
+from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, NO_GENERATOR, refuse_given, refuse_others
 from lessen.cli.output import (
     Json,
     LabelColumn,
@@ -114,6 +114,7 @@ def command(
         from lessen.cli.bench_generator import bench
         from lessen.cli.generate import point_of
 
+        refuse_given(context, CLASSIFIER_ROWS | {"batch"}, GENERATOR)
         if speedups and point:
             raise InputError("give --point or --speedups, not both")
         if fit and not speedups:
@@ -143,6 +144,7 @@ def command(
     kinds = rival_kinds(against, [first])
     if not isinstance(first, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier to time; compress it on a task first")
+    refuse_given(context, {"prompt_tokens", "new_tokens"}, NO_GENERATOR)
     source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
     unseen = _unseen(source, Path(model))
     fits = source.labels is not None and source.kind == first.problem_type

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, refuse_given
 from lessen.cli.output import (
     Block,
     Confidence,
@@ -37,6 +38,7 @@ from lessen.errors import InputError
 
 
 def command(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="A folder written by lessen.")],
     data: Annotated[
         str | None, typer.Option(help="Rows to calibrate on; else those kept aside when it was made.")
@@ -115,14 +117,7 @@ def command(
     from lessen.promise.rows import rows_for
 
     if generates(model):
-        unfit = {
-            "--reference": reference,
-            "--pair-column": pair_column,
-            "--label-column": label_column,
-            "--task": task,
-        }
-        if extra := next((name for name, value in unfit.items() if value is not None), None):
-            raise InputError(f"{extra} does not apply to a model that generates")
+        refuse_given(context, CLASSIFIER_ROWS | {"reference"}, GENERATOR)
         bounds = bounds_of(max_drop, target_agreement)
         of_exits: dict[str, Any] = {"one_threshold": one_threshold, "decay": decay}
         language = language_asked(bounds, confidence, loss, rule, block, **of_exits)
@@ -133,9 +128,9 @@ def command(
         return
     if target_agreement is not None:
         raise InputError("--target-agreement is for models that generate; use --loss disagreement --max-drop")
-    if one_threshold or decay is not None:
-        name = "--one-threshold" if one_threshold else "--decay"
-        raise InputError(f"{name} is for models that generate; {model} does not")
+    refuse_given(
+        context, {"one_threshold", "decay", "block"}, f"is for models that generate; {model} does not"
+    )
     asked = asked_of(max_drop, confidence, loss, rule)
     rows = None
     if data is not None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lessen.cli.given import ANSWERED, DOCUMENTS, PREDICTED, refuse_others
 from lessen.cli.output import (
     GENERATORS,
     Data,
@@ -26,6 +27,7 @@ from lessen.errors import InputError
 
 
 def command(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="Model folder, hub name, or builtin:NAME.")],
     data: Data,
     point: Annotated[list[str] | None, typer.Option(help="Only these Points; all if not given.")] = None,
@@ -98,22 +100,17 @@ def command(
     from lessen.runtime.text import encode
 
     loaded = load(model, precision=precision_of(precision))
-    continued = {"prompts": prompts, "prompt-tokens": prompt_tokens, "new-tokens": new_tokens}
-
-    def refuse(options: dict[str, Any], why: str) -> None:
-        for name, value in options.items():
-            if value is not None:
-                raise InputError(f"--{name}: {why}")
 
     def rows_for(kind: str | None, labelled: bool | None) -> Table:
         columns: dict[str, Any] = {"text": text_column, "pair": pair_column, "label": label_column}
         return read(data, **columns, split=split, task=kind, labelled=labelled)
 
-    if prompt is None:
-        refuse({"answers": answers}, "belongs to --prompt")
+    if prompt is None and answers is not None:
+        raise InputError("--answers belongs to --prompt")
     if prompt is not None and isinstance(loaded, LessenGenerator):
-        refuse(continued, "is for documents that are continued; with --prompt rows are answered")
-        refuse({"point": point or None}, "with --prompt rows are answered at full depth, or at --speedups")
+        refuse_others(
+            context, ANSWERED, "does not go with --prompt, by which rows are answered, not continued"
+        )
         ways = templates_of(prompt, None if answers is None else answers.split(","))
         evaluate_prompts(
             loaded,
@@ -132,7 +129,7 @@ def command(
             raise InputError(f"{model} has no classifier to evaluate; it only embeds sentences")
         if not loaded.config.form().language_exits:
             raise InputError(f"{model} has no classifier to evaluate; it only generates: give --prompt")
-        refuse({"speedups": speedups}, "of a model that writes belongs to --prompt")
+        refuse_others(context, DOCUMENTS, "is for rows; without --prompt documents are continued")
         evaluate_generator(
             loaded,
             model,
@@ -145,7 +142,7 @@ def command(
             as_json=as_json,
         )
         return
-    refuse(continued, f"{model} is a classifier and continues no documents")
+    refuse_others(context, PREDICTED, f"is for models that write; {model} is a classifier")
     if speedups is not None and point:
         raise InputError("give --point or --speedups, not both")
     chosen = [loaded.use(name).point for name in point] if point else list(loaded.points.values())

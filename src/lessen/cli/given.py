@@ -34,6 +34,23 @@ GENERATES = {
 READS = ALL | ROWS | TRAINING | TOKENS | CONTINUED | {"epochs", "prompt", "answers"}
 """Of a model that writes, and learns to read less."""
 
+GENERATOR = "does not apply to a model that generates"
+NO_GENERATOR = "is for models that generate"
+CLASSIFIER_ROWS = {"pair_column", "label_column", "task"}
+"""Of commands besides `compress`: what says how to read labelled rows."""
+
+ANSWERED = {"model", "data", "precision", "prompt", "answers", "speedups", "batch_size", "strict", "split"}
+ANSWERED |= {"text_column", "as_json"} | CLASSIFIER_ROWS
+"""Of `evaluate`, on a model that writes answers."""
+
+DOCUMENTS = {"model", "data", "precision", "point", "prompts", "prompt_tokens", "new_tokens", "text_column"}
+DOCUMENTS |= {"as_json"}
+"""Of `evaluate`, on a generator that continues documents."""
+
+PREDICTED = {"model", "data", "precision", "point", "speedups", "batch_size", "strict", "split"}
+PREDICTED |= {"text_column", "as_json"} | CLASSIFIER_ROWS
+"""Of `evaluate`, on a classifier."""
+
 PLANNED = {"plan", "out", "as_json"}
 """Of a run whose plan is in a file."""
 
@@ -44,7 +61,18 @@ def refuse_others(context: typer.Context, taken: Collection[str], why: str) -> N
     Raises:
         InputError: Naming it, and saying `why`.
     """
-    for name in context.params:
-        source = context.get_parameter_source(name)  # by its name: typer brings a click of its own
-        if name not in taken and source is not None and source.name == "COMMANDLINE":
+    for name in given(context):
+        if name not in taken:
             raise InputError(f"--{name.replace('_', '-')} {why}")
+
+
+def refuse_given(context: typer.Context, left: Collection[str], why: str) -> None:
+    """Refuse an option that was given and is among those left out; raises as `refuse_others`."""
+    refuse_others(context, set(context.params) - set(left), why)
+
+
+def given(context: typer.Context) -> list[str]:
+    """Names of the options that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    # by its name: typer brings a click of its own
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]

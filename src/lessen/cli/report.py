@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, NO_GENERATOR, refuse_given
 from lessen.cli.output import (
     GENERATORS,
     Json,
@@ -28,6 +29,7 @@ FEWEST_ROWS = 20
 
 
 def command(
+    context: typer.Context,
     models: Annotated[list[str], typer.Argument(help="Model folders of one task, the main one first.")],
     data: Annotated[
         str | None,
@@ -81,15 +83,7 @@ def command(
     if not folder.is_dir() and (out is None or folder.exists()):
         raise InputError(f"{folder} is not a folder; name one with --out")
     if Path(models[0]).is_dir() and generates(models[0]):
-        unfit = {
-            "--pair-column": pair_column,
-            "--label-column": label_column,
-            "--task": task,
-            "--batch": None if batch == "1,8" else batch,
-            "--precision": precision,
-        }
-        if extra := next((name for name, value in unfit.items() if value is not None), None):
-            raise InputError(f"{extra} does not apply to a model that generates")
+        refuse_given(context, CLASSIFIER_ROWS | {"batch", "precision"}, GENERATOR)
         report_generator(
             models,
             folder,
@@ -105,6 +99,7 @@ def command(
             as_json=as_json,
         )
         return
+    refuse_given(context, {"prompts"}, NO_GENERATOR)
     sizes, subjects = numbers(batch, "--batch"), _subjects(models, precision)
     kinds = rival_kinds(against, [subject.stored for subject in subjects])
     table, about = _rows(subjects, data, (text_column, pair_column, label_column, task))
