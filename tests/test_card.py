@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from conftest import early_generator
+
+import lessen
 from lessen.card import card_of, write_card
 from lessen.config import LessenConfig
 from lessen.model.architecture import Architecture
@@ -100,3 +103,17 @@ def test_how_large_it_is(tmp_path: Path) -> None:
     card = card_of(folder_with(tmp_path, config=config.to_dict(), plan=PLAN))
     layer = 4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 4 * 32
     assert f"{2 * layer / 1e6:.4g}M of them in the encoder: 2 layers of 4 heads and 64 neurons.\n" in card
+
+
+def test_an_encoder_and_a_generator_with_exits_that_nothing_is_told_about(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    lessen.load(tiny_checkpoint).save_pretrained(tmp_path / "encoder")
+    card = (tmp_path / "encoder" / "README.md").read_text()
+    assert "An encoder of the `bert` family" in card
+    assert "model.embed(" in card
+    assert "early exits" not in card
+    early_generator(tmp_path / "theirs").save_pretrained(tmp_path / "writer")
+    card = (tmp_path / "writer" / "README.md").read_text()
+    assert "It has exits after layers 1, 3, and nothing is certified for it" in card
+    assert 'mode="direct"' in card

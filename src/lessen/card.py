@@ -41,6 +41,8 @@ def card_of(folder: Path, name: str | None = None) -> str:
         return _of_reading(name or folder.name, config, plan, record)
     if (config.get("architecture") or {}).get("language_head") and not plan:
         return _of_generator(config, name or folder.name)
+    if not plan and not (config.get("shape") or {}).get("exits"):
+        return _of_encoder(config, name or folder.name)
     parts = [
         _front(plan),
         f"# {name or folder.name}\n",
@@ -102,24 +104,38 @@ def _of_reading(name: str, config: dict[str, Any], plan: dict[str, Any], record:
     )
 
 
+def _of_encoder(config: dict[str, Any], name: str) -> str:
+    """The card of an encoder without a task that nothing is told about."""
+    family = (config.get("architecture") or {}).get("family", "?")
+    return (
+        f"---\nlibrary_name: lessen\ntags: [feature-extraction]\n---\n\n# {name}\n\nAn encoder of the "
+        f"`{family}` family in the form of lessen. It has no task and runs at full depth. Nothing is certified "
+        "for it.\n\n"
+        '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\nmodel.embed(["a text"])\n```\n'
+    )
+
+
 def _of_generator(config: dict[str, Any], name: str) -> str:
-    """The card of a generator that nothing was done to."""
+    """The card of a model that writes and that nothing is told about."""
     family = config["architecture"].get("family", "?")
+    exits = [str(each["layer"]) for each in (config.get("shape") or {}).get("language_exits", [])]
+    depth = f"It has exits after layers {', '.join(exits)}" if exits else "It runs at full depth"
+    early = ', mode="direct", point=...' if exits else ""
     if config["architecture"].get("num_decoder_layers"):
         return (
             "---\nlibrary_name: lessen\ntags: [text2text-generation]\n---\n\n"
-            f"# {name}\n\nA `{family}` encoder-decoder model in the form of lessen. Nothing is "
+            f"# {name}\n\nA `{family}` encoder-decoder model in the form of lessen. {depth}, and nothing is "
             "certified for it.\n\n"
             '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n'
             + ("model.dial(speedup=2)  # as many input tokens leave\n" if config.get("profile") else "")
-            + 'model.generate_text(["a text to answer"])\n```\n'
+            + f'model.generate_text(["a text to answer"]{early})\n```\n'
         )
     return (
         "---\nlibrary_name: lessen\ntags: [text-generation]\npipeline_tag: text-generation\n---\n\n"
-        f"# {name}\n\nA generator of the `{family}` family in the form of lessen. It runs at full depth, and "
-        "nothing is certified for it.\n\n"
+        f"# {name}\n\nA generator of the `{family}` family in the form of lessen. {depth}, and nothing is "
+        "certified for it.\n\n"
         '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\n'
-        'model.generate_text(["a text to continue"])\n```\n'
+        f'model.generate_text(["a text to continue"]{early})\n```\n'
     )
 
 

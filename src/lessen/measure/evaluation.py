@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,11 +43,11 @@ class Result:
     macs_ratio: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON; a value that is none is null."""
         return {
             "name": self.name,
             "metric": self.metric,
-            "value": round(self.value, 6),
+            "value": None if math.isnan(self.value) else round(self.value, 6),
             "mean_layers": round(self.mean_layers, 4),
             "layers": {str(depth): count for depth, count in self.layers.items()},
             "macs_ratio": round(self.macs_ratio, 4),
