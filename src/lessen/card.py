@@ -41,7 +41,7 @@ def card_of(folder: Path, name: str | None = None) -> str:
         return _of_reading(name or folder.name, config, plan, record)
     if (config.get("architecture") or {}).get("language_head") and not plan:
         return _of_generator(config, name or folder.name)
-    if not plan and not (config.get("shape") or {}).get("exits"):
+    if not plan and not record and not (config.get("shape") or {}).get("exits"):
         return _of_encoder(config, name or folder.name)
     parts = [
         _front(plan),
@@ -109,8 +109,8 @@ def _of_encoder(config: dict[str, Any], name: str) -> str:
     family = (config.get("architecture") or {}).get("family", "?")
     return (
         f"---\nlibrary_name: lessen\ntags: [feature-extraction]\n---\n\n# {name}\n\nAn encoder of the "
-        f"`{family}` family in the form of lessen. It has no task and runs at full depth. Nothing is certified "
-        "for it.\n\n"
+        f"`{family}` family in the form of lessen. It has no task and runs at full depth. Nothing is "
+        "certified for it.\n\n"
         '## Use\n\n```python\nimport lessen\nmodel = lessen.load("PATH")\nmodel.embed(["a text"])\n```\n'
     )
 
