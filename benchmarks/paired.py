@@ -44,7 +44,7 @@ def packed(logits: Array, labels: Sequence[object], problem_type: str) -> str:
 
 
 def packed_numbers(values: Sequence[Any] | Array) -> str:
-    """Numbers in float16, little-endian, in base64; deflated, which it then begins with, if that is shorter."""
+    """Numbers in float16, little-endian, in base64; deflated, and marked so, where that is shorter."""
     raw = np.asarray(values, dtype="<f2").tobytes()
     small = zlib.compress(raw, 9)
     short, plain = DEFLATED + b64encode(small).decode(), b64encode(raw).decode()
@@ -54,7 +54,8 @@ def packed_numbers(values: Sequence[Any] | Array) -> str:
 def numbers(text: str) -> Array:
     """What `packed_numbers` packed."""
     raw = b64decode(text.removeprefix(DEFLATED))
-    return np.frombuffer(zlib.decompress(raw) if text.startswith(DEFLATED) else raw, dtype="<f2").astype(float)
+    raw = zlib.decompress(raw) if text.startswith(DEFLATED) else raw
+    return np.frombuffer(raw, dtype="<f2").astype(float)
 
 
 def right(text: str, rows: int) -> Array:

@@ -223,6 +223,16 @@ def test_what_a_user_can_do_wrong_is_an_error_of_lessen(words, tiny_checkpoint: 
         lessen.with_exits(encoder, exits=[ExitShape(layer=99, pool="mean")], labels=["a", "b"])
     with pytest.raises(PlanError, match="retention: it has 1 shares, the model 3 layers"):
         words.predict(["a film"], point=Point(name="x", retention=(0.5,)))
+    for rule, why in (
+        (
+            {"criterion": "entorpy", "threshold": 1.0},
+            "'entorpy' cannot judge single label",
+        ),
+        ({"criterion": "closeness", "threshold": 1.0}, "cannot judge single label classification"),
+        ({"criterion": "entropy", "threshold": 1.0, "decay": {"rate": 1.0, "tokens": 9}}, "leave it out"),
+    ):
+        with pytest.raises(PlanError, match=why):
+            words.use(Point(name="x", exits=ExitRule(**rule)))
     with pytest.raises(InputError, match="at least one token"):
         words(torch.ones(1, 4, dtype=torch.long), torch.zeros(1, 4, dtype=torch.long))
     words.dial(latency_ms=1e6, tokens=10_000)

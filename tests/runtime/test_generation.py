@@ -10,7 +10,8 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 import lessen
 from lessen.errors import InputError, LessenError
 from lessen.runtime.completion import Pieces
-from lessen.runtime.sampling import Sampling, choose, probabilities
+from lessen.runtime.drafts import verified
+from lessen.runtime.sampling import Sampling, probabilities
 
 LENGTHS = [1, 9, 4, 4]
 
@@ -111,7 +112,9 @@ def test_drawn_tokens_follow_their_probabilities() -> None:
     sampling = Sampling(temperature=1.5, seed=1)
     shares, (draw,) = probabilities(logits, sampling)[0], sampling.draws(1)
     count = 40_000
-    found = torch.tensor([choose(logits, sampling, [draw])[0] for _ in range(count)]).bincount(minlength=4)
+    found = torch.tensor([verified(logits, [], sampling, draw)[0] for _ in range(count)]).bincount(
+        minlength=4
+    )
     assert ((found / count - shares).abs() <= 5 * (shares * (1 - shares) / count).sqrt()).all()
 
 

@@ -183,6 +183,27 @@ def criteria_for(problem_type: str) -> list[str]:
     return [criterion.name for criterion in CRITERIA.values() if criterion.task == wanted]
 
 
+def check_rule(rule: ExitRule, problem_type: str) -> None:
+    """Refuse an exit rule that cannot judge the answers of a task, or says what is not looked at there.
+
+    Args:
+        rule: Of a Point.
+        problem_type: As in transformers, or `language` of a model that writes.
+
+    Raises:
+        PlanError: Naming what does not fit.
+    """
+    language = problem_type == "language"
+    fitting = list(LANGUAGE) if language else criteria_for(problem_type)
+    if rule.criterion not in fitting:
+        task = "a next token" if language else problem_type.replace("_", " ")
+        raise PlanError(f"exit criterion {rule.criterion!r} cannot judge {task}; use {', '.join(fitting)}")
+    if rule.decay is not None and not language:
+        raise PlanError("exits.decay: thresholds decay along a text that is written; leave it out")
+    if rule.entropy_ceiling is not None and language:
+        raise PlanError("exits.entropy_ceiling: tokens leave by the criterion alone; leave it out")
+
+
 def criterion_of(rule: ExitRule, *, outputs: int) -> Criterion:
     """The criterion an exit rule names.
 

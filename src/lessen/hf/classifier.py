@@ -18,7 +18,7 @@ from lessen.errors import PlanError
 from lessen.hf.pointed import LessenPointedModel
 from lessen.hf.shell import tokenizer_of
 from lessen.model.rows import Rows
-from lessen.plan import Point, check_point
+from lessen.plan import Point
 from lessen.runtime.dial import bounded, by_layers, by_time, check_wish, usual_tokens
 from lessen.runtime.engine import elimination_of, run
 from lessen.runtime.latency_model import LatencyModel, ms_cost, read_latency
@@ -58,6 +58,9 @@ class LessenForSequenceClassification(LessenPointedModel):
         if self.config.problem_type:
             return self.config.problem_type
         return "regression" if self.config.num_labels == 1 else "single_label_classification"
+
+    def _judges(self) -> str:
+        return self.problem_type
 
     @property
     def label_names(self) -> list[str]:
@@ -198,8 +201,7 @@ class LessenForSequenceClassification(LessenPointedModel):
                 several.
             PlanError: For an unknown Point, or one the model cannot keep.
         """
-        chosen = self._point if point is None else self._named(point) if isinstance(point, str) else point
-        check_point(chosen, self.config.form())
+        chosen = self._point if point is None else self._fitting(point)
         return predict(
             self.eval().transformer,
             tokenizer_of(self),

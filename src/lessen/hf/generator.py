@@ -20,7 +20,7 @@ from lessen.hf.pointed import LessenPointedModel
 from lessen.hf.shell import tokenizer_of
 from lessen.model.causal import Memory
 from lessen.model.rows import Rows, following, rows_of_mask, scatter
-from lessen.plan import Point, check_point
+from lessen.plan import Point
 from lessen.runtime.completion import Completion, Prompt, complete, stream
 from lessen.runtime.decoding import Decoding, KeyValues, Mode, check_exits
 from lessen.runtime.dial import check_wish
@@ -164,6 +164,9 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
         )
         return (text for _, text in pieces if text)
 
+    def _judges(self) -> str:
+        return "language"
+
     def decoding(
         self, mode: Mode = "off", point: str | Point | None = None, kv: KeyValues = "exact"
     ) -> Decoding:
@@ -188,8 +191,7 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
             raise InputError("mode off asks no exit; leave the Point away, or use mode direct or spec")
         if not isinstance(point, str | Point | None):
             raise InputError(f"point {point!r}: give a Point, or the name of one")
-        chosen = self._point if point is None else self._named(point) if isinstance(point, str) else point
-        check_point(chosen, self.config.form())
+        chosen = self._point if point is None else self._fitting(point)
         prompts = self._point if chosen.retention is None else chosen
         if mode == "spec" and point is None and (drafts := self.config.drafting()) is not None:
             language_criterion(drafts.rule.criterion)

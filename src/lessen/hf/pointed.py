@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from lessen.certificate import without_certificate
 from lessen.config import LessenConfig
+from lessen.depth.criteria import check_rule
 from lessen.errors import PlanError
 from lessen.hf.shell import LessenPreTrainedModel
 from lessen.plan import Point, check_point
@@ -71,10 +72,20 @@ class LessenPointedModel(LessenPreTrainedModel):
         Raises:
             PlanError: When no Point of this name was saved, or the model cannot keep it.
         """
+        self.point = self._fitting(point)
+        return self
+
+    def _fitting(self, point: str | Point) -> Point:
+        """A Point, or the one of a name, if the model can keep it."""
         chosen = self._named(point) if isinstance(point, str) else point
         check_point(chosen, self.config.form())
-        self.point = chosen
-        return self
+        if chosen.exits is not None:
+            check_rule(chosen.exits, self._judges())
+        return chosen
+
+    def _judges(self) -> str:
+        """What its exits judge, as `check_rule` calls it."""
+        raise NotImplementedError
 
     def _named(self, name: str) -> Point:
         points = self.config.choices()

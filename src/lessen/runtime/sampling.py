@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,17 +95,3 @@ def likeliest(logits: Tensor) -> list[int]:
     if broken:
         raise LessenError(NO_NUMBERS)
     return tokens
-
-
-def choose(logits: Tensor, sampling: Sampling, draws: Sequence[torch.Generator]) -> list[int]:
-    """The next token of each row.
-
-    Args:
-        logits: `[rows, vocabulary]`.
-        sampling: How.
-        draws: Of each of these rows.
-    """
-    if sampling.temperature == 0:
-        return likeliest(logits)
-    shares = probabilities(logits, sampling).cpu()
-    return [int(torch.multinomial(row, 1, generator=by)) for row, by in zip(shares, draws, strict=True)]

@@ -126,7 +126,7 @@ def train_exits(
         raise InputError("there is no text of two tokens or more to train on")
     trained = _only_exits_learn(model)
     if not trained:
-        return _nothing_to_learn(recipe)
+        return _nothing_to_learn()
     optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.0)
     run = _Run(optimizer)
 
@@ -178,7 +178,7 @@ def train_exits(
     }
 
 
-def _nothing_to_learn(recipe: LanguageRecipe) -> dict[str, Any]:
+def _nothing_to_learn() -> dict[str, Any]:
     """The record of exits that are the model's own head: nothing was trained."""
     return {
         "steps": 0,
