@@ -104,7 +104,7 @@ def load(
         raise InputError(f"{name} is a whole model; base is for exits that were saved without theirs")
     else:
         model = _load_own(Path(source), config) if own else _load_foreign(source, config)
-    # After the weights: they name what is damaged, a certificate that something is.
+    # Only now: reading the weights names the tensor that is damaged, a certificate just says that one is.
     certificate = check_promises(Path(source), config.choices().values()) if own and promises else None
     model = _in_precision(model, precision, str(name)).eval()
     model.tokenizer = _tokenizer(source)

@@ -121,11 +121,11 @@ def unsure(
     """What `decide` would compare with a threshold, and what it would say, of every token.
 
     Args:
-        model: As in `decide`, and so are the next two and `never`.
-        layer: As in `decide`.
-        hidden: As in `decide`.
+        model: With a language exit there, in evaluation mode.
+        layer: Layers run so far (1-based).
+        hidden: What the layer put out, `[tokens, hidden]`.
         criteria: Names.
-        never: As in `decide`.
+        never: Tokens that are not named early.
 
     Returns:
         Scores `[criteria, tokens]`, infinite where the token never leaves; and the tokens named, `[tokens]`.

@@ -21,7 +21,8 @@ Settings = tuple[object, ...]
 class Prepared(Generic[Made]):
     """One call of the kernels in place of several modules.
 
-    It holds on to none of its modules' keeper, so that a model goes as soon as nobody needs it.
+    It has no reference to the model whose modules these are, so that a model is freed as soon as nobody needs
+    it.
     """
 
     def __init__(self) -> None:

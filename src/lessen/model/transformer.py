@@ -119,7 +119,7 @@ class Transformer(nn.Module):
 
         Args:
             hidden: `[tokens, hidden]`.
-            rows: As in `forward`, and so are the next three.
+            rows: As in `forward`.
             after_layer: As in `forward`.
             in_layer: As in `forward`.
             memory: As in `forward`; for all layers, also where only some run.
