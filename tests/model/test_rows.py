@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lessen.errors import InputError
 from lessen.model.attention import attend, attend_reference, attend_scored, received
 from lessen.model.heads import pool
 from lessen.model.rows import pack, rows_of_mask, scatter
@@ -64,7 +65,7 @@ def test_a_padded_batch_packs_to_its_real_tokens(lengths: list[int], left: bool)
 
 
 def test_a_row_without_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one token"):
+    with pytest.raises(InputError, match="at least one token"):
         rows_of_mask(torch.tensor([[1, 1], [0, 0]]))
 
 
