@@ -357,7 +357,7 @@ def tiny(folder: Path) -> tuple[str, list[list[int]]]:
     from lessen.plan import LanguageExitShape, Point
     from lessen.reshaping import with_language_exits
 
-    base = load(plain(folder))
+    base = load(plain(folder / "base"))
     assert isinstance(base, LessenForCausalLM)
     model = with_language_exits(base, [LanguageExitShape(layer=n, kind="tied", rank=4) for n in (1, 2)])
     rule = ExitRule(criterion="entropy", thresholds={2: 99.0})

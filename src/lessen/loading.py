@@ -43,7 +43,6 @@ from lessen.model.few_bits import BinaryEmbedding, BinaryLinear, Int4Linear
 from lessen.model.transformer import initialise
 from lessen.plan import FEW_BITS, Precision, dense_shape
 from lessen.reshaping import Model, in_few_bits, problem_type_of, with_language_exits
-from lessen.runtime.decoding import MOST_EARLY
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 """One of these makes a tokenizer; without any, transformers invents one that knows no words."""
@@ -327,12 +326,12 @@ def _check_seals(folder: Path, model: Model) -> None:
 def _check_decoding(place: Path, how: Generation, model: Model) -> None:
     """Refuse a certificate of texts that were written otherwise than the model would write them now."""
     assert isinstance(model, LessenGenerator)
-    ends = tuple(sorted(model.stop_tokens))
-    if how.never_early != ends or how.most_early not in (None, MOST_EARLY):
+    ends, most = tuple(sorted(model.stop_tokens)), model.decoding().most
+    if how.never_early != ends or how.most_early not in (None, most):
         raise ArtefactError(
-            f"{place}: texts end at tokens {list(ends)} and at most {MOST_EARLY} in a row are early, but it "
-            f"was made with {list(how.never_early)} and {how.most_early}; put back generation_config.json, "
-            "or calibrate again"
+            f"{place}: texts end at tokens {list(ends)} and at most {most} in a row are early, but it was "
+            f"made with {list(how.never_early)} and {how.most_early}; put back generation_config.json, or "
+            "calibrate again"
         )
 
 

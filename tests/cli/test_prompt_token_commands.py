@@ -163,7 +163,7 @@ def test_t5_learns_to_answer_from_less(answered, data: Path) -> None:
         "evaluate", out, "--data", data, "--prompt", "{text}?", "--answers", "a,b", "--point", "x"
     )
     assert code == 2
-    assert "--point: with --prompt rows are answered at full depth" in err
+    assert "--point does not go with --prompt" in err
 
 
 def test_t5_is_timed(answered, data: Path) -> None:

@@ -156,8 +156,7 @@ def test_targets_that_make_no_sense_are_refused(tiny_checkpoint, tmp_path) -> No
         with pytest.raises(PlanError, match=problem):
             compress(plan, system, tmp_path / "m", say=lambda _: None, quiet=True)
     system, plan = slim_plan(tiny_checkpoint, tmp_path, 0.5, 0.25)
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    lessen.load(tiny_checkpoint).save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="name another one"):
         compress(plan, system, tmp_path / "model", say=lambda _: None, quiet=True)
 
