@@ -8,7 +8,7 @@ speed-ups of reading, with tokens chosen by attention, at random, and by place a
 
     python examples/gpt2_from_scratch.py --out gpt2-small-reviews
     python examples/gpt2_from_scratch.py --out try --rows 200    # a short one; learns nothing
-    lessen generate gpt2-small-reviews "the best film i have" --mode full
+    lessen generate gpt2-small-reviews "the best film i have"
 
 Stopped, it goes on where it was when the same command is run again; unfinished work is in `OUT.work`.
 """

@@ -217,6 +217,11 @@ def test_what_a_user_can_do_wrong_is_an_error_of_lessen(words, tiny_checkpoint: 
         words.predict("a film")
     with pytest.raises(InputError, match="not one text"):
         encoder.embed("a film")
+    for texts in ([None], [("a", "b", "c")]):
+        with pytest.raises(InputError, match="text 1 is neither a text nor a pair"):
+            words.predict(texts)
+    with pytest.raises(InputError, match="batch_size 0"):
+        words.predict(["a"], batch_size=0)
     with pytest.raises(InputError, match="precision 'fp16': choose float32, bfloat16"):
         lessen.load(tiny_checkpoint, precision="fp16")
     with pytest.raises(PlanError, match="99"):

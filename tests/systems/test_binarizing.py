@@ -319,3 +319,9 @@ def test_words_are_left_out_in_training_only() -> None:
     part.dropout.p = 0.0
     changed = (part(ids, rows) != plain).any(1).float().mean()
     assert 0.2 < changed < 0.8
+
+
+def test_packed_signs_are_not_trained_by_other_systems(binary: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="packed signs cannot be trained"):
+        compressed(binary, data, tmp_path / "m", "early-exit", epochs=1.0)
+    assert not (tmp_path / "m.work").exists()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def _run(given: list[str], debug: bool) -> int:
         return 2
     except LessenError as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"lessen: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt, typer.Abort) as error:

@@ -33,8 +33,8 @@ def encode(tokenizer: Any, texts: Sequence[Text], max_tokens: int, *, strict: bo
         strict: Refuse a longer text instead of cutting it.
 
     Raises:
-        InputError: With `strict`, naming the first text that is too long; when there is no tokenizer, or one
-            text in place of several.
+        InputError: With `strict`, naming the first text that is too long; when there is no tokenizer, one
+            text in place of several, or something that is neither a text nor a pair.
     """
     if isinstance(texts, str):
         raise InputError("texts: a sequence of texts, not one text")
@@ -42,6 +42,10 @@ def encode(tokenizer: Any, texts: Sequence[Text], max_tokens: int, *, strict: bo
         raise InputError("the model has no tokenizer: put its tokenizer.json or vocab.txt into its folder")
     if not texts:
         return []
+    for row, text in enumerate(texts, start=1):
+        pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(t, str) for t in text)
+        if not isinstance(text, str) and not pair:
+            raise InputError(f"text {row} is neither a text nor a pair of texts: {text!r:.60}")
     first = [t if isinstance(t, str) else t[0] for t in texts]
     second = [t[1] for t in texts if not isinstance(t, str)]
     if second and len(second) != len(texts):
@@ -87,7 +91,13 @@ def joined_pieces(tokens: Sequence[str]) -> list[str]:
 
 
 def batches(encoded: Sequence[Encoded], size: int) -> Iterator[list[int]]:
-    """Indices of `encoded` in batches of `size`, rows of similar length together."""
+    """Indices of `encoded` in batches of `size`, rows of similar length together.
+
+    Raises:
+        InputError: When the size is no whole number of at least 1.
+    """
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"batch_size {size!r}: a whole number of at least 1")
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
     for start in range(0, len(order), size):
         yield order[start : start + size]

@@ -26,6 +26,7 @@ from lessen.errors import InputError, Interrupted, PlanError
 from lessen.loading import load
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
+from lessen.model.few_bits import FewBits
 from lessen.plan import Shape
 from lessen.promise.classifiers import calibrate_classifier
 from lessen.promise.rows import keep
@@ -271,6 +272,10 @@ def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
     base = load(plan.model)
     if base.config.facts().language_head is not None:
         raise InputError(f"{plan.model} generates; system {system.name} is for models that classify")
+    if (
+        frozen := next((part.frozen for part in base.modules() if isinstance(part, FewBits)), None)
+    ) is not None:
+        raise PlanError(f"{plan.model}: {frozen}")
     exits = plan.exits
     if exits is None and system.exit is not None:
         depth = len(base.config.form().layers)
