@@ -272,10 +272,9 @@ def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
     base = load(plan.model)
     if base.config.facts().language_head is not None:
         raise InputError(f"{plan.model} generates; system {system.name} is for models that classify")
-    if (
-        frozen := next((part.frozen for part in base.modules() if isinstance(part, FewBits)), None)
-    ) is not None:
-        raise PlanError(f"{plan.model}: {frozen}")
+    for part in base.modules():
+        if isinstance(part, FewBits):
+            raise PlanError(f"{plan.model}: {part.frozen}")
     exits = plan.exits
     if exits is None and system.exit is not None:
         depth = len(base.config.form().layers)
