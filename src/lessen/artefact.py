@@ -27,9 +27,11 @@ EXITS = "exits.safetensors"
 KEPT = "calibration.safetensors"
 """What calibrations are made from: answers, or traces, and hashes of texts."""
 
-CARD = "README.md"
 AUDITED = "audit.safetensors"
 """Losses on newer rows."""
+
+CARD = "README.md"
+"""The model card."""
 
 DESCRIBING = (
     "plan.json",

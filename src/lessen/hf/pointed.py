@@ -84,7 +84,7 @@ class LessenPointedModel(LessenPreTrainedModel):
         return chosen
 
     def _judges(self) -> str:
-        """What its exits judge, as `check_rule` calls it."""
+        """What its exits judge, as `check_rule` calls it; each kind of model says its own."""
         raise NotImplementedError
 
     def _named(self, name: str) -> Point:
