@@ -27,6 +27,9 @@ EXITS = "exits.safetensors"
 KEPT = "calibration.safetensors"
 """What calibrations are made from: answers, or traces, and hashes of texts."""
 
+LEARNED = "learned.safetensors"
+"""Hashes of the texts a model has learned from, in a folder that keeps no answers."""
+
 AUDITED = "audit.safetensors"
 """Losses on newer rows."""
 
@@ -39,6 +42,7 @@ DESCRIBING = (
     "certificate.json",
     "calibrations.json",
     KEPT,
+    LEARNED,
     AUDITED,
     "latency.json",
     "report.html",
@@ -48,12 +52,18 @@ DESCRIBING = (
 )
 """Files that speak of one set of weights; they go where it goes, and do not outlive it."""
 
-PRIVATE = ("plan.json", "training.json", "calibration*", AUDITED, "latency.json", "report.*")
+PRIVATE = ("plan.json", "training.json", "calibration*", LEARNED, AUDITED, "latency.json", "report.*")
 """Those of `DESCRIBING` that tell of the user's data or folders, and are not uploaded."""
 
+VOCABULARIES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model"),
+    "sentencepiece.bpe.model",
+)
+"""One of these makes a tokenizer; without any, transformers invents one that knows no words."""
+
 TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *VOCABULARIES,
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
     "chat_template.jinja",
 )
 """Files of a tokenizer; another tokenizer's do not stay beside them."""
@@ -108,14 +118,14 @@ def check_place(target: Path) -> None:
     """
     if target.exists() and not target.is_dir():
         raise ArtefactError(f"{target} is a file where a folder would go; move it, or name another place")
-    if _is_ours(target):
+    if is_ours(target):
         return
     for name in (CONFIG, WEIGHTS, EXITS, *DESCRIBING):
         if name != CARD and (target / name).exists():
             raise ArtefactError(f"{target} holds {name}, which is not a lessen model's; name another folder")
 
 
-def _is_ours(folder: Path) -> bool:
+def is_ours(folder: Path) -> bool:
     """Whether a folder is a model's that lessen saved."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -270,7 +280,7 @@ def _swap(fresh: Path, target: Path) -> None:
     gone = {WEIGHTS, EXITS, *DESCRIBING}
     if any((fresh / name).exists() for name in TOKENIZER):
         gone |= set(TOKENIZER)
-    if not _is_ours(target) and (target / CARD).is_file():
+    if not is_ours(target) and (target / CARD).is_file():
         shutil.copyfile(target / CARD, fresh / CARD)  # somebody else's, about the folder
     if not _exchange(fresh, target):
         retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))

@@ -159,9 +159,10 @@ class Certificate(Strict):
             "selective": f"of its early answers, on average at most {bound} differ from those of {against}",
         }[self.loss]
         confidence = f"{100 * (1 - self.delta):.10g}%"
+        numbers = "" if self.precision == "float32" else f" in {self.precision}"
         return (
             f"With {confidence} confidence over the draw of {self.rows:,} calibration texts, "
-            f"on texts like them, each counted once, point {point.name!r} keeps this: {what}."
+            f"on texts like them, each counted once, point {point.name!r}{numbers} keeps this: {what}."
         )
 
     def _of_prompts(self, point: CertifiedPoint, how: Generation) -> str:

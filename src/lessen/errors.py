@@ -41,3 +41,8 @@ class Interrupted(Exception):
 
 class LessenWarning(UserWarning):
     """What a user should know that is no error; the command line prints it as one line."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its kind where it says nothing."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,10 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
@@ -26,10 +21,10 @@ from lessen.bits import fours, packing
 from lessen.certificate import FILE as CERTIFICATE
 from lessen.certificate import Generation, check_promises
 from lessen.config import CHOICES, LessenConfig, check_written
-from lessen.errors import ArtefactError, InputError, LessenError, PlanError, UnsupportedModelError
+from lessen.errors import ArtefactError, InputError, LessenError, PlanError, first_line
 from lessen.families import family_of
 from lessen.families.beexformer import CHARACTERS, PRESETS, SPECIAL, characters
-from lessen.families.parts import Part, from_hugging_face
+from lessen.foreign import load_foreign
 from lessen.hf import (
     LessenForCausalLM,
     LessenForSeq2SeqLM,
@@ -42,10 +37,7 @@ from lessen.model.digests import base_digest
 from lessen.model.few_bits import BinaryEmbedding, BinaryLinear, Int4Linear
 from lessen.model.transformer import initialise
 from lessen.plan import FEW_BITS, Precision, dense_shape
-from lessen.reshaping import Model, in_few_bits, problem_type_of, with_language_exits
-
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
-"""One of these makes a tokenizer; without any, transformers invents one that knows no words."""
+from lessen.reshaping import Model, in_few_bits, with_language_exits
 
 
 def load(
@@ -102,7 +94,7 @@ def load(
     elif base is not None:
         raise InputError(f"{name} is a whole model; base is for exits that were saved without theirs")
     else:
-        model = _load_own(Path(source), config) if own else _load_foreign(source, config)
+        model = _load_own(Path(source), config) if own else load_foreign(source, config)
     # Only now: reading the weights names the tensor that is damaged, a certificate just says that one is.
     certificate = check_promises(Path(source), config.choices().values()) if own and promises else None
     model = _in_precision(model, precision, str(name)).eval()
@@ -242,9 +234,7 @@ def _config_of(source: str) -> PreTrainedConfig:
     except Exception as error:  # transformers checks some fields in ways of its own, with errors of all kinds
         known = Path(source).is_dir()
         why = (
-            _first_line(error)
-            if known
-            else f"there is no such folder, and the hub says: {_first_line(error)}"
+            first_line(error) if known else f"there is no such folder, and the hub says: {first_line(error)}"
         )
         raise InputError(f"cannot load a model named {source!r}: {why}") from None
     if not isinstance(config, LessenConfig):
@@ -257,7 +247,7 @@ def _downloaded(name: str) -> str:
     try:
         return snapshot_download(name)
     except Exception as error:  # of the network, the hub or the disk
-        raise InputError(f"cannot download {name!r}: {_first_line(error)}") from None
+        raise InputError(f"cannot download {name!r}: {first_line(error)}") from None
 
 
 def _load_own(folder: Path, config: LessenConfig) -> Model:
@@ -335,83 +325,13 @@ def _check_decoding(place: Path, how: Generation, model: Model) -> None:
         )
 
 
-def _load_foreign(source: str, config: PreTrainedConfig) -> Model:
-    family = family_of(config.model_type)
-    facts = family.architecture(config)
-    has_head = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
-    if generates := facts.language_head is not None:
-        if has_head:
-            raise UnsupportedModelError(f"{source}: a {config.model_type} that classifies is not supported")
-        auto, kind = AutoModelForCausalLM, LessenForCausalLM
-        if facts.decoder is not None:
-            auto, kind = AutoModelForSeq2SeqLM, LessenForSeq2SeqLM
-    elif has_head:
-        auto, kind = AutoModelForSequenceClassification, LessenForSequenceClassification
-    else:
-        auto, kind = AutoModel, LessenModel
-    try:
-        foreign, found = auto.from_pretrained(source, dtype="auto", output_loading_info=True)
-    except Exception as error:  # transformers raises many kinds for a damaged or missing weights file
-        raise ArtefactError(f"cannot read the weights of {source}: {_first_line(error)}") from None
-    if facts.decoder is not None and _has_its_own_head(foreign):
-        facts = facts.model_copy(update={"language_head": "own"})
-    head = family.head_shape(config) if has_head else None
-    shape = dense_shape(
-        facts.num_hidden_layers,
-        facts.num_attention_heads,
-        facts.intermediate_size,
-        exits=(head,) if head else (),
-        decoder_layers=facts.num_decoder_layers,
-    )
-    own = LessenConfig(
-        architecture=facts.model_dump(mode="json"),
-        shape=shape.model_dump(mode="json"),
-        id2label=config.id2label if has_head else None,
-        label2id=config.label2id if has_head else None,
-        problem_type=config.problem_type or problem_type_of(config.num_labels) if has_head else None,
-    )
-    with torch.device("meta"):
-        model = kind(own)
-    names = family.names(facts, prefixed=has_head or generates, head=has_head or generates)
-    _refuse_gaps(source, names, found["missing_keys"])
-    state = from_hugging_face(foreign.state_dict(), names, facts)
-    model.load_state_dict({f"transformer.{k}": v for k, v in state.items()}, strict=True, assign=True)
-    if generates:
-        model.generation_config = foreign.generation_config
-    return model
-
-
-def _has_its_own_head(foreign: Any) -> bool:
-    """Whether the matrix to the vocabulary is another than the token table, whatever the config says.
-
-    transformers calls both kinds of T5 tied, and looks at the weights.
-    """
-    head, table = foreign.get_output_embeddings().weight, foreign.get_input_embeddings().weight
-    return bool(head.data_ptr() != table.data_ptr())
-
-
-def _refuse_gaps(source: str, names: Mapping[str, Part], missing: Collection[str]) -> None:
-    """transformers fills missing tensors with random numbers and goes on; that is never what a user wants."""
-    theirs = (name for part in names.values() for name in part.names)
-    needed = {f"{name}.{kind}" for name in theirs for kind in ("weight", "bias")}
-    if absent := sorted(needed & set(missing)):
-        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise ArtefactError(
-            f"{source}: the weights lack {absent[0]}{more}; the file is incomplete or another model's"
-        )
-
-
 def _tokenizer(source: str) -> Any:
     folder = Path(source)
-    if folder.is_dir() and not any((folder / name).exists() for name in TOKENIZER_FILES):
+    if folder.is_dir() and not any((folder / name).exists() for name in artefact.VOCABULARIES):
         return None
     try:
         return AutoTokenizer.from_pretrained(source)
     except Exception as error:  # transformers raises many kinds for a damaged file
         if not folder.is_dir():
             return None
-        raise ArtefactError(f"cannot read the tokenizer of {source}: {_first_line(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ArtefactError(f"cannot read the tokenizer of {source}: {first_line(error)}") from None

@@ -21,6 +21,7 @@ from lessen.artefact import (
     DESCRIBING,
     EXITS,
     KEPT,
+    LEARNED,
     PRIVATE,
     read_config,
     replacing_folder,
@@ -39,10 +40,11 @@ from lessen.certificate import (
     write_certificate,
 )
 from lessen.errors import LessenError
+from lessen.history import learned_by, remember
 from lessen.model.digests import base_digest
 from lessen.plan import FEW_BITS, FULL, Base, Point
 
-OF_THE_MAKING = ("plan.json", "training.json", CERTIFICATE, "calibrations.json", KEPT, AUDITED)
+OF_THE_MAKING = ("plan.json", "training.json", CERTIFICATE, "calibrations.json", KEPT, LEARNED, AUDITED)
 """Files that speak of a model in few bits too, whose report and latencies are its own."""
 
 NOT_OF_A_TOKENIZER = (
@@ -156,6 +158,8 @@ def _bring_certificate(model: Any, fresh: Path) -> bool:
     else:
         same, speaking = _are_rounded(model, source, fresh), OF_THE_MAKING
     if not same:
+        if learned := learned_by(source):  # before whatever changed the weights
+            remember(fresh, learned, learned)
         return False
     for name in speaking:
         if (source / name).is_file():

@@ -150,16 +150,60 @@ def test_a_run_that_is_refused_leaves_nothing_behind(data: Path, tmp_path: Path)
 
 
 def test_predict(small: Path, tmp_path: Path) -> None:
-    code, out, _ = run("predict", small, "good fine film", "", "--json")
+    code, out, _ = run("predict", small, "good fine film", "--json")
     assert code == 0
-    said = json.loads(out)["predictions"]
+    found = json.loads(out)
+    said = found["predictions"]
     assert {"text", "label", "probability", "layers", "tokens", "truncated"} <= said[0].keys()
-    assert said[1]["tokens"] == 2
+    assert found["certified"]
+    assert f"point {found['point']!r} keeps this" in found["promise"]
     lines = tmp_path / "texts.txt"
     lines.write_text("good fine film\nbad dull film\n")
     code, out, _ = run("predict", small, "--file", lines, "--point", "full")
     assert code == 0
-    assert len(out.strip().splitlines()) == 3
+    assert out.startswith("at point 'full': the whole model\n")
+    assert len(out.strip().splitlines()) == 4
+
+
+def test_predict_by_a_wish_says_what_is_promised(small: Path, data: Path) -> None:
+    code, out, _ = run("predict", small, "--data", data, "--max-drop", "15%", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (len(found["predictions"]), found["point"], found["certified"]) == (400, "drop-10%", True)
+    code, out, err = run("predict", small, "a film", "--max-drop", "1%")
+    assert code == 0
+    assert "no point is certified to lose at most 1%; every row goes through all layers" in err
+    assert "at point 'full'" in out
+    code, out, _ = run("predict", small, "a film", "--latency-ms", 1e4)
+    assert code == 0
+    assert "at point 'full'" in out
+    speed = lessen.load(small).dial(speedup=1.4).point
+    code, out, _ = run("predict", small, "a film", "--speedup", 1.4, "--json")
+    assert code == 0
+    assert json.loads(out)["certified"] == (speed.promise.kind == "certified")
+
+
+UNREADABLE = {
+    "empty": (["a film", " "], "", "text 2 is empty"),
+    "blank line": (["--file", "FILE"], "a film\n\nanother\n", "FILE, line 2: there is no text"),
+    "pairs": (["--file", "FILE"], "a film\tanother\n", "trained on single texts, and these are pairs"),
+    "a pair": (["a", "--pair", "b"], "", "trained on single texts, and these are pairs"),
+    "both": (["a film", "--file", "FILE"], "a film\tanother\n", "some of these are pairs of texts"),
+    "columns of nothing": (["a film", "--text-column", "text"], "", "say how to read --data"),
+    "wishes": (["a", "--speedup", "2", "--max-drop", "1%"], "", "give --speedup or --max-drop, not both"),
+    "share": (["a", "--max-drop", "2"], "", "must be at least 0 and below 100%"),
+    "time": (["a", "--latency-ms", "-1"], "", "latency_ms -1.0: must be a number of at least 0"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_what_cannot_be_answered_is_named(case: str, small: Path, tmp_path: Path) -> None:
+    arguments, content, problem = UNREADABLE[case]
+    place = tmp_path / "texts.txt"
+    place.write_text(content)
+    code, out, err = run("predict", small, *(str(place) if each == "FILE" else each for each in arguments))
+    assert (code, out) == (2, "")
+    assert problem.replace("FILE", str(place)) in err
 
 
 def test_long_text_is_cut_or_refused(small: Path) -> None:

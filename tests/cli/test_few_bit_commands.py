@@ -74,8 +74,17 @@ def test_a_certificate_made_in_few_bits_goes_where_they_are_stored(
 ) -> None:
     folder = tmp_path / "m"
     shutil.copytree(small, folder)
-    code, _, err = run("calibrate", folder, "--precision", precision, "--max-drop", "20%")
+    other = ("calibrate", folder, "--precision", precision, "--max-drop", "20%")
+    code, _, err = run(*other)
+    assert code == 2
+    assert f"is certified in float32, which calibrating in {precision} would end; store a copy with" in err
+    assert lessen.load(folder).points["drop-20%"].promise.kind == "certified"
+    code, out, err = run(*other, "--overwrite")
     assert code == 0, err
+    assert f"point 'drop-20%' in {precision} keeps this" in out
+    code, _, err = run("calibrate", folder)
+    assert code == 2
+    assert f"is certified in {precision}, which calibrating in float32 would end; give --overwrite" in err
     lessen.load(folder, precision=precision).save_pretrained(tmp_path / "stored")
     assert lessen.load(tmp_path / "stored").points["drop-20%"].promise.kind == "certified"
     code, _, err = run("calibrate", tmp_path / "stored", "--max-drop", "20%")
@@ -92,7 +101,7 @@ def test_a_certificate_of_floats_does_not(small: Path, tmp_path: Path) -> None:
 def test_weights_that_changed_on_the_way_take_none_along(eights: Path, small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(small, folder)
-    assert run("calibrate", folder, "--precision", "int8", "--max-drop", "20%")[0] == 0
+    assert run("calibrate", folder, "--precision", "int8", "--max-drop", "20%", "--overwrite")[0] == 0
     model = lessen.load(folder, precision="int8")
     model.transformer.layers[0].feed_forward.up.weight[0, 0] += 1
     model.save_pretrained(tmp_path / "other")
@@ -120,7 +129,7 @@ def test_rows_that_cannot_be_read_again(small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(small, folder)
     (folder / "plan.json").unlink()
-    code, _, err = run("calibrate", folder, "--precision", "int8")
+    code, _, err = run("calibrate", folder, "--precision", "int8", "--overwrite")
     assert code == 2
     assert "cannot be read again" in err
     assert "give --data" in err

@@ -21,7 +21,8 @@ def test_a_certificate_holds_in_its_precision_alone(
     more = tmp_path / "more.csv"
     lines = data.read_text().splitlines()
     more.write_text("\n".join([lines[0], *(line.replace("number", "more") for line in lines[1:])]))
-    code, _, said = run("calibrate", folder, "--data", more, "--precision", precision, "--max-drop", "20%")
+    asked = ("--data", more, "--precision", precision, "--max-drop", "20%")
+    code, _, said = run("calibrate", folder, *asked, "--overwrite")
     assert code == 0, said
     assert kinds(folder, precision) == {"certified"}
     assert kinds(folder, other) == {"uncertified"}

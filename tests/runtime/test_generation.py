@@ -66,6 +66,8 @@ def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
     _, model = both("gpt2", tmp_path)
     with pytest.raises(InputError, match="the prompt is empty"):
         rows_of(model, [[3], []], max_new_tokens=1)
+    with pytest.raises(InputError, match=r"max_new_tokens 2\.5: must be a whole number"):
+        rows_of(model, [[3]], max_new_tokens=2.5)
     with pytest.raises(InputError, match="max_new_tokens 0"):
         rows_of(model, [[3]], max_new_tokens=0)
     assert rows_of(model, [], max_new_tokens=1)[0] == []

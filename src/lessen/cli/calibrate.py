@@ -33,6 +33,7 @@ from lessen.cli.output import (
     show_promises,
     table,
 )
+from lessen.cli.overwriting import Overwrite, check_certificate, check_free
 from lessen.cli.own_rows import documents_of_split, rows_of_split
 from lessen.errors import InputError
 
@@ -67,6 +68,7 @@ def command(
         Path | None,
         typer.Option(help="Store the model there in --precision, of few bits, and certify that one."),
     ] = None,
+    overwrite: Overwrite = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
@@ -97,6 +99,7 @@ def command(
             "--confidence": confidence != "90%" or None,
             "--precision": precision,
             "--out": out,
+            "--overwrite": overwrite or None,
             "--seed": seed or None,
             "--one-threshold": one_threshold or None,
             "--decay": decay,
@@ -105,6 +108,8 @@ def command(
             raise InputError(f"{extra} does not go with --audit, which tests the certificate as it is")
         _audit(model, data, reference, (text_column, pair_column, label_column, task), as_json)
         return
+    if out is None and not overwrite:
+        check_certificate(model, precision_of(precision))
     from lessen.card import write_card
     from lessen.certificate import one_digest
     from lessen.cli.compress_generator import bounds_of, language_asked
@@ -123,7 +128,7 @@ def command(
         language = language_asked(bounds, confidence, loss, rule, block, **of_exits)
         draws = None if resplits is None else (resplits, seed)
         text = None if data is None else documents(data, text=text_column)
-        model = _stored(model, precision_of(precision), out)
+        model = _stored(model, precision_of(precision), out, overwrite=overwrite)
         _calibrate_generator(model, text, language, precision_of(precision), draws, as_json)
         return
     if target_agreement is not None:
@@ -135,7 +140,7 @@ def command(
     rows = None
     if data is not None:
         rows = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
-    model = _stored(model, precision_of(precision), out)
+    model = _stored(model, precision_of(precision), out, overwrite=overwrite)
     loaded, kept, dropped = rows_for(
         model,
         rows,
@@ -176,7 +181,7 @@ def command(
         _show_draws(facts, asked)
 
 
-def _stored(folder: Path, precision: Any, out: Path | None) -> Path:
+def _stored(folder: Path, precision: Any, out: Path | None, *, overwrite: bool) -> Path:
     """The folder to calibrate: the one given, or `out`, where its model was stored in few bits."""
     from lessen.loading import load
     from lessen.plan import FEW_BITS
@@ -187,6 +192,8 @@ def _stored(folder: Path, precision: Any, out: Path | None) -> Path:
         raise InputError(f"--out stores weights in few bits: give --precision {', '.join(FEW_BITS)} with it")
     if out.resolve() == folder.resolve():
         raise InputError(f"--out {out} is the model itself; name another folder")
+    if not overwrite:
+        check_free([out])
     load(folder, precision=precision).save_pretrained(out)
     say(f"stored in {precision}: {out}")
     return out

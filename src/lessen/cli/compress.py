@@ -30,6 +30,7 @@ from lessen.cli.output import (
     say,
     show_promises,
 )
+from lessen.cli.overwriting import Overwrite, check_free
 from lessen.errors import InputError
 from lessen.plan import TokenScore
 
@@ -39,6 +40,7 @@ def command(
     model: options.Model = None,
     data: options.Data = None,
     out: options.Out = Path("small"),
+    overwrite: Overwrite = False,
     max_drop: MaxDrop = None,
     confidence: Confidence = "90%",
     loss: LossName = None,
@@ -126,6 +128,7 @@ def command(
     if plan is not None:
         refuse_others(context, PLANNED, "does not go with --plan, which says it already")
         chosen = _read_plan(plan)
+        _check_out(out, chosen, overwrite=overwrite)
         if isinstance(chosen, LanguagePlan):
             carry_out(chosen, out, as_json)
             return
@@ -171,6 +174,7 @@ def command(
                 prompting={"prompt_tokens": prompt_tokens, "new_tokens": new_tokens},
                 seed=seed,
             )
+            _check_out(out, chosen_reading, overwrite=overwrite)
             carry_out_reading(chosen_reading, out, as_json)
             return
         if generates(model):
@@ -205,6 +209,7 @@ def command(
                 test_data=test_data,
                 text_column=text_column,
             )
+            _check_out(out, language, overwrite=overwrite)
             carry_out(language, out, as_json)
             return
         refuse_others(context, CLASSIFIES, f"is for models that generate; {model} does not")
@@ -230,6 +235,7 @@ def command(
             promise=asked_of(max_drop, confidence, loss, rule),
             **choices,
         )
+        _check_out(out, chosen, overwrite=overwrite)
     assert isinstance(chosen, CompressionPlan)
     if any(isinstance(stage, Pretraining) for stage in chosen.stages):
         pretrain_and_say(chosen, out, as_json)
@@ -247,6 +253,15 @@ def command(
         show_results(outcome.results, f"{name}{sizes_of(outcome)}; {rows}")
         show_promises(outcome.calibration)
         say(f"saved {place}; it answers at point {outcome.model.config.point!r}")
+
+
+def _check_out(out: Path, plan: Any, *, overwrite: bool) -> None:
+    """Refuse to replace models, unless told to, or where the run that made them goes on."""
+    from lessen.systems.working import begun
+
+    if not overwrite and not begun(out):
+        targets = getattr(plan, "targets", ())
+        check_free([out, *(out / target.folder for target in targets if len(targets) > 1)])
 
 
 def _exits(model: str, layers: str | None, pool: str | None, hidden: int | None) -> Any:

@@ -66,7 +66,7 @@ def evaluate_generator(
     table(
         [
             "mode, point",
-            "agreement",
+            "agrees on its text",
             "same text",
             "mean layers",
             "weight passes",
@@ -87,6 +87,10 @@ def evaluate_generator(
         ],
         f"{data}: {len(ids):,} prompts of up to {prompting.prompt_tokens} tokens, continued by up to "
         f"{prompting.new_tokens}",
+    )
+    print(
+        "agrees on its text: tokens full depth would name after the same text, early tokens included; "
+        "certificates count along full depth's own."
     )
     for line in lines:
         if line.point is not None:

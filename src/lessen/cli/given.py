@@ -8,7 +8,7 @@ import typer
 
 from lessen.errors import InputError
 
-ALL = {"model", "data", "out", "as_json", "system", "seed", "test_data", "text_column"}
+ALL = {"model", "data", "out", "overwrite", "as_json", "system", "seed", "test_data", "text_column"}
 ROWS = {"pair_column", "label_column", "task"}
 TRAINING = {"batch_size", "learning_rate"}
 PROMISE = {"max_drop", "confidence", "loss", "rule", "tune_data", "calibration_data", "criterion", "exits"}
@@ -51,7 +51,7 @@ PREDICTED = {"model", "data", "precision", "point", "speedups", "batch_size", "s
 PREDICTED |= {"text_column", "as_json"} | CLASSIFIER_ROWS
 """Of `evaluate`, on a classifier."""
 
-PLANNED = {"plan", "out", "as_json"}
+PLANNED = {"plan", "out", "overwrite", "as_json"}
 """Of a run whose plan is in a file."""
 
 

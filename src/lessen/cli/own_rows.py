@@ -35,12 +35,13 @@ def documents_of_split(folder: Path, split: str) -> tuple[Any, str]:
 
 
 def _again(folder: Path, split: str, unit: str, kind: Any, reading: Any) -> tuple[Any, Any]:
+    from lessen.history import learned_before
     from lessen.records import parse
 
     place = folder / "plan.json"
     try:
         plan = parse(kind, json.loads(place.read_text(encoding="utf-8")), str(place))
-        return plan, reading(plan)
+        return plan, reading(plan, learned_before(folder))
     except (OSError, ValueError, LessenError) as error:
         raise InputError(
             f"the {split} {unit} of {folder} cannot be read again ({error}); give --data"

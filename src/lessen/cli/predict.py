@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.output import Json, Precision, coloured, emit, legend, precision_of, table
+from lessen.cli.output import (
+    Json,
+    PairColumn,
+    Precision,
+    TextColumn,
+    coloured,
+    emit,
+    legend,
+    parse_share,
+    precision_of,
+    say,
+    table,
+)
 from lessen.errors import InputError
 
 
@@ -18,9 +30,18 @@ def command(
     file: Annotated[
         Path | None, typer.Option(help="One text per line; a tab separates the two of a pair.")
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A CSV, TSV, JSONL or Parquet file, builtin:NAME, or a hub dataset.")
+    ] = None,
     pair: Annotated[list[str] | None, typer.Option(help="Second text for each text, in order.")] = None,
     point: Annotated[
         str | None, typer.Option(help="Point to answer at; the model's default if not given.")
+    ] = None,
+    max_drop: Annotated[
+        str | None, typer.Option(help="Answer at the fastest Point certified to lose at most this, 1% say.")
+    ] = None,
+    latency_ms: Annotated[
+        float | None, typer.Option(help="Use as much of the model as so many milliseconds per row allow.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per batch.")] = 32,
     speedup: Annotated[
@@ -31,25 +52,29 @@ def command(
     ] = False,
     precision: Precision = None,
     strict: Annotated[bool, typer.Option(help="Refuse texts longer than the model.")] = False,
+    text_column: TextColumn = None,
+    pair_column: PairColumn = None,
     as_json: Json = False,
 ) -> None:
-    """Label texts, and say how many layers each needed."""
+    """Label texts, and say how many layers each needed, and whether anything is promised of it."""
     from lessen.hf import LessenForSequenceClassification
     from lessen.loading import load
 
     loaded = load(model, precision=precision_of(precision))
     if not isinstance(loaded, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier; {_other_use(loaded)}")
-    inputs = _inputs(texts, file, pair)
-    if speedup is not None:
-        if point is not None:
-            raise InputError("give --point or --speedup, not both")
-        loaded.dial(speedup=speedup)
-    predictions = loaded.predict(inputs, point=point, batch_size=batch_size, strict=strict, explain=explain)
+    if (text_column or pair_column) and data is None:
+        raise InputError("--text-column and --pair-column say how to read --data")
+    inputs = _inputs(texts, file, pair, data, (text_column, pair_column))
+    _check_kind(Path(model), inputs)
+    _choose(loaded, point, speedup, max_drop, latency_ms)
+    chosen = loaded.point
+    predictions = loaded.predict(inputs, batch_size=batch_size, strict=strict, explain=explain)
     shown = [text if isinstance(text, str) else " | ".join(text) for text in inputs]
     if as_json:
         rows = [{"text": text, **p.as_dict()} for text, p in zip(shown, predictions, strict=True)]
-        emit({"predictions": rows, "point": point or loaded.point.name})
+        said = _promised(loaded, chosen)
+        emit({"predictions": rows, "point": chosen.name, "certified": said is not None, "promise": said})
         return
     table(
         ["text", "answer", "probability", "layers", "tokens"],
@@ -63,6 +88,7 @@ def command(
             ]
             for text, p in zip(shown, predictions, strict=True)
         ],
+        f"at point {chosen.name!r}: {_standing(chosen)}",
     )
     if explain:
         _show_tokens(predictions, loaded.transformer.shape)
@@ -96,19 +122,89 @@ def _show_tokens(predictions: list[Any], shape: Any) -> None:
         console.print(after_leaving(shape), markup=False)
 
 
-def _inputs(texts: list[str] | None, file: Path | None, pair: list[str] | None) -> list[Any]:
+def _choose(
+    loaded: Any, point: str | None, speedup: float | None, max_drop: str | None, latency_ms: float | None
+) -> None:
+    """Set the Point to answer at, by name or by a wish."""
+    drop = None if max_drop is None else parse_share(max_drop, "--max-drop")
+    asked = {"--point": point, "--speedup": speedup, "--max-drop": drop, "--latency-ms": latency_ms}
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"give {' or '.join(given)}, not {'both' if len(given) == 2 else 'all'}")
+    if point is not None:
+        loaded.use(point)
+    elif given:
+        loaded.dial(speedup=speedup, max_drop=drop, latency_ms=latency_ms)
+    if drop is not None and loaded.point.promise is None:
+        say(f"no point is certified to lose at most {max_drop}; every row goes through all layers")
+
+
+def _standing(point: Any) -> str:
+    """What is promised of a Point, in a few words."""
+    promise = point.promise
+    if promise is None:
+        return "the whole model"
+    if promise.kind != "certified":
+        return "nothing is promised"
+    return f"certified, {promise.loss} at most {100 * promise.epsilon:g}%"
+
+
+def _promised(loaded: Any, point: Any) -> str | None:
+    """The promise of a certified Point, in its certificate's words; None of another."""
+    from lessen.certificate import is_certified, read_certificate
+
+    if not is_certified(point):
+        return None
+    certificate = read_certificate(loaded.folder)
+    entries = [] if certificate is None else [each for each in certificate.points if each.name == point.name]
+    return certificate.sentence(entries[0]) if certificate is not None and entries else None
+
+
+def _check_kind(folder: Path, inputs: list[Any]) -> None:
+    """Refuse pairs for a model trained on single texts, and the other way round, as far as that is known."""
+    from lessen.promise.rows import kept_in
+
+    kept = kept_in(folder)
+    pairs = isinstance(inputs[0], tuple)
+    if kept is not None and kept.pairs is not None and kept.pairs != pairs:
+        if kept.pairs:
+            raise InputError(f"{folder} was trained on pairs of texts; give the second ones with --pair")
+        raise InputError(
+            f"{folder} was trained on single texts, and these are pairs (with tabs, in a --file)"
+        )
+
+
+def _inputs(
+    texts: list[str] | None,
+    file: Path | None,
+    pair: list[str] | None,
+    data: str | None,
+    columns: tuple[str | None, str | None],
+) -> list[Any]:
     inputs: list[Any] = list(texts or [])
+    for place, text in enumerate(inputs, start=1):
+        if not text.strip():
+            raise InputError(f"text {place} is empty")
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {file}: {error}") from None
+        for place, line in enumerate(lines, start=1):
+            if not line.strip():
+                raise InputError(f"{file}, line {place}: there is no text")
         inputs += [tuple(line.split("\t", 1)) if "\t" in line else line for line in lines]
+    if data is not None:
+        from lessen.data.reading import read
+
+        inputs += read(data, text=columns[0], pair=columns[1], labelled=False).texts
     if not inputs:
-        raise InputError("nothing to predict: give texts, or --file")
+        raise InputError("nothing to predict: give texts, --file or --data")
+    if len({isinstance(text, tuple) for text in inputs}) > 1:
+        raise InputError("some of these are pairs of texts and some are not; give one kind at a time")
     if pair:
         if any(isinstance(text, tuple) for text in inputs):
-            raise InputError(f"{file} holds pairs already; leave --pair away")
+            raise InputError("these are pairs already; leave --pair away")
         if len(pair) != len(inputs):
             raise InputError(f"{len(inputs)} texts but {len(pair)} --pair texts; give one for each")
         inputs = list(zip(inputs, pair, strict=True))

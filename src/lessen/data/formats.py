@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lessen.data.table import listed
-from lessen.errors import InputError
+from lessen.errors import InputError, first_line
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 """`NAME`, `OWNER/NAME`, either with `:CONFIG`."""
@@ -170,7 +170,7 @@ def _parquet(path: Path) -> Columns:
     try:
         return _hub_columns(str(path), datasets.Dataset(pyarrow.parquet.ParquetFile(path).read()))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {_first_line(error)}") from None
+        raise InputError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
 
 
 def _saved(folder: Path, split: str | None) -> Columns:
@@ -179,7 +179,7 @@ def _saved(folder: Path, split: str | None) -> Columns:
     try:
         saved = datasets.load_from_disk(str(folder))
     except Exception as error:
-        raise InputError(f"{folder} cannot be read as a saved data set: {_first_line(error)}") from None
+        raise InputError(f"{folder} cannot be read as a saved data set: {first_line(error)}") from None
     if isinstance(saved, datasets.Dataset):
         if split is not None and str(saved.split) != split:
             raise InputError(f"{folder} holds one data set without parts; leave out the split")
@@ -197,7 +197,7 @@ def _hub(source: str, split: str) -> Columns:
         return _hub_columns(source, datasets.load_dataset(name, config or None, split=split))
     except Exception as error:
         raise InputError(
-            f"{source}: no file or folder here, and not readable as a hub data set: {_first_line(error)}"
+            f"{source}: no file or folder here, and not readable as a hub data set: {first_line(error)}"
         ) from None
 
 
@@ -214,10 +214,6 @@ def _classes(features: Mapping[str, Any]) -> dict[str, list[str]]:
         for name, feature in features.items()
     }
     return {name: list(names) for name, names in declared.items() if names}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _lines(path: Path) -> Columns:

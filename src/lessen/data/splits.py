@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
@@ -81,6 +81,12 @@ def without(table: Table, others: Iterable[Table]) -> tuple[Table, int]:
     taken = {row_key(text) for other in others for text in other.texts}
     kept = [row for row, text in enumerate(table.texts) if row_key(text) not in taken]
     return table.take(kept), len(table) - len(kept)
+
+
+def without_keys(table: Table, keys: Collection[str]) -> tuple[Table, int]:
+    """Drop the rows whose text has one of some hashes (`row_key`); returns the rest, and the count."""
+    kept = [row for row, text in enumerate(table.texts) if row_key(text) not in keys] if keys else None
+    return (table, 0) if kept is None else (table.take(kept), len(table) - len(kept))
 
 
 def without_repeats(table: Table) -> Table:

@@ -21,12 +21,13 @@ from lessen.data.splits import without_repeats
 from lessen.data.table import Table, row_key
 from lessen.errors import InputError
 from lessen.hf import LessenGenerator
+from lessen.history import learned_by, texts_learned
+from lessen.kept import content_of, pack_keys, unpack_keys
 from lessen.loading import load
 from lessen.model.digests import base_digest, heads_digest
 from lessen.plan import Decay, Expectation, Point, Precision, Size
 from lessen.promise.calibrate import Loss
 from lessen.promise.drafting import choose_drafts
-from lessen.promise.kept import content_of, pack_keys, unpack_keys
 from lessen.promise.language import Decoder, LanguageLoss, Thresholds, freeze_path, judge, measured, why_not
 from lessen.promise.record import Basis, count_attempt
 from lessen.promise.settle import Asked, Calibration, check_enough, settle
@@ -84,10 +85,11 @@ class KeptTraces:
     Attributes:
         tune: On the prompts paths are made from.
         calibration: On the prompts promises are tested on.
-        seen: Hashes of the documents training saw.
+        seen: Hashes of the documents the model has learned from.
         prompting: How prompts were made.
         precision: Of the weights.
         subject: SHA-256 of weights, tokenizer and form of the model.
+        before: Those of `seen` it had learned from before the run that made it.
     """
 
     tune: Traces
@@ -96,10 +98,11 @@ class KeptTraces:
     prompting: Prompting
     precision: Precision
     subject: str
+    before: frozenset[str] = frozenset()
 
     def save(self, path: Path) -> None:
         """Write everything as one safetensors file."""
-        tensors = {"seen": pack_keys(sorted(self.seen))}
+        tensors = {"seen": pack_keys(sorted(self.seen)), "before": pack_keys(sorted(self.before))}
         for name, part in (("tune", self.tune), ("calibration", self.calibration)):
             tensors |= {
                 f"{name}.scores": torch.from_numpy(np.ascontiguousarray(part.scores)),
@@ -138,6 +141,7 @@ class KeptTraces:
                 prompting=Prompting(**json.loads(about["prompting"])),
                 precision=cast(Precision, about["precision"]),
                 subject=about["subject"],
+                before=frozenset(unpack_keys(tensors["before"])) if "before" in tensors else frozenset(),
             )
 
 
@@ -202,10 +206,10 @@ def unseen(folder: Path, table: Table) -> tuple[Table, int]:
     Raises:
         InputError: When none is left.
     """
-    seen = set(keys_of(folder))
+    seen = {*keys_of(folder), *learned_by(folder)}
     if (folder / KEPT).exists():
         kept = KeptTraces.load(folder / KEPT)
-        seen |= kept.seen | set(kept.tune.keys) | set(kept.calibration.keys)
+        seen |= set(kept.tune.keys) | set(kept.calibration.keys)
     fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
     if not len(fresh):
         raise InputError(f"{table.name}: the model was trained, tuned or calibrated on every document of it")
@@ -225,8 +229,9 @@ def keep_traces(
     prompting: Prompting,
     criteria: Sequence[str],
     going_on: Callable[[str], AbstractContextManager[dict[str, Any]]] = lambda part: nullcontext({}),
+    before: frozenset[str] = frozenset(),
 ) -> KeptTraces:
-    """Traces on the `tune` and `calibration` tables, and the keys of the `train` table.
+    """Traces on the `tune` and `calibration` tables, and hashes of what the model has learned from.
 
     Args:
         model: With language exits.
@@ -234,6 +239,7 @@ def keep_traces(
         prompting: How documents become prompts.
         criteria: Names of those to score by.
         going_on: For each of the two names, `kept_in` and `watch` of `trace` while its prompts are continued.
+        before: Hashes of what the model had learned from before these tables.
     """
 
     def traced(part: str, table: Table) -> Traces:
@@ -243,7 +249,8 @@ def keep_traces(
     return KeptTraces(
         tune=traced("tune", tables["tune"]),
         calibration=traced("calibration", without_repeats(tables["calibration"])),
-        seen=frozenset(row_key(text) for text in tables["train"].texts),
+        seen=texts_learned(tables, before),
+        before=before,
         prompting=prompting,
         precision=cast(Precision, model.precision),
         subject="",

@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from lessen.data.table import Table, row_key
 from lessen.depth.criteria import exits_of_every_row
 from lessen.errors import PlanError
+from lessen.kept import content_of, pack_keys, unpack_keys
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
 from lessen.model.macs import row_macs
 from lessen.model.transformer import Transformer
 from lessen.plan import FULL, Point, Precision
-from lessen.promise.kept import content_of, pack_keys, unpack_keys
 from lessen.records import parse
 from lessen.runtime.retention import left_at
 from lessen.runtime.text import Encoded, encode
@@ -224,12 +224,13 @@ class Kept:
     Attributes:
         tune: On the rows paths are made from.
         calibration: On the rows promises are tested on.
-        seen: Hashes of the rows training saw.
+        seen: Hashes of the rows the model has learned from.
         criteria: Exit criteria to choose from.
         label_range: Regression: spread of the training labels.
         precision: Of the weights that answered.
         subject: SHA-256 of weights, tokenizer and form of the model that answered.
         pairs: Whether a row is a pair of texts; None if that is not known.
+        before: Those of `seen` it had learned from before the run that made it.
     """
 
     tune: Outputs
@@ -240,10 +241,11 @@ class Kept:
     precision: Precision
     subject: str
     pairs: bool | None = None
+    before: frozenset[str] = frozenset()
 
     def save(self, path: Path) -> None:
         """Write everything as one safetensors file."""
-        tensors = {"seen": pack_keys(sorted(self.seen))}
+        tensors = {"seen": pack_keys(sorted(self.seen)), "before": pack_keys(sorted(self.before))}
         for name in ("tune", "calibration"):
             tensors |= _tensors(name, getattr(self, name))
         about = {
@@ -278,6 +280,7 @@ class Kept:
                 precision=cast(Precision, about["precision"]),
                 subject=about["subject"],
                 pairs=None if "pairs" not in about else about["pairs"] == "1",
+                before=frozenset(unpack_keys(tensors["before"])) if "before" in tensors else frozenset(),
             )
 
 

@@ -13,21 +13,30 @@ from lessen.data.splits import without_repeats
 from lessen.data.table import Table, listed, row_key
 from lessen.errors import InputError
 from lessen.hf import LessenForSequenceClassification
+from lessen.history import learned_by, texts_learned
 from lessen.loading import load
 from lessen.plan import Precision
 from lessen.promise.outputs import Kept, outputs_of, settings_of
 
 
-def keep(model: Any, tables: dict[str, Table], criteria: Sequence[str], label_range: float) -> Kept:
-    """Answers of a model on the `tune` and `calibration` tables, and the keys of the `train` table.
+def keep(
+    model: Any,
+    tables: dict[str, Table],
+    criteria: Sequence[str],
+    label_range: float,
+    before: frozenset[str] = frozenset(),
+) -> Kept:
+    """Answers of a model on the `tune` and `calibration` tables, and hashes of what it has learned from.
 
+    That is `before` it was trained on these tables, and from them; see `texts_learned`.
     A text that occurs more than once calibrates once: the tests need rows drawn independently.
     """
     settings = settings_of(model.speeds().values())
     return Kept(
         tune=outputs_of(model, tables["tune"], settings=settings),
         calibration=outputs_of(model, without_repeats(tables["calibration"]), settings=settings),
-        seen=frozenset(row_key(text) for text in tables["train"].texts),
+        seen=texts_learned(tables, before),
+        before=before,
         criteria=tuple(criteria),
         label_range=label_range,
         precision=cast(Precision, model.precision),
@@ -88,7 +97,7 @@ def seen_by(folder: Path) -> frozenset[str]:
     """Hashes of the texts a model was trained, tuned or calibrated on, as far as its folder tells."""
     kept = kept_in(folder)
     if kept is None:
-        return keys_of(folder)
+        return keys_of(folder) | learned_by(folder)
     return keys_of(folder) | kept.seen | set(kept.tune.keys) | set(kept.calibration.keys)
 
 

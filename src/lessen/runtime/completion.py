@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -104,7 +105,10 @@ def prompt_ids(tokenizer: Any, prompt: Prompt, most: int) -> list[int]:
         check_text(prompt)
         ids = tokenizer(prompt, verbose=False)["input_ids"]
     else:
-        ids = list(prompt)
+        try:
+            ids = [operator.index(token) for token in prompt]
+        except TypeError:
+            raise InputError(f"the prompt {prompt!r} is neither a text nor token ids") from None
     check_prompt(ids, most)
     return ids
 

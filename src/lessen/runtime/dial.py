@@ -37,6 +37,8 @@ def check_wish(name: str, value: object) -> float:
     wanted = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if not least <= wanted < math.inf:
         raise PlanError(f"{name} {value!r}: must be a number of at least {least:g}")
+    if name == "max_drop" and wanted >= 1:
+        raise PlanError(f"max_drop {value!r}: it is a share below 1; 0.02 means two points in a hundred")
     return wanted
 
 

@@ -91,8 +91,8 @@ def generate(
         PlanError: For a mode with exits and a model without them.
     """
     most = model.architecture.max_tokens
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens {max_new_tokens}: must be 1 or more")
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise InputError(f"max_new_tokens {max_new_tokens!r}: must be a whole number, 1 or more")
     for prompt in prompts:
         check_prompt(prompt, most)
         check_tokens(prompt, model.architecture.vocab_size)

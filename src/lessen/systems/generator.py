@@ -20,13 +20,14 @@ from lessen.artefact import KEPT, replacing_folder, write_json
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.documents import documents
-from lessen.data.splits import split, without
+from lessen.data.splits import split
 from lessen.data.table import Table
 from lessen.depth.criteria import LANGUAGE
 from lessen.depth.decay import DECAYING
 from lessen.depth.placement import usual_places
 from lessen.errors import InputError
 from lessen.hf import LessenGenerator
+from lessen.history import learned_by
 from lessen.loading import load
 from lessen.measure.exit_quality import exit_quality, set_cuts
 from lessen.model.architecture import Architecture
@@ -46,6 +47,7 @@ from lessen.records import Strict, parse
 from lessen.reshaping import with_language_exits
 from lessen.runtime.source import Reply, Written
 from lessen.saving import save_exits
+from lessen.systems.dividing import divide
 from lessen.systems.material import by_frequency, listing, material
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Share
@@ -201,7 +203,8 @@ def compress_generator(
             raise InputError(f"criterion {criterion!r} cannot judge a next token; use {', '.join(LANGUAGE)}")
     out = out.resolve()
     work = working_folder(plan, out)
-    tables = read_documents(plan)
+    before = learned_by(plan.model)
+    tables = read_documents(plan, before, say)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " documents")
     base = load(plan.model)
     if not isinstance(base, LessenGenerator):
@@ -221,7 +224,7 @@ def compress_generator(
         + ", ".join(f"{name} {len(tables[name]):,}" for name in ("tune", "calibration", "test"))
     )
     model, training, quality = _trained(plan, model, texts, tuning, work, quiet=quiet)
-    outcome = _saved(plan, model, tables, training, quality, out, going_on(work, quiet=quiet))
+    outcome = _saved(plan, model, tables, before, training, quality, out, going_on(work, quiet=quiet))
     shutil.rmtree(work, ignore_errors=True)
     return outcome
 
@@ -242,28 +245,32 @@ def going_on(work: Path, *, quiet: bool = False) -> GoingOn:
     return of
 
 
-def read_documents(plan: LanguagePlan) -> dict[str, Table]:
+def read_documents(
+    plan: LanguagePlan, learned: frozenset[str] = frozenset(), say: Say = lambda line: None
+) -> dict[str, Table]:
     """Training, tuning, calibration and test documents, none of them in two parts.
+
+    Args:
+        plan: Of the run.
+        learned: Hashes of what its model has learned from before, as in `divide`.
+        say: Told how many documents those are.
 
     Raises:
         InputError: When too few are left for a part.
     """
     data = documents(plan.data, text=plan.text_column)
-    shares = {"train": 1.0}
-    parts: dict[str, Table] = {}
+    named: dict[str, Table] = {}
+    shares: dict[str, float] = {}
     for name, source, share in (
         ("tune", plan.tune_data, plan.tune_share),
         ("calibration", plan.calibration_data, plan.calibration_share),
         ("test", plan.test_data, plan.test_share),
     ):
         if source is not None:
-            parts[name] = documents(source, text=plan.text_column)
+            named[name] = documents(source, text=plan.text_column)
         else:
-            shares |= {name: share, "train": shares["train"] - share}
-    data, _ = without(data, parts.values())
-    parts |= split(data, shares, plan.seed)
-    parts["calibration"], _ = without(parts["calibration"], [parts["test"]])
-    parts["tune"], _ = without(parts["tune"], [parts["test"], parts["calibration"]])
+            shares[name] = share
+    parts = divide(data, named, shares, plan.seed, learned, say)
     for name, most in (
         ("tune", plan.tune_prompts),
         ("calibration", plan.calibration_prompts),
@@ -310,13 +317,14 @@ def _saved(
     plan: LanguagePlan,
     model: LessenGenerator,
     tables: dict[str, Table],
+    before: frozenset[str],
     training: dict[str, Any],
     quality: list[dict[str, Any]],
     out: Path,
     parts: GoingOn,
 ) -> GeneratorOutcome:
     """Certify a trained model, save it in `out`, and test it on documents nothing was chosen on."""
-    kept = keep_traces(model, tables, plan.prompting, plan.criteria, parts)
+    kept = keep_traces(model, tables, plan.prompting, plan.criteria, parts, before)
     with parts("test") as options:
         test = traces_of(model, tables["test"], plan.prompting, plan.criteria, **options)
     rows = {name: len(table) for name, table in tables.items()}

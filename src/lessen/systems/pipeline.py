@@ -20,9 +20,10 @@ from lessen.artefact import CONFIG, KEPT, check_place, replacing_folder, write_j
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
-from lessen.data.splits import split, without, without_repeats
+from lessen.data.splits import without_repeats
 from lessen.data.table import Table
 from lessen.errors import InputError, Interrupted, PlanError
+from lessen.history import learned_by, remember
 from lessen.loading import load
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
@@ -34,6 +35,7 @@ from lessen.promise.settle import FEWEST_ROWS, Calibration
 from lessen.reshaping import in_signs, with_exits, with_shape
 from lessen.runtime.text import encode
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
+from lessen.systems.dividing import divide
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task
 from lessen.systems.pretraining import Pretraining
@@ -91,10 +93,11 @@ def compress(
         check_place(_latent_beside(out))
     out = out.resolve()
     work = working_folder(plan, out)
-    tables = read_splits(plan)
+    before = learned_by(plan.model)
+    tables = read_splits(plan, before, say)
     check_task(plan, system, tables["train"].kind)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
-    if system.keeps_head and plan.calibration_data is None:
+    if system.keeps_head and plan.calibration_data is None and not before:
         say(f"was {plan.model} trained on these rows? then promises need others: --calibration-data")
     model = prepare(plan, system, tables["train"])
     for stage in plan.stages:
@@ -123,7 +126,7 @@ def compress(
             saved = work / way.name / "saved"
             if stays := saved.exists() and (out / way.name / CONFIG).exists():
                 say(f"{out / way.name} was saved before and stays as it is")
-            outcomes.append(_saved(plan, run.model, tables, training, out / way.name, stays=stays))
+            outcomes.append(_saved(plan, run.model, tables, before, training, out / way.name, stays=stays))
             write_text(saved, "")
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; run the same command to continue from {work}") from None
@@ -179,6 +182,7 @@ def _saved(
     plan: CompressionPlan,
     model: Any,
     tables: dict[str, Table],
+    before: frozenset[str],
     training: list[dict[str, Any]],
     out: Path,
     *,
@@ -189,10 +193,10 @@ def _saved(
     Binary weights are packed; what they learned by goes into a folder beside, to train on from. What `stays`
     was saved before this run was stopped, and may have been calibrated since: it is not written again.
     """
-    learned_by = None if model.config.form().latent is None else model
-    if learned_by is not None:
-        model = in_signs(learned_by)
-    kept = keep(model, tables, plan.criteria, tables["train"].label_range)
+    latent = None if model.config.form().latent is None else model
+    if latent is not None:
+        model = in_signs(latent)
+    kept = keep(model, tables, plan.criteria, tables["train"].label_range, before)
     rows = {name: len(table) for name, table in tables.items()}
     with _elsewhere() if stays else replacing_folder(out) as fresh:
         model.save_pretrained(fresh)
@@ -209,8 +213,10 @@ def _saved(
         }
         write_json(fresh / "training.json", record)
         write_card(fresh, out.name)
-    if learned_by is not None:
-        learned_by.save_pretrained(_latent_beside(out))
+    if latent is not None:
+        with replacing_folder(_latent_beside(out)) as fresh:
+            latent.save_pretrained(fresh)
+            remember(fresh, kept.seen, before)
     return Outcome(out, model, calibration, results, rows, training, tables["test"])
 
 
@@ -220,8 +226,19 @@ def _elsewhere() -> Iterator[Path]:
         yield Path(place)
 
 
-def read_splits(plan: CompressionPlan) -> dict[str, Table]:
-    """Training, tuning and test rows, no text in two of them."""
+def read_splits(
+    plan: CompressionPlan, learned: frozenset[str] = frozenset(), say: Say = lambda line: None
+) -> dict[str, Table]:
+    """Training, tuning, calibration and test rows, no text in two of them.
+
+    Args:
+        plan: Of the run.
+        learned: Hashes of what its model has learned from before, as in `divide`.
+        say: Told how many rows those are.
+
+    Raises:
+        InputError: When the data cannot be read, or too few rows are left for a part.
+    """
     columns = plan.columns.model_dump()
     data = read(plan.data, **columns)
     if data.kind == "single_label_classification" and data.labels and len(set(data.labels)) < 2:
@@ -229,25 +246,22 @@ def read_splits(plan: CompressionPlan) -> dict[str, Table]:
             f"{plan.data}: every row ({len(data)}) has label {data.label_names[data.labels[0]]!r}; "
             "classification needs at least two classes"
         )
-    shares = {"train": 1.0}
-    parts: dict[str, Table] = {}
+    named: dict[str, Table] = {}
+    shares: dict[str, float] = {}
     for name, source, share in (
         ("tune", plan.tune_data, plan.tune_share),
         ("calibration", plan.calibration_data, plan.calibration_share),
         ("test", plan.test_data, plan.test_share),
     ):
         if source is not None:
-            parts[name] = read(source, **columns).with_labels_of(data.label_names)
+            named[name] = read(source, **columns).with_labels_of(data.label_names)
         else:
-            shares |= {name: share, "train": shares["train"] - share}
+            shares[name] = share
     if plan.selection_share is not None:
         if data.labels is None:
             raise InputError(f"{plan.data} has no labels, and steps are selected by them")
-        shares |= {"selection": plan.selection_share, "train": shares["train"] - plan.selection_share}
-    data, _ = without(data, parts.values())
-    parts |= split(data, shares, plan.seed)
-    parts["calibration"], _ = without(parts["calibration"], [parts["test"]])
-    parts["tune"], _ = without(parts["tune"], [parts["test"], parts["calibration"]])
+        shares["selection"] = plan.selection_share
+    parts = divide(data, named, shares, plan.seed, learned, say)
     for name, purpose in PURPOSES.items():
         if name in parts and len(parts[name]) < FEWEST_ROWS:
             or_else = "" if name == "selection" else f" or name a file with --{name}-data"

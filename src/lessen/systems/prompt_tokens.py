@@ -29,10 +29,10 @@ from lessen.data.prompts import (
     templates_of,
 )
 from lessen.data.reading import read
-from lessen.data.splits import split, without
 from lessen.data.table import Table
 from lessen.errors import InputError, PlanError
 from lessen.hf import LessenGenerator
+from lessen.history import learned_by, remember, texts_learned
 from lessen.loading import load
 from lessen.measure.answering import evaluate_answers
 from lessen.plan import FULL, Point
@@ -43,6 +43,7 @@ from lessen.runtime.answers import answer_ids, room_of, score_own
 from lessen.runtime.asking import encode_prompts, fitted
 from lessen.runtime.retention import ratio_at
 from lessen.runtime.text import encode
+from lessen.systems.dividing import divide
 from lessen.systems.latency_adjustable import SYSTEM
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share
@@ -140,7 +141,8 @@ def compress_prompt_tokens(
         raise InputError(f"{plan.model} answers; say how to ask with --prompt, and give labelled rows")
     if base.config.form().language_exits:
         raise InputError(f"{plan.model} has exits; let tokens leave first, then give it exits")
-    tables = read_parts(plan)
+    before = learned_by(plan.model)
+    tables = read_parts(plan, before, say)
     lessons = lessons_of(base, tables["train"], plan)
     say(f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts")
     for line in labels_in_words(tables["train"], _ways(plan, tables["train"])):
@@ -182,13 +184,21 @@ def compress_prompt_tokens(
         model.save_pretrained(fresh)
         write_json(fresh / "plan.json", plan.model_dump(mode="json"))
         write_json(fresh / "training.json", {"rows": rows, "training": training, "reading": results})
+        remember(fresh, texts_learned(tables, before) if stages else before, before)
         write_card(fresh, out.name)
     shutil.rmtree(work, ignore_errors=True)
     return ReadingOutcome(out, model, results, rows, training)
 
 
-def read_parts(plan: ReadingPlan) -> dict[str, Table]:
+def read_parts(
+    plan: ReadingPlan, learned: frozenset[str] = frozenset(), say: Say = lambda line: None
+) -> dict[str, Table]:
     """Training and test rows, no text in both.
+
+    Args:
+        plan: Of the run.
+        learned: Hashes of what its model has learned from before, as in `divide`.
+        say: Told how many rows those are.
 
     Raises:
         InputError: When the data cannot be read, or has no labels to answer with.
@@ -207,10 +217,9 @@ def read_parts(plan: ReadingPlan) -> dict[str, Table]:
         return found
 
     data = table_of(plan.data)
-    if plan.test_data is not None:
-        test = table_of(plan.test_data, data.kind)
-        return {"train": without(data, [test])[0], "test": test}
-    return split(data, {"train": 1 - plan.test_share, "test": plan.test_share}, plan.seed)
+    named = {} if plan.test_data is None else {"test": table_of(plan.test_data, data.kind)}
+    shares = {} if named else {"test": plan.test_share}
+    return divide(data, named, shares, plan.seed, learned, say)
 
 
 def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[Lesson]:

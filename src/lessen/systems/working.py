@@ -29,7 +29,7 @@ def working_folder(plan: Strict, out: Path) -> Path:
         ArtefactError: When something at `out` would be lost.
     """
     check_place(out)
-    work = out.with_name(out.name + ".work")
+    work = _work_of(out)
     place = work / PLAN
     if work.exists() and not work.is_dir():
         raise InputError(f"{work} is a file, where unfinished work would go; move it, or give another --out")
@@ -48,6 +48,15 @@ def working_folder(plan: Strict, out: Path) -> Path:
             "move it, or give another --out"
         )
     return work
+
+
+def begun(out: Path) -> bool:
+    """Whether a run for that place was begun and is not finished."""
+    return (_work_of(out.resolve()) / PLAN).exists()
+
+
+def _work_of(out: Path) -> Path:
+    return out.with_name(out.name + ".work")
 
 
 def _begins(name: str) -> bool:

@@ -1,0 +1,58 @@
+"""Which texts a model has learned from, so that no later run judges it by them.
+
+A folder that can be calibrated keeps their hashes with its answers; any other folder that was trained keeps
+them alone. What a model learned from before it was trained on is carried along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from lessen.artefact import KEPT, LEARNED
+from lessen.data.table import Table, row_key
+from lessen.kept import content_of, pack_keys, unpack_keys
+
+ADVICE = "it says what the model has learned from; fetch the folder again, or compress again"
+
+
+def learned_by(model: str | Path) -> frozenset[str]:
+    """Hashes of the texts a model has learned from, as far as its folder tells; none of what is no folder.
+
+    Raises:
+        ArtefactError: When the file is damaged.
+    """
+    return _keys(Path(model), "seen")
+
+
+def learned_before(folder: Path) -> frozenset[str]:
+    """Those of them that the model had learned from before the run that made its folder.
+
+    Raises:
+        ArtefactError: When the file is damaged.
+    """
+    return _keys(folder, "before")
+
+
+def remember(folder: Path, learned: Iterable[str], before: Iterable[str]) -> None:
+    """Write down what a model has learned from, and what of it before this run, in a folder that cannot be
+    calibrated."""
+    tensors = {"seen": pack_keys(sorted(learned)), "before": pack_keys(sorted(before))}
+    save_file(tensors, folder / LEARNED)
+
+
+def texts_learned(tables: dict[str, Table], before: frozenset[str]) -> frozenset[str]:
+    """Hashes of all a model has learned from once a run is over: what it trained on and selected steps by."""
+    now = [tables[part].texts for part in ("train", "selection") if part in tables]
+    return before | {row_key(text) for texts in now for text in texts}
+
+
+def _keys(folder: Path, name: str) -> frozenset[str]:
+    for place in (folder / KEPT, folder / LEARNED):
+        if place.is_file():
+            with content_of(place, ADVICE) as (_, tensors):
+                found = tensors["seen"] if name == "seen" else tensors.get(name)
+                return frozenset() if found is None else frozenset(unpack_keys(found))
+    return frozenset()

@@ -1,0 +1,77 @@
+"""Which rows are for what: parts that share no text, and none to judge by that the model has learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lessen.data.splits import split, without, without_keys
+from lessen.data.table import Table
+from lessen.errors import InputError
+
+CLEANED = ("test", "calibration", "tune")
+"""Parts that may come from files of their own; none keeps a text of one before it."""
+
+
+def divide(
+    data: Table,
+    named: Mapping[str, Table],
+    shares: Mapping[str, float],
+    seed: int,
+    learned: frozenset[str] = frozenset(),
+    say: Callable[[str], object] = lambda line: None,
+) -> dict[str, Table]:
+    """Parts of the data: those named by files of their own, shares for the others, and the rest to train on.
+
+    Args:
+        data: What is cut.
+        named: Parts that have files of their own; their texts are not trained on.
+        shares: Of the data, for each other part but `train`.
+        seed: Of the draw.
+        learned: Hashes of the texts the model has learned from: they may be trained on again, and get into
+            no other part.
+        say: Told how many those are.
+
+    Raises:
+        InputError: When nothing is left for a part.
+    """
+    parts: dict[str, Table] = {}
+    for name, table in named.items():
+        parts[name], known = without_keys(table, learned)
+        if not len(parts[name]) and known:
+            raise InputError(
+                f"{table.name}: the model has learned from all of it; name other data for {name}"
+            )
+        if known:
+            say(f"{known:,} of {table.name} are left out of {name}: the model has learned from them")
+    data, _ = without(data, named.values())
+    fresh, known = without_keys(data, learned)
+    if known:
+        say(f"{known:,} of {data.name} the model has learned from: they are trained on again, none judges it")
+        parts |= _around(data, fresh, shares, seed)
+    else:
+        parts |= split(data, {"train": _rest(shares), **shares}, seed)
+    for place, name in enumerate(CLEANED):
+        if name in parts:
+            parts[name], _ = without(parts[name], [parts[each] for each in CLEANED[:place] if each in parts])
+    return parts
+
+
+def _rest(shares: Mapping[str, float]) -> float:
+    rest = 1.0
+    for share in shares.values():
+        rest -= share
+    return rest
+
+
+def _around(data: Table, fresh: Table, shares: Mapping[str, float], seed: int) -> dict[str, Table]:
+    """As `split`, all but `train` from the fresh rows alone: as many as of all rows, or as there are."""
+    parts: dict[str, Table] = {}
+    if shares:
+        if len(fresh) < len(shares):
+            raise InputError(
+                f"{data.name}: the model has learned from all but {len(fresh)} of its {len(data):,} rows; "
+                f"give it others to be judged by ({', '.join(shares)})"
+            )
+        scale = min(len(data) / len(fresh), 1 / sum(shares.values()))
+        parts = split(fresh, {name: share * scale for name, share in shares.items()}, seed)
+    return parts | {"train": without(data, parts.values())[0]}
