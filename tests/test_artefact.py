@@ -293,6 +293,7 @@ def test_a_decoder_is_refused(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("./nowhere", "no such model folder"),
+        ("nowhere/", "no such model folder"),
         ("builtin:nothing", "no built-in model 'nothing'; there is beexformer-base, "),
         (__file__, "is a file; name the model's folder"),
         ("no-such-model-xyz", "cannot load a model named"),

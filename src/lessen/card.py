@@ -16,6 +16,11 @@ from lessen.certificate import Certificate, read_certificate, repeated
 from lessen.config import LessenConfig
 from lessen.model.transformer import Transformer, parameter_counts
 
+LATENT = (
+    "Its binary weights are stored as the real numbers they learn by: this folder is for training on, the "
+    "one beside it, without `-latent`, for use.\n"
+)
+
 
 def write_card(folder: Path, name: str | None = None) -> None:
     """Write the model card of a folder.
@@ -41,14 +46,20 @@ def card_of(folder: Path, name: str | None = None) -> str:
         return _of_reading(name or folder.name, config, plan, record)
     if (config.get("architecture") or {}).get("language_head") and not plan:
         return _of_generator(config, name or folder.name)
-    if not plan and not record and not (config.get("shape") or {}).get("exits"):
+    shape = config.get("shape") or {}
+    if not plan and not record and not shape.get("exits"):
         return _of_encoder(config, name or folder.name)
+    made = f"A classifier of the `{(config.get('architecture') or {}).get('family', '?')}` family"
+    how = "in the form of lessen"
+    if plan:
+        made = f"`{_public(plan.get('model', '?'))}`"
+        how = f"made by lessen (system `{plan.get('system', '?')}`) on `{_public(plan.get('data', '?'))}`"
     parts = [
         _front(plan),
         f"# {name or folder.name}\n",
-        f"`{_public(plan.get('model', 'a model'))}` with early exits{_tokens(config)}, made by lessen "
-        f"(system `{plan.get('system', '?')}`) on `{_public(plan.get('data', '?'))}`. It answers at point "
+        f"{made} with early exits{_tokens(config)}, {how}. It answers at point "
         f"`{config.get('point', 'full')}`.\n",
+        LATENT if shape.get("latent") else "",
         _sizes(config),
         _table(record, config),
         _promise(certificate),

@@ -168,6 +168,16 @@ def generates(name: str | Path) -> bool:
     return facts_of(name).language_head is not None
 
 
+def has_exits(name: str | Path) -> bool:
+    """Whether a model can answer before its last layer, from its config alone.
+
+    Raises:
+        InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
+    """
+    config = None if _preset(name) is not None else _config_of(_resolve(name))
+    return isinstance(config, LessenConfig) and bool(config.form().exit_layers)
+
+
 def facts_of(name: str | Path) -> Architecture:
     """What a model's family fixes, from its config alone.
 
@@ -215,7 +225,7 @@ def _resolve(name: str | Path) -> str:
         return str(path)
     if path.exists():
         raise InputError(f"{text} is a file; name the model's folder")
-    if text.startswith((".", "/", "~")) or text.count("/") > 1:
+    if text.startswith((".", "/", "~")) or text.endswith("/") or text.count("/") > 1:
         raise InputError(f"no such model folder: {text}")
     return text
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import run, tiny_generator
 from transformers import AutoTokenizer
 
+import lessen
 from lessen.builtin import model_folder
 
 
@@ -94,6 +95,24 @@ def test_generation_is_timed(talker: Path, tmp_path: Path) -> None:
     assert all(row["identical"] for row in rows)
     wanted = {"mode", "dtype", "kind", "first_token_ms", "tokens_per_s", "weight_passes"}
     assert wanted | {"macs_per_token", "acceptance", "identical"} <= rows[0].keys()
+
+
+def test_documents_in_a_folder_are_timed_on(talker: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("a very long film about a dog\n\nand its second part")
+    options = ("--data", tmp_path, "--prompt-tokens", 4, "--new-tokens", 2, "--rows", 1, "--against", "none")
+    code, out, err = run("bench", talker, *options, "--precision", "float32", "--json")
+    assert code == 0, err
+    assert len(json.loads(out)["rows"]) == 1
+
+
+def test_a_generator_without_exits_is_stored_in_few_bits(talker: Path, tmp_path: Path) -> None:
+    lessen.load(talker).save_pretrained(tmp_path / "whole")
+    command = ("calibrate", tmp_path / "whole", "--precision", "int4", "--out", tmp_path / "small")
+    code, out, err = run(*command, "--json")
+    assert code == 0, err
+    assert json.loads(out) == {"points": [], "certified": False}
+    assert "it has no exits, so there is nothing to certify" in err
+    assert lessen.load(tmp_path / "small").precision == "int4"
 
 
 REFUSED = [

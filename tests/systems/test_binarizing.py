@@ -100,6 +100,10 @@ def test_a_copy_keeps_its_certificate_however_its_tokenizer_was_called(binary: P
 
 
 def test_what_it_learned_by_lies_beside_it_and_learns_on(binary: Path, data: Path, tmp_path: Path) -> None:
+    card = Path(f"{binary}-latent", "README.md").read_text()
+    assert f"# {binary.name}-latent\n" in card
+    assert "this folder is for training on" in card
+    assert "?" not in card
     latent = lessen.load(f"{binary}-latent")
     assert latent.config.form().latent is not None
     for weight in latents_of(latent):

@@ -107,7 +107,10 @@ def bench(
         )
         return
     if not all(line.identical for line in lines if line.mode not in LOSSY and line.dtype != "gguf"):
-        say("tokens that are not identical: two were equally likely within rounding, or it is a defect")
+        say(
+            "tokens that are not identical: two were equally likely within rounding, of which few bits do "
+            "more; were they not, it is a defect"
+        )
     table(
         [
             "kind",
@@ -250,9 +253,9 @@ def _prompts(
 ) -> list[list[int]]:
     import random
 
-    from lessen.data.reading import read
+    from lessen.data.documents import documents
 
-    texts = [text if isinstance(text, str) else text[0] for text in read(data, text=text_column).texts]
+    texts = list(documents(data, text=text_column).texts)
     random.Random(seed).shuffle(texts)
     prompts: list[list[int]] = []
     for text in texts:

@@ -115,7 +115,7 @@ def command(
     from lessen.cli.compress_generator import bounds_of, language_asked
     from lessen.data.documents import documents
     from lessen.data.reading import read
-    from lessen.loading import generates
+    from lessen.loading import generates, has_exits
     from lessen.promise.classifiers import calibrate_classifier
     from lessen.promise.outputs import task_of
     from lessen.promise.resplits import resplit
@@ -129,6 +129,11 @@ def command(
         draws = None if resplits is None else (resplits, seed)
         text = None if data is None else documents(data, text=text_column)
         model = _stored(model, precision_of(precision), out, overwrite=overwrite)
+        if out is not None and not has_exits(model):
+            say("it has no exits, so there is nothing to certify")
+            if as_json:
+                emit({"points": [], "certified": False})
+            return
         _calibrate_generator(model, text, language, precision_of(precision), draws, as_json)
         return
     if target_agreement is not None:

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lessen.artefact import KEPT, replacing_folder, write_json
-from lessen.card import does_of, write_card
+from lessen.artefact import KEPT, write_json
+from lessen.card import does_of
 from lessen.certificate import one_digest
 from lessen.data.documents import documents
 from lessen.data.splits import split
@@ -51,7 +51,7 @@ from lessen.systems.dividing import divide
 from lessen.systems.material import by_frequency, listing, material
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Share
-from lessen.systems.working import Say, begin_work, working_folder
+from lessen.systems.working import Say, begin_work, result_folder, working_folder
 from lessen.train.counting import counting
 from lessen.train.language_exits import LanguageRecipe, train_exits
 
@@ -328,7 +328,7 @@ def _saved(
     with parts("test") as options:
         test = traces_of(model, tables["test"], plan.prompting, plan.criteria, **options)
     rows = {name: len(table) for name, table in tables.items()}
-    with replacing_folder(out) as fresh:
+    with result_folder(out, plan) as (fresh, record):
         if plan.with_model:
             model.save_pretrained(fresh)
         else:
@@ -337,16 +337,13 @@ def _saved(
         kept.save(fresh / KEPT)
         calibration = calibrate_generator(fresh, model, kept, plan.promise)
         results = _tested(plan, model, test)
-        write_json(fresh / "plan.json", plan.model_dump(mode="json"))
-        record = {
+        record |= {
             "rows": rows,
             "training": [training],
             "exits": quality,
             "test": results,
             "rules": {point["name"]: does_of(point) for point in model.config.points},
         }
-        write_json(fresh / "training.json", record)
-        write_card(fresh, out.name)
     return GeneratorOutcome(out, model, calibration, quality, results, rows, training, test)
 
 

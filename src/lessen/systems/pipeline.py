@@ -7,21 +7,19 @@ run that was stopped continues from its working folder, `OUT.work`, when the sam
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lessen.artefact import CONFIG, KEPT, check_place, replacing_folder, write_json, write_text
+from lessen.artefact import CONFIG, KEPT, check_place, replacing_folder, write_text
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
 from lessen.data.splits import without_repeats
 from lessen.data.table import Table
+from lessen.depth.criteria import criteria_for
 from lessen.errors import InputError, Interrupted, PlanError
 from lessen.history import learned_by, remember
 from lessen.loading import load
@@ -44,7 +42,7 @@ from lessen.systems.rounds import Rounds
 from lessen.systems.selecting import judge_of, selects
 from lessen.systems.system import System
 from lessen.systems.token_stages import check_tokens, give_profile, leaving, passes_of
-from lessen.systems.working import Say, begin_work, working_folder
+from lessen.systems.working import Say, begin_work, result_folder, working_folder
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
 from lessen.train.trainer import Diverged
 from lessen.width.budget import parameters_of
@@ -114,7 +112,9 @@ def compress(
     count = len(tables["train"])
     stages = "; ".join(_said(stage, passes_over(count, stage)) for stage in plan.stages)
     begin_work(work, plan, tables, model)
-    say(f"plan: {plan.system} ({stages}); criteria {', '.join(plan.criteria)}; saved in {work}/plan.json")
+    usable = criteria_for(model.problem_type)
+    criteria = ", ".join(each for each in plan.criteria if each in usable)
+    say(f"plan: {plan.system} ({stages}); criteria {criteria}; saved in {work}/plan.json")
     tables = {name: table.with_labels_of(model.label_names) for name, table in tables.items()}
     outcomes = []
     try:
@@ -198,32 +198,25 @@ def _saved(
         model = in_signs(latent)
     kept = keep(model, tables, plan.criteria, tables["train"].label_range, before)
     rows = {name: len(table) for name, table in tables.items()}
-    with _elsewhere() if stays else replacing_folder(out) as fresh:
+    with result_folder(out, plan, written=not stays) as (fresh, record):
         model.save_pretrained(fresh)
         kept = replace(kept, subject=one_digest(fresh))
         kept.save(fresh / KEPT)
         calibration = calibrate_classifier(fresh, model, kept, plan.promise)
         results = _test(model, tables["test"])
-        write_json(fresh / "plan.json", plan.model_dump(mode="json"))
-        record = {
+        record |= {
             "rows": rows,
             "training": training,
             "test": [result.as_dict() for result in results],
             "rules": {point["name"]: does_of(point) for point in model.config.points},
         }
-        write_json(fresh / "training.json", record)
-        write_card(fresh, out.name)
     if latent is not None:
-        with replacing_folder(_latent_beside(out)) as fresh:
+        beside = _latent_beside(out)
+        with replacing_folder(beside) as fresh:
             latent.save_pretrained(fresh)
             remember(fresh, kept.seen, before)
+            write_card(fresh, beside.name)
     return Outcome(out, model, calibration, results, rows, training, tables["test"])
-
-
-@contextmanager
-def _elsewhere() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as place:
-        yield Path(place)
 
 
 def read_splits(

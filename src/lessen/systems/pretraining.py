@@ -14,14 +14,12 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from lessen.artefact import replacing_folder, write_json
-from lessen.card import write_card
 from lessen.data.reading import read
 from lessen.data.splits import split
 from lessen.errors import InputError
 from lessen.loading import load
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
-from lessen.systems.working import Say, begin_work
+from lessen.systems.working import Say, begin_work, result_folder
 from lessen.train.masked_words import Guessing, Vocabulary, guessed, learn_words, pieces
 
 FEWEST_TEXTS = 20
@@ -99,11 +97,8 @@ def pretrain(plan: Any, work: Path, out: Path, say: Say = print, *, quiet: bool 
     after = guessed(guessing, encoded["test"])
     model.eval()
     rows = {name: len(part) for name, part in parts.items()}
-    with replacing_folder(out) as fresh:
+    with result_folder(out, plan) as (fresh, record):
         model.save_pretrained(fresh)
-        write_json(fresh / "plan.json", plan.model_dump(mode="json"))
-        record = {"rows": rows, "training": [training], "masked_words": {"before": before, "after": after}}
-        write_json(fresh / "training.json", record)
-        write_card(fresh, out.name)
+        record |= {"rows": rows, "training": [training], "masked_words": {"before": before, "after": after}}
     shutil.rmtree(work, ignore_errors=True)
     return Pretrained(out, model, before, after, rows, training)

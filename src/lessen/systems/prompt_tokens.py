@@ -16,8 +16,6 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from lessen.artefact import replacing_folder, write_json
-from lessen.card import write_card
 from lessen.data.documents import documents
 from lessen.data.prompts import (
     Template,
@@ -48,7 +46,7 @@ from lessen.systems.latency_adjustable import SYSTEM
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
-from lessen.systems.working import Say, begin_work, working_folder
+from lessen.systems.working import Say, begin_work, result_folder, working_folder
 from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 
@@ -180,12 +178,10 @@ def compress_prompt_tokens(
         training.append(place.training())
     results = tested(model.eval(), tables["test"], plan)
     rows = {name: len(table) for name, table in tables.items()}
-    with replacing_folder(out) as fresh:
+    with result_folder(out, plan) as (fresh, record):
         model.save_pretrained(fresh)
-        write_json(fresh / "plan.json", plan.model_dump(mode="json"))
-        write_json(fresh / "training.json", {"rows": rows, "training": training, "reading": results})
+        record |= {"rows": rows, "training": training, "reading": results}
         remember(fresh, texts_learned(tables, before) if stages else before, before)
-        write_card(fresh, out.name)
     shutil.rmtree(work, ignore_errors=True)
     return ReadingOutcome(out, model, results, rows, training)
 

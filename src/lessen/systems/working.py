@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lessen.artefact import check_place, write_json
+from lessen.artefact import check_place, replacing_folder, write_json
+from lessen.card import write_card
 from lessen.data.table import Table
 from lessen.errors import InputError, PlanError
 from lessen.model.digests import base_digest
@@ -15,6 +18,9 @@ from lessen.records import Strict, parse
 
 Say = Callable[[str], None]
 """Is told how a run goes, line by line."""
+
+RECORD = "training.json"
+"""What a run did, in its result."""
 
 PLAN, INPUTS, ANSWERED = "plan.json", "inputs.json", "replies"
 """A run's plan, what it was begun with, and a folder of the model's own answers to learn from, each of which
@@ -57,6 +63,32 @@ def begun(out: Path) -> bool:
 
 def _work_of(out: Path) -> Path:
     return out.with_name(out.name + ".work")
+
+
+@contextmanager
+def result_folder(out: Path, plan: Strict, *, written: bool = True) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A run's result: a folder to save the model in, and a record for `training.json` to fill.
+
+    What speaks of the run is written when the block ends (plan, record, model card), and only then does the
+    folder take its place.
+
+    Args:
+        out: The place.
+        plan: Of the run.
+        written: If not, all this is done somewhere that is deleted, and what is at `out` stays.
+    """
+    with replacing_folder(out) if written else _elsewhere() as fresh:
+        record: dict[str, Any] = {}
+        yield fresh, record
+        write_json(fresh / PLAN, plan.model_dump(mode="json"))
+        write_json(fresh / RECORD, record)
+        write_card(fresh, out.name)
+
+
+@contextmanager
+def _elsewhere() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place)
 
 
 def _begins(name: str) -> bool:
