@@ -58,7 +58,7 @@ from lessen.systems.working import working_folder
 from lessen.train.fine_tuning import fine_tune
 
 THRESHOLDS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.1)
-"""Of the page's sweep, and 1.1, at which every row leaves at the second exit."""
+"""Of the page's sweep (1.8), three beyond it, at the last of which every row leaves at the second exit."""
 
 EPOCHS = {"sst2-phrases": 3.0, "trec": 20.0, "movie-reviews": 10.0, "mrpc": 20.0, "boolq": 5.0}
 """What is run, whatever the rows: MRPC's are the page's; on SST-2 phrases one fewer than the product's."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -408,3 +409,27 @@ def test_a_promise_about_a_model_that_learned_nothing_comes_with_a_warning(right
     if said is not None:
         assert f"{100 * right:.1f}% of the calibration rows are answered right, and 50.0%" in said
     assert no_better_than_one_answer(replace(outputs, labels=None), TASK) is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "says"),
+    [
+        (
+            "regression",
+            r"missed by 2\d\.\d% of the labels' range on average, and by 2\d\.\d% if their median",
+        ),
+        ("multi_label_classification", r"rows' labels are answered right, and \d\d\.\d% would be by what is"),
+    ],
+)
+def test_so_are_those_of_other_tasks(problem: str, says: str) -> None:
+    random = np.random.default_rng(0)
+    wide = problem != "regression"
+    labels = (random.random((300, 3)) < 0.3).astype(float) if wide else random.random(300)
+    task = replace(TASK, problem_type=problem)
+    keys = tuple(f"{i:016x}" for i in range(300))
+    knows = (2 * labels - 1) if wide else labels[:, None]
+    for noise in (0.0, 1.0):
+        mixed = (1 - noise) * knows + noise * (-np.ones((300, 3)) if wide else np.full((300, 1), 0.5))
+        said = no_better_than_one_answer(Outputs(np.stack([mixed, mixed]), labels, keys), task)
+        assert (said is None) == (noise == 0.0)
+    assert re.search(says, said or "")

@@ -40,7 +40,7 @@ def evaluate_prompts(
     """
     from lessen.data.prompts import for_rows, labels_in_words
     from lessen.measure.answering import evaluate_answers
-    from lessen.train.counting import counting
+    from lessen.train.counting import adding, counting
 
     if model.tokenizer is None:
         raise InputError("the model has no tokenizer: put its tokenizer.json into its folder")
@@ -51,14 +51,9 @@ def evaluate_prompts(
     for line in labels_in_words(data, ways):
         say(line)
     began = time.perf_counter()
-    found, done = [], 0
+    found = []
     with counting("answering", "prompts", kept=False) as watch:
-
-        def told(rows: int) -> None:
-            nonlocal done
-            done += rows
-            watch(done, len(data) * len(ways) * len(points))
-
+        told = adding(watch, len(data) * len(ways) * len(points))
         for way in ways:
             for point in points:
                 found.append(

@@ -1,6 +1,6 @@
 """What a step of a path costs each row: bounded losses, whose mean is the risk that is controlled.
 
-Source: DESIGN of the promise; self-supervised exits page, 6.2 (C2: disagreement, C3: selective).
+Source: docs/measuring.md, "Certified"; self-supervised exits page, 6.2 (C2: disagreement, C3: selective).
 """
 
 from __future__ import annotations

@@ -55,6 +55,16 @@ def row_scores(
     return 1.0 - np.minimum(error, 1.0)
 
 
+def best_single_answer(labels: Array, problem_type: str) -> Array:
+    """The answer, `[outputs]` in the form of logits, that is right the most often if given to every row."""
+    if problem_type == "regression":
+        return np.array([np.median(labels)])
+    if problem_type == "multi_label_classification":
+        return np.where(labels.mean(0) > 0.5, 1.0, -1.0)
+    values, counts = np.unique(labels.astype(int), return_counts=True)
+    return np.eye(int(values[-1]) + 1)[values[counts.argmax()]]
+
+
 def as_labels(logits: Array, problem_type: str) -> Array:
     """A model's answers in the form labels have, so that agreement can be scored."""
     if problem_type == "single_label_classification":

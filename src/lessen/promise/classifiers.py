@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lessen.certificate import SCORES
-from lessen.measure.metrics import METRIC_OF, as_labels, quality
+from lessen.measure.metrics import METRIC_OF, as_labels, best_single_answer, quality, row_scores
 from lessen.plan import Expectation, Point
 from lessen.promise.calibrate import freeze_path, judge, why_not
 from lessen.promise.outputs import Kept, Outputs, Task, task_of
@@ -85,21 +85,29 @@ def calibrate_classifier(
 
 
 def no_better_than_one_answer(outputs: Outputs, task: Task) -> str | None:
-    """In a line, that the whole model knows no more than which label is the most frequent; None if it does.
+    """In a line, that the whole model is no better than always the same answer; None if it is.
 
     A promise is about what is lost against full depth: of a model that learned nothing there is nothing to
-    lose. It knows more where it is right more often by at least a standard error.
+    lose. It is better where its mean score is higher by at least a standard error.
     """
-    if outputs.labels is None or task.problem_type != "single_label_classification":
+    if outputs.labels is None or len(outputs) < 2:
         return None
-    right = float((outputs.logits[-1].argmax(-1) == outputs.labels).mean())
-    most = float(np.unique(outputs.labels, return_counts=True)[1].max() / len(outputs))
-    if right > most + math.sqrt(most * (1 - most) / len(outputs)):
+    asked = (outputs.labels, task.problem_type, task.label_range)
+    own = row_scores(outputs.logits[-1], *asked)
+    same = row_scores(np.tile(best_single_answer(*asked[:2]), (len(outputs), 1)), *asked)
+    gain = own - same
+    if gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)):
         return None
-    return (
-        f"at full depth {100 * right:.1f}% of the calibration rows are answered right, and {100 * most:.1f}% "
-        "have the most frequent label: the model has learned little that could be lost"
-    )
+    found, plain = 100 * float(own.mean()), 100 * float(same.mean())
+    said = {
+        "single_label_classification": f"{found:.1f}% of the calibration rows are answered right, and "
+        f"{plain:.1f}% have the most frequent label",
+        "multi_label_classification": f"{found:.1f}% of the calibration rows' labels are answered right, and "
+        f"{plain:.1f}% would be by what is most frequent of each label",
+        "regression": f"calibration rows are missed by {100 - found:.1f}% of the labels' range on average, "
+        f"and by {100 - plain:.1f}% if their median is always answered",
+    }[task.problem_type]
+    return f"at full depth {said}: the model has learned little that could be lost"
 
 
 def expectation_of(outputs: Outputs, point: Point, task: Task, split: str) -> Expectation:

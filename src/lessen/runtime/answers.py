@@ -140,6 +140,7 @@ def score_own(
     point: Point = FULL,
     *,
     batch_size: int = 8,
+    told: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
     """Log-probability of each token of each prompt's own continuation, given those before it.
 
@@ -152,6 +153,7 @@ def score_own(
         answers: What follows each, at least one token.
         point: As in `score_answers`.
         batch_size: Prompts read at once.
+        told: As in `score_answers`.
 
     Returns:
         `[tokens]` of each row, float32 or wider, on the CPU.
@@ -184,6 +186,8 @@ def score_own(
         for row, answer in enumerate(its):
             likely = model.next_token(torch.cat(states[row])).log_softmax(-1).cpu()
             found[batch[row]] = _numbers(likely.gather(1, torch.tensor(answer)[:, None])[:, 0])
+        if told is not None:
+            told(len(batch))
     return [found[row] for row in range(len(prompts))]
 
 

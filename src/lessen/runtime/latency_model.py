@@ -32,7 +32,7 @@ from lessen.tokens.profile import Cost
 FILE = "latency.json"
 
 HONEST = 0.15
-"""A fit that misses a run by more is not to be relied on (latency-adjustable page, 1.7)."""
+"""A fit that misses a run by more is not to be relied on."""
 
 TERMS = ("start", "layer", "leaving", "groups", "linear", "attention")
 

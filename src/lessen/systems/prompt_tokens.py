@@ -47,6 +47,7 @@ from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
 from lessen.systems.working import Say, begin_work, result_folder, working_folder
+from lessen.train.counting import Watch, adding, counting
 from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 
@@ -176,7 +177,8 @@ def compress_prompt_tokens(
             shutil.rmtree(place.folder / "checkpoints", ignore_errors=True)
         model = place.model(model)
         training.append(place.training())
-    results = tested(model.eval(), tables["test"], plan)
+    with counting("testing", "prompts", quiet=quiet) as watch:
+        results = tested(model.eval(), tables["test"], plan, watch)
     rows = {name: len(table) for name, table in tables.items()}
     with result_folder(out, plan) as (fresh, record):
         model.save_pretrained(fresh)
@@ -248,7 +250,7 @@ def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[
     return lessons
 
 
-def tested(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[dict[str, Any]]:
+def tested(model: LessenGenerator, table: Table, plan: ReadingPlan, watch: Watch) -> list[dict[str, Any]]:
     """The model on test rows with all tokens, and at the usual speed-ups and the one trained for."""
     profile = model.config.retention_profile()
     trained = {} if profile is None or profile.trained_at is None else {round(profile.trained_at, 2)}
@@ -260,16 +262,19 @@ def tested(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[dict
             break
     longest = plan.prompting.prompt_tokens
     if plan.prompt is not None:
+        ways = _ways(plan, table)
+        told = adding(watch, len(ways) * len(points) * len(table))
+        asked: dict[str, Any] = {"max_tokens": longest, "told": told}
         return [
-            {"speedup": speedup, **evaluate_answers(model, table, way, point, max_tokens=longest).as_dict()}
-            for way in _ways(plan, table)
+            {"speedup": speedup, **evaluate_answers(model, table, way, point, **asked).as_dict()}
+            for way in ways
             for speedup, point in points.items()
         ]
     lessons = lessons_of(model, table, plan)[:MOST_TESTED]
     prompts, answers = [each.prompt for each in lessons], [each.answer for each in lessons]
-    lines = []
+    told, lines = adding(watch, len(points) * len(prompts)), []
     for speedup, point in points.items():
-        scores = torch.cat(score_own(model.transformer, prompts, answers, point))
+        scores = torch.cat(score_own(model.transformer, prompts, answers, point, told=told))
         lines.append(
             {
                 "speedup": speedup,

@@ -25,6 +25,19 @@ def watched(parts: Sequence[Part], watch: Watch) -> Iterator[Part]:
     watch(len(parts), len(parts))
 
 
+def adding(watch: Watch, total: int) -> Callable[[int], None]:
+    """What is told of some parts more, and tells `watch` of all so far."""
+    done = 0
+    watch(0, total)
+
+    def told(more: int) -> None:
+        nonlocal done
+        done += more
+        watch(done, total)
+
+    return told
+
+
 @contextmanager
 def counting(title: str, unit: str, *, quiet: bool = False, kept: bool = True) -> Iterator[Watch]:
     """Show how far the work inside the block is.
