@@ -9,6 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "lessen"
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "progress": {"errors"},
     "records": {"errors"},
     "plan": {"errors", "records"},
     "artefact": {"errors"},
@@ -35,7 +36,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors", "records", "plan", "artefact", "certificate", "machine", "native", "model", "depth",
         "tokens", "data",
     },
-    "train": {"errors", "records", "plan", "memory", "bits", "model", "depth", "tokens", "data", "runtime"},
+    "train": {
+        "errors", "progress", "records", "plan", "memory", "bits", "model", "depth", "tokens", "data",
+        "runtime",
+    },
     "hf": {
         "errors", "plan", "certificate", "saving", "model", "config", "depth", "tokens", "data", "runtime",
     },
@@ -59,13 +63,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "promise",
     },
     "systems": {
-        "errors", "records", "plan", "artefact", "certificate", "bits", "model", "depth", "tokens", "width",
-        "data", "history", "runtime", "train", "hf", "reshaping", "loading", "measure", "promise", "card",
+        "errors", "progress", "records", "plan", "artefact", "certificate", "bits", "model", "depth",
+        "tokens", "width", "data", "history", "runtime", "train", "hf", "reshaping", "loading", "measure", "promise", "card",
         "saving",
     },
     "cli": {
-        "errors", "records", "plan", "artefact", "certificate", "card", "machine", "memory", "native",
-        "model", "data", "history", "runtime", "train", "hf", "reshaping", "loading", "measure", "promise",
+        "errors", "progress", "records", "plan", "artefact", "certificate", "card", "machine", "memory",
+        "native", "model", "data", "history", "runtime", "train", "hf", "reshaping", "loading", "measure", "promise",
         "report", "systems",
     },
     "__main__": {"cli"},

@@ -229,10 +229,10 @@ def _calibrate_generator(
 ) -> None:
     """The same of a generator; `data` are documents or None, `draws` their number and seed."""
     from lessen.card import write_card
+    from lessen.progress import counting
     from lessen.promise.generators import calibrate_generator, traces_for
     from lessen.promise.language import Decoder
     from lessen.promise.resplits import resplit_prompts
-    from lessen.train.counting import counting
 
     again = partial(_again, documents_of_split, folder)
     with counting("continuing prompts", "prompts") as watch:
@@ -264,9 +264,9 @@ def _audit(
     from lessen.data.documents import documents
     from lessen.data.reading import read
     from lessen.loading import generates
+    from lessen.progress import counting
     from lessen.promise.audit import audit_folder, sentence_of
     from lessen.promise.audit_prompts import audit_prompts
-    from lessen.train.counting import counting
 
     if data is None:
         raise InputError("--audit needs newer rows; name them with --data")

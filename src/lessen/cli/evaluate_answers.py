@@ -40,7 +40,7 @@ def evaluate_prompts(
     """
     from lessen.data.prompts import for_rows, labels_in_words
     from lessen.measure.answering import evaluate_answers
-    from lessen.train.counting import adding, counting
+    from lessen.progress import adding, counting
 
     if model.tokenizer is None:
         raise InputError("the model has no tokenizer: put its tokenizer.json into its folder")

@@ -39,8 +39,8 @@ def evaluate_generator(
     """
     from lessen.data.documents import documents
     from lessen.measure.decoded import decode_all
+    from lessen.progress import counting
     from lessen.promise.generators import check_room, prompting_of, prompts_of, unseen
-    from lessen.train.counting import counting
 
     began = time.perf_counter()
     rows, left_out = unseen(Path(name), documents(data, text=text_column))

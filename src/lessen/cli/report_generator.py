@@ -36,10 +36,10 @@ def report_generator(
 
     from lessen.cli.generate import loaded_generator
     from lessen.data.documents import documents
+    from lessen.progress import counting
     from lessen.promise.generators import check_room, prompting_of, unseen
     from lessen.report.generator_facts import Timed, gather_generator
     from lessen.report.page import write_report
-    from lessen.train.counting import counting
 
     if len(models) > 1:
         raise InputError("a report is about one generator; name one folder")

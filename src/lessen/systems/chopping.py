@@ -18,9 +18,9 @@ from lessen.depth.exits import every_exit
 from lessen.depth.losses import task_loss
 from lessen.errors import PlanError
 from lessen.plan import Shape
+from lessen.progress import counting, watched
 from lessen.reshaping import with_shape
 from lessen.systems.rounds import Removal, Rounds, of_round, scored_batches
-from lessen.train.counting import counting, watched
 from lessen.width.removal import State, without_layers
 
 

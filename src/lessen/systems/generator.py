@@ -32,6 +32,7 @@ from lessen.loading import load
 from lessen.measure.exit_quality import exit_quality, set_cuts
 from lessen.model.architecture import Architecture
 from lessen.plan import WITHOUT_RANK, LanguageExitShape, LanguageHeadKind, Size
+from lessen.progress import counting
 from lessen.promise.generators import (
     LanguageAsked,
     Prompting,
@@ -52,7 +53,6 @@ from lessen.systems.material import by_frequency, listing, material
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Share
 from lessen.systems.working import Say, begin_work, result_folder, working_folder
-from lessen.train.counting import counting
 from lessen.train.language_exits import LanguageRecipe, train_exits
 
 EXITS = 3

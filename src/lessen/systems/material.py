@@ -11,13 +11,13 @@ import torch
 from lessen.data.table import Table
 from lessen.hf import LessenGenerator
 from lessen.plan import LanguageExitShape
+from lessen.progress import Watch, counting
 from lessen.promise.generators import Prompting, prompts_of
 from lessen.promise.parts import Parts
 from lessen.promise.traces import AT_ONCE, continued, identity_of
 from lessen.runtime.source import Reply, Written, reply
 from lessen.runtime.text import encode, stretches
 from lessen.systems.working import ANSWERED, Say
-from lessen.train.counting import Watch, counting
 from lessen.train.language_exits import LanguageRecipe
 
 REPLIES = 4096

@@ -34,6 +34,7 @@ from lessen.history import learned_by, remember, texts_learned
 from lessen.loading import load
 from lessen.measure.answering import evaluate_answers
 from lessen.plan import FULL, Point
+from lessen.progress import Watch, adding, counting
 from lessen.promise.generators import Prompting
 from lessen.records import Strict
 from lessen.reshaping import with_shape
@@ -47,7 +48,6 @@ from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
 from lessen.systems.working import Say, begin_work, result_folder, working_folder
-from lessen.train.counting import Watch, adding, counting
 from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 

@@ -17,9 +17,9 @@ from lessen.errors import PlanError
 from lessen.model.architecture import Architecture
 from lessen.model.transformer import Transformer
 from lessen.plan import LayerShape, Shape, Size
+from lessen.progress import counting, watched
 from lessen.reshaping import with_shape
 from lessen.systems.rounds import Batch, Removal, Rounds, of_round, scored_batches
-from lessen.train.counting import counting, watched
 from lessen.train.fine_tuning import in_training_precision
 from lessen.train.teaching import Teacher, scoring
 from lessen.width.budget import encoder_of, even, in_products, products_within, rank_saves, uneven

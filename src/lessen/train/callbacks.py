@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from lessen.bits.binarizer import clip
+from lessen.progress import Bar
 
 
 class Along(TrainerCallback):
@@ -38,6 +39,26 @@ class Along(TrainerCallback):
         self.share = share
         if self.told is not None:
             self.told(share)
+
+
+class Shown(TrainerCallback):
+    """A training's steps and running loss on a progress bar."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.begin(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self.bar.note = f"loss {float(logs['loss']):.3f}"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.show(state.global_step, state.max_steps)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.end()
 
 
 class Clipping(TrainerCallback):

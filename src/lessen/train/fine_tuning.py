@@ -20,13 +20,13 @@ from lessen.errors import InputError, Interrupted
 from lessen.memory import keep_freed_memory
 from lessen.model.latent import latents_of
 from lessen.plan import Rates, Size
+from lessen.progress import Bar
 from lessen.records import Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
-from lessen.train.callbacks import Along, BestBeside, Clipping, StopAtStepEnd
+from lessen.train.callbacks import Along, BestBeside, Clipping, Shown, StopAtStepEnd
 from lessen.train.checkpoints import last_whole
 from lessen.train.objectives import UNLABELLED, objective
-from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
 from lessen.train.teaching import LESSONS, Teacher, features
 from lessen.train.trainer import FineTuner, Judge, check_weights, selecting
@@ -223,7 +223,7 @@ def steps_of(
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    stop = StopAtStepEnd()
+    stop, shown = StopAtStepEnd(), Shown(Bar("training", quiet=quiet))
     sampler = LengthGrouped([len(row.ids) for row in rows.encoded], recipe.batch_size, recipe.seed)
     trainer = FineTuner(
         sampler,
@@ -233,7 +233,7 @@ def steps_of(
         train_dataset=rows,
         data_collator=rows.collate,
         optimizers=(_optimizer(model, recipe), None),
-        callbacks=[stop, along, Clipping(latents_of(model)), BestBeside(folder), Progress(quiet=quiet)],
+        callbacks=[stop, along, Clipping(latents_of(model)), BestBeside(folder), shown],
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_whole(folder)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import torch
@@ -36,12 +35,12 @@ from lessen.model.language_heads import LanguageHead
 from lessen.model.linear import multiply
 from lessen.model.transformer import Transformer
 from lessen.plan import Size
+from lessen.progress import Bar
 from lessen.records import Strict
 from lessen.runtime.source import Reply, Written, batch_of
 from lessen.runtime.text import stretches
 from lessen.train.callbacks import StopAtStepEnd
 from lessen.train.fine_tuning import bfloat16_pays
-from lessen.train.progress import Progress
 from lessen.train.sampler import LengthGrouped
 from lessen.train.trainer import check_loss, check_weights
 
@@ -137,9 +136,8 @@ def train_exits(
 
     place = folder / CHECKPOINT
     resumed = run.restore(model, place)
-    stop, progress = StopAtStepEnd(), Progress(quiet=quiet, title="training exits", unit="percent")
-    state = SimpleNamespace(max_steps=PERCENT, global_step=int(PERCENT * run.share(recipe)))
-    progress.on_train_begin(None, state, None)
+    stop, bar = StopAtStepEnd(), Bar("training exits", "percent", quiet=quiet)
+    bar.begin(int(PERCENT * run.share(recipe)), PERCENT)
     saved = time.monotonic()
     with stop.on_signals():
         for batch in _batches(rows, recipe, run.step):
@@ -153,13 +151,12 @@ def train_exits(
             check_loss(loss, run.step + 1)
             run.learned(loss, tokens)
             run.seconds += time.monotonic() - began
-            state.global_step = int(PERCENT * min(1.0, run.share(recipe)))
-            progress.on_log(None, state, None, {"loss": run.losses[-1]})
-            progress.on_step_end(None, state, None)
+            bar.note = f"loss {run.losses[-1]:.3f}"
+            bar.show(int(PERCENT * min(1.0, run.share(recipe))), PERCENT)
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 run.save(model, place)
                 saved = time.monotonic()
-    progress.on_train_end(None, state, None)
+    bar.end()
     if stop.asked and run.share(recipe) < 1:
         run.save(model, place)
         raise Interrupted(f"stopped after step {run.step}; run the same command to continue")
