@@ -64,13 +64,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "systems": {
         "errors", "progress", "records", "plan", "artefact", "certificate", "bits", "model", "depth",
-        "tokens", "width", "data", "history", "runtime", "train", "hf", "reshaping", "loading", "measure", "promise", "card",
-        "saving",
+        "tokens", "width", "data", "history", "runtime", "train", "hf", "reshaping", "loading", "measure",
+        "promise", "card", "saving",
     },
     "cli": {
         "errors", "progress", "records", "plan", "artefact", "certificate", "card", "machine", "memory",
-        "native", "model", "data", "history", "runtime", "train", "hf", "reshaping", "loading", "measure", "promise",
-        "report", "systems",
+        "native", "model", "data", "history", "runtime", "train", "hf", "reshaping", "loading", "measure",
+        "promise", "report", "systems",
     },
     "__main__": {"cli"},
 }  # fmt: skip
