@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,36 @@ def test_objectives_give_finite_gradients(name: str, problem: str) -> None:
     loss.backward()
     assert loss.isfinite()
     assert any(a.grad is not None and a.grad.abs().sum() > 0 for a in answers)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_model_is_as_it_was_but_for_its_weights(model, tmp_path: Path, interrupted: bool) -> None:
+    """How it is trained is the training's business, also where that was stopped."""
+    recipe = RECIPE.model_copy(
+        update={"train_backbone": False, "objective": "self_supervised", "equilibrium": True, "epochs": 1}
+    )
+    inside: dict[str, object] = {}
+
+    def look(share: float) -> None:
+        inside.update(state())
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def state() -> dict[str, object]:
+        names = ("objective", "equilibrium", "passes", "teaching")
+        layer = model.transformer.layers[0]
+        dropout = (layer.attention.dropout, model.transformer.embeddings.word_dropout)
+        free = all(parameter.requires_grad for parameter in model.parameters())
+        return {name: getattr(model, name) for name in names} | {"dropout": dropout, "free": free}
+
+    model.transformer.layers[0].attention.dropout = 0.3
+    before = state()
+    with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+        fine_tune(model, task(), recipe, tmp_path, told=look, quiet=True)
+    assert state() == before
+    assert not model.training
+    changed = {name for name in before if inside[name] != before[name]}
+    assert changed == {"objective", "equilibrium", "dropout", "free"}
 
 
 def test_unknown_objective() -> None:

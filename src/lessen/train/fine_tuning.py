@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +24,7 @@ from lessen.records import Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
 from lessen.train.callbacks import Along, BestBeside, Clipping, Shown, StopAtStepEnd
+from lessen.train.changing import changed
 from lessen.train.checkpoints import last_whole
 from lessen.train.objectives import UNLABELLED, objective
 from lessen.train.sampler import LengthGrouped
@@ -138,6 +138,7 @@ def fine_tune(
     if data.labels is None and recipe.objective not in UNLABELLED:
         raise InputError(f"{data.name} has no labels, which objective {recipe.objective} needs")
     along = Along(told)
+    wanted: dict[str, Any] = {"equilibrium": recipe.equilibrium, "passes": passes or all_stay}
     if recipe.objective in LESSONS:
         if teacher is None:
             raise InputError(f"objective {recipe.objective} learns from a teacher, and there is none")
@@ -145,22 +146,19 @@ def fine_tune(
             raise InputError("a model cannot learn from itself while it changes; give a copy as its teacher")
         if passes is not None:
             raise InputError(f"objective {recipe.objective} compares every token; none may leave")
-        model.teaching = _teaching(Teacher(teacher, model.config.form()), recipe, along)
+        wanted["teaching"] = _teaching(Teacher(teacher, model.config.form()), recipe, along)
     else:
-        model.objective = objective(recipe.objective, model.problem_type)
-    model.equilibrium = recipe.equilibrium
-    model.passes = passes or all_stay
+        wanted["objective"] = objective(recipe.objective, model.problem_type)
     _set_trainable(model, all_of_it=recipe.train_backbone)
     limit = min(recipe.max_tokens, model.config.facts().max_tokens)
     rows = EncodedRows(encode(model.tokenizer, data.texts, limit), data.labels)
-    with _frozen_without_dropout(model):
-        record = steps_of(model, model.transformer, rows, recipe, folder, along, judge, quiet=quiet)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    model.passes = all_stay
-    model.teaching = None
-    model.eval()
-    return record
+    try:
+        with changed([*((model, *each) for each in wanted.items()), *_dropout_of_the_frozen(model)]):
+            return steps_of(model, model.transformer, rows, recipe, folder, along, judge, quiet=quiet)
+    finally:
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        model.eval()
 
 
 def steps_of(
@@ -194,10 +192,6 @@ def steps_of(
         Interrupted: On Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     keep_freed_memory()
-    if recipe.attention_dropout is not None:
-        for layer in transformer.layers:
-            layer.attention.dropout = recipe.attention_dropout
-    transformer.embeddings.word_dropout = recipe.word_dropout
     half, passes = bfloat16_pays(), passes_over(len(rows), recipe)
     between = STEPS_BETWEEN_CHECKPOINTS
     if judge is not None:
@@ -237,7 +231,10 @@ def steps_of(
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_whole(folder)
-    with stop.on_signals():
+    dropout = [(transformer.embeddings, "word_dropout", recipe.word_dropout)]
+    if recipe.attention_dropout is not None:
+        dropout += [(layer.attention, "dropout", recipe.attention_dropout) for layer in transformer.layers]
+    with stop.on_signals(), changed(dropout):
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
     if stop.asked:
         raise Interrupted(f"stopped after step {trainer.state.global_step}; run the same command to continue")
@@ -329,24 +326,14 @@ def _set_trainable(model: Any, *, all_of_it: bool) -> None:
         parameter.requires_grad_(all_of_it or early)
 
 
-@contextmanager
-def _frozen_without_dropout(model: Any) -> Iterator[None]:
-    """What is not trained answers as it will when it runs: exits must not learn from a noisy teacher."""
-    parts = [model.transformer.embeddings, *model.transformer.layers, *model.transformer.exits.values()]
-    quiet: dict[torch.nn.Module, tuple[str, float]] = {}
-    for part in parts:
-        if any(parameter.requires_grad for parameter in part.parameters()):
-            continue
-        for module in part.modules():
-            name = "p" if isinstance(module, torch.nn.Dropout) else "dropout"
-            if isinstance(getattr(module, name, None), float):
-                quiet[module] = name, getattr(module, name)
-                setattr(module, name, 0.0)
-    try:
-        yield
-    finally:
-        for module, (name, share) in quiet.items():
-            setattr(module, name, share)
+def _dropout_of_the_frozen(model: Any) -> Iterator[tuple[torch.nn.Module, str, float]]:
+    """None: what is not trained answers as it will when it runs, for exits must not learn from noise."""
+    for part in [model.transformer.embeddings, *model.transformer.layers, *model.transformer.exits.values()]:
+        if not any(parameter.requires_grad for parameter in part.parameters()):
+            for module in part.modules():
+                name = "p" if isinstance(module, torch.nn.Dropout) else "dropout"
+                if isinstance(getattr(module, name, None), float):
+                    yield module, name, 0.0
 
 
 def in_training_precision(device: torch.device) -> torch.autocast:

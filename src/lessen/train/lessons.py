@@ -24,6 +24,7 @@ from lessen.model.transformer import InLayer, Transformer
 from lessen.runtime.text import Encoded
 from lessen.tokens.passes import Passes, all_stay
 from lessen.train.callbacks import Along
+from lessen.train.changing import changed
 from lessen.train.fine_tuning import EncodedRows, Recipe, steps_of
 
 LEFT_OUT = -100
@@ -199,10 +200,14 @@ def learn_to_answer(
         raise InputError("there is no text long enough to learn from")
     transformer = model.train().transformer
     answering = Answering(transformer, passes or all_stay)
+    dropout: list[tuple[Any, str, Any]] = []
     if recipe.attention_dropout is not None and transformer.decoder is not None:
         for block in transformer.decoder.layers:
-            block.attention.dropout = block.cross.dropout = recipe.attention_dropout
-    rows = LessonRows(lessons)
-    record = steps_of(answering, transformer, rows, recipe, folder, Along(None), quiet=quiet)
-    model.eval()
-    return record
+            parts = (block.attention, block.cross)
+            dropout += [(part, "dropout", recipe.attention_dropout) for part in parts]
+    try:
+        with changed(dropout):
+            rows = LessonRows(lessons)
+            return steps_of(answering, transformer, rows, recipe, folder, Along(None), quiet=quiet)
+    finally:
+        model.eval()
