@@ -226,6 +226,8 @@ def test_what_a_user_can_do_wrong_is_an_error_of_lessen(words, tiny_checkpoint: 
         lessen.load(tiny_checkpoint, precision="fp16")
     with pytest.raises(PlanError, match="99"):
         lessen.with_exits(encoder, exits=[ExitShape(layer=99, pool="mean")], labels=["a", "b"])
+    with pytest.raises(PlanError, match="point 'x' is for int8, and this model runs in float32; load it in"):
+        words.use(Point(name="x", precision="int8"))
     with pytest.raises(PlanError, match="retention: it has 1 shares, the model 3 layers"):
         words.predict(["a film"], point=Point(name="x", retention=(0.5,)))
     for rule, why in (

@@ -109,11 +109,9 @@ def load(
         if certificate.generation is not None:
             _check_decoding(Path(source) / CERTIFICATE, certificate.generation, model)
         model.honour_certificate()
-    if point is not None:
-        if not model.config.form().exit_layers and len(model.config.choices()) == 1:
-            raise PlanError(f"{name} generates at full depth; it has no points")
-        model.use(point)
-    return model
+    if point is not None and not model.config.form().exit_layers and len(model.config.choices()) == 1:
+        raise PlanError(f"{name} generates at full depth; it has no points")
+    return model.use(model.config.point if point is None else point)
 
 
 def _in_precision(model: Model, precision: Precision | None, name: str) -> Model:

@@ -8,6 +8,7 @@ import torch
 from conftest import run
 
 import lessen
+from lessen.errors import PlanError
 from lessen.model.matrices import Numbers, linear
 from lessen.plan import Bits
 
@@ -26,6 +27,20 @@ def test_a_certificate_holds_in_its_precision_alone(
     assert code == 0, said
     assert kinds(folder, precision) == {"certified"}
     assert kinds(folder, other) == {"uncertified"}
+
+
+def test_a_point_of_another_precision_is_not_answered_at(small: Path, tmp_path: Path) -> None:
+    model = lessen.load(small)
+    point = model.points["drop-20%"].model_copy(
+        update={"name": "quick", "precision": "int8", "promise": None}
+    )
+    written = [point.model_dump(mode="json", exclude_none=True)]
+    model.config.points, model.config.point = written, "quick"
+    model.save_pretrained(tmp_path / "m")
+    with pytest.raises(PlanError, match="point 'quick' is for int8, and this model runs in float32"):
+        lessen.load(tmp_path / "m")
+    assert lessen.load(tmp_path / "m", precision="int8").point.name == "quick"
+    assert lessen.load(tmp_path / "m", point="full").point.name == "full"
 
 
 def kinds(folder: Path, precision: str) -> set[str]:

@@ -79,6 +79,11 @@ class LessenPointedModel(LessenPreTrainedModel):
         """A Point, or the one of a name, if the model can keep it."""
         chosen = self._named(point) if isinstance(point, str) else point
         check_point(chosen, self.config.form())
+        if chosen.precision not in (None, self.precision):
+            raise PlanError(
+                f"point {chosen.name!r} is for {chosen.precision}, and this model runs in {self.precision}; "
+                "load it in that precision, or use another point"
+            )
         if chosen.exits is not None:
             check_rule(chosen.exits, self._judges())
         return chosen
