@@ -141,10 +141,10 @@ def _choose(
 
 def _standing(point: Any) -> str:
     """What is promised of a Point, in a few words."""
-    promise = point.promise
-    if promise is None:
+    if point.exits is None and point.retention is None:
         return "the whole model"
-    if promise.kind != "certified":
+    promise = point.promise
+    if promise is None or promise.kind != "certified":
         return "nothing is promised"
     return f"certified, {promise.loss} at most {100 * promise.epsilon:g}%"
 
