@@ -32,7 +32,7 @@ from lessen.model.transformer import parameter_counts
 from lessen.plan import FULL, LayerShape, Shape
 from lessen.reshaping import with_exits, with_shape
 from lessen.runtime.text import Encoded
-from lessen.width.removal import Kept, State, narrowed, with_embedding_rank
+from lessen.width.removal import State, Units, narrowed, with_embedding_rank
 
 BASES = {
     "MiniLM-L6": {
@@ -80,14 +80,14 @@ def narrow(model: Any, size: int) -> Any:
     return small
 
 
-def drawn(layer: LayerShape, heads: int, neurons: int) -> Kept:
+def drawn(layer: LayerShape, heads: int, neurons: int) -> Units:
     """So many heads and neurons of a layer, at random places."""
     choose = random.Random(layer.layer)
     there = (range(len(layer.heads)), heads), (range(layer.intermediate_size), neurons)
-    return Kept(*(tuple(sorted(choose.sample(places, count))) for places, count in there))
+    return Units(*(tuple(sorted(choose.sample(places, count))) for places, count in there))
 
 
-def silenced(state: State, form: Shape, kept: list[Kept], head_dim: int) -> State:
+def silenced(state: State, form: Shape, kept: list[Units], head_dim: int) -> State:
     """The tensors with zeros where heads and neurons that leave would be read."""
     state = dict(state)
     for place, stay in enumerate(kept):

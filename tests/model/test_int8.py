@@ -15,7 +15,7 @@ from lessen.model.few_bits import Int8Linear
 from lessen.model.rows import pack
 from lessen.plan import Rank
 from lessen.reshaping import in_few_bits, with_exits, with_shape
-from lessen.width.removal import Kept, narrowed, with_ranks
+from lessen.width.removal import Units, narrowed, with_ranks
 
 
 @pytest.fixture(params=sorted(TINY))
@@ -65,7 +65,7 @@ def test_it_is_saved_and_loaded_in_8_bits(model, tmp_path: Path):
 
 def test_slim_layers_and_products_too(model):
     state, form = with_ranks(model.transformer.state_dict(), model.config.form(), [Rank(up=8)] * 3)
-    kept = [Kept((), (0, 5)), Kept((1,), ()), Kept((0, 2), (1, 2, 3))]
+    kept = [Units((), (0, 5)), Units((1,), ()), Units((0, 2), (1, 2, 3))]
     state, form = narrowed(model.config.facts(), state, form, kept)
     slim = with_shape(model, form, state)
     exact, found = answers(slim, [2, 7]), answers(in_few_bits(slim, "int8"), [2, 7])

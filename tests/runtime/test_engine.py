@@ -14,7 +14,7 @@ from lessen.model.rows import pack
 from lessen.plan import ExitRule, Point
 from lessen.reshaping import with_shape
 from lessen.runtime.engine import run
-from lessen.width.removal import Kept, narrowed
+from lessen.width.removal import Units, narrowed
 
 LAYERS = [1, 2, 3]
 CLASSIFICATION = sorted(name for name, c in CRITERIA.items() if c.task == "classification")
@@ -61,7 +61,7 @@ def test_a_batch_agrees_with_its_rows_one_by_one(lengths: list[int], seed: int) 
 
 def test_11_rows_leave_a_slim_model_alone_as_in_a_batch(tiny_classifier) -> None:
     """COST-EFF page, 1.12: 11, at entropies below, among and above those there are."""
-    kept = [Kept((1, 3), tuple(range(0, 64, 3))), Kept((2,), (4, 5)), Kept((), tuple(range(9)))]
+    kept = [Units((1, 3), tuple(range(0, 64, 3))), Units((2,), (4, 5)), Units((), tuple(range(9)))]
     facts, form = tiny_classifier.config.facts(), tiny_classifier.config.form()
     state, shape = narrowed(facts, tiny_classifier.double().transformer.state_dict(), form, kept)
     model = with_shape(tiny_classifier, shape, state).transformer

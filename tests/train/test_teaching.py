@@ -18,8 +18,8 @@ from lessen.reshaping import with_exits, with_shape
 from lessen.runtime.text import collate, encode
 from lessen.tokens.passes import all_stay
 from lessen.train.fine_tuning import Recipe, fine_tune
-from lessen.train.teaching import LESSONS, Teacher, features, predictions, scoring
-from lessen.width.removal import Kept, narrowed, without_layers
+from lessen.train.teaching import DISTILLATIONS, Teacher, features, predictions, scoring
+from lessen.width.removal import Units, narrowed, without_layers
 
 LENGTHS = [2, 5, 5, 9]
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -40,12 +40,12 @@ def lesson(pupil, teacher):
     ids, rows = pack(ragged_ids(LENGTHS))
     states = []
     answers = every_exit(pupil.transformer, ids, rows, states=states)
-    return Teacher(teacher, pupil.config.form()).lesson(ids, rows, None, answers, states, LABELS)
+    return Teacher(teacher, pupil.config.form()).matched(ids, rows, None, answers, states, LABELS)
 
 
 def test_8_13_from_itself_there_is_nothing_to_learn(model):
     for name in ("features", "predictions", "features_and_predictions"):
-        loss = LESSONS[name](lesson(model, model))
+        loss = DISTILLATIONS[name](lesson(model, model))
         loss.backward()
         assert float(loss.detach()) == pytest.approx(0, abs=1e-12)
         assert all(p.grad is None or p.grad.abs().max() < 1e-10 for p in model.parameters())
@@ -87,14 +87,14 @@ def of_the_page(pupil, teacher):
     }
 
 
-@pytest.mark.parametrize("name", [*LESSONS, "scoring"])
+@pytest.mark.parametrize("name", [*DISTILLATIONS, "scoring"])
 def test_losses_are_those_of_the_page(model, name):
     """But that `scoring` takes the mean of states over tokens alone: here no place is without one."""
     pupil = chopped(model, set())
     with torch.no_grad():
         for parameter in pupil.parameters():
             parameter += 0.05 * torch.sin(torch.arange(parameter.numel())).view(parameter.shape)
-        found = {**LESSONS, "scoring": scoring}[name](lesson(pupil, model))
+        found = {**DISTILLATIONS, "scoring": scoring}[name](lesson(pupil, model))
         expected = of_the_page(pupil, model)[name]
     assert float(found) == pytest.approx(expected, rel=1e-5)  # states are compared in float32
 
@@ -109,7 +109,7 @@ def test_13_padding_changes_no_lesson(model):
     for block in pupil.transformer.layers:
         block.attention.dropout = 0.0
     teacher = Teacher(model, pupil.config.form())
-    pupil.teaching = lambda *given: features(teacher.lesson(*given))
+    pupil.teaching = lambda *given: features(teacher.matched(*given))
     ids, mask = padded(ragged_ids(LENGTHS), 0)
     found = []
     for more in (0, 7):
@@ -137,12 +137,12 @@ def test_a_teacher_without_the_layers_or_exits_is_refused(model):
         Teacher(few, model.config.form())
 
 
-@pytest.mark.parametrize("name", sorted(LESSONS))
+@pytest.mark.parametrize("name", sorted(DISTILLATIONS))
 def test_a_slim_pupil_gets_nearer_and_the_teacher_stays(model, tmp_path: Path, name):
     teacher = with_exits(model.float(), labels=["no", "yes"])
     teacher.tokenizer = CharacterTokenizer()
     fine_tune(teacher, task(), Recipe(epochs=4, batch_size=8, learning_rate=1e-3), tmp_path / "t", quiet=True)
-    kept = [Kept((0, 2), tuple(range(0, 64, 2)))] * 3
+    kept = [Units((0, 2), tuple(range(0, 64, 2)))] * 3
     state, shape = narrowed(
         teacher.config.facts(), teacher.transformer.state_dict(), teacher.config.form(), kept
     )
@@ -155,8 +155,8 @@ def test_a_slim_pupil_gets_nearer_and_the_teacher_stays(model, tmp_path: Path, n
         states: list[torch.Tensor] = []
         with torch.no_grad():
             answers = every_exit(pupil.transformer, ids, rows, states=states)
-        there = Teacher(teacher, shape).lesson(ids, rows, None, answers, states, labels)
-        return float(LESSONS[name](there))
+        there = Teacher(teacher, shape).matched(ids, rows, None, answers, states, labels)
+        return float(DISTILLATIONS[name](there))
 
     far = distance()
     recipe = Recipe(objective=name, epochs=6, batch_size=8, learning_rate=1e-3, features_first=0.3)
@@ -176,7 +176,7 @@ def test_at_first_only_states_are_learned(model, tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr(fine_tuning, "features", lambda found: calls.append("features") or features(found))
     monkeypatch.setitem(
-        LESSONS, "predictions", lambda found: calls.append("predictions") or predictions(found)
+        DISTILLATIONS, "predictions", lambda found: calls.append("predictions") or predictions(found)
     )
     recipe = Recipe(objective="predictions", epochs=1, batch_size=8, features_first=0.25)
     fine_tune(pupil, task(), recipe, tmp_path, teacher=teacher, quiet=True)

@@ -13,14 +13,14 @@ from lessen.model.rows import pack
 from lessen.plan import Rank
 from lessen.reshaping import with_exits, with_shape
 from lessen.width.importance import AbsWeight, SignedGroup, magnitude, mask_gradients, random
-from lessen.width.removal import Kept, narrowed, with_ranks
+from lessen.width.removal import Units, narrowed, with_ranks
 
 LENGTHS = [3, 5, 5, 9]
 LABELS = torch.tensor([0, 2, 1, 1])
 
 
 def everything(layer):
-    return Kept(tuple(range(len(layer.heads))), tuple(range(layer.intermediate_size)))
+    return Units(tuple(range(len(layer.heads))), tuple(range(layer.intermediate_size)))
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_controls_know_nothing_of_the_data(model):
 
 def test_slim_and_low_rank_layers_are_scored_too(model):
     form = model.config.form()
-    kept = [Kept((), (1, 2)), everything(form.layers[1]), Kept((1,), ())]
+    kept = [Units((), (1, 2)), everything(form.layers[1]), Units((1,), ())]
     state, shape = narrowed(model.config.facts(), model.transformer.state_dict(), form, kept)
     ranks = [Rank(up=1, down=1), Rank(qkv=3, attention_output=2, up=4, down=4), Rank(attention_output=2)]
     odd = with_shape(model, *reversed(with_ranks(state, shape, ranks)))

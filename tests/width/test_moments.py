@@ -9,7 +9,7 @@ from lessen.model.rows import pack
 from lessen.plan import Rank
 from lessen.reshaping import with_exits, with_shape
 from lessen.width.moments import second_moments
-from lessen.width.removal import Kept, narrowed, truncated, with_ranks
+from lessen.width.removal import Units, narrowed, truncated, with_ranks
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_input_that_never_varies_does_no_harm(model):
 def test_products_and_layers_without_heads_are_measured_too(model):
     state, form = model.transformer.state_dict(), model.config.form()
     state, form = with_ranks(state, form, [Rank(up=8, down=8)] * 3)
-    kept = [Kept((), tuple(range(64))), *[Kept((0, 1), tuple(range(64)))] * 2]
+    kept = [Units((), tuple(range(64))), *[Units((0, 1), tuple(range(64)))] * 2]
     state, form = narrowed(model.config.facts(), state, form, kept)
     found = second_moments(with_shape(model, form, state).transformer, batches())
     assert "layers.0.attention.qkv" not in found

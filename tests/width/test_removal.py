@@ -19,7 +19,7 @@ from lessen.plan import ExitShape, Point, Rank, dense_shape
 from lessen.reshaping import with_exits, with_shape
 from lessen.runtime.engine import elimination_of, run
 from lessen.width.removal import (
-    Kept,
+    Units,
     narrowed,
     truncated,
     with_embedding_rank,
@@ -32,7 +32,7 @@ HEADS, NEURONS = 4, 64
 
 
 def everything(layer):
-    return Kept(tuple(range(len(layer.heads))), tuple(range(layer.intermediate_size)))
+    return Units(tuple(range(len(layer.heads))), tuple(range(layer.intermediate_size)))
 
 
 @pytest.fixture(scope="module", params=["bert", "mpnet", "electra"])
@@ -76,7 +76,7 @@ def slim(model, kept):
 places = st.tuples(
     st.sets(st.integers(0, HEADS - 1)).map(sorted).map(tuple),
     st.sets(st.integers(0, NEURONS - 1)).map(sorted).map(tuple),
-).map(lambda pair: Kept(*pair))
+).map(lambda pair: Units(*pair))
 
 
 @settings(max_examples=25)
@@ -87,7 +87,7 @@ def test_1_removed_equals_silenced_at_every_exit(model, kept):
 
 def test_1_in_float32_and_in_the_running_form(model):
     """To 1e-5 of the largest logit: the narrow model computes with other products, in another order."""
-    kept = [Kept((0, 2), tuple(range(1, 64, 3))), Kept((3,), tuple(range(40))), Kept((), (5,))]
+    kept = [Units((0, 2), tuple(range(1, 64, 3))), Units((3,), tuple(range(40))), Units((), (5,))]
     small, wanted = slim(model, kept), silenced(model, kept)
     small = with_shape(small, small.config.form(), small.transformer.state_dict()).float()
     limit = 1e-5 * float(wanted.abs().max())
@@ -99,7 +99,11 @@ def test_1_in_float32_and_in_the_running_form(model):
 @pytest.mark.parametrize("score", ["first_k", "random"])
 def test_1_with_tokens_leaving_too(model, score):
     """By scores that listen to no head, as what is silenced still attends."""
-    kept = [Kept((0, 2), tuple(range(1, 64, 3))), Kept((3,), tuple(range(40))), Kept((0, 1), (5,))]
+    kept = [
+        Units((0, 2), tuple(range(1, 64, 3))),
+        Units((3,), tuple(range(40))),
+        Units((0, 1), (5,)),
+    ]
     point = Point(name="fewer", retention=(0.7, 0.5, 0.5), token_score=score)
 
     def leaving(of):
@@ -118,9 +122,9 @@ def test_1_with_tokens_leaving_too(model, score):
 
 
 def test_1_two_rounds_are_one_with_composed_ids(model):
-    kept = [Kept((0, 1, 3), tuple(range(1, 64, 2))) for _ in range(3)]
-    again = [Kept((0, 2), tuple(range(0, 32, 2))) for _ in range(3)]
-    both = [Kept((0, 3), tuple(range(1, 64, 4))) for _ in range(3)]
+    kept = [Units((0, 1, 3), tuple(range(1, 64, 2))) for _ in range(3)]
+    again = [Units((0, 2), tuple(range(0, 32, 2))) for _ in range(3)]
+    both = [Units((0, 3), tuple(range(1, 64, 4))) for _ in range(3)]
     twice, once = slim(slim(model, kept), again), slim(model, both)
     assert twice.config.form() == once.config.form()
     assert twice.config.form().layers[0].heads == (0, 3)
@@ -137,23 +141,23 @@ def test_10_ids_of_the_page():
     shape = dense_shape(1, 6, 4, (ExitShape(layer=1),))
     state = Transformer(facts, shape, 2).state_dict()
     for heads in ((0, 1, 2, 3, 5), (0, 2, 3, 4)):
-        state, shape = narrowed(facts, state, shape, [Kept(heads, (0, 1, 2, 3))])
+        state, shape = narrowed(facts, state, shape, [Units(heads, (0, 1, 2, 3))])
     assert shape.layers[0].heads == (0, 2, 3, 5)
 
 
 def test_2_heads_then_neurons_is_neurons_then_heads_is_both_at_once(model):
     whole = [everything(layer) for layer in model.config.form().layers]
-    heads = [Kept((1, 2), layer.neurons) for layer in whole]
-    neurons = [Kept(layer.heads, tuple(range(10))) for layer in whole]
-    one = slim(slim(model, heads), [Kept((0, 1), tuple(range(10)))] * 3)
-    other = slim(slim(model, neurons), [Kept((1, 2), tuple(range(10)))] * 3)
-    both = slim(model, [Kept((1, 2), tuple(range(10)))] * 3)
+    heads = [Units((1, 2), layer.neurons) for layer in whole]
+    neurons = [Units(layer.heads, tuple(range(10))) for layer in whole]
+    one = slim(slim(model, heads), [Units((0, 1), tuple(range(10)))] * 3)
+    other = slim(slim(model, neurons), [Units((1, 2), tuple(range(10)))] * 3)
+    both = slim(model, [Units((1, 2), tuple(range(10)))] * 3)
     torch.testing.assert_close(answers(one), answers(other), rtol=0, atol=0)
     torch.testing.assert_close(answers(one), answers(both), rtol=0, atol=0)
 
 
 def test_17_without_heads_and_neurons_a_branch_is_its_bias(model):
-    empty = slim(model, [Kept((), ())] * 3)
+    empty = slim(model, [Units((), ())] * 3)
     assert empty.transformer.layers[0].attention.qkv.weight.numel() == 0
     values = torch.randn(7, 32, dtype=torch.float64)
     block = empty.transformer.layers[0]
@@ -164,7 +168,12 @@ def test_17_without_heads_and_neurons_a_branch_is_its_bias(model):
 
 def test_places_that_are_not_there_are_refused(model):
     whole = [everything(layer) for layer in model.config.form().layers]
-    for wrong in (Kept((0, 4), (0,)), Kept((1, 0), (0,)), Kept((0,), (1, 1)), Kept((0,), (-1, 2))):
+    for wrong in (
+        Units((0, 4), (0,)),
+        Units((1, 0), (0,)),
+        Units((0,), (1, 1)),
+        Units((0,), (-1, 2)),
+    ):
         with pytest.raises(PlanError, match="ascending places"):
             slim(model, [wrong, *whole[1:]])
     with pytest.raises(PlanError, match="2 layers, the model has 3"):
@@ -259,7 +268,7 @@ def test_heads_leave_matrices_stored_as_products(model):
     ranks = [Rank(qkv=20, attention_output=9, up=11, down=12)] * 3
     state, shape = with_ranks(model.transformer.state_dict(), model.config.form(), ranks)
     low = with_shape(model, shape, state)
-    kept = [Kept((1, 3), tuple(range(0, 64, 3)))] * 3
+    kept = [Units((1, 3), tuple(range(0, 64, 3)))] * 3
     torch.testing.assert_close(answers(slim(low, kept)), silenced(low, kept), rtol=1e-10, atol=1e-10)
 
 
@@ -300,7 +309,7 @@ def test_without_the_last_layer_the_last_exit_moves_down(model):
 def test_odd_shapes_survive_saving_through_the_auto_classes(model, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
-    kept = [Kept((0, 2), (1, 5, 9)), Kept((), tuple(range(7))), Kept((3,), ())]
+    kept = [Units((0, 2), (1, 5, 9)), Units((), tuple(range(7))), Units((3,), ())]
     odd = slim(model, kept)
     state, shape = with_embedding_rank(odd.transformer.state_dict(), odd.config.form(), 6)
     state, shape = with_ranks(state, shape, [Rank(qkv=4, down=2), Rank(up=3), Rank()])
@@ -332,7 +341,7 @@ def test_1_decoders_lose_whole_groups_of_heads_and_neurons_with_their_gates(deco
     shared = facts.shared_heads
     groups = range(0, len(form.layers[0].heads) // shared, 2)
     heads = tuple(group * shared + member for group in groups for member in range(shared))
-    kept = [Kept(heads, tuple(range(0, layer.intermediate_size, 3))) for layer in form.layers]
+    kept = [Units(heads, tuple(range(0, layer.intermediate_size, 3))) for layer in form.layers]
     state, shape = narrowed(facts, decoder.transformer.state_dict(), form, kept)
     small = with_shape(decoder, shape, state)
     assert small.num_parameters() < decoder.num_parameters()
@@ -344,6 +353,6 @@ def test_heads_that_share_keys_do_not_part(tmp_path):
     tiny_generator("llama-grouped").save_pretrained(tmp_path)
     decoder = load(tmp_path)
     facts, form = decoder.config.facts(), decoder.config.form()
-    kept = [Kept((0,), (0, 1)) for _ in form.layers]
+    kept = [Units((0,), (0, 1)) for _ in form.layers]
     with pytest.raises(PlanError, match="layer 0: heads: 3 each share their keys"):
         narrowed(facts, decoder.transformer.state_dict(), form, kept)

@@ -24,7 +24,7 @@ from lessen.errors import InputError
 from lessen.model.digests import base_digest, heads_digest
 from lessen.model.transformer import Transformer
 from lessen.plan import Decay, ExitRule
-from lessen.promise.parts import Parts
+from lessen.promise.batches import KeptBatches
 from lessen.runtime.decoding import MOST_EARLY
 from lessen.runtime.generation import generate
 from lessen.runtime.source import Written, batch_of, reply
@@ -159,7 +159,7 @@ def trace(
     lengths = np.zeros(len(prompts), dtype=np.int64)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     asked = [prompts, criteria, new_tokens, sorted(stop)]
-    parts = Parts(kept_in, "" if kept_in is None else identity_of(model, asked))
+    parts = KeptBatches(kept_in, "" if kept_in is None else identity_of(model, asked))
     watch(0, len(order))
     for number, start in enumerate(range(0, len(order), AT_ONCE)):
         batch = order[start : start + AT_ONCE]

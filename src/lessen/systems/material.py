@@ -12,8 +12,8 @@ from lessen.data.table import Table
 from lessen.hf import LessenGenerator
 from lessen.plan import LanguageExitShape
 from lessen.progress import Watch, counting
+from lessen.promise.batches import KeptBatches
 from lessen.promise.generators import Prompting, prompts_of
-from lessen.promise.parts import Parts
 from lessen.promise.traces import AT_ONCE, continued, identity_of
 from lessen.runtime.source import Reply, Written, reply
 from lessen.runtime.text import encode, stretches
@@ -65,7 +65,7 @@ def _replies(
     """The model's own answers, the likeliest tokens, to the beginnings of documents."""
     prompts, inner = prompts_of(model, table, prompting), model.eval().transformer
     stop, most = model.stop_tokens, prompting.new_tokens
-    parts = Parts(kept_in, identity_of(inner, [prompts, most, sorted(stop)]))
+    parts = KeptBatches(kept_in, identity_of(inner, [prompts, most, sorted(stop)]))
     found: list[Reply] = []
     watch(0, len(prompts))
     for number, start in enumerate(range(0, len(prompts), AT_ONCE)):

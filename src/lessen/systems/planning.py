@@ -26,7 +26,7 @@ from lessen.systems.target import Target
 from lessen.systems.token_stages import TokenPlan
 from lessen.train.fine_tuning import Recipe
 from lessen.train.objectives import OBJECTIVES
-from lessen.train.teaching import LESSONS
+from lessen.train.teaching import DISTILLATIONS
 
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 
@@ -89,7 +89,7 @@ class CompressionPlan(Strict):
         for number, stage in enumerate(self.stages, start=1):
             if stage.teacher is not None and stage.teacher >= number:
                 raise ValueError(f"stage {number} learns from stage {stage.teacher}, which is not before it")
-            if stage.objective in LESSONS and stage.teacher is None:
+            if stage.objective in DISTILLATIONS and stage.teacher is None:
                 raise ValueError(f"stage {number}: objective {stage.objective} needs a teacher")
             if isinstance(stage, Slimming):
                 self._check_scores(number, stage)
@@ -249,8 +249,8 @@ def check_names(plan: CompressionPlan) -> None:
         InputError: Naming it and the known ones.
     """
     for stage in plan.stages:
-        if not isinstance(stage, Pretraining) and stage.objective not in {**OBJECTIVES, **LESSONS}:
-            known = ", ".join({**OBJECTIVES, **LESSONS})
+        if not isinstance(stage, Pretraining) and stage.objective not in {**OBJECTIVES, **DISTILLATIONS}:
+            known = ", ".join({**OBJECTIVES, **DISTILLATIONS})
             raise InputError(f"unknown objective {stage.objective!r}; one of {known}")
         if stage.objective == "self_supervised" and stage.train_backbone:
             raise InputError(

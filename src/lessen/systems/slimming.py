@@ -25,7 +25,7 @@ from lessen.train.teaching import Teacher, scoring
 from lessen.width.budget import encoder_of, even, in_products, products_within, rank_saves, uneven
 from lessen.width.importance import AbsWeight, Scorer, SignedGroup, Worth, magnitude, random
 from lessen.width.moments import second_moments
-from lessen.width.removal import Kept, State, narrowed, with_embedding_rank, with_ranks
+from lessen.width.removal import State, Units, narrowed, with_embedding_rank, with_ranks
 
 SCORERS: dict[str, Callable[[Transformer], Scorer]] = {"abs_weight": AbsWeight, "signed_group": SignedGroup}
 
@@ -202,14 +202,14 @@ def _scored(model: Any, guide: Teacher, recipe: Slimming, batch: Batch) -> Tenso
     equilibrium = recipe.equilibrium and recipe.calibrated
     with in_training_precision(model.device):
         answers = every_exit(model.transformer, ids, rows, segments, equilibrium=equilibrium, states=states)
-        lesson = guide.lesson(ids, rows, segments, answers, states, labels)
+        matched = guide.matched(ids, rows, segments, answers, states, labels)
         if not recipe.calibrated:
-            last = {name: getattr(lesson, name)[-1:] for name in ("answers", "taught", "states", "shown")}
-            lesson = replace(lesson, **last)
-        return scoring(lesson)
+            last = {name: getattr(matched, name)[-1:] for name in ("answers", "taught", "states", "shown")}
+            matched = replace(matched, **last)
+        return scoring(matched)
 
 
-def chosen(worth: list[Worth], recipe: Slimming, shape: Shape, shared: int = 1) -> list[Kept]:
+def chosen(worth: list[Worth], recipe: Slimming, shape: Shape, shared: int = 1) -> list[Units]:
     """What stays of each layer so that there is as much as in `shape`; `shared` heads stay or go together."""
     heads = [len(layer.heads) for layer in shape.layers]
     neurons = [layer.intermediate_size for layer in shape.layers]

@@ -28,7 +28,7 @@ from lessen.train.changing import changed
 from lessen.train.checkpoints import last_whole
 from lessen.train.objectives import UNLABELLED, objective
 from lessen.train.sampler import LengthGrouped
-from lessen.train.teaching import LESSONS, Teacher, features
+from lessen.train.teaching import DISTILLATIONS, Teacher, features
 from lessen.train.trainer import FineTuner, Judge, check_weights, selecting
 
 STEPS_BETWEEN_CHECKPOINTS = 200
@@ -139,7 +139,7 @@ def fine_tune(
         raise InputError(f"{data.name} has no labels, which objective {recipe.objective} needs")
     along = Along(told)
     wanted: dict[str, Any] = {"equilibrium": recipe.equilibrium, "passes": passes or all_stay}
-    if recipe.objective in LESSONS:
+    if recipe.objective in DISTILLATIONS:
         if teacher is None:
             raise InputError(f"objective {recipe.objective} learns from a teacher, and there is none")
         if teacher is model:
@@ -252,11 +252,11 @@ def steps_of(
 
 
 def _teaching(teacher: Teacher, recipe: Recipe, along: Along) -> Callable[..., Tensor]:
-    lesson = LESSONS[recipe.objective]
+    distilled = DISTILLATIONS[recipe.objective]
 
     def loss(*batch: Any) -> Tensor:
-        learned = features if along.share < recipe.features_first else lesson
-        return learned(teacher.lesson(*batch))
+        learned = features if along.share < recipe.features_first else distilled
+        return learned(teacher.matched(*batch))
 
     return loss
 

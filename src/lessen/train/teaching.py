@@ -25,7 +25,7 @@ HARD = 0.1
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Matched:
     """What a student said of a batch, and what its teacher did, matched.
 
     Attributes:
@@ -47,45 +47,45 @@ class Lesson:
     problem_type: str
 
 
-def features(lesson: Lesson) -> Tensor:
+def features(matched: Matched) -> Tensor:
     """Squared difference of states, mean over width and a row's tokens, then rows; summed over layers."""
-    weights = 1 / torch.tensor(lesson.rows.lengths, device=lesson.rows.device, dtype=torch.float32)
-    weights = weights.repeat_interleave(torch.tensor(lesson.rows.lengths, device=lesson.rows.device))
+    weights = 1 / torch.tensor(matched.rows.lengths, device=matched.rows.device, dtype=torch.float32)
+    weights = weights.repeat_interleave(torch.tensor(matched.rows.lengths, device=matched.rows.device))
     return torch.stack(
         [
-            (a.float() - b.float()).square().mean(1) @ weights / len(lesson.rows)
-            for a, b in zip(lesson.states, lesson.shown, strict=True)
+            (a.float() - b.float()).square().mean(1) @ weights / len(matched.rows)
+            for a, b in zip(matched.states, matched.shown, strict=True)
         ]
     ).sum()
 
 
-def predictions(lesson: Lesson) -> Tensor:
+def predictions(matched: Matched) -> Tensor:
     """Distance of every exit's answer from the teacher's at the same exit, summed over exits."""
-    return _imitating(lesson, lesson.taught)
+    return _imitating(matched, matched.taught)
 
 
-def both(lesson: Lesson) -> Tensor:
+def both(matched: Matched) -> Tensor:
     """`features` plus `predictions`."""
-    return features(lesson) + predictions(lesson)
+    return features(matched) + predictions(matched)
 
 
-def assistant(lesson: Lesson) -> Tensor:
+def assistant(matched: Matched) -> Tensor:
     """Half the labels, half the teacher's last answer, for every exit: how a dense model makes exits."""
-    last = [lesson.taught[-1]] * len(lesson.answers)
-    return (_imitating(lesson, last) + _hard(lesson)) / 2
+    last = [matched.taught[-1]] * len(matched.answers)
+    return (_imitating(matched, last) + _hard(matched)) / 2
 
 
-def scoring(lesson: Lesson) -> Tensor:
+def scoring(matched: Matched) -> Tensor:
     """The loss parts are scored by: mostly `predictions`, some hard labels, and plain differences of states.
 
     Differences are a mean over all tokens of the batch, as the authors' is over all places.
     """
-    states = zip(lesson.states, lesson.shown, strict=True)
+    states = zip(matched.states, matched.shown, strict=True)
     plain = torch.stack([(a.float() - b.float()).square().mean() for a, b in states]).sum()
-    return (1 - HARD) * predictions(lesson) + HARD * _hard(lesson) + plain
+    return (1 - HARD) * predictions(matched) + HARD * _hard(matched) + plain
 
 
-LESSONS: dict[str, Callable[[Lesson], Tensor]] = {
+DISTILLATIONS: dict[str, Callable[[Matched], Tensor]] = {
     "features": features,
     "predictions": predictions,
     "features_and_predictions": both,
@@ -129,7 +129,7 @@ class Teacher:
         answers = every_exit(self.model.transformer, ids, rows, segments, states=states)
         return [answers[i] for i in self.exits], [states[i] for i in self.layers]
 
-    def lesson(
+    def matched(
         self,
         ids: Tensor,
         rows: Rows,
@@ -137,19 +137,19 @@ class Teacher:
         answers: list[Tensor],
         states: list[Tensor],
         labels: Tensor,
-    ) -> Lesson:
+    ) -> Matched:
         """A pupil's answers and states on a batch, beside those shown."""
         taught, shown = self.shows(ids, rows, segments)
-        return Lesson(answers, taught, states, shown, rows, labels, self.model.problem_type)
+        return Matched(answers, taught, states, shown, rows, labels, self.model.problem_type)
 
 
-def _imitating(lesson: Lesson, targets: list[Tensor]) -> Tensor:
+def _imitating(matched: Matched, targets: list[Tensor]) -> Tensor:
     terms = [
-        distance(answer, target.detach(), lesson.problem_type)
-        for answer, target in zip(lesson.answers, targets, strict=True)
+        distance(answer, target.detach(), matched.problem_type)
+        for answer, target in zip(matched.answers, targets, strict=True)
     ]
     return torch.stack(terms).sum()
 
 
-def _hard(lesson: Lesson) -> Tensor:
-    return weighted(lesson.answers, lesson.labels, task_loss(lesson.problem_type), "sum")
+def _hard(matched: Matched) -> Tensor:
+    return weighted(matched.answers, matched.labels, task_loss(matched.problem_type), "sum")

@@ -14,7 +14,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.transformer import Transformer, parameter_counts
 from lessen.plan import LayerShape, Rank, Shape
 from lessen.width.importance import Worth
-from lessen.width.removal import Kept
+from lessen.width.removal import Units
 
 BYTES_PER_WEIGHT = 4
 
@@ -29,14 +29,14 @@ MANY = 128
 """From how many on; among fewer the step would be coarse."""
 
 
-def even(worth: Sequence[Worth], heads: int, neurons: int, shared: int = 1) -> list[Kept]:
+def even(worth: Sequence[Worth], heads: int, neurons: int, shared: int = 1) -> list[Units]:
     """The best heads and neurons of each layer, as many in every layer (COST-EFF page, 1.5).
 
     Ties go to the lower place. A layer that has fewer keeps what it has. Of heads of which `shared` each
     share keys and values, whole groups stay, as many as there is room for.
     """
     return [
-        Kept(
+        Units(
             _apart(_best(_together(layer.heads, shared), heads // shared), shared),
             _best(layer.neurons, neurons),
         )
@@ -50,7 +50,7 @@ def uneven(
     neurons: int,
     exits_above: Sequence[int] | None = None,
     shared: int = 1,
-) -> list[Kept]:
+) -> list[Units]:
     """The best heads and neurons of all layers together; each layer keeps at least one of both.
 
     Args:
@@ -72,7 +72,7 @@ def uneven(
         [_together(w.heads, shared) * f for w, f in zip(worth, factors, strict=True)], groups
     )
     kept_neurons = _divided([w.neurons * f for w, f in zip(worth, factors, strict=True)], neurons)
-    return [Kept(_apart(a, shared), b) for a, b in zip(kept_groups, kept_neurons, strict=True)]
+    return [Units(_apart(a, shared), b) for a, b in zip(kept_groups, kept_neurons, strict=True)]
 
 
 def _together(heads: Tensor, shared: int) -> Tensor:

@@ -30,7 +30,7 @@ MATRICES = {
 
 
 @dataclass(frozen=True)
-class Kept:
+class Units:
     """What stays of one layer, as places among the heads and neurons it has now, ascending."""
 
     heads: tuple[int, ...]
@@ -38,7 +38,7 @@ class Kept:
 
 
 def narrowed(
-    architecture: Architecture, state: Mapping[str, Tensor], shape: Shape, kept: Sequence[Kept]
+    architecture: Architecture, state: Mapping[str, Tensor], shape: Shape, kept: Sequence[Units]
 ) -> tuple[State, Shape]:
     """Take heads and neurons out of every layer; a neuron's gate goes with it.
 

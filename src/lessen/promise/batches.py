@@ -11,7 +11,7 @@ from safetensors.torch import save
 from lessen.artefact import write_bytes
 
 
-class Parts:
+class KeptBatches:
     """A folder with a file for each finished batch.
 
     Args:

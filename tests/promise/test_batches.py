@@ -7,26 +7,26 @@ import torch
 from conftest import early_generator, ragged_ids
 
 from lessen.errors import ArtefactError
-from lessen.promise.parts import Parts
+from lessen.promise.batches import KeptBatches
 from lessen.promise.traces import trace
 
 
 def test_a_part_is_read_by_the_same_work_only(tmp_path: Path) -> None:
     found = {"scores": torch.arange(6.0).reshape(2, 3), "right": torch.tensor([True, False])}
-    Parts(tmp_path / "p", "one").put(3, found)
-    again = Parts(tmp_path / "p", "one").get(3)
+    KeptBatches(tmp_path / "p", "one").put(3, found)
+    again = KeptBatches(tmp_path / "p", "one").get(3)
     assert again.keys() == found.keys()
     assert all(torch.equal(again[name], value) for name, value in found.items())
-    assert Parts(tmp_path / "p", "one").get(2) is None
-    assert Parts(tmp_path / "p", "two").get(3) is None
+    assert KeptBatches(tmp_path / "p", "one").get(2) is None
+    assert KeptBatches(tmp_path / "p", "two").get(3) is None
     (place,) = (tmp_path / "p").iterdir()
     place.write_bytes(place.read_bytes()[:-4])
-    assert Parts(tmp_path / "p", "one").get(3) is None
-    assert Parts(None, "one").put(3, found) is found
-    assert Parts(None, "one").get(3) is None
+    assert KeptBatches(tmp_path / "p", "one").get(3) is None
+    assert KeptBatches(None, "one").put(3, found) is found
+    assert KeptBatches(None, "one").get(3) is None
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtefactError, match="cannot write"):
-        Parts(tmp_path / "file", "one").put(0, found)
+        KeptBatches(tmp_path / "file", "one").put(0, found)
 
 
 def test_traces_from_kept_parts_are_the_same_and_others_are_made_anew(tmp_path: Path) -> None:
