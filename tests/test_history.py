@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 from conftest import run
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import lessen
 from lessen.data.reading import read
@@ -13,6 +17,7 @@ from lessen.history import learned_before, learned_by
 from lessen.promise.rows import kept_in
 from lessen.systems.pipeline import read_splits
 from lessen.systems.planning import CompressionPlan
+from lessen.systems.prompt_tokens import ReadingPlan, read_parts
 
 AGAIN = ("--epochs", 1, "--seed", 7, "--max-drop", "50%", "--json")
 
@@ -58,7 +63,39 @@ def test_it_is_carried_along_where_weights_change(small: Path, tmp_path: Path) -
     assert learned_by(tmp_path / "changed") == learned_by(small) != frozenset()
     lessen.load(tmp_path / "changed").save_pretrained(tmp_path / "again")
     assert learned_by(tmp_path / "again") == learned_by(small)
+    lessen.with_exits(lessen.load(small), labels=["a", "b"]).save_pretrained(tmp_path / "exits")
+    auto = transformers.AutoModelForSequenceClassification.from_pretrained(small)
+    auto.save_pretrained(tmp_path / "auto")
+    for made in ("exits", "auto"):
+        assert learned_by(tmp_path / made) == learned_by(small)
     assert learned_by("builtin:minilm-l6") == frozenset()
+
+
+def test_a_home_folder_is_one(small: Path, data: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(small.parent))
+    model = f"~/{small.name}"
+    assert learned_by(model) == learned_by(small)
+    code, _, err = run("evaluate", model, "--data", data, "--json")
+    assert code == 0
+    assert f"of 400 rows are among those {model} was trained, tuned or calibrated on" in err
+
+
+def test_what_is_damaged_or_gone_is_said(small: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    lessen.load(small).save_pretrained(folder)
+    place = folder / "calibration.safetensors"
+    with safe_open(place, "pt") as file:
+        about = file.metadata()
+    tensors = load_file(place)
+    for wrong in (tensors["seen"].flatten(), tensors["seen"].to(torch.int64)):
+        save_file(tensors | {"seen": wrong}, place, metadata=about)
+        code, _, err = run("compress", folder, "--data", data, "--out", tmp_path / "n", *AGAIN)
+        assert code == 2
+        assert f"{place}: cannot be read (hashes of" in err
+    place.unlink()
+    code, _, err = run("compress", folder, "--data", data, "--out", tmp_path / "n", *AGAIN)
+    assert code == 0
+    assert "what it learned from is not in its folder any more" in err
 
 
 def test_rows_that_selected_steps_were_learned_from(
@@ -100,11 +137,27 @@ def test_one_that_reads_less_too(word_talker: Path, word_text: Path, tmp_path: P
         assert code == 0, err
     assert "the model has learned from: they are trained on again" in err
     assert learned_before(out) == learned_by(first) != frozenset()
+    plan = ReadingPlan.model_validate_json((out / "plan.json").read_text())
+    test = read_parts(plan, learned_before(out))["test"]
+    assert not {row_key(text) for text in test.texts} & learned_by(out)
+    table = tmp_path / "longer.jsonl"
+    table.write_text("".join(json.dumps({"text": text}) + "\n" for text in longer.read_text().split("\n\n")))
+    code, _, err = run("evaluate", out, "--data", table, "--prompt", "first-sentence")
+    assert f"rows are among those {out} was trained, tuned or calibrated on" in err
 
 
 def test_a_model_is_not_replaced_unless_asked(
     tiny_checkpoint: Path, small: Path, data: Path, tmp_path: Path
 ) -> None:
+    latent = tmp_path / "signs-latent"
+    lessen.load(small).save_pretrained(latent)
+    asked = ("--data", data, "--system", "beexformer", "--out", tmp_path / "signs")
+    code, _, err = run("compress", "builtin:beexformer-test", *asked)
+    assert code == 2
+    assert f"{latent} holds a model already" in err
+    code, _, err = run("demo", "--out", latent)
+    assert code == 2
+    assert f"{latent} holds a model already; name another --out" in err
     out = tmp_path / "m"
     lessen.load(small).save_pretrained(out)
     before = (out / "model.safetensors").read_bytes()

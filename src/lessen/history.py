@@ -1,7 +1,8 @@
 """Which texts a model has learned from, so that no later run judges it by them.
 
-A folder that can be calibrated keeps their hashes with its answers; any other folder that was trained keeps
-them alone. What a model learned from before it was trained on is carried along.
+A folder that can be calibrated keeps their hashes with its answers; any other one that a run trained on rows
+or documents keeps them alone. What a model learned from before is carried along: to the result of the next
+run, and wherever it is saved. A pair of texts is one text here: neither half alone is known.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def learned_by(model: str | Path) -> frozenset[str]:
     Raises:
         ArtefactError: When the file is damaged.
     """
-    return _keys(Path(model), "seen")
+    return _keys(Path(model).expanduser(), "seen")
 
 
 def learned_before(folder: Path) -> frozenset[str]:
@@ -34,6 +35,13 @@ def learned_before(folder: Path) -> frozenset[str]:
         ArtefactError: When the file is damaged.
     """
     return _keys(folder, "before")
+
+
+def forgotten(model: str | Path) -> bool:
+    """Whether a folder was made by a training, and what it learned from is not there any more."""
+    folder = Path(model).expanduser()
+    made = (folder / "plan.json").is_file() and (folder / "training.json").is_file()
+    return made and not any((folder / name).is_file() for name in (KEPT, LEARNED))
 
 
 def remember(folder: Path, learned: Iterable[str], before: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""The file calibrations are made from, `calibration.safetensors`: how it is read, and how it holds hashes."""
+"""Files of tensors that keep answers, or hashes of texts: how they are read, and how they hold hashes."""
 
 from __future__ import annotations
 
@@ -40,5 +40,11 @@ def pack_keys(keys: Sequence[str]) -> torch.Tensor:
 
 
 def unpack_keys(packed: torch.Tensor) -> tuple[str, ...]:
-    """The inverse."""
+    """The inverse.
+
+    Raises:
+        ValueError: When these are no such bytes.
+    """
+    if packed.dtype != torch.uint8 or packed.dim() != 2 or packed.shape[1] != 8:
+        raise ValueError(f"hashes of {tuple(packed.shape)} {packed.dtype}, not of 8 bytes each")
     return tuple(row.tobytes().hex() for row in packed.numpy())

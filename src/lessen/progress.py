@@ -63,11 +63,8 @@ class Bar:
             self._printed = time.monotonic()
             each = (self._printed - self._began) / max(1, done - self._first)
             left = each * (total - done) / 60
-            print(
-                f"{self.title}: {self.unit} {done}/{total} {self.note} {left:.1f} min left",
-                file=sys.stderr,
-                flush=True,
-            )
+            said = [f"{self.title}: {self.unit} {done}/{total}", self.note, f"{left:.1f} min left"]
+            print(" ".join(filter(None, said)), file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """The work is over, or was stopped."""
@@ -109,7 +106,7 @@ def counting(title: str, unit: str, *, quiet: bool = False, kept: bool = True) -
     Raises:
         Interrupted: On Ctrl-C.
     """
-    bar, so_far = Bar(title, quiet=quiet), (0, 0)
+    bar, so_far = Bar(title, unit, quiet=quiet), (0, 0)
 
     def watch(done: int, total: int) -> None:
         nonlocal so_far

@@ -158,7 +158,7 @@ def with_exits(
             if shape_of_exit.model_copy(update={"layer": depth}) == old.exits[-1]:
                 fresh.transformer.exits[str(shape_of_exit.layer)].load_state_dict(last)
     fresh.load_state_dict(state, strict=False)
-    fresh.tokenizer = model.tokenizer
+    fresh.tokenizer, fresh.origin = model.tokenizer, model.folder or model.origin
     return fresh.to(model.dtype).eval()
 
 
@@ -220,6 +220,7 @@ def with_language_exits(
                     )
                 head.words.copy_(torch.tensor(sorted(words[: exit.words])))
     fresh_model.tokenizer, fresh_model.generation_config = model.tokenizer, model.generation_config
+    fresh_model.origin = model.folder or model.origin
     return fresh_model.eval()
 
 
@@ -249,7 +250,7 @@ def with_shape(model: Model, shape: Shape, state: Mapping[str, Tensor]) -> Model
         fresh = type(model)(config)
     named = {f"transformer.{name}": value.detach().clone() for name, value in state.items()}
     fresh.load_state_dict(named, strict=True, assign=True)
-    fresh.tokenizer = model.tokenizer
+    fresh.tokenizer, fresh.origin = model.tokenizer, model.folder or model.origin
     if not isinstance(model, LessenModel | LessenForSequenceClassification):
         fresh.generation_config = model.generation_config
     return fresh.train(model.training)

@@ -148,6 +148,7 @@ def _bring_certificate(model: Any, fresh: Path) -> bool:
     """Copy what speaks of these weights, if they are unchanged; whether Points may keep their certificate."""
     source = model.folder
     if source is None or not source.is_dir():
+        _carry_memory(model.origin, fresh)
         return False
     speaking: Sequence[str] = DESCRIBING
     elsewhere = True
@@ -158,8 +159,7 @@ def _bring_certificate(model: Any, fresh: Path) -> bool:
     else:
         same, speaking = _are_rounded(model, source, fresh), OF_THE_MAKING
     if not same:
-        if learned := learned_by(source):  # before whatever changed the weights
-            remember(fresh, learned, learned)
+        _carry_memory(source, fresh)
         return False
     for name in speaking:
         if (source / name).is_file():
@@ -172,6 +172,12 @@ def _bring_certificate(model: Any, fresh: Path) -> bool:
     if not holds:
         (fresh / CERTIFICATE).unlink(missing_ok=True)
     return holds
+
+
+def _carry_memory(source: Path | None, fresh: Path) -> None:
+    """What a model had learned from before its weights were changed, it has still learned from."""
+    if source is not None and (learned := learned_by(source)):
+        remember(fresh, learned, learned)
 
 
 def _are_those(model: Any, source: Path, fresh: Path) -> bool:

@@ -186,6 +186,9 @@ def test_predict_by_a_wish_says_what_is_promised(small: Path, data: Path) -> Non
 UNREADABLE = {
     "empty": (["a film", " "], "", "text 2 is empty"),
     "blank line": (["--file", "FILE"], "a film\n\nanother\n", "FILE, line 2: there is no text"),
+    "half a pair": (["--file", "FILE"], "a\tb\na film\t\n", "FILE, line 2: there is no text on one side"),
+    "three": (["--file", "FILE"], "a\tb\tc\n", "FILE, line 1: 2 tabs; one parts the two of a pair"),
+    "empty pair": (["a", "--pair", ""], "", "--pair 1 is empty"),
     "pairs": (["--file", "FILE"], "a film\tanother\n", "trained on single texts, and these are pairs"),
     "a pair": (["a", "--pair", "b"], "", "trained on single texts, and these are pairs"),
     "both": (["a film", "--file", "FILE"], "a film\tanother\n", "some of these are pairs of texts"),

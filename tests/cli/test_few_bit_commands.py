@@ -125,6 +125,21 @@ def test_places_that_make_no_sense(small: Path, options: tuple, problem: str) ->
     assert problem in err
 
 
+def test_a_calibration_that_fails_leaves_no_model(small: Path, eights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(small, folder)
+    (folder / "plan.json").unlink()
+    stored = tmp_path / "stored"
+    shutil.copytree(eights, stored)
+    before = {place.name: place.read_bytes() for place in stored.iterdir()}
+    for place, more in ((tmp_path / "fresh", ()), (stored, ("--overwrite",))):
+        code, _, err = run("calibrate", folder, "--precision", "int8", "--out", place, *more)
+        assert code == 2
+        assert f"the calibration rows of {folder} cannot be read again" in err
+    assert not (tmp_path / "fresh").exists()
+    assert {place.name: place.read_bytes() for place in stored.iterdir()} == before
+
+
 def test_rows_that_cannot_be_read_again(small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(small, folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -101,10 +100,12 @@ def command(
     import torch
 
     from lessen.data.reading import read
+    from lessen.data.splits import without_keys
     from lessen.hf import LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
     from lessen.machine import machine
     from lessen.measure.side_by_side import Contestant, build_rivals, compare
+    from lessen.promise.rows import seen_by
     from lessen.runtime.text import encode
 
     sizes = numbers(batch, "--batch")
@@ -146,7 +147,7 @@ def command(
         raise InputError(f"{model} has no classifier to time; compress it on a task first")
     refuse_given(context, {"prompt_tokens", "new_tokens"}, NO_GENERATOR)
     source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
-    unseen = _unseen(source, Path(model))
+    unseen, _ = without_keys(source, seen_by(model))
     fits = source.labels is not None and source.kind == first.problem_type
     fits = fits and set(source.label_names) <= set(first.config.id2label.values())
     if learned := len(unseen) < min(rows, len(source)):
@@ -223,15 +224,6 @@ def _bench_kernels(thread_count: int | None, seconds: float, *, as_json: bool) -
         f"{rows[0]['isa']}, {rows[0]['threads']} threads; in brackets how many times faster the kernel is; "
         f"GB/s are of weights, in a plain loop {rows[-1]['read_gb_per_s']:.3g} for the last size",
     )
-
-
-def _unseen(source: Any, folder: Path) -> Any:
-    """The rows the model was not trained, tuned or calibrated on, as far as its folder tells."""
-    from lessen.data.table import row_key
-    from lessen.promise.rows import seen_by
-
-    seen = seen_by(folder) if folder.is_dir() else frozenset()
-    return source.take([row for row, text in enumerate(source.texts) if row_key(text) not in seen])
 
 
 def show(result: Any, title: str) -> None:

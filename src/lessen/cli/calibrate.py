@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, refuse_given
+from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, STORED, refuse_given, refuse_others
 from lessen.cli.output import (
     Block,
     Confidence,
@@ -108,7 +110,7 @@ def command(
             raise InputError(f"{extra} does not go with --audit, which tests the certificate as it is")
         _audit(model, data, reference, (text_column, pair_column, label_column, task), as_json)
         return
-    if out is None and not overwrite:
+    if out is None and not overwrite and rule == "certified":
         check_certificate(model, precision_of(precision))
     from lessen.card import write_card
     from lessen.certificate import one_digest
@@ -128,13 +130,24 @@ def command(
         language = language_asked(bounds, confidence, loss, rule, block, **of_exits)
         draws = None if resplits is None else (resplits, seed)
         text = None if data is None else documents(data, text=text_column)
-        model = _stored(model, precision_of(precision), out, overwrite=overwrite)
-        if out is not None and not has_exits(model):
-            say("it has no exits, so there is nothing to certify")
-            if as_json:
-                emit({"points": [], "certified": False})
-            return
-        _calibrate_generator(model, text, language, precision_of(precision), draws, as_json)
+        if not has_exits(model) and out is not None:
+            refuse_others(context, STORED, f"is about exits, and {model} has none")
+        place = _place(model, precision_of(precision), out, overwrite=overwrite)
+        with place as folder:
+            if out is None or has_exits(model):
+                asked_for = (folder, out or model, text, language, precision_of(precision), draws)
+                done = _calibrate_generator(*asked_for, partial(_again, documents_of_split, model))
+            else:
+                say("it has no exits, so there is nothing to certify")
+                done = None
+        if as_json:
+            emit({"points": [], "certified": False} if done is None else done[1])
+        elif done is not None:
+            outcome, facts, loaded = done
+            _show(outcome, facts, "prompts")
+            show_drafts(loaded.config)
+            if "resplits" in facts:
+                _show_draws(facts, language)
         return
     if target_agreement is not None:
         raise InputError("--target-agreement is for models that generate; use --loss disagreement --max-drop")
@@ -145,39 +158,39 @@ def command(
     rows = None
     if data is not None:
         rows = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
-    model = _stored(model, precision_of(precision), out, overwrite=overwrite)
-    loaded, kept, dropped = rows_for(
-        model,
-        rows,
-        reference=reference,
-        precision=precision_of(precision),
-        again=partial(_again, rows_of_split, model),
-    )
-    if dropped:
-        say(f"{dropped:,} rows were left out: repeated, or seen by training or the making of exit rules")
-    hashed = reference is not None and Path(reference, "config.json").exists()
-    outcome = calibrate_classifier(
-        model,
-        loaded,
-        kept,
-        asked,
-        reference=reference or "full depth",
-        reference_weights=one_digest(Path(reference)) if reference and hashed else None,
-        dropped=dropped,
-    )
-    write_card(model)
-    facts = outcome.as_dict()
-    if resplits is not None:
-        facts |= resplit(
-            kept.calibration,
-            outcome.basis.path,
-            task_of(loaded, kept.label_range),
-            outcome.asked.bounds[0],
-            outcome.verdicts[0].delta,
-            loss=outcome.asked.loss,
-            count=resplits,
-            seed=seed,
+    with _place(model, precision_of(precision), out, overwrite=overwrite) as folder:
+        loaded, kept, dropped = rows_for(
+            folder,
+            rows,
+            reference=reference,
+            precision=precision_of(precision),
+            again=partial(_again, rows_of_split, model),
         )
+        if dropped:
+            say(f"{dropped:,} rows were left out: repeated, or seen by training or the making of exit rules")
+        hashed = reference is not None and Path(reference, "config.json").exists()
+        outcome = calibrate_classifier(
+            folder,
+            loaded,
+            kept,
+            asked,
+            reference=reference or "full depth",
+            reference_weights=one_digest(Path(reference)) if reference and hashed else None,
+            dropped=dropped,
+        )
+        write_card(folder, (out or model).resolve().name)
+        facts = outcome.as_dict()
+        if resplits is not None:
+            facts |= resplit(
+                kept.calibration,
+                outcome.basis.path,
+                task_of(loaded, kept.label_range),
+                outcome.asked.bounds[0],
+                outcome.verdicts[0].delta,
+                loss=outcome.asked.loss,
+                count=resplits,
+                seed=seed,
+            )
     if as_json:
         emit(facts)
         return
@@ -186,22 +199,34 @@ def command(
         _show_draws(facts, asked)
 
 
-def _stored(folder: Path, precision: Any, out: Path | None, *, overwrite: bool) -> Path:
-    """The folder to calibrate: the one given, or `out`, where its model was stored in few bits."""
-    from lessen.loading import load
+@contextmanager
+def _place(folder: Path, precision: Any, out: Path | None, *, overwrite: bool) -> Iterator[Path]:
+    """The folder to calibrate: the one given, or one with its model in few bits, which becomes `out` in the
+    end if all went well."""
+    from lessen.artefact import KEPT, replacing_folder
+    from lessen.card import write_card
+    from lessen.loading import has_exits, load
     from lessen.plan import FEW_BITS
 
     if out is None:
-        return folder
+        yield folder
+        return
     if precision not in FEW_BITS:
         raise InputError(f"--out stores weights in few bits: give --precision {', '.join(FEW_BITS)} with it")
     if out.resolve() == folder.resolve():
         raise InputError(f"--out {out} is the model itself; name another folder")
     if not overwrite:
         check_free([out])
-    load(folder, precision=precision).save_pretrained(out)
+    model = load(folder, precision=precision)
+    with replacing_folder(out) as fresh:
+        model.save_pretrained(fresh)
+        if has_exits(fresh) and not (fresh / KEPT).exists():
+            raise InputError(
+                f"{folder} has no {KEPT} that goes with its model: compress again, without --exits-only"
+            )
+        write_card(fresh, out.resolve().name)
+        yield fresh
     say(f"stored in {precision}: {out}")
-    return out
 
 
 def _again(reading: Any, folder: Path) -> Any:
@@ -221,26 +246,30 @@ def _show_draws(facts: dict[str, Any], asked: Any) -> None:
 
 def _calibrate_generator(
     folder: Path,
+    place: Path,
     data: Any,
     asked: Any,
     precision: Any,
     draws: tuple[int, int] | None,
-    as_json: bool,
-) -> None:
-    """The same of a generator; `data` are documents or None, `draws` their number and seed."""
+    again: Any,
+) -> tuple[Any, dict[str, Any], Any]:
+    """Calibrate the generator in a folder, which is at or goes to `place`: what came of it, and the model.
+
+    `data` are documents or None, `draws` their number and seed; `again` reads those of the kept traces.
+    """
     from lessen.card import write_card
     from lessen.progress import counting
     from lessen.promise.generators import calibrate_generator, traces_for
     from lessen.promise.language import Decoder
     from lessen.promise.resplits import resplit_prompts
+    from lessen.systems.working import work_of
 
-    again = partial(_again, documents_of_split, folder)
     with counting("continuing prompts", "prompts") as watch:
-        loaded, kept, dropped = traces_for(folder, data, precision, watch, again)
+        loaded, kept, dropped = traces_for(folder, data, precision, watch, again, work_of(place))
     if dropped:
         say(f"{dropped:,} documents were left out: repeated, or seen by training or the making of exit rules")
     outcome = calibrate_generator(folder, loaded, kept, asked, dropped=dropped)
-    write_card(folder)
+    write_card(folder, place.resolve().name)
     facts = outcome.as_dict()
     if draws is not None and outcome.basis.path:
         decoder = Decoder(loaded.config.facts(), loaded.config.form(), asked.block)
@@ -249,13 +278,7 @@ def _calibrate_generator(
         options: dict[str, Any] = {"loss": loss, "count": count, "seed": seed}
         pool, path = kept.calibration, outcome.basis.path
         facts |= resplit_prompts(pool, path, decoder, asked.bounds[0], delta, **options)
-    if as_json:
-        emit(facts)
-        return
-    _show(outcome, facts, "prompts")
-    show_drafts(loaded.config)
-    if "resplits" in facts:
-        _show_draws(facts, asked)
+    return outcome, facts, loaded
 
 
 def _audit(
@@ -277,7 +300,7 @@ def _audit(
         for name, value in zip(("reference", "pair-column", "label-column", "task"), unfit, strict=True):
             if value is not None:
                 raise InputError(f"--{name} does not apply to a model that generates")
-        with counting("continuing prompts", unit) as watch:
+        with counting("continuing prompts", unit, kept=False) as watch:
             outcome = audit_prompts(folder, documents(data, text=text), watch)
     else:
         outcome = audit_folder(folder, read(data, text=text, pair=pair, label=label, task=task), reference)

@@ -249,7 +249,7 @@ def command(
         return
     for outcome, place in zip(outcomes, places, strict=True):
         name = "" if len(outcomes) == 1 else f"{place.name}, "
-        rows = f"on {outcome.rows['test']:,} rows never seen"
+        rows = f"on {outcome.rows['test']:,} rows kept aside"
         show_results(outcome.results, f"{name}{sizes_of(outcome)}; {rows}")
         show_promises(outcome.calibration)
         say(f"saved {place}; it answers at point {outcome.model.config.point!r}")
@@ -257,11 +257,16 @@ def command(
 
 def _check_out(out: Path, plan: Any, *, overwrite: bool) -> None:
     """Refuse to replace models, unless told to, or where the run that made them goes on."""
+    from lessen.systems.pipeline import latent_beside, learns_signs
+    from lessen.systems.planning import CompressionPlan
     from lessen.systems.working import begun
 
     if not overwrite and not begun(out):
-        targets = getattr(plan, "targets", ())
-        check_free([out, *(out / target.folder for target in targets if len(targets) > 1)])
+        places = [out]
+        if isinstance(plan, CompressionPlan):
+            places += [out / target.folder for target in plan.targets if len(plan.targets) > 1]
+            places += [latent_beside(out)] if learns_signs(plan) else []
+        check_free(places)
 
 
 def _exits(model: str, layers: str | None, pool: str | None, hidden: int | None) -> Any:

@@ -197,7 +197,7 @@ def carry_out(plan: Any, out: Path, as_json: bool) -> None:
             ]
             for row in outcome.results
         ],
-        f"on {outcome.rows['test']:,} prompts never seen; work in layers, if none is made up for later",
+        f"on {outcome.rows['test']:,} prompts kept aside; work in layers, if none is made up for later",
     )
     show_promises(outcome.calibration)
     show_drafts(outcome.model.config)

@@ -88,7 +88,7 @@ def carry_out_reading(plan: Any, out: Path, as_json: bool) -> None:
             ]
             for row in outcome.results
         ],
-        f"of reading, on {outcome.rows['test']:,} rows never seen"
+        f"of reading, on {outcome.rows['test']:,} rows kept aside"
         + ("" if asked else "; nats for each token of what follows"),
     )
     say(f"saved {out}; nothing is certified; read less with: lessen generate {out} --speedup 2 ...")

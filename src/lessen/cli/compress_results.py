@@ -24,7 +24,7 @@ def pretrain_and_say(plan: Any, out: Path, as_json: bool) -> None:
             [name, f"{found['loss']:.3f}", percent(found["accuracy"])]
             for name, found in (("before", made.before), ("after", made.after))
         ],
-        f"on {made.after['words']:,} masked words of {made.rows['test']:,} texts never seen",
+        f"on {made.after['words']:,} masked words of {made.rows['test']:,} texts kept aside",
     )
     say(f"saved {out}; train on with: lessen compress {out} --system beexformer --data ...")
 

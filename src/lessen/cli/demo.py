@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lessen.cli.output import Json, asked_of, emit, percent, say, table
+from lessen.cli.overwriting import check_free
 
 MODEL = "builtin:minilm-l6"
 DATA = "builtin:movie-reviews"
@@ -100,7 +101,7 @@ def command(
         emit(facts)
         return
     table(
-        ["on reviews never seen", "accuracy", "mean layers", "ms per review", "speed-up"],
+        ["on reviews kept aside", "accuracy", "mean layers", "ms per review", "speed-up"],
         [
             [
                 "Hugging Face, dense",
@@ -133,16 +134,18 @@ def command(
 
 def _trained(plan: Any, out: Path) -> tuple[Any, Any]:
     """The demo's model, from an earlier run of the same plan or trained now; its test rows, if just read."""
-    import json
-
+    from lessen.artefact import read_json
     from lessen.loading import load
     from lessen.systems import system_of
     from lessen.systems.pipeline import compress
+    from lessen.systems.working import begun
 
     place = out / "plan.json"
-    if place.exists() and json.loads(place.read_text()) == plan.model_dump(mode="json"):
+    if place.exists() and read_json(place, "name another --out") == plan.model_dump(mode="json"):
         say(f"using the model trained earlier in {out}")
         return load(out), None
+    if not begun(out):
+        check_free([out], "name another --out")
     say(f"fine-tuning {plan.model} on {plan.data} with an exit after every layer")
     [outcome] = compress(plan, system_of(plan.system), out, say)
     return outcome.model, outcome.test

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -92,11 +91,10 @@ def command(
     from lessen.cli.evaluate_generator import evaluate_generator
     from lessen.data.prompts import needs_labels, task_of, templates_of
     from lessen.data.reading import read
-    from lessen.data.table import Table, row_key
+    from lessen.data.table import Table
     from lessen.hf import LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
     from lessen.measure.evaluation import evaluate
-    from lessen.promise.rows import seen_by
     from lessen.runtime.text import encode
 
     loaded = load(model, precision=precision_of(precision))
@@ -112,9 +110,11 @@ def command(
             context, ANSWERED, "does not go with --prompt, by which rows are answered, not continued"
         )
         ways = templates_of(prompt, None if answers is None else answers.split(","))
+        rows = rows_for(task or task_of(ways), None if needs_labels(ways) else False)
+        _say_known(model, rows)
         evaluate_prompts(
             loaded,
-            rows_for(task or task_of(ways), None if needs_labels(ways) else False),
+            rows,
             ways=ways,
             speedups=speedups,
             batch_size=batch_size,
@@ -160,9 +160,7 @@ def command(
         say(
             f"{cut} of {len(encoded)} texts were cut to the model's {loaded.config.facts().max_tokens} tokens"
         )
-    seen = seen_by(Path(model)) if Path(model).is_dir() else frozenset()
-    if known := sum(row_key(text) in seen for text in table.texts):
-        say(f"{known} of {len(table)} rows are among those {model} was trained, tuned or calibrated on")
+    _say_known(model, table)
     labels = table.labels or []
     results = [evaluate(loaded, encoded, labels, each, batch_size) for each in chosen]
     if as_json:
@@ -176,3 +174,12 @@ def command(
         )
         return
     show_results(results, f"{data}: {len(table):,} rows")
+
+
+def _say_known(model: str, rows: Any) -> None:
+    """Say how many of these rows are no test of the model."""
+    from lessen.data.splits import without_keys
+    from lessen.promise.rows import seen_by
+
+    if known := without_keys(rows, seen_by(model))[1]:
+        say(f"{known} of {len(rows)} rows are among those {model} was trained, tuned or calibrated on")

@@ -51,6 +51,9 @@ PREDICTED = {"model", "data", "precision", "point", "speedups", "batch_size", "s
 PREDICTED |= {"text_column", "as_json"} | CLASSIFIER_ROWS
 """Of `evaluate`, on a classifier."""
 
+STORED = {"model", "precision", "out", "overwrite", "as_json"}
+"""Of `calibrate`, on a model without exits."""
+
 PLANNED = {"plan", "out", "overwrite", "as_json"}
 """Of a run whose plan is in a file."""
 

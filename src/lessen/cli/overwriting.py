@@ -15,8 +15,14 @@ Overwrite = Annotated[
 ]
 
 
-def check_free(places: Iterable[Path]) -> None:
+def check_free(
+    places: Iterable[Path], instead: str = "name another --out, or give --overwrite to replace it"
+) -> None:
     """Refuse to save a model where one is.
+
+    Args:
+        places: Where models are to go.
+        instead: What to do.
 
     Raises:
         InputError: Naming the place.
@@ -25,9 +31,7 @@ def check_free(places: Iterable[Path]) -> None:
 
     for place in places:
         if is_ours(place):
-            raise InputError(
-                f"{place} holds a model already; name another --out, or give --overwrite to replace it"
-            )
+            raise InputError(f"{place} holds a model already; {instead}")
 
 
 def check_certificate(folder: Path, precision: Any) -> None:

@@ -191,8 +191,11 @@ def _inputs(
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {file}: {error}") from None
         for place, line in enumerate(lines, start=1):
-            if not line.strip():
-                raise InputError(f"{file}, line {place}: there is no text")
+            sides = line.split("\t")
+            if not all(side.strip() for side in sides):
+                raise InputError(f"{file}, line {place}: there is no text{' on one side' * (len(sides) > 1)}")
+            if len(sides) > 2:
+                raise InputError(f"{file}, line {place}: {len(sides) - 1} tabs; one parts the two of a pair")
         inputs += [tuple(line.split("\t", 1)) if "\t" in line else line for line in lines]
     if data is not None:
         from lessen.data.reading import read
@@ -203,6 +206,9 @@ def _inputs(
     if len({isinstance(text, tuple) for text in inputs}) > 1:
         raise InputError("some of these are pairs of texts and some are not; give one kind at a time")
     if pair:
+        for place, text in enumerate(pair, start=1):
+            if not text.strip():
+                raise InputError(f"--pair {place} is empty")
         if any(isinstance(text, tuple) for text in inputs):
             raise InputError("these are pairs already; leave --pair away")
         if len(pair) != len(inputs):

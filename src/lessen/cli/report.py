@@ -149,7 +149,7 @@ def _names(models: list[str]) -> list[str]:
 def _rows(subjects: list[Any], data: str | None, columns: tuple[str | None, ...]) -> tuple[Any, str]:
     """Rows none of the models has seen, and what they are."""
     from lessen.data.reading import read
-    from lessen.data.table import row_key
+    from lessen.data.splits import without_keys
     from lessen.promise.rows import fitting, kept_in, seen_by
 
     text, pair, label, task = columns
@@ -161,12 +161,12 @@ def _rows(subjects: list[Any], data: str | None, columns: tuple[str | None, ...]
     for subject in subjects:
         fitting(table, subject.model, subject.folder, kept_in(subject.folder))
     seen = {key for subject in subjects for key in seen_by(subject.folder)}
-    fresh = [row for row, each in enumerate(table.texts) if row_key(each) not in seen]
+    fresh, known = without_keys(table, seen)
     if len(fresh) < FEWEST_ROWS:
         raise InputError(
             f"{about}: {len(fresh)} rows are left that no model has seen, at least {FEWEST_ROWS} are needed; "
             "give others with --data"
         )
-    if len(fresh) < len(table):
-        about += f", without {len(table) - len(fresh):,} that a model had seen"
-    return table.take(fresh), about
+    if known:
+        about += f", without {known:,} that a model had seen"
+    return fresh, about

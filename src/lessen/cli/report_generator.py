@@ -79,7 +79,7 @@ def report_generator(
         prompting,
         timed,
         with_examples=with_examples,
-        watching=partial(counting, unit="prompts"),
+        watching=partial(counting, unit="prompts", kept=False),
     )
     places = {kind: str(place) for kind, place in write_report(facts, out).items()}
     if as_json:

@@ -33,7 +33,20 @@ class LessenPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["Block"]
 
     folder: Path | None = None
-    """Where it was loaded from."""
+    """Where it was loaded from, with all that speaks of it."""
+
+    origin: Path | None = None
+    """Where the model was that it was made of, or its weights alone were read: what that had learned from it
+    has learned from."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *arguments: Any, **options: Any) -> Any:
+        """transformers' own, by which the Auto classes load; it checks no certificate: see `lessen.load`."""
+        found = super().from_pretrained(pretrained_model_name_or_path, *arguments, **options)
+        place = pretrained_model_name_or_path
+        if place is not None and Path(place).is_dir():
+            (found[0] if isinstance(found, tuple) else found).origin = Path(place)
+        return found
 
     def __init__(self, config: LessenConfig) -> None:
         super().__init__(config)

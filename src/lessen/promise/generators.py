@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from lessen.artefact import KEPT
 from lessen.certificate import Generation, keys_of, one_digest
-from lessen.data.splits import without_repeats
+from lessen.data.splits import without_keys, without_repeats
 from lessen.data.table import Table, row_key
 from lessen.errors import InputError
 from lessen.hf import LessenGenerator
@@ -210,10 +210,10 @@ def unseen(folder: Path, table: Table) -> tuple[Table, int]:
     if (folder / KEPT).exists():
         kept = KeptTraces.load(folder / KEPT)
         seen |= set(kept.tune.keys) | set(kept.calibration.keys)
-    fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
+    fresh, known = without_keys(table, seen)
     if not len(fresh):
         raise InputError(f"{table.name}: the model was trained, tuned or calibrated on every document of it")
-    return fresh, len(table) - len(fresh)
+    return fresh, known
 
 
 def prompting_of(folder: Path, prompt_tokens: int | None = None, new_tokens: int | None = None) -> Prompting:
@@ -263,16 +263,18 @@ def traces_for(
     precision: Precision | None = None,
     watch: Callable[[int, int], None] = lambda done, total: None,
     again: Callable[[], Table] | None = None,
+    work: Path | None = None,
 ) -> tuple[LessenGenerator, KeptTraces, int]:
     """A generator, the traces to calibrate it with, and how many documents were left out as seen.
 
     Args:
         folder: Written by `lessen compress`.
-        data: New documents; None for the traces kept with the model. Continued prompts are kept in
-            `FOLDER.work` until all are, so that a stopped call goes on.
+        data: New documents; None for the traces kept with the model.
         precision: Of the weights; as stored if None.
         watch: Told how many prompts are finished, of how many.
         again: Reads the documents of the kept traces, where these are another precision's.
+        work: Where continued prompts are kept until all are, so that a stopped call goes on; `FOLDER.work`
+            if None.
 
     Raises:
         InputError: When there are no kept traces, or they are another precision's or another model's.
@@ -297,10 +299,10 @@ def traces_for(
             )
         data = again()
     seen = kept.seen | set(kept.tune.keys)
-    fresh = without_repeats(data.take([i for i, text in enumerate(data.texts) if row_key(text) not in seen]))
+    fresh = without_repeats(without_keys(data, seen)[0])
     if not len(fresh):
         raise InputError(f"{data.name}: training or the making of exit rules saw every document of it")
-    work = folder.resolve().with_name(f"{folder.resolve().name}.work") / "calibration"
+    work = (work or folder.resolve().with_name(f"{folder.resolve().name}.work")) / "calibration"
     options = {"kept_in": work, "watch": watch}
     traces = traces_of(model, fresh, kept.prompting, kept.tune.criteria, **options)
     shutil.rmtree(work)

@@ -268,7 +268,7 @@ class Kept:
         Raises:
             ArtefactError: When the file is missing or damaged.
         """
-        with content_of(path, "calibrate with --data") as (about, tensors):
+        with content_of(path, "fetch it again, or compress again") as (about, tensors):
             raw = json.loads(about.get("settings", "null")) or [FULL.model_dump(mode="json")]
             settings = tuple(parse(Point, each, f"{path}: settings") for each in raw)
             return cls(

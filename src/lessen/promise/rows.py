@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from lessen.artefact import KEPT
 from lessen.certificate import keys_of, one_digest
-from lessen.data.splits import without_repeats
-from lessen.data.table import Table, listed, row_key
+from lessen.data.splits import without_keys, without_repeats
+from lessen.data.table import Table, listed
 from lessen.errors import InputError
 from lessen.hf import LessenForSequenceClassification
 from lessen.history import learned_by, texts_learned
@@ -87,14 +87,15 @@ def rows_for(
         data = again()
     table = fitting(data, model, folder, kept)
     other = None if reference is None else reference_of(reference, model)
-    seen = kept.seen | set(kept.tune.keys)
-    fresh = table.take([row for row, text in enumerate(table.texts) if row_key(text) not in seen])
+    fresh, _ = without_keys(table, kept.seen | set(kept.tune.keys))
     outputs = outputs_of(model, without_repeats(fresh), other, kept.tune.settings)
     return model, replace(kept, calibration=outputs, precision=own), len(table) - len(outputs)
 
 
-def seen_by(folder: Path) -> frozenset[str]:
-    """Hashes of the texts a model was trained, tuned or calibrated on, as far as its folder tells."""
+def seen_by(model: str | Path) -> frozenset[str]:
+    """Hashes of the texts a model was trained, tuned or calibrated on, as far as its folder tells; none of
+    what is no folder."""
+    folder = Path(model).expanduser()
     kept = kept_in(folder)
     if kept is None:
         return keys_of(folder) | learned_by(folder)

@@ -7,9 +7,22 @@ from collections.abc import Callable, Mapping
 from lessen.data.splits import split, without, without_keys
 from lessen.data.table import Table
 from lessen.errors import InputError
+from lessen.history import forgotten, learned_by
 
 CLEANED = ("test", "calibration", "tune")
 """Parts that may come from files of their own; none keeps a text of one before it."""
+
+
+def known_to(model: str, say: Callable[[str], object]) -> frozenset[str]:
+    """Hashes of what a model has learned from; `say` is told if its folder has lost them.
+
+    Raises:
+        ArtefactError: When the file that holds them is damaged.
+    """
+    if forgotten(model):
+        say(f"{model} was trained by lessen, but what it learned from is not in its folder any more: any of")
+        say("these rows may be known to it; keep calibration.safetensors or learned.safetensors beside it")
+    return learned_by(model)
 
 
 def divide(
@@ -57,7 +70,7 @@ def divide(
 
 
 def _rest(shares: Mapping[str, float]) -> float:
-    rest = 1.0
+    rest = 1.0  # one by one, as plans of before were split: the sum may differ in its last bit, and rows then
     for share in shares.values():
         rest -= share
     return rest

@@ -27,7 +27,6 @@ from lessen.depth.decay import DECAYING
 from lessen.depth.placement import usual_places
 from lessen.errors import InputError
 from lessen.hf import LessenGenerator
-from lessen.history import learned_by
 from lessen.loading import load
 from lessen.measure.exit_quality import exit_quality, set_cuts
 from lessen.model.architecture import Architecture
@@ -48,7 +47,7 @@ from lessen.records import Strict, parse
 from lessen.reshaping import with_language_exits
 from lessen.runtime.source import Reply, Written
 from lessen.saving import save_exits
-from lessen.systems.dividing import divide
+from lessen.systems.dividing import divide, known_to
 from lessen.systems.material import by_frequency, listing, material
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Share
@@ -203,7 +202,7 @@ def compress_generator(
             raise InputError(f"criterion {criterion!r} cannot judge a next token; use {', '.join(LANGUAGE)}")
     out = out.resolve()
     work = working_folder(plan, out)
-    before = learned_by(plan.model)
+    before = known_to(plan.model, say)
     tables = read_documents(plan, before, say)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " documents")
     base = load(plan.model)

@@ -17,11 +17,11 @@ from lessen.artefact import CONFIG, KEPT, check_place, replacing_folder, write_t
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
 from lessen.data.reading import read
-from lessen.data.splits import without_repeats
+from lessen.data.splits import without_keys, without_repeats
 from lessen.data.table import Table
 from lessen.depth.criteria import criteria_for
 from lessen.errors import InputError, Interrupted, PlanError
-from lessen.history import learned_by, remember
+from lessen.history import remember
 from lessen.loading import load
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
@@ -33,7 +33,7 @@ from lessen.promise.settle import FEWEST_ROWS, Calibration
 from lessen.reshaping import in_signs, with_exits, with_shape
 from lessen.runtime.text import encode
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
-from lessen.systems.dividing import divide
+from lessen.systems.dividing import divide, known_to
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task
 from lessen.systems.pretraining import Pretraining
@@ -86,16 +86,15 @@ def compress(
     check_names(plan)
     if any(isinstance(stage, Pretraining) for stage in plan.stages):
         raise InputError(f"{plan.system} has no task; systems.pretraining carries it out")
-    learns_signs = any(isinstance(stage, Binarizing) and stage.weight_bits == 1 for stage in plan.stages)
-    if learns_signs:
-        check_place(_latent_beside(out))
+    if learns_signs(plan):
+        check_place(latent_beside(out))
     out = out.resolve()
     work = working_folder(plan, out)
-    before = learned_by(plan.model)
+    before = known_to(plan.model, say)
     tables = read_splits(plan, before, say)
     check_task(plan, system, tables["train"].kind)
     say(", ".join(f"{name} {len(table):,}" for name, table in tables.items()) + " rows")
-    if system.keeps_head and plan.calibration_data is None and not before:
+    if system.keeps_head and plan.calibration_data is None and not without_keys(tables["train"], before)[1]:
         say(f"was {plan.model} trained on these rows? then promises need others: --calibration-data")
     model = prepare(plan, system, tables["train"])
     for stage in plan.stages:
@@ -106,6 +105,11 @@ def compress(
     ways = _ways(plan, model)
     if len(ways) > 1 and (out / CONFIG).exists():
         raise InputError(f"{out} is a model's folder; name another one for models of several sizes")
+    start = Path(plan.model).expanduser().resolve()
+    if len(ways) > 1 and any((out / way.name).resolve() == start for way in ways):
+        raise InputError(
+            f"{plan.model} would be replaced before all sizes are made of it; name another --out"
+        )
     for way in ways:
         if way.shapes:
             say(f"to become: {way.shapes[-1].in_words()}")
@@ -134,7 +138,12 @@ def compress(
     return outcomes
 
 
-def _latent_beside(out: Path) -> Path:
+def learns_signs(plan: CompressionPlan) -> bool:
+    """Whether binary weights are trained, so that what they learn by is saved beside."""
+    return any(isinstance(stage, Binarizing) and stage.weight_bits == 1 for stage in plan.stages)
+
+
+def latent_beside(out: Path) -> Path:
     """Where what binary weights learned by is kept."""
     return out.with_name(f"{out.name}-latent")
 
@@ -211,7 +220,7 @@ def _saved(
             "rules": {point["name"]: does_of(point) for point in model.config.points},
         }
     if latent is not None:
-        beside = _latent_beside(out)
+        beside = latent_beside(out)
         with replacing_folder(beside) as fresh:
             latent.save_pretrained(fresh)
             remember(fresh, kept.seen, before)

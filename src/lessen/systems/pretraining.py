@@ -17,6 +17,7 @@ from pydantic import Field
 from lessen.data.reading import read
 from lessen.data.splits import split
 from lessen.errors import InputError
+from lessen.history import learned_by, remember
 from lessen.loading import load
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
 from lessen.systems.working import Say, begin_work, result_folder
@@ -99,6 +100,8 @@ def pretrain(plan: Any, work: Path, out: Path, say: Say = print, *, quiet: bool 
     rows = {name: len(part) for name, part in parts.items()}
     with result_folder(out, plan) as (fresh, record):
         model.save_pretrained(fresh)
+        learned = learned_by(plan.model)
+        remember(fresh, learned, learned)  # plain text has shown it no label
         record |= {"rows": rows, "training": [training], "masked_words": {"before": before, "after": after}}
     shutil.rmtree(work, ignore_errors=True)
     return Pretrained(out, model, before, after, rows, training)

@@ -30,7 +30,7 @@ from lessen.data.reading import read
 from lessen.data.table import Table
 from lessen.errors import InputError, PlanError
 from lessen.hf import LessenGenerator
-from lessen.history import learned_by, remember, texts_learned
+from lessen.history import remember, texts_learned
 from lessen.loading import load
 from lessen.measure.answering import evaluate_answers
 from lessen.plan import FULL, Point
@@ -42,7 +42,7 @@ from lessen.runtime.answers import answer_ids, room_of, score_own
 from lessen.runtime.asking import encode_prompts, fitted
 from lessen.runtime.retention import ratio_at
 from lessen.runtime.text import encode
-from lessen.systems.dividing import divide
+from lessen.systems.dividing import divide, known_to
 from lessen.systems.latency_adjustable import SYSTEM
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share
@@ -140,7 +140,7 @@ def compress_prompt_tokens(
         raise InputError(f"{plan.model} answers; say how to ask with --prompt, and give labelled rows")
     if base.config.form().language_exits:
         raise InputError(f"{plan.model} has exits; let tokens leave first, then give it exits")
-    before = learned_by(plan.model)
+    before = known_to(plan.model, say)
     tables = read_parts(plan, before, say)
     lessons = lessons_of(base, tables["train"], plan)
     say(f"train {len(tables['train']):,}, test {len(tables['test']):,} rows; {len(lessons):,} prompts")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lessen.artefact import check_place, replacing_folder, write_json
+from lessen.artefact import KEPT, LEARNED, check_place, replacing_folder, write_json
 from lessen.card import write_card
 from lessen.data.table import Table
 from lessen.errors import InputError, PlanError
@@ -35,7 +35,7 @@ def working_folder(plan: Strict, out: Path) -> Path:
         ArtefactError: When something at `out` would be lost.
     """
     check_place(out)
-    work = _work_of(out)
+    work = work_of(out)
     place = work / PLAN
     if work.exists() and not work.is_dir():
         raise InputError(f"{work} is a file, where unfinished work would go; move it, or give another --out")
@@ -58,10 +58,12 @@ def working_folder(plan: Strict, out: Path) -> Path:
 
 def begun(out: Path) -> bool:
     """Whether a run for that place was begun and is not finished."""
-    return (_work_of(out.resolve()) / PLAN).exists()
+    return (work_of(out) / PLAN).exists()
 
 
-def _work_of(out: Path) -> Path:
+def work_of(out: Path) -> Path:
+    """The folder of the unfinished work on what goes to a place."""
+    out = out.resolve()
     return out.with_name(out.name + ".work")
 
 
@@ -80,6 +82,8 @@ def result_folder(out: Path, plan: Strict, *, written: bool = True) -> Iterator[
     with replacing_folder(out) if written else _elsewhere() as fresh:
         record: dict[str, Any] = {}
         yield fresh, record
+        if (fresh / KEPT).exists():  # which says more than what a changed model carries along by itself
+            (fresh / LEARNED).unlink(missing_ok=True)
         write_json(fresh / PLAN, plan.model_dump(mode="json"))
         write_json(fresh / RECORD, record)
         write_card(fresh, out.name)
