@@ -395,6 +395,20 @@ def test_continuing_prompts_can_be_stopped_and_goes_on(
     assert prompts[4:] == [16, 8]
     assert not (tmp_path / "small.work").exists()
 
+    prompts[:] = [0] * 2
+    few = tmp_path / "few"
+    arguments = (*arguments, "--precision", "int8", "--out", few)
+    code, out, err = run(*arguments)
+    assert (code, out) == (130, "")
+    assert (tmp_path / "few.work" / "calibration").is_dir()
+    assert not few.exists()
+    prompts[:] = [0] * 4
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert prompts[4:] == [16, 8]
+    assert not (tmp_path / "few.work").exists()
+    assert lessen.load(few).precision == "int8"
+
 
 def test_a_block_longer_than_a_continuation_is_refused(made, tmp_path: Path) -> None:
     """It would be certified of tokens nobody looked at."""

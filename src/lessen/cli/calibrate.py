@@ -112,16 +112,10 @@ def command(
         return
     if out is None and not overwrite and rule == "certified":
         check_certificate(model, precision_of(precision))
-    from lessen.card import write_card
-    from lessen.certificate import one_digest
     from lessen.cli.compress_generator import bounds_of, language_asked
     from lessen.data.documents import documents
     from lessen.data.reading import read
     from lessen.loading import generates, has_exits
-    from lessen.promise.classifiers import calibrate_classifier
-    from lessen.promise.outputs import task_of
-    from lessen.promise.resplits import resplit
-    from lessen.promise.rows import rows_for
 
     if generates(model):
         refuse_given(context, CLASSIFIER_ROWS | {"reference"}, GENERATOR)
@@ -132,11 +126,11 @@ def command(
         text = None if data is None else documents(data, text=text_column)
         if not has_exits(model) and out is not None:
             refuse_others(context, STORED, f"is about exits, and {model} has none")
-        place = _place(model, precision_of(precision), out, overwrite=overwrite)
-        with place as folder:
+        with _place(model, precision_of(precision), out, overwrite=overwrite) as folder:
             if out is None or has_exits(model):
-                asked_for = (folder, out or model, text, language, precision_of(precision), draws)
-                done = _calibrate_generator(*asked_for, partial(_again, documents_of_split, model))
+                again = partial(_again, documents_of_split, model)
+                how = (language, precision_of(precision), draws, again)
+                done = _calibrate_generator(folder, out or model, text, *how)
             else:
                 say("it has no exits, so there is nothing to certify")
                 done = None
@@ -158,39 +152,10 @@ def command(
     rows = None
     if data is not None:
         rows = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
+    draws = None if resplits is None else (resplits, seed)
     with _place(model, precision_of(precision), out, overwrite=overwrite) as folder:
-        loaded, kept, dropped = rows_for(
-            folder,
-            rows,
-            reference=reference,
-            precision=precision_of(precision),
-            again=partial(_again, rows_of_split, model),
-        )
-        if dropped:
-            say(f"{dropped:,} rows were left out: repeated, or seen by training or the making of exit rules")
-        hashed = reference is not None and Path(reference, "config.json").exists()
-        outcome = calibrate_classifier(
-            folder,
-            loaded,
-            kept,
-            asked,
-            reference=reference or "full depth",
-            reference_weights=one_digest(Path(reference)) if reference and hashed else None,
-            dropped=dropped,
-        )
-        write_card(folder, (out or model).resolve().name)
-        facts = outcome.as_dict()
-        if resplits is not None:
-            facts |= resplit(
-                kept.calibration,
-                outcome.basis.path,
-                task_of(loaded, kept.label_range),
-                outcome.asked.bounds[0],
-                outcome.verdicts[0].delta,
-                loss=outcome.asked.loss,
-                count=resplits,
-                seed=seed,
-            )
+        how = (asked, precision_of(precision), draws, partial(_again, rows_of_split, model))
+        outcome, facts = _calibrate_classifier(folder, out or model, rows, *how, reference)
     if as_json:
         emit(facts)
         return
@@ -242,6 +207,51 @@ def _show_draws(facts: dict[str, Any], asked: Any) -> None:
         f"bound (allowed: {percent(asked.delta / len(asked.bounds))}%); by the plug-in rule "
         f"{percent(facts['violations_plug_in'])}%."
     )
+
+
+def _calibrate_classifier(
+    folder: Path,
+    place: Path,
+    data: Any,
+    asked: Any,
+    precision: Any,
+    draws: tuple[int, int] | None,
+    again: Any,
+    reference: str | None,
+) -> tuple[Any, dict[str, Any]]:
+    """Calibrate the classifier in a folder, which is at or goes to `place`: what came of it.
+
+    `data` are rows or None, `draws` their number and seed; `again` reads those of the kept answers.
+    """
+    from lessen.card import write_card
+    from lessen.certificate import one_digest
+    from lessen.promise.classifiers import calibrate_classifier
+    from lessen.promise.outputs import task_of
+    from lessen.promise.resplits import resplit
+    from lessen.promise.rows import rows_for
+
+    loaded, kept, dropped = rows_for(folder, data, reference=reference, precision=precision, again=again)
+    if dropped:
+        say(f"{dropped:,} rows were left out: repeated, or seen by training or the making of exit rules")
+    hashed = reference is not None and Path(reference, "config.json").exists()
+    outcome = calibrate_classifier(
+        folder,
+        loaded,
+        kept,
+        asked,
+        reference=reference or "full depth",
+        reference_weights=one_digest(Path(reference)) if reference and hashed else None,
+        dropped=dropped,
+    )
+    write_card(folder, place.resolve().name)
+    facts = outcome.as_dict()
+    if draws is not None:
+        count, seed = draws
+        delta, loss = outcome.verdicts[0].delta, outcome.asked.loss
+        options: dict[str, Any] = {"loss": loss, "count": count, "seed": seed}
+        pool, path, task = kept.calibration, outcome.basis.path, task_of(loaded, kept.label_range)
+        facts |= resplit(pool, path, task, outcome.asked.bounds[0], delta, **options)
+    return outcome, facts
 
 
 def _calibrate_generator(
