@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import lessen
 from lessen.data.reading import read
 from lessen.data.table import row_key
+from lessen.errors import ArtefactError
 from lessen.history import learned_before, learned_by
 from lessen.promise.rows import kept_in
 from lessen.systems.pipeline import read_splits
@@ -92,6 +93,11 @@ def test_what_is_damaged_or_gone_is_said(small: Path, data: Path, tmp_path: Path
         code, _, err = run("compress", folder, "--data", data, "--out", tmp_path / "n", *AGAIN)
         assert code == 2
         assert f"{place}: cannot be read (hashes of" in err
+    save_file({"before": tensors["before"]}, place, metadata=about)
+    with pytest.raises(ArtefactError, match=r"cannot be read \('seen'\)"):
+        learned_by(folder)
+    place.write_bytes(b"rubbish")
+    assert run("predict", folder, "a film", "--json")[0] == 0
     place.unlink()
     code, _, err = run("compress", folder, "--data", data, "--out", tmp_path / "n", *AGAIN)
     assert code == 0

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from lessen.artefact import KEPT, LEARNED
 from lessen.data.table import Table, row_key
-from lessen.kept import content_of, pack_keys, unpack_keys
+from lessen.kept import content_of, keys_in, pack_keys
 
 ADVICE = "it says what the model has learned from; fetch the folder again, or compress again"
 
@@ -61,6 +61,7 @@ def _keys(folder: Path, name: str) -> frozenset[str]:
     for place in (folder / KEPT, folder / LEARNED):
         if place.is_file():
             with content_of(place, ADVICE) as (_, tensors):
-                found = tensors["seen"] if name == "seen" else tensors.get(name)
-                return frozenset() if found is None else frozenset(unpack_keys(found))
+                if "seen" not in tensors:
+                    raise KeyError("seen")
+                return keys_in(tensors, name)
     return frozenset()

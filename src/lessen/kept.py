@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,11 @@ def pack_keys(keys: Sequence[str]) -> torch.Tensor:
     """Hashes of 16 hex digits as bytes, `[rows, 8]`."""
     raw = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8)
     return torch.from_numpy(raw.reshape(len(keys), 8).copy())
+
+
+def keys_in(tensors: Mapping[str, torch.Tensor], name: str) -> frozenset[str]:
+    """The hashes a file keeps under a name; none where an older one does not have it."""
+    return frozenset(unpack_keys(tensors[name])) if name in tensors else frozenset()
 
 
 def unpack_keys(packed: torch.Tensor) -> tuple[str, ...]:

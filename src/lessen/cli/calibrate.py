@@ -124,10 +124,11 @@ def command(
         language = language_asked(bounds, confidence, loss, rule, block, **of_exits)
         draws = None if resplits is None else (resplits, seed)
         text = None if data is None else documents(data, text=text_column)
-        if not has_exits(model) and out is not None:
+        stored_only = out is not None and not has_exits(model)
+        if stored_only:
             refuse_others(context, STORED, f"is about exits, and {model} has none")
         with _place(model, precision_of(precision), out, overwrite=overwrite) as folder:
-            if out is None or has_exits(model):
+            if not stored_only:
                 again = partial(_again, documents_of_split, model)
                 how = (language, precision_of(precision), draws, again)
                 done = _calibrate_generator(folder, out or model, text, *how)

@@ -42,11 +42,11 @@ def evaluate_generator(
     from lessen.progress import counting
     from lessen.promise.generators import check_room, prompting_of, prompts_of, unseen
 
-    began = time.perf_counter()
-    rows, left_out = unseen(Path(name), documents(data, text=text_column))
+    began, folder = time.perf_counter(), Path(name).expanduser()
+    rows, left_out = unseen(folder, documents(data, text=text_column))
     if left_out:
         say(f"{left_out:,} documents were left out: training, tuning or calibration saw them")
-    prompting = prompting_of(Path(name), prompt_tokens, new_tokens)
+    prompting = prompting_of(folder, prompt_tokens, new_tokens)
     check_room(model, prompting)
     ids = prompts_of(model, rows.take(range(min(prompts, len(rows)))), prompting)
     with counting("decoding", "continuations", kept=False) as watch:

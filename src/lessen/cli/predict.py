@@ -66,7 +66,7 @@ def command(
     if (text_column or pair_column) and data is None:
         raise InputError("--text-column and --pair-column say how to read --data")
     inputs = _inputs(texts, file, pair, data, (text_column, pair_column))
-    _check_kind(Path(model), inputs)
+    _check_kind(model, inputs)
     _choose(loaded, point, speedup, max_drop, latency_ms)
     chosen = loaded.point
     predictions = loaded.predict(inputs, batch_size=batch_size, strict=strict, explain=explain)
@@ -160,18 +160,15 @@ def _promised(loaded: Any, point: Any) -> str | None:
     return certificate.sentence(entries[0]) if certificate is not None and entries else None
 
 
-def _check_kind(folder: Path, inputs: list[Any]) -> None:
+def _check_kind(model: str, inputs: list[Any]) -> None:
     """Refuse pairs for a model trained on single texts, and the other way round, as far as that is known."""
-    from lessen.promise.rows import kept_in
+    from lessen.promise.rows import trained_on_pairs
 
-    kept = kept_in(folder)
-    pairs = isinstance(inputs[0], tuple)
-    if kept is not None and kept.pairs is not None and kept.pairs != pairs:
-        if kept.pairs:
-            raise InputError(f"{folder} was trained on pairs of texts; give the second ones with --pair")
-        raise InputError(
-            f"{folder} was trained on single texts, and these are pairs (with tabs, in a --file)"
-        )
+    known, pairs = trained_on_pairs(model), isinstance(inputs[0], tuple)
+    if known and not pairs:
+        raise InputError(f"{model} was trained on pairs of texts; give the second ones with --pair")
+    if known is False and pairs:
+        raise InputError(f"{model} was trained on single texts, and these are pairs (with tabs, in a --file)")
 
 
 def _inputs(

@@ -22,7 +22,7 @@ from lessen.data.table import Table, row_key
 from lessen.errors import InputError
 from lessen.hf import LessenGenerator
 from lessen.history import learned_by, texts_learned
-from lessen.kept import content_of, pack_keys, unpack_keys
+from lessen.kept import content_of, keys_in, pack_keys, unpack_keys
 from lessen.loading import load
 from lessen.model.digests import base_digest, heads_digest
 from lessen.plan import Decay, Expectation, Point, Precision, Size
@@ -141,7 +141,7 @@ class KeptTraces:
                 prompting=Prompting(**json.loads(about["prompting"])),
                 precision=cast(Precision, about["precision"]),
                 subject=about["subject"],
-                before=frozenset(unpack_keys(tensors["before"])) if "before" in tensors else frozenset(),
+                before=keys_in(tensors, "before"),
             )
 
 

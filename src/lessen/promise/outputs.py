@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from lessen.data.table import Table, row_key
 from lessen.depth.criteria import exits_of_every_row
 from lessen.errors import PlanError
-from lessen.kept import content_of, pack_keys, unpack_keys
+from lessen.kept import content_of, keys_in, pack_keys, unpack_keys
 from lessen.measure.evaluation import answers_of_every_exit
 from lessen.measure.metrics import as_labels, row_scores
 from lessen.model.macs import row_macs
@@ -280,7 +280,7 @@ class Kept:
                 precision=cast(Precision, about["precision"]),
                 subject=about["subject"],
                 pairs=None if "pairs" not in about else about["pairs"] == "1",
-                before=frozenset(unpack_keys(tensors["before"])) if "before" in tensors else frozenset(),
+                before=keys_in(tensors, "before"),
             )
 
 

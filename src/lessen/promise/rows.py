@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import SafetensorError, safe_open
+
 from lessen.artefact import KEPT
 from lessen.certificate import keys_of, one_digest
 from lessen.data.splits import without_keys, without_repeats
@@ -105,6 +107,19 @@ def seen_by(model: str | Path) -> frozenset[str]:
 def kept_in(folder: Path) -> Kept | None:
     """The answers kept in a folder, if there are any."""
     return Kept.load(folder / KEPT) if (folder / KEPT).exists() else None
+
+
+def trained_on_pairs(model: str | Path) -> bool | None:
+    """Whether a model's rows were pairs of texts, by the header of what it keeps; None if it does not say."""
+    place = Path(model).expanduser() / KEPT
+    if not place.exists():
+        return None
+    try:
+        with safe_open(place, "pt") as file:
+            said = (file.metadata() or {}).get("pairs")
+    except (OSError, SafetensorError):
+        return None  # nothing that is asked of it here needs the rest of the file
+    return None if said is None else said == "1"
 
 
 def fitting(
