@@ -27,7 +27,8 @@ from lessen.promise.calibrate import LOSSES, freeze_path, judge
 from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, task_of
 from lessen.promise.resplits import resplit
 from lessen.systems import system_of
-from lessen.systems.pipeline import compress, read_splits
+from lessen.systems.dividing import read_splits
+from lessen.systems.pipeline import compress
 from lessen.systems.planning import CompressionPlan, plan_for
 
 MODEL = "builtin:minilm-l6"

@@ -16,7 +16,7 @@ from lessen.data.table import row_key
 from lessen.errors import ArtefactError
 from lessen.history import learned_before, learned_by
 from lessen.promise.rows import kept_in
-from lessen.systems.pipeline import read_splits
+from lessen.systems.dividing import read_splits
 from lessen.systems.planning import CompressionPlan
 from lessen.systems.prompt_tokens import ReadingPlan, read_parts
 

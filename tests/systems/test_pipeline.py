@@ -10,7 +10,8 @@ from lessen.data.table import row_key
 from lessen.errors import ArtefactError, InputError, PlanError
 from lessen.promise.settle import Asked
 from lessen.systems import SYSTEMS, pipeline, rounds, system_of
-from lessen.systems.pipeline import compress, read_splits
+from lessen.systems.dividing import read_splits
+from lessen.systems.pipeline import compress
 from lessen.systems.planning import plan_for
 from lessen.train.fine_tuning import fine_tune
 from lessen.train.trainer import Diverged

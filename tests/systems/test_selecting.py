@@ -22,7 +22,8 @@ from lessen.plan import ExitShape
 from lessen.records import parse
 from lessen.runtime.text import encode
 from lessen.systems import SYSTEMS, system_of
-from lessen.systems.pipeline import compress, read_splits
+from lessen.systems.dividing import read_splits
+from lessen.systems.pipeline import compress
 from lessen.systems.planning import CompressionPlan, plan_for
 from lessen.systems.selecting import judge_of, selects
 from lessen.train.callbacks import StopAtStepEnd

@@ -41,7 +41,7 @@ def command(
     from lessen.plan import FULL
     from lessen.runtime.text import encode
     from lessen.systems import system_of
-    from lessen.systems.pipeline import read_splits
+    from lessen.systems.dividing import read_splits
     from lessen.systems.planning import plan_for
 
     plan = plan_for(

@@ -19,7 +19,7 @@ def rows_of_split(folder: Path, split: str) -> tuple[Any, str]:
     Raises:
         InputError: When they cannot be read again.
     """
-    from lessen.systems.pipeline import read_splits
+    from lessen.systems.dividing import read_splits
     from lessen.systems.planning import CompressionPlan
 
     plan, splits = _again(folder, split, "rows", CompressionPlan, read_splits)

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from lessen.data.splits import split, without, without_keys
+from lessen.data.reading import read
+from lessen.data.splits import split, without, without_keys, without_repeats
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.history import forgotten, learned_by
+from lessen.promise.settle import FEWEST_ROWS
+from lessen.systems.planning import CompressionPlan
+from lessen.systems.working import Say
+
+PARTS = ("train", "selection", "tune", "calibration", "test")
+"""What rows are for, as `PURPOSES` says; besides, to learn from, and to test on."""
+
+PURPOSES = {
+    "selection": "select steps on",
+    "tune": "make exit rules from",
+    "calibration": "test promises on",
+}
+"""Of parts that need a number of rows to be of use."""
 
 CLEANED = ("test", "calibration", "tune")
 """Parts that may come from files of their own; none keeps a text of one before it."""
@@ -88,3 +102,57 @@ def _around(data: Table, fresh: Table, shares: Mapping[str, float], seed: int) -
         scale = min(len(data) / len(fresh), 1 / sum(shares.values()))
         parts = split(fresh, {name: share * scale for name, share in shares.items()}, seed)
     return parts | {"train": without(data, parts.values())[0]}
+
+
+def read_splits(
+    plan: CompressionPlan, learned: frozenset[str] = frozenset(), say: Say = lambda line: None
+) -> dict[str, Table]:
+    """Training, tuning, calibration and test rows, no text in two of them.
+
+    Args:
+        plan: Of the run.
+        learned: Hashes of what its model has learned from before, as in `divide`.
+        say: Told how many rows those are.
+
+    Raises:
+        InputError: When the data cannot be read, or too few rows are left for a part.
+    """
+    columns = plan.columns.model_dump()
+    data = read(plan.data, **columns)
+    if data.kind == "single_label_classification" and data.labels and len(set(data.labels)) < 2:
+        raise InputError(
+            f"{plan.data}: every row ({len(data)}) has label {data.label_names[data.labels[0]]!r}; "
+            "classification needs at least two classes"
+        )
+    named: dict[str, Table] = {}
+    shares: dict[str, float] = {}
+    for name, source, share in (
+        ("tune", plan.tune_data, plan.tune_share),
+        ("calibration", plan.calibration_data, plan.calibration_share),
+        ("test", plan.test_data, plan.test_share),
+    ):
+        if source is not None:
+            named[name] = read(source, **columns).with_labels_of(data.label_names)
+        else:
+            shares[name] = share
+    if plan.selection_share is not None:
+        if data.labels is None:
+            raise InputError(f"{plan.data} has no labels, and steps are selected by them")
+        shares["selection"] = plan.selection_share
+    parts = divide(data, named, shares, plan.seed, learned, say)
+    for name, purpose in PURPOSES.items():
+        if name in parts and len(parts[name]) < FEWEST_ROWS:
+            or_else = "" if name == "selection" else f" or name a file with --{name}-data"
+            raise InputError(
+                f"{plan.data}: {len(parts[name])} rows are left to {purpose}, at least {FEWEST_ROWS} are "
+                f"needed; give more data{or_else}"
+            )
+    if (texts := len(without_repeats(parts["calibration"]))) < FEWEST_ROWS:
+        raise InputError(
+            f"{plan.calibration_data or plan.data}: {texts} different texts are left to "
+            f"{PURPOSES['calibration']}, at least {FEWEST_ROWS} are needed; give more data or name a file "
+            "with --calibration-data"
+        )
+    if "selection" in parts and len(set(parts["selection"].labels or [])) < 2:
+        raise InputError(f"{plan.data}: all rows to select steps on have one label; no step is best by them")
+    return {name: parts[name] for name in PARTS if name in parts}

@@ -16,8 +16,7 @@ import torch
 from lessen.artefact import CONFIG, KEPT, check_place, replacing_folder, write_text
 from lessen.card import does_of, write_card
 from lessen.certificate import one_digest
-from lessen.data.reading import read
-from lessen.data.splits import without_keys, without_repeats
+from lessen.data.splits import without_keys
 from lessen.data.table import Table
 from lessen.depth.criteria import criteria_for
 from lessen.errors import InputError, Interrupted, PlanError
@@ -29,11 +28,11 @@ from lessen.model.few_bits import FewBits
 from lessen.plan import Shape
 from lessen.promise.classifiers import calibrate_classifier
 from lessen.promise.rows import keep
-from lessen.promise.settle import FEWEST_ROWS, Calibration
+from lessen.promise.settle import Calibration
 from lessen.reshaping import in_signs, with_exits, with_shape
 from lessen.runtime.text import encode
 from lessen.systems.binarizing import Binarizing, binarized, check_bits, turning
-from lessen.systems.dividing import divide, known_to
+from lessen.systems.dividing import known_to, read_splits
 from lessen.systems.milestone import Milestone
 from lessen.systems.planning import CompressionPlan, check_names, check_task
 from lessen.systems.pretraining import Pretraining
@@ -46,16 +45,6 @@ from lessen.systems.working import Say, begin_work, result_folder, working_folde
 from lessen.train.fine_tuning import Recipe, fine_tune, passes_over
 from lessen.train.trainer import Diverged
 from lessen.width.budget import parameters_of
-
-PARTS = ("train", "selection", "tune", "calibration", "test")
-"""What rows are for, as `PURPOSES` says; besides, to learn from, and to test on."""
-
-PURPOSES = {
-    "selection": "select steps on",
-    "tune": "make exit rules from",
-    "calibration": "test promises on",
-}
-"""Of parts that need a number of rows to be of use."""
 
 
 @dataclass(frozen=True)
@@ -226,60 +215,6 @@ def _saved(
             remember(fresh, kept.seen, before)
             write_card(fresh, beside.name)
     return Outcome(out, model, calibration, results, rows, training, tables["test"])
-
-
-def read_splits(
-    plan: CompressionPlan, learned: frozenset[str] = frozenset(), say: Say = lambda line: None
-) -> dict[str, Table]:
-    """Training, tuning, calibration and test rows, no text in two of them.
-
-    Args:
-        plan: Of the run.
-        learned: Hashes of what its model has learned from before, as in `divide`.
-        say: Told how many rows those are.
-
-    Raises:
-        InputError: When the data cannot be read, or too few rows are left for a part.
-    """
-    columns = plan.columns.model_dump()
-    data = read(plan.data, **columns)
-    if data.kind == "single_label_classification" and data.labels and len(set(data.labels)) < 2:
-        raise InputError(
-            f"{plan.data}: every row ({len(data)}) has label {data.label_names[data.labels[0]]!r}; "
-            "classification needs at least two classes"
-        )
-    named: dict[str, Table] = {}
-    shares: dict[str, float] = {}
-    for name, source, share in (
-        ("tune", plan.tune_data, plan.tune_share),
-        ("calibration", plan.calibration_data, plan.calibration_share),
-        ("test", plan.test_data, plan.test_share),
-    ):
-        if source is not None:
-            named[name] = read(source, **columns).with_labels_of(data.label_names)
-        else:
-            shares[name] = share
-    if plan.selection_share is not None:
-        if data.labels is None:
-            raise InputError(f"{plan.data} has no labels, and steps are selected by them")
-        shares["selection"] = plan.selection_share
-    parts = divide(data, named, shares, plan.seed, learned, say)
-    for name, purpose in PURPOSES.items():
-        if name in parts and len(parts[name]) < FEWEST_ROWS:
-            or_else = "" if name == "selection" else f" or name a file with --{name}-data"
-            raise InputError(
-                f"{plan.data}: {len(parts[name])} rows are left to {purpose}, at least {FEWEST_ROWS} are "
-                f"needed; give more data{or_else}"
-            )
-    if (texts := len(without_repeats(parts["calibration"]))) < FEWEST_ROWS:
-        raise InputError(
-            f"{plan.calibration_data or plan.data}: {texts} different texts are left to "
-            f"{PURPOSES['calibration']}, at least {FEWEST_ROWS} are needed; give more data or name a file "
-            "with --calibration-data"
-        )
-    if "selection" in parts and len(set(parts["selection"].labels or [])) < 2:
-        raise InputError(f"{plan.data}: all rows to select steps on have one label; no step is best by them")
-    return {name: parts[name] for name in PARTS if name in parts}
 
 
 def prepare(plan: CompressionPlan, system: System, train: Table) -> Any:
