@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from lessen.cli.bench_kernels import bench_kernels
 from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, NO_GENERATOR, refuse_given, refuse_others
 from lessen.cli.output import (
     Json,
@@ -14,22 +15,14 @@ from lessen.cli.output import (
     PairColumn,
     Task,
     TextColumn,
-    emit,
     in_precisions,
     numbers,
-    percent,
-    rival_kinds,
-    say,
-    table,
 )
-from lessen.cli.speedups import at_speedups, dialled_at, fit_here, predictions, show_speedups
+from lessen.cli.speedups import dialled_at, fit_here
 from lessen.errors import InputError
 
 OF_KERNELS = {"kernels", "seconds", "thread_count", "as_json"}
 """Options that `--kernels` takes."""
-
-CALIBRATION_ROWS = 300
-"""For rivals that quantize activations: rows that are not timed, where there are others."""
 
 
 def command(
@@ -91,30 +84,20 @@ def command(
         if model is not None:
             raise InputError(f"--kernels times products of given sizes, not {model}; leave it out")
         refuse_others(context, OF_KERNELS, "is about models; --kernels times products of given sizes")
-        _bench_kernels(thread_count, seconds, as_json=as_json)
+        bench_kernels(thread_count, seconds, as_json=as_json)
         return
     if model is None:
         raise InputError("bench needs MODEL (or --kernels)")
-    import random
-
-    import torch
-
+    from lessen.cli import bench_classifier, bench_generator
+    from lessen.cli.generate import point_of
     from lessen.data.reading import read
-    from lessen.data.splits import without_keys
     from lessen.hf import LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
-    from lessen.machine import machine
-    from lessen.measure.side_by_side import Contestant, build_rivals, compare
-    from lessen.promise.rows import seen_by
-    from lessen.runtime.text import encode
 
     sizes = numbers(batch, "--batch")
     models = in_precisions(model, precision, "float32,bfloat16")
     first = models.get("lessen") or next(iter(models.values()))
     if isinstance(first, LessenGenerator):
-        from lessen.cli.bench_generator import bench
-        from lessen.cli.generate import point_of
-
         refuse_given(context, CLASSIFIER_ROWS | {"batch"}, GENERATOR)
         if speedups and point:
             raise InputError("give --point or --speedups, not both")
@@ -122,7 +105,7 @@ def command(
             raise InputError("--fit: of a generator it is reading that is fitted; give --speedups too")
         if len(point or []) > 1:
             raise InputError("--point: a generator is timed at one Point; give one")
-        bench(
+        bench_generator.bench(
             model,
             models,
             data,
@@ -142,106 +125,23 @@ def command(
         return
     if "lessen" not in models and precision is not None:
         first = load(model)
-    kinds = rival_kinds(against, [first])
     if not isinstance(first, LessenForSequenceClassification):
         raise InputError(f"{model} has no classifier to time; compress it on a task first")
     refuse_given(context, {"prompt_tokens", "new_tokens"}, NO_GENERATOR)
-    source = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
-    unseen, _ = without_keys(source, seen_by(model))
-    fits = source.labels is not None and source.kind == first.problem_type
-    fits = fits and set(source.label_names) <= set(first.config.id2label.values())
-    if learned := len(unseen) < min(rows, len(source)):
-        say(f"only {len(unseen)} of {len(source)} rows are new to the model; the quality column stays empty")
-    else:
-        source = unseen
-    if fits:
-        source = source.with_labels_of(first.label_names)
-    else:
-        say(f"{data} has no labels of this model's task; the quality column stays empty")
-    chosen = random.Random(seed).sample(range(len(source)), min(rows, len(source)))
-    sample = source.take(chosen)
-    encoded = encode(first.tokenizer, sample.texts, first.config.facts().max_tokens)
-    others = sorted(set(range(len(source))) - set(chosen))[:CALIBRATION_ROWS] or chosen
-    calibration = encode(first.tokenizer, source.take(others).texts, first.config.facts().max_tokens)
-    count = thread_count or torch.get_num_threads()
-    dialled = None if speedups is None else dialled_at(first, speedups)
-    if dialled is not None and point:
-        raise InputError("give --point or --speedups, not both")
-    points = [first.use(name).point for name in point] if point else list(first.points.values())
-    points = points if dialled is None else list(dialled.values())
-    if fit:
-        fit_here(model, models, calibration, sizes, count, seconds)
-    contestant = Contestant(
-        models=models,
-        reference=first,
-        encoded=encoded,
-        labels=sample.labels if fits and not learned else None,
-        points=points,
-        rivals=build_rivals(kinds, first, count, calibration),
-    )
-    result = compare({model: contestant}, batch_sizes=sizes, thread_count=count, seconds=seconds)[model]
-    if dialled is not None:
-        lines = at_speedups(result, dialled, first, encoded, predictions(model, count))
-        if as_json:
-            emit({"rows": lines, "threads": count, "machine": machine()})
-        else:
-            show_speedups(lines, f"{len(sample)} rows of {data}, {count} threads")
-        return
-    if as_json:
-        emit({"rows": [row.as_dict() for row in result], "threads": count, "machine": machine()})
-        return
-    show(
-        result, f"ms per row on {len(sample)} rows of {data}, {result[0].length:.0f} tokens, {count} threads"
-    )
-
-
-def _bench_kernels(thread_count: int | None, seconds: float, *, as_json: bool) -> None:
-    import torch
-
-    from lessen.machine import machine
-    from lessen.measure.kernel_speed import kernel_rows
-    from lessen.native import why_not
-
-    rows = kernel_rows(thread_count=thread_count or torch.get_num_threads(), seconds=seconds)
-    if as_json:
-        emit({"rows": rows, "machine": machine()})
-        return
-    if (reason := why_not()) is not None:
-        say(f"the plain form in torch is timed, there are no kernels: {reason}")
-    rivals = ("torch_fp32_ms", "torch_bf16_ms", "int8_ms")
-    table(
-        ["kernel", "rows x in x out", "ms", "GB/s", *rivals],
-        [
-            [
-                row["kernel"],
-                f"{row['m']} x {row['k']} x {row['n']}",
-                f"{row['ms']:.3f}",
-                f"{row['gb_per_s']:.3g}",
-            ]
-            + [f"{row[name]:.3f} ({row[name] / row['ms']:.1f}x)" for name in rivals]
-            for row in rows
-        ],
-        f"{rows[0]['isa']}, {rows[0]['threads']} threads; in brackets how many times faster the kernel is; "
-        f"GB/s are of weights, in a plain loop {rows[-1]['read_gb_per_s']:.3g} for the last size",
-    )
-
-
-def show(result: Any, title: str) -> None:
-    """One line per model and Point, one column per batch size."""
-    sizes = sorted({row.batch for row in result})
-    lines: dict[tuple[str, str], dict[int, Any]] = {}
-    for row in result:
-        lines.setdefault((row.kind, row.name), {})[row.batch] = row
-    table(
-        ["kind", "point", "quality", *(f"batch {size}" for size in sizes)],
-        [
-            [
-                kind,
-                name,
-                "" if (value := next(iter(found.values())).value) is None else percent(value),
-                *(f"{found[size].ms:.2f}" for size in sizes),
-            ]
-            for (kind, name), found in lines.items()
-        ],
-        title,
+    bench_classifier.bench(
+        model,
+        models,
+        first,
+        data,
+        read(data, text=text_column, pair=pair_column, label=label_column, task=task),
+        against=against,
+        point=point,
+        speedups=speedups,
+        fit=fit,
+        sizes=sizes,
+        rows=rows,
+        seconds=seconds,
+        threads=thread_count,
+        seed=seed,
+        as_json=as_json,
     )

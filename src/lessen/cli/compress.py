@@ -9,7 +9,6 @@ from typing import Any, get_args
 import typer
 
 from lessen.cli import compress_options as options
-from lessen.cli.compress_results import pretrain_and_say, results_of, show_results, sizes_of
 from lessen.cli.given import CLASSIFIES, GENERATES, PLANNED, READS, refuse_others
 from lessen.cli.output import (
     Block,
@@ -26,9 +25,6 @@ from lessen.cli.output import (
     Task,
     TextColumn,
     asked_of,
-    emit,
-    say,
-    show_promises,
 )
 from lessen.cli.overwriting import Overwrite, check_free
 from lessen.errors import InputError
@@ -114,145 +110,125 @@ def command(
     """
     if plan is None and (model is None or data is None):
         raise InputError("compress needs MODEL and --data (or --plan)")
-    from lessen.cli.compress_generator import bounds_of, carry_out, language_asked, language_plan
-    from lessen.cli.compress_prompt_tokens import carry_out_reading, reading_plan
-    from lessen.loading import facts_of, generates
-    from lessen.systems import system_of
-    from lessen.systems.generator import LanguagePlan
-    from lessen.systems.pipeline import compress
-    from lessen.systems.planning import Columns, CompressionPlan, plan_for
-    from lessen.systems.pretraining import Pretraining
-    from lessen.systems.prompt_tokens import ReadingPlan
-    from lessen.systems.target import targets_of
-
     if plan is not None:
         refuse_others(context, PLANNED, "does not go with --plan, which says it already")
         chosen = _read_plan(plan)
         _check_out(out, chosen, overwrite=overwrite)
-        if isinstance(chosen, LanguagePlan):
-            carry_out(chosen, out, as_json)
-            return
-        if isinstance(chosen, ReadingPlan):
-            carry_out_reading(chosen, out, as_json)
-            return
-    else:
-        assert model is not None
-        assert data is not None
-        recipe: dict[str, Any] = {
-            "objective": objective,
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "max_tokens": max_tokens,
-            "speedup": speedup,
-            "rates": rates,
-            "importance": importance,
-            "calibrated": False if last_exit_only else None,
-            "budget": "uneven" if uneven else None,
-            "rank": rank,
-            "weight_bits": weight_bits,
-            "activation_bits": activation_bits,
-            "layers": _layers(binary_layers),
-            "embedding": False if float_embedding else None,
-            "scale": scale,
-            "gradient": gradient,
-            "gradual": gradual,
-            "word_dropout": word_dropout,
-        }
-        if generates(model) and system == "latency-adjustable":
-            refuse_others(context, READS, "does not go with latency-adjustable on a model that writes")
-            columns = Columns(text=text_column, pair=pair_column, label=label_column, task=_task(task))
-            chosen_reading = reading_plan(
-                model=model,
-                data=data,
-                test_data=test_data,
-                columns=columns,
-                prompt=prompt,
-                answers=answers,
-                recipe=recipe,
-                tokens=_tokens(retention, token_score),
-                prompting={"prompt_tokens": prompt_tokens, "new_tokens": new_tokens},
-                seed=seed,
-            )
-            _check_out(out, chosen_reading, overwrite=overwrite)
-            carry_out_reading(chosen_reading, out, as_json)
-            return
-        if generates(model):
-            if prompt is not None or answers is not None:
-                raise InputError("--prompt and --answers go with --system latency-adjustable")
-            refuse_others(context, GENERATES, f"does not apply to {model}, which generates")
-            bounds = bounds_of(max_drop, target_agreement)
-            language = language_plan(
-                model=model,
-                data=data,
-                system=system,
-                layers=exits,
-                kind=head,
-                rank=head_rank,
-                words=words,
-                fresh=fresh_heads,
-                steps=steps,
-                time_limit=time_limit,
-                penalty=penalty,
-                prompt_tokens=prompt_tokens,
-                new_tokens=new_tokens,
-                prompts=prompts,
-                alone=exits_only,
-                criterion=criterion,
-                recipe=recipe,
-                promise=language_asked(
-                    bounds, confidence, loss, rule, block, one_threshold=one_threshold, decay=decay
-                ),
-                seed=seed,
-                tune_data=tune_data,
-                calibration_data=calibration_data,
-                test_data=test_data,
-                text_column=text_column,
-            )
-            _check_out(out, language, overwrite=overwrite)
-            carry_out(language, out, as_json)
-            return
-        refuse_others(context, CLASSIFIES, f"is for models that generate; {model} does not")
-        choices: dict[str, Any] = {"criteria": tuple(criterion)} if criterion else {}
-        if tokens := _tokens(retention, token_score):
-            choices["tokens"] = tokens
-        if targets := targets_of(params, size, layers):
-            choices["targets"] = targets
-        chosen = plan_for(
-            system_of(system),
-            seed=seed,
-            alone=alone,
-            hidden_size=facts_of(model).hidden_size,
-            recipe={key: value for key, value in recipe.items() if value is not None},
+        _carry_out(chosen, out, as_json)
+        return
+    assert model is not None
+    assert data is not None
+    from lessen.cli.compress_classifier import classifier_plan, exits_of
+    from lessen.cli.compress_generator import bounds_of, language_asked, language_plan
+    from lessen.cli.compress_prompt_tokens import reading_plan
+    from lessen.loading import generates
+    from lessen.systems.planning import Columns
+    from lessen.systems.target import targets_of
+
+    recipe: dict[str, Any] = {
+        "objective": objective,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "max_tokens": max_tokens,
+        "speedup": speedup,
+        "rates": rates,
+        "importance": importance,
+        "calibrated": False if last_exit_only else None,
+        "budget": "uneven" if uneven else None,
+        "rank": rank,
+        "weight_bits": weight_bits,
+        "activation_bits": activation_bits,
+        "layers": _layers(binary_layers),
+        "embedding": False if float_embedding else None,
+        "scale": scale,
+        "gradient": gradient,
+        "gradual": gradual,
+        "word_dropout": word_dropout,
+    }
+    writes = generates(model)
+    if writes and system == "latency-adjustable":
+        refuse_others(context, READS, "does not go with latency-adjustable on a model that writes")
+        chosen = reading_plan(
             model=model,
             data=data,
+            test_data=test_data,
+            columns=Columns(text=text_column, pair=pair_column, label=label_column, task=_task(task)),
+            prompt=prompt,
+            answers=answers,
+            recipe=recipe,
+            tokens=_tokens(retention, token_score),
+            prompting={"prompt_tokens": prompt_tokens, "new_tokens": new_tokens},
+            seed=seed,
+        )
+    elif writes:
+        if prompt is not None or answers is not None:
+            raise InputError("--prompt and --answers go with --system latency-adjustable")
+        refuse_others(context, GENERATES, f"does not apply to {model}, which generates")
+        bounds = bounds_of(max_drop, target_agreement)
+        chosen = language_plan(
+            model=model,
+            data=data,
+            system=system,
+            layers=exits,
+            kind=head,
+            rank=head_rank,
+            words=words,
+            fresh=fresh_heads,
+            steps=steps,
+            time_limit=time_limit,
+            penalty=penalty,
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
+            prompts=prompts,
+            alone=exits_only,
+            criterion=criterion,
+            recipe=recipe,
+            promise=language_asked(
+                bounds, confidence, loss, rule, block, one_threshold=one_threshold, decay=decay
+            ),
+            seed=seed,
+            tune_data=tune_data,
+            calibration_data=calibration_data,
+            test_data=test_data,
+            text_column=text_column,
+        )
+    else:
+        refuse_others(context, CLASSIFIES, f"is for models that generate; {model} does not")
+        chosen = classifier_plan(
+            model=model,
+            data=data,
+            system=system,
+            alone=alone,
+            exits=exits_of(model, exits, pool, exit_hidden),
+            criterion=criterion,
+            tokens=_tokens(retention, token_score),
+            targets=targets_of(params, size, layers),
+            recipe=recipe,
+            promise=asked_of(max_drop, confidence, loss, rule),
+            seed=seed,
             tune_data=tune_data,
             calibration_data=calibration_data,
             test_data=test_data,
             selection_share=selection_share,
             columns=Columns(text=text_column, pair=pair_column, label=label_column, task=_task(task)),
-            exits=_exits(model, exits, pool, exit_hidden),
-            promise=asked_of(max_drop, confidence, loss, rule),
-            **choices,
         )
-        _check_out(out, chosen, overwrite=overwrite)
-    assert isinstance(chosen, CompressionPlan)
-    if any(isinstance(stage, Pretraining) for stage in chosen.stages):
-        pretrain_and_say(chosen, out, as_json)
-        return
-    outcomes = compress(chosen, system_of(chosen.system), out, say)
-    plan_made = chosen.model_dump(mode="json")
-    places = [out] if len(outcomes) == 1 else [out / outcome.folder.name for outcome in outcomes]
-    facts = [results_of(outcome, place) for outcome, place in zip(outcomes, places, strict=True)]
-    if as_json:
-        emit((facts[0] if len(facts) == 1 else {"sizes": facts}) | {"plan": plan_made})
-        return
-    for outcome, place in zip(outcomes, places, strict=True):
-        name = "" if len(outcomes) == 1 else f"{place.name}, "
-        rows = f"on {outcome.rows['test']:,} rows kept aside"
-        show_results(outcome.results, f"{name}{sizes_of(outcome)}; {rows}")
-        show_promises(outcome.calibration)
-        say(f"saved {place}; it answers at point {outcome.model.config.point!r}")
+    _check_out(out, chosen, overwrite=overwrite)
+    _carry_out(chosen, out, as_json)
+
+
+def _carry_out(plan: Any, out: Path, as_json: bool) -> None:
+    """Run a plan, of whichever kind, and print what came out."""
+    from lessen.cli import compress_classifier, compress_generator, compress_prompt_tokens
+    from lessen.systems.generator import LanguagePlan
+    from lessen.systems.prompt_tokens import ReadingPlan
+
+    if isinstance(plan, LanguagePlan):
+        compress_generator.carry_out(plan, out, as_json)
+    elif isinstance(plan, ReadingPlan):
+        compress_prompt_tokens.carry_out(plan, out, as_json)
+    else:
+        compress_classifier.carry_out(plan, out, as_json)
 
 
 def _check_out(out: Path, plan: Any, *, overwrite: bool) -> None:
@@ -267,25 +243,6 @@ def _check_out(out: Path, plan: Any, *, overwrite: bool) -> None:
             places += [out / target.folder for target in plan.targets if len(plan.targets) > 1]
             places += [latent_beside(out)] if learns_signs(plan) else []
         check_free(places)
-
-
-def _exits(model: str, layers: str | None, pool: str | None, hidden: int | None) -> Any:
-    if layers is None and pool is None and hidden is None:
-        return None
-    from lessen.loading import depth_of
-    from lessen.plan import ExitShape
-
-    depth = depth_of(model)
-    try:
-        places = sorted({int(part) for part in layers.split(",")}) if layers else list(range(1, depth + 1))
-    except ValueError:
-        raise InputError(f"--exits {layers}: expected layer numbers such as 2,4,6") from None
-    if places[0] < 1 or places[-1] > depth:
-        raise InputError(f"--exits {layers}: the model has layers 1 to {depth}")
-    if pool not in (None, "cls", "mean"):
-        raise InputError(f"--pool {pool}: choose cls or mean")
-    shape: dict[str, Any] = {"pool": pool or "mean", "hidden_size": hidden}
-    return tuple(ExitShape(layer=place, **shape) for place in sorted({*places, depth}))
 
 
 def _layers(given: str | None) -> tuple[int, ...] | None:

@@ -61,7 +61,7 @@ def reading_plan(
     return parse(ReadingPlan, raw | {"tokens": tokens, "prompting": prompting}, "plan")
 
 
-def carry_out_reading(plan: Any, out: Path, as_json: bool) -> None:
+def carry_out(plan: Any, out: Path, as_json: bool) -> None:
     """Run a plan and print what came out."""
     from lessen.systems.prompt_tokens import compress_prompt_tokens
 

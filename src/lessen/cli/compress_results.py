@@ -1,32 +1,11 @@
-"""What `lessen compress` prints of what it made."""
+"""What `lessen compress` prints of a classifier."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from lessen.cli.output import emit, percent, say, table
-
-
-def pretrain_and_say(plan: Any, out: Path, as_json: bool) -> None:
-    """Carry out a plan without a task, and say how words are guessed."""
-    from lessen.systems.pretraining import pretrain
-    from lessen.systems.working import working_folder
-
-    made = pretrain(plan, working_folder(plan, out.resolve()), out.resolve(), say)
-    if as_json:
-        facts = {"before": made.before, "after": made.after, "rows": made.rows, "training": made.training}
-        emit({"out": str(out), **facts, "plan": plan.model_dump(mode="json")})
-        return
-    table(
-        ["", "loss, nats a word", "guessed"],
-        [
-            [name, f"{found['loss']:.3f}", percent(found["accuracy"])]
-            for name, found in (("before", made.before), ("after", made.after))
-        ],
-        f"on {made.after['words']:,} masked words of {made.rows['test']:,} texts kept aside",
-    )
-    say(f"saved {out}; train on with: lessen compress {out} --system beexformer --data ...")
+from lessen.cli.output import percent, table
 
 
 def results_of(outcome: Any, place: Path) -> dict[str, Any]:

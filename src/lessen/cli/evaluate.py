@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import typer
 
+from lessen.cli.evaluate_classifier import say_known
 from lessen.cli.given import ANSWERED, DOCUMENTS, PREDICTED, refuse_others
 from lessen.cli.output import (
     GENERATORS,
@@ -17,11 +17,8 @@ from lessen.cli.output import (
     Precision,
     Task,
     TextColumn,
-    emit,
     precision_of,
-    say,
 )
-from lessen.cli.speedups import dialled_at
 from lessen.errors import InputError
 
 
@@ -86,16 +83,14 @@ def command(
     Point. Shown are agreement with full depth, weights read, MACs, where tokens were named and where they
     differ.
     """
-    from lessen.cli.compress_results import show_results
     from lessen.cli.evaluate_answers import evaluate_prompts
+    from lessen.cli.evaluate_classifier import evaluate_classifier
     from lessen.cli.evaluate_generator import evaluate_generator
     from lessen.data.prompts import needs_labels, task_of, templates_of
     from lessen.data.reading import read
     from lessen.data.table import Table
     from lessen.hf import LessenForSequenceClassification, LessenGenerator
     from lessen.loading import load
-    from lessen.measure.evaluation import evaluate
-    from lessen.runtime.text import encode
 
     loaded = load(model, precision=precision_of(precision))
 
@@ -111,7 +106,7 @@ def command(
         )
         ways = templates_of(prompt, None if answers is None else answers.split(","))
         rows = rows_for(task or task_of(ways), None if needs_labels(ways) else False)
-        _say_known(model, rows)
+        say_known(model, rows)
         evaluate_prompts(
             loaded,
             rows,
@@ -143,43 +138,14 @@ def command(
         )
         return
     refuse_others(context, PREDICTED, f"is for models that write; {model} is a classifier")
-    if speedups is not None and point:
-        raise InputError("give --point or --speedups, not both")
-    chosen = [loaded.use(name).point for name in point] if point else list(loaded.points.values())
-    if speedups is not None:
-        chosen = list(dialled_at(loaded, speedups).values())
-    table = rows_for(task or loaded.problem_type, None)
-    if table.labels is None:
-        raise InputError(f"{data} has no labels to evaluate against")
-    if table.kind != loaded.problem_type:
-        raise InputError(f"{data} is for {table.kind}, {model} was trained for {loaded.problem_type}")
-    table = table.with_labels_of(loaded.label_names)
-    began = time.perf_counter()
-    encoded = encode(loaded.tokenizer, table.texts, loaded.config.facts().max_tokens, strict=strict)
-    if cut := sum(row.truncated for row in encoded):
-        say(
-            f"{cut} of {len(encoded)} texts were cut to the model's {loaded.config.facts().max_tokens} tokens"
-        )
-    _say_known(model, table)
-    labels = table.labels or []
-    results = [evaluate(loaded, encoded, labels, each, batch_size) for each in chosen]
-    if as_json:
-        emit(
-            {
-                "points": [result.as_dict() for result in results],
-                "n": len(table),
-                "seconds": round(time.perf_counter() - began, 3),
-                "truncated": cut,
-            }
-        )
-        return
-    show_results(results, f"{data}: {len(table):,} rows")
-
-
-def _say_known(model: str, rows: Any) -> None:
-    """Say how many of these rows are no test of the model."""
-    from lessen.data.splits import without_keys
-    from lessen.promise.rows import seen_by
-
-    if known := without_keys(rows, seen_by(model))[1]:
-        say(f"{known} of {len(rows)} rows are among those {model} was trained, tuned or calibrated on")
+    evaluate_classifier(
+        loaded,
+        model,
+        data,
+        rows_for(task or loaded.problem_type, None),
+        point=point,
+        speedups=speedups,
+        batch_size=batch_size,
+        strict=strict,
+        as_json=as_json,
+    )
