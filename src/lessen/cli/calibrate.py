@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, STORED, refuse_given, refuse_others
+from lessen.cli.audit import audit_and_say
+from lessen.cli.calibrate_classifier import calibrate_classifier
+from lessen.cli.calibrate_generator import calibrate_generator
+from lessen.cli.given import AUDITED, CLASSIFIER_ROWS, GENERATOR, STORED, refuse_given, refuse_others
 from lessen.cli.output import (
     Block,
     Confidence,
@@ -36,7 +38,6 @@ from lessen.cli.output import (
     table,
 )
 from lessen.cli.overwriting import Overwrite, check_certificate, check_free
-from lessen.cli.own_rows import documents_of_split, rows_of_split
 from lessen.errors import InputError
 
 
@@ -92,23 +93,8 @@ def command(
     if not model.is_dir():
         raise InputError(f"{model} is not a folder; calibrate one that compress wrote")
     if audit:
-        given = {
-            "--max-drop": max_drop,
-            "--target-agreement": target_agreement,
-            "--resplits": resplits,
-            "--rule": rule != "certified" or None,
-            "--loss": loss,
-            "--confidence": confidence != "90%" or None,
-            "--precision": precision,
-            "--out": out,
-            "--overwrite": overwrite or None,
-            "--seed": seed or None,
-            "--one-threshold": one_threshold or None,
-            "--decay": decay,
-        }
-        if extra := next((name for name, value in given.items() if value is not None), None):
-            raise InputError(f"{extra} does not go with --audit, which tests the certificate as it is")
-        _audit(model, data, reference, (text_column, pair_column, label_column, task), as_json)
+        refuse_others(context, AUDITED, "does not go with --audit, which tests the certificate as it is")
+        audit_and_say(model, data, reference, (text_column, pair_column, label_column, task), as_json)
         return
     if out is None and not overwrite and rule == "certified":
         check_certificate(model, precision_of(precision))
@@ -117,21 +103,24 @@ def command(
     from lessen.data.reading import read
     from lessen.loading import generates, has_exits
 
+    ways: dict[str, Any] = {
+        "made": model,
+        "place": out or model,
+        "precision": precision_of(precision),
+        "draws": None if resplits is None else (resplits, seed),
+    }
     if generates(model):
         refuse_given(context, CLASSIFIER_ROWS | {"reference"}, GENERATOR)
         bounds = bounds_of(max_drop, target_agreement)
         of_exits: dict[str, Any] = {"one_threshold": one_threshold, "decay": decay}
         language = language_asked(bounds, confidence, loss, rule, block, **of_exits)
-        draws = None if resplits is None else (resplits, seed)
         text = None if data is None else documents(data, text=text_column)
         stored_only = out is not None and not has_exits(model)
         if stored_only:
             refuse_others(context, STORED, f"is about exits, and {model} has none")
         with _place(model, precision_of(precision), out, overwrite=overwrite) as folder:
             if not stored_only:
-                again = partial(_again, documents_of_split, model)
-                how = (language, precision_of(precision), draws, again)
-                done = _calibrate_generator(folder, out or model, text, *how)
+                done = calibrate_generator(folder, text, language, **ways)
             else:
                 say("it has no exits, so there is nothing to certify")
                 done = None
@@ -153,10 +142,8 @@ def command(
     rows = None
     if data is not None:
         rows = read(data, text=text_column, pair=pair_column, label=label_column, task=task)
-    draws = None if resplits is None else (resplits, seed)
     with _place(model, precision_of(precision), out, overwrite=overwrite) as folder:
-        how = (asked, precision_of(precision), draws, partial(_again, rows_of_split, model))
-        outcome, facts = _calibrate_classifier(folder, out or model, rows, *how, reference)
+        outcome, facts = calibrate_classifier(folder, rows, asked, reference=reference, **ways)
     if as_json:
         emit(facts)
         return
@@ -195,134 +182,12 @@ def _place(folder: Path, precision: Any, out: Path | None, *, overwrite: bool) -
     say(f"stored in {precision}: {out}")
 
 
-def _again(reading: Any, folder: Path) -> Any:
-    """The rows, or documents, of the kept answers."""
-    table_of, about = reading(folder, "calibration")
-    say(f"the kept answers are another precision's; {about} are read again")
-    return table_of
-
-
 def _show_draws(facts: dict[str, Any], asked: Any) -> None:
     print(
         f"Of {facts['resplits']:,} random draws, {percent(facts['violations'])}% led to a point over the "
         f"bound (allowed: {percent(asked.delta / len(asked.bounds))}%); by the plug-in rule "
         f"{percent(facts['violations_plug_in'])}%."
     )
-
-
-def _calibrate_classifier(
-    folder: Path,
-    place: Path,
-    data: Any,
-    asked: Any,
-    precision: Any,
-    draws: tuple[int, int] | None,
-    again: Any,
-    reference: str | None,
-) -> tuple[Any, dict[str, Any]]:
-    """Calibrate the classifier in a folder, which is at or goes to `place`: what came of it.
-
-    `data` are rows or None, `draws` their number and seed; `again` reads those of the kept answers.
-    """
-    from lessen.card import write_card
-    from lessen.certificate import one_digest
-    from lessen.promise.classifiers import calibrate_classifier
-    from lessen.promise.outputs import task_of
-    from lessen.promise.resplits import resplit
-    from lessen.promise.rows import rows_for
-
-    loaded, kept, dropped = rows_for(folder, data, reference=reference, precision=precision, again=again)
-    if dropped:
-        say(f"{dropped:,} rows were left out: repeated, or seen by training or the making of exit rules")
-    hashed = reference is not None and Path(reference, "config.json").exists()
-    outcome = calibrate_classifier(
-        folder,
-        loaded,
-        kept,
-        asked,
-        reference=reference or "full depth",
-        reference_weights=one_digest(Path(reference)) if reference and hashed else None,
-        dropped=dropped,
-    )
-    write_card(folder, place.resolve().name)
-    facts = outcome.as_dict()
-    if draws is not None:
-        count, seed = draws
-        delta, loss = outcome.verdicts[0].delta, outcome.asked.loss
-        options: dict[str, Any] = {"loss": loss, "count": count, "seed": seed}
-        pool, path, task = kept.calibration, outcome.basis.path, task_of(loaded, kept.label_range)
-        facts |= resplit(pool, path, task, outcome.asked.bounds[0], delta, **options)
-    return outcome, facts
-
-
-def _calibrate_generator(
-    folder: Path,
-    place: Path,
-    data: Any,
-    asked: Any,
-    precision: Any,
-    draws: tuple[int, int] | None,
-    again: Any,
-) -> tuple[Any, dict[str, Any], Any]:
-    """Calibrate the generator in a folder, which is at or goes to `place`: what came of it, and the model.
-
-    `data` are documents or None, `draws` their number and seed; `again` reads those of the kept traces.
-    """
-    from lessen.card import write_card
-    from lessen.progress import counting
-    from lessen.promise.generators import calibrate_generator, traces_for
-    from lessen.promise.language import Decoder
-    from lessen.promise.resplits import resplit_prompts
-    from lessen.systems.working import work_of
-
-    with counting("continuing prompts", "prompts") as watch:
-        loaded, kept, dropped = traces_for(folder, data, precision, watch, again, work_of(place))
-    if dropped:
-        say(f"{dropped:,} documents were left out: repeated, or seen by training or the making of exit rules")
-    outcome = calibrate_generator(folder, loaded, kept, asked, dropped=dropped)
-    write_card(folder, place.resolve().name)
-    facts = outcome.as_dict()
-    if draws is not None and outcome.basis.path:
-        decoder = Decoder(loaded.config.facts(), loaded.config.form(), asked.block)
-        count, seed = draws
-        delta, loss = outcome.verdicts[0].delta, asked.loss
-        options: dict[str, Any] = {"loss": loss, "count": count, "seed": seed}
-        pool, path = kept.calibration, outcome.basis.path
-        facts |= resplit_prompts(pool, path, decoder, asked.bounds[0], delta, **options)
-    return outcome, facts, loaded
-
-
-def _audit(
-    folder: Path, data: str | None, reference: str | None, columns: tuple[str | None, ...], as_json: bool
-) -> None:
-    from lessen.data.documents import documents
-    from lessen.data.reading import read
-    from lessen.loading import generates
-    from lessen.progress import counting
-    from lessen.promise.audit import audit_folder, sentence_of
-    from lessen.promise.audit_prompts import audit_prompts
-
-    if data is None:
-        raise InputError("--audit needs newer rows; name them with --data")
-    text, pair, label, task = columns
-    unit = "rows"
-    if folder.is_dir() and generates(folder):
-        unit, unfit = "prompts", (reference, pair, label, task)
-        for name, value in zip(("reference", "pair-column", "label-column", "task"), unfit, strict=True):
-            if value is not None:
-                raise InputError(f"--{name} does not apply to a model that generates")
-        with counting("continuing prompts", unit, kept=False) as watch:
-            outcome = audit_prompts(folder, documents(data, text=text), watch)
-    else:
-        outcome = audit_folder(folder, read(data, text=text, pair=pair, label=label, task=task), reference)
-    if outcome.dropped:
-        say(f"{outcome.dropped:,} {unit} were left out: seen in training, calibration or an earlier audit")
-    if as_json:
-        emit(outcome.as_dict())
-        return
-    print(f"{outcome.rows:,} newer {unit} audited so far, {outcome.labelled:,} with exact losses")
-    for finding in outcome.findings:
-        print(sentence_of(finding, outcome.certificate))
 
 
 def _show(outcome: Any, facts: dict[str, Any], unit: str) -> None:

@@ -54,6 +54,9 @@ PREDICTED |= {"text_column", "as_json"} | CLASSIFIER_ROWS
 STORED = {"model", "precision", "out", "overwrite", "as_json"}
 """Of `calibrate`, on a model without exits."""
 
+AUDITED = {"model", "data", "reference", "audit", "text_column", "as_json"} | CLASSIFIER_ROWS
+"""Of `calibrate --audit`."""
+
 PLANNED = {"plan", "out", "overwrite", "as_json"}
 """Of a run whose plan is in a file."""
 

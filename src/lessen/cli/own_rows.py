@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lessen.cli.output import say
 from lessen.errors import InputError, LessenError
 
 
@@ -50,3 +51,10 @@ def _again(folder: Path, split: str, unit: str, kind: Any, reading: Any) -> tupl
 
 def _named(plan: Any, split: str, unit: str) -> str:
     return f"{split} {unit} of {(plan.test_data if split == 'test' else None) or plan.data}"
+
+
+def read_again(reading: Any, folder: Path) -> Any:
+    """Those that answers in another precision were kept of; says that it reads them."""
+    table_of, about = reading(folder, "calibration")
+    say(f"the kept answers are another precision's; {about} are read again")
+    return table_of
