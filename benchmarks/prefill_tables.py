@@ -37,11 +37,18 @@ def prefill_time_table(result: dict[str, Any]) -> str:
         "latencies fitted at other speed-ups, in the same rounds.",
         outcomes(verdicts or [("Predicted within 20 % with every score", "not measured yet")]),
         markdown(columns, rows),
-        notes={
-            "timed on": (", ".join(sorted({run["processor"] for run in latest.values()})) or "no machine yet")
-            + "."
-        },
+        notes={"timed on": _machines(latest)},
     )
+
+
+def _machines(latest: dict[tuple[str, int, int], dict[str, Any]]) -> str:
+    """Which processor timed which rows, where there were several."""
+    timed: dict[str, list[str]] = {}
+    for (model, tokens, threads), run in latest.items():
+        timed.setdefault(run["processor"], []).append(f"{model}, {tokens} tokens, {threads} threads")
+    if len(timed) < 2:
+        return f"{next(iter(timed), 'no machine yet')}."
+    return "; ".join(f"{processor}: {' / '.join(rows)}" for processor, rows in sorted(timed.items())) + "."
 
 
 LOSS_NOTES = {
