@@ -3,7 +3,8 @@
     LESSEN_DATA=/path/to/data python benchmarks/bits_quality.py [--tasks trec,movie-reviews] [--seeds 0,1,2]
         [--variants "W1A32; W1A1"] [--model beexformer-small] [--recipe '{"epochs": 0.1}']
 
-Without a choice it does `SCHEDULE`: headline variants for three seeds, the others for one on small tasks.
+Without a choice it does `SCHEDULE`: what has targets and what is chosen between for three seeds, on TREC and
+SST-2's phrases; other variants and tasks for one.
 Every variant has the same rows, steps and rates. The threshold of the fractional-entropy rule is chosen on
 tuning rows: the largest one that is no worse there than the same model without exits. Each run (a task, a
 seed, a variant) is kept under a key of all that decides it; what is there is not done again, and several
@@ -103,16 +104,15 @@ VARIANTS = {
     "W1A1, words first": Variant({"activation_bits": 1}, words_first=True),
 }
 HEADLINE = ("float twin", "W1A32", "W1A8", "W1A1", "W1A32, no exits", "float twin, no exits")
+CHOICES = ("W1A32, ste_clip", "W1A32, FFN", "2 layers in float", "W1A32, gradual", "W1A1, gradual")
 BEFORE = ("float twin, words first", "W1A32, words first")
 
 Wanted = tuple[tuple[str, tuple[int, ...], tuple[str, ...]], ...]
 SCHEDULE: Wanted = (
-    ("movie-reviews", (0,), tuple(VARIANTS)),
-    ("trec", (0,), (*HEADLINE, "2 layers in float", "W1A32, FFN", *BEFORE)),
-    ("sst2-phrases", (0,), HEADLINE),
-    ("movie-reviews", (1, 2), HEADLINE),
-    ("trec", (1, 2), HEADLINE),
-    ("sst2-phrases", (1, 2), ("float twin", "W1A32", "W1A1", "W1A32, no exits", "W1A8")),
+    ("trec", (0, 1, 2), (*HEADLINE, *CHOICES)),
+    ("sst2-phrases", (0, 1, 2), ("float twin", "W1A32", "W1A8", "W1A1", "W1A32, no exits")),
+    ("trec", (0,), (*BEFORE, "W1A32, deeper exits weigh more", "W1A32, no scale", "W1A32, shared layers")),
+    ("movie-reviews", (0,), (*HEADLINE, *BEFORE)),
     ("mrpc", (0,), ("float twin", "W1A32", *BEFORE)),
     ("boolq", (0,), ("float twin", "W1A32")),
 )
