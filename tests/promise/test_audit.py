@@ -70,6 +70,52 @@ def test_labels_may_come_later(folder: Path) -> None:
     assert audit_folder(folder, newer(80, 1000, labelled=False)).new == 0, "a label is not taken back"
 
 
+@pytest.mark.parametrize("order", ["oldest first", "newest first", "any order"])
+def test_labels_that_come_later_in_any_order_raise_no_more_false_alarms(folder: Path, order: str) -> None:
+    """The drop is just what was promised, and one looks after every ten labels."""
+    certificate = read_certificate(folder)
+    certificate = certificate.model_copy(update={"points": certificate.points[:1]})
+    epsilon, rows = certificate.points[0].epsilon, 500
+    keys = [f"{i:016x}" for i in range(rows)]
+    generator = np.random.default_rng(0)
+    broken = 0
+    for _ in range(40):
+        lost = (generator.random((rows, 1)) < epsilon).astype(float)
+        audited = Audited.none(certificate).grown(keys, np.ones((rows, 1)), exact=False)
+        come = {
+            "oldest first": np.arange(rows),
+            "newest first": np.arange(rows)[::-1],
+            "any order": generator.permutation(rows),
+        }[order]
+        for some in come.reshape(-1, 10):
+            audited = audited.grown([keys[row] for row in some], lost[some], exact=True)
+            if findings_of(audited, certificate)[0].verdict == "broken":
+                broken += 1
+                break
+    assert broken <= 40 * certificate.delta
+
+
+def test_exact_losses_are_read_in_the_order_they_became_known(folder: Path, tmp_path: Path) -> None:
+    certificate = read_certificate(folder)
+    width = len(certificate.points)
+    keys = [f"{i:016x}" for i in range(4)]
+
+    def lost(*values: float) -> np.ndarray:
+        return np.repeat(np.array(values)[:, None], width, 1)
+
+    audited = Audited.none(certificate).grown(keys[:3], lost(1, 0, 1), exact=False)
+    audited = audited.grown([keys[2], keys[3]], lost(0, 1), exact=True)
+    audited = audited.grown([keys[3], keys[0]], lost(0, -1), exact=True)
+    assert audited.exact[:, 0].tolist() == [0, 1, -1], "what is known stays as it is"
+    assert audited.first[:, 0].tolist() == [1, 0, 1, 1]
+    assert audited.labelled.tolist() == [True, False, True, True]
+    audited.save(tmp_path / AUDITED)
+    again = Audited.load(tmp_path / AUDITED, certificate)
+    assert again.keys == audited.keys
+    for name in ("first", "losses", "turn"):
+        assert (getattr(again, name) == getattr(audited, name)).all()
+
+
 def test_unlabelled_rows_can_confirm(folder: Path) -> None:
     found = audit_folder(folder, newer(300, 1000, labelled=False))
     assert (found.rows, found.labelled) == (300, 0)
@@ -110,9 +156,7 @@ def test_good_rows_before_do_not_hide_bad_ones_after(folder: Path) -> None:
     good = certified_losses(folder, rows=4000, wrong=0.001, labelled=True)
     assert all(finding.verdict == "stands" for finding in findings_of(good, certificate))
     bad = certified_losses(folder, rows=600, wrong=0.6, labelled=False)
-    keys = tuple(f"{i:016x}" for i in range(4600))
-    losses, labelled = np.concatenate([good.losses, bad.losses]), np.arange(4600) < 4000
-    both = replace(good, keys=keys, losses=losses, labelled=labelled)
+    both = good.grown([f"{i:016x}" for i in range(4000, 4600)], bad.losses, exact=False)
     assert all(finding.verdict == "undecided" for finding in findings_of(both, certificate))
 
 
@@ -123,7 +167,7 @@ def test_selective_losses_are_those_of_early_rows(folder: Path) -> None:
     losses = np.full((3000, len(certificate.points)), np.nan)
     early = generator.random(3000) < 0.2
     losses[early] = (generator.random((int(early.sum()), 1)) < 0.1).astype(float)
-    audited = Audited(certificate.identity, (), np.ones(3000, bool), losses)
+    audited = Audited.none(certificate).grown([f"{i:016x}" for i in range(3000)], losses, exact=True)
     for finding in findings_of(audited, certificate):
         assert finding.loss == pytest.approx(0.1, abs=0.03)
         assert finding.lower < 0.1 < finding.upper

@@ -4,10 +4,14 @@ Rows may come in any number of audits, labelled or not: what is said holds at an
 An unlabelled row cannot show a drop, but its answer can only have lost what it differs by from the
 reference's: such rows can confirm a certificate and not break it. Their labels may come later. A text counts
 once.
+
+What holds at any time is said of sequences that only ever grow. There are two: what each row was first known
+to have lost at most, in the order rows came, and exact losses, in the order they became known.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,26 +52,70 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Audited:
-    """Losses of every row audited so far.
+    """Losses of every row audited so far, in the order rows came.
 
     Attributes:
         certificate: Identity of the certificate they are about.
         keys: Hashes of the rows' texts.
-        labelled: Whether the loss is exact, `[rows]`, bool; else it is at most what stands here.
-        losses: Of each certified Point, `[rows, points]`; NaN where a row does not count.
+        first: What each certified Point lost at most, as far as was known when the row came,
+            `[rows, points]`; NaN where a row does not count.
+        losses: What it lost, likewise; anything where that is not known yet.
+        turn: When that became known: its place in that order, `[rows]`; -1 where it is not known yet.
     """
 
     certificate: str
     keys: tuple[str, ...]
-    labelled: NDArray[np.bool_]
+    first: Array
     losses: Array
+    turn: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, certificate: Certificate) -> Audited:
+        """Of a certificate that no row was held against yet."""
+        width = len(certificate.points)
+        nothing = np.zeros((0, width))
+        return cls(certificate.identity, (), nothing, nothing, np.zeros(0, np.int64))
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Of which rows the loss is known, `[rows]`."""
+        return np.asarray(self.turn >= 0)
+
+    @property
+    def exact(self) -> Array:
+        """Losses that are known, in the order they became so, `[labelled, points]`."""
+        known = np.flatnonzero(self.labelled)
+        return np.asarray(self.losses[known[np.argsort(self.turn[known])]])
+
+    def grown(self, keys: Sequence[str], losses: Array, *, exact: bool) -> Audited:
+        """With what was found of more rows, or of rows whose loss was not known yet.
+
+        Args:
+            keys: Hashes of their texts.
+            losses: `[rows, points]`.
+            exact: Whether that is what they lost, not only at most.
+        """
+        place = {key: row for row, key in enumerate(self.keys)}
+        fresh = [row for row, key in enumerate(keys) if key not in place]
+        everything = [*self.keys, *(keys[row] for row in fresh)]
+        place = {key: row for row, key in enumerate(everything)}
+        first = np.concatenate([self.first, losses[fresh]])
+        known = np.concatenate([self.losses, losses[fresh]])
+        turn = np.concatenate([self.turn, np.full(len(fresh), -1)])
+        if exact:
+            now = [row for row, key in enumerate(keys) if turn[place[key]] < 0]
+            rows = [place[keys[row]] for row in now]
+            known[rows] = losses[now]
+            turn[rows] = turn.max(initial=-1) + 1 + np.arange(len(rows))
+        return replace(self, keys=tuple(everything), first=first, losses=known, turn=turn)
 
     def save(self, path: Path) -> None:
         """Write beside, and rename."""
         tensors = {
             "keys": pack_keys(self.keys),
-            "labelled": torch.from_numpy(self.labelled),
+            "first": torch.from_numpy(self.first).float().contiguous(),
             "losses": torch.from_numpy(self.losses).float().contiguous(),
+            "turn": torch.from_numpy(self.turn),
         }
         write_bytes(path, save(tensors, metadata={"certificate": self.certificate}))
 
@@ -78,19 +126,18 @@ class Audited:
         Raises:
             ArtefactError: When the file is damaged.
         """
-        width = len(certificate.points)
-        empty = cls(certificate.identity, (), np.zeros(0, bool), np.zeros((0, width)))
+        empty = cls.none(certificate)
         if not path.exists():
             return empty
         try:
             with safe_open(path, "pt") as file:
                 if file.metadata()["certificate"] != certificate.identity:
                     return empty
-                keys = unpack_keys(file.get_tensor("keys"))
-                labelled, losses = file.get_tensor("labelled").numpy(), file.get_tensor("losses")
+                keys, turn = unpack_keys(file.get_tensor("keys")), file.get_tensor("turn").numpy()
+                first, losses = (file.get_tensor(name).double().numpy() for name in ("first", "losses"))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ArtefactError(f"{path}: cannot be read ({error}); delete it to start anew") from None
-        return cls(certificate.identity, keys, labelled, losses.double().numpy())
+        return cls(certificate.identity, keys, first, losses, turn)
 
 
 @dataclass(frozen=True)
@@ -101,10 +148,12 @@ class Finding:
         name: Of the Point.
         epsilon: The bound.
         verdict: `broken`: some stretch of the rows lost more than the bound. `stands`: on average over all
-            of them at most the bound was lost, and nothing hints at a stretch that lost more.
+            of them, or over those whose loss is exact, at most the bound was lost, and nothing hints at a
+            stretch that lost more.
         loss: Mean over the rows whose loss is exact; None without such.
         lower: The mean expected loss of those is at least this; None without such.
         upper: That of all rows is at most this; None without rows that count.
+        exact_upper: That of those whose loss is exact; None without such.
     """
 
     name: str
@@ -113,6 +162,7 @@ class Finding:
     loss: float | None
     lower: float | None
     upper: float | None
+    exact_upper: float | None
 
 
 @dataclass(frozen=True)
@@ -208,7 +258,7 @@ def is_exact(certificate: Certificate, *, labelled: bool) -> bool:
 
 
 def extended(before: Audited, outputs: Outputs, task: Task, certificate: Certificate) -> Audited:
-    """What was audited before, and the losses of more rows; a label that comes later replaces the guess."""
+    """What was audited before, and the losses of more rows; with a label that comes later it is exact."""
     exact = is_exact(certificate, labelled=outputs.labels is not None)
     columns = []
     for point in certificate.points:
@@ -220,39 +270,49 @@ def extended(before: Audited, outputs: Outputs, task: Task, certificate: Certifi
         else:
             agreement = outputs.scores(task, agreement=True)[1]
             columns.append(1.0 - np.take_along_axis(agreement, taken, 1)[:, 0])
-    found = np.stack(columns, 1)
-    place = {key: row for row, key in enumerate(before.keys)}
-    losses, labelled = before.losses.copy(), before.labelled.copy()
-    again = [row for row, key in enumerate(outputs.keys) if key in place]
-    for row in again:
-        losses[place[outputs.keys[row]]], labelled[place[outputs.keys[row]]] = found[row], exact
-    fresh = [row for row, key in enumerate(outputs.keys) if key not in place]
-    return replace(
-        before,
-        keys=(*before.keys, *(outputs.keys[row] for row in fresh)),
-        labelled=np.concatenate([labelled, np.full(len(fresh), exact)]),
-        losses=np.concatenate([losses, found[fresh]]),
-    )
+    return before.grown(outputs.keys, np.stack(columns, 1), exact=exact)
 
 
 def findings_of(audited: Audited, certificate: Certificate) -> tuple[Finding, ...]:
-    """What the losses so far say about each certified Point, together at the certificate's confidence."""
+    """What the losses so far say about each certified Point, together at the certificate's confidence.
+
+    A Point's half of the risk is the alarm's; of the other one the two bounds on exact losses have a third
+    each, and that on all rows the last.
+    """
     alpha = certificate.delta / len(certificate.points) / 2
     low = -1.0 if certificate.loss == "drop" else 0.0
     findings = []
     for place, point in enumerate(certificate.points):
-        counted = ~np.isnan(audited.losses[:, place])
-        all_of_them = audited.losses[counted, place]
-        exact = audited.losses[counted & audited.labelled, place]
-        whole, sure = bounds(all_of_them, low, 1.0, alpha), bounds(exact, low, 1.0, alpha)
+        whole, exact = (_counted(losses[:, place]) for losses in (audited.first, audited.exact))
+        of_all, of_exact = (bounds(losses, low, 1.0, alpha * 2 / 3) for losses in (whole, exact))
         found: Verdict = "undecided"
         if alarm(exact, point.epsilon, low, 1.0, alpha):
             found = "broken"
-        elif whole.upper is not None and whole.upper <= point.epsilon:
-            doubtful = alarm(all_of_them, point.epsilon, low, 1.0, alpha)
-            found = "undecided" if doubtful else "stands"
-        findings.append(Finding(point.name, point.epsilon, found, sure.mean, sure.lower, whole.upper))
+        elif any(each.upper is not None and each.upper <= point.epsilon for each in (of_exact, of_all)):
+            found = "stands"
+        if found == "stands" and alarm(_latest(audited, place), point.epsilon, low, 1.0, alpha):
+            found = "undecided"
+        findings.append(
+            Finding(
+                point.name,
+                point.epsilon,
+                found,
+                of_exact.mean,
+                of_exact.lower,
+                of_all.upper,
+                of_exact.upper,
+            )
+        )
     return tuple(findings)
+
+
+def _latest(audited: Audited, place: int) -> Array:
+    """What rows lost, or at most, as far as is known now; of a Point."""
+    return _counted(np.where(audited.labelled, audited.losses[:, place], audited.first[:, place]))
+
+
+def _counted(losses: Array) -> Array:
+    return np.asarray(losses[~np.isnan(losses)])
 
 
 def sentence_of(finding: Finding, certificate: Certificate) -> str:
@@ -270,7 +330,10 @@ def sentence_of(finding: Finding, certificate: Certificate) -> str:
         )
     if finding.upper is None:
         return f"{point}: undecided; none of the newer {unit} counts yet."
-    most = f"With {sure} confidence the {loss} on newer {unit} is at most {100 * finding.upper:.1f}%{mean}"
+    upper, some = finding.upper, f"newer {unit}"
+    if finding.exact_upper is not None and finding.exact_upper < upper:
+        upper, some = finding.exact_upper, f"newer {unit} with exact losses"
+    most = f"With {sure} confidence the {loss} on {some} is at most {100 * upper:.1f}%{mean}"
     if finding.verdict == "stands":
         return f"{point}: the certificate stands. {most}, and {bound} are allowed."
     return f"{point}: undecided. {most}; {bound} are allowed. More {unit} will tell."

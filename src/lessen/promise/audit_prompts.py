@@ -7,7 +7,6 @@ should have been is what full depth says.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -63,12 +62,7 @@ def audit_prompts(
             losses_of(loss, traces, [step], decoder, point.epsilon).values
             for step, point in zip(steps, certificate.points, strict=True)
         ]
-        now = replace(
-            before,
-            keys=(*before.keys, *traces.keys),
-            labelled=np.concatenate([before.labelled, np.ones(len(new), bool)]),
-            losses=np.concatenate([before.losses, np.concatenate(columns, 1)]),
-        )
+        now = before.grown(traces.keys, np.concatenate(columns, 1), exact=True)
         now.save(folder / AUDITED)
     return Audit(
         certificate=certificate,
