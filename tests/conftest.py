@@ -262,6 +262,9 @@ class CharacterTokenizer:
         ids = [[*[1, *(3 + ord(c) % 90 for c in text)][: max_length - 1], 2] for text in texts]
         return {"input_ids": ids[0] if single else ids}
 
+    def num_special_tokens_to_add(self, *, pair=False) -> int:
+        return 2
+
     def save_pretrained(self, folder) -> None:
         pass
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import lessen
 from lessen import artefact
-from lessen.errors import LessenError
+from lessen.errors import ArtefactError, LessenError
 
 
 @pytest.fixture
@@ -259,6 +260,39 @@ def test_nothing_of_another_tokenizer_stays(tiny_checkpoint: Path, tmp_path: Pat
     assert tokenizer is not None
     model.save_pretrained(place)
     assert lessen.load(place).tokenizer is not None, "somebody may have put it there"
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
+def test_what_cannot_be_moved_over_is_not_lost(folder: Path, tiny_classifier, monkeypatch, error) -> None:
+    """The new model is in place already; of the user's files one stays where the old one is."""
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (folder / name).write_text(f"mine, {name}")
+    rename = os.rename
+
+    def fails(one: Path, other: Path) -> None:
+        if Path(one).name == "b.txt":
+            raise error
+        rename(one, other)
+
+    monkeypatch.setattr(os, "rename", fails)
+    with pytest.raises((ArtefactError, KeyboardInterrupt)) as raised:
+        tiny_classifier.save_pretrained(folder)
+    assert lessen.load(folder).config.form() == tiny_classifier.config.form()
+    [old] = [place for place in folder.parent.iterdir() if place != folder]
+    if isinstance(error, OSError):
+        said = rf"is written, but b.txt of the folder .* it is in .*{re.escape(old.name)}"
+        assert re.search(said, str(raised.value))
+        assert (folder / "a.txt").exists()
+        assert (folder / "c.txt").exists()
+    for name in ("a.txt", "b.txt", "c.txt"):
+        place = folder if (folder / name).exists() else old
+        assert (place / name).read_text() == f"mine, {name}"
+
+
+def test_a_folder_keeps_its_permissions(folder: Path, tiny_classifier) -> None:
+    folder.chmod(0o700)
+    tiny_classifier.save_pretrained(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_saving_works_where_folders_cannot_be_exchanged(folder: Path, tiny_classifier, monkeypatch) -> None:

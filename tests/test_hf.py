@@ -132,6 +132,29 @@ def test_trainer_trains_and_evaluates(words, tmp_path: Path) -> None:
     assert trainer.evaluate()["eval_loss"] < 0.2
 
 
+def test_accumulated_steps_are_steps_of_all_rows(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    rows = [{"input_ids": [5, 6 + row, 7], "attention_mask": [1] * 3, "labels": row % 2} for row in range(8)]
+    moved = []
+    for together in (1, 4):
+        model = lessen.with_exits(lessen.load(tiny_checkpoint), labels=["a", "b"], seed=0)
+        before = model.transformer.embeddings.token.weight.detach().clone()
+        args = TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=1,
+            per_device_train_batch_size=8 // together,
+            gradient_accumulation_steps=together,
+            optim="sgd",
+            learning_rate=1.0,
+            max_grad_norm=0.0,
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        Trainer(model=model, args=args, train_dataset=rows).train()
+        moved.append(model.transformer.embeddings.token.weight.detach() - before)
+    assert 0.5 < moved[1].norm() / moved[0].norm() < 2, "but for dropout they are alike"
+
+
 def test_exits_can_be_given_to_a_finished_model_without_touching_it(tmp_path: Path) -> None:
     theirs = tiny_hugging_face("roberta")
     theirs.save_pretrained(tmp_path)
@@ -220,6 +243,11 @@ def test_what_a_user_can_do_wrong_is_an_error_of_lessen(words, tiny_checkpoint: 
     for texts in ([None], [("a", "b", "c")]):
         with pytest.raises(InputError, match="text 1 is neither a text nor a pair"):
             words.predict(texts)
+    for model in (words, encoder):
+        with pytest.raises(InputError, match="point 3: give a Point"):
+            model.use(3)
+        with pytest.raises(PlanError, match="the vocabulary is fixed"):
+            model.resize_token_embeddings(100)
     with pytest.raises(InputError, match="batch_size 0"):
         words.predict(["a"], batch_size=0)
     with pytest.raises(InputError, match="precision 'fp16': choose float32, bfloat16"):

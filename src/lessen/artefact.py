@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -84,7 +85,8 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place if the block succeeds.
 
     Files of the old folder that the block did not write are moved over, unless they are the old model's. On
-    any error the old folder is untouched and the temporary one removed.
+    any error the old folder is untouched and the temporary one removed. Files that cannot be moved over, once
+    the new folder is in place, stay where the old one is then, which the error names.
 
     Raises:
         ArtefactError: When the place cannot be written (no permission, disk full, a file in the way), or as
@@ -96,7 +98,8 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        fresh.chmod(0o777 & ~_umask())
+        fresh.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o777 & ~_umask())
+        made = fresh.stat().st_ino
         yield fresh
         for place in fresh.iterdir():
             if place.is_file():  # safetensors lets nobody else read what it writes
@@ -107,6 +110,8 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         raise ArtefactError(f"cannot write {target}: {reason_of(error)}{kept}") from error
     finally:
         if fresh is not None and fresh.exists():
+            if fresh.stat().st_ino != made:  # the old folder: both have changed places
+                _move_over(fresh, target)
             shutil.rmtree(fresh, ignore_errors=True)
 
 
@@ -273,13 +278,10 @@ def _umask() -> int:
 
 
 def _swap(fresh: Path, target: Path) -> None:
-    """Put `fresh` in the place of `target`, and move over to it what the old folder had besides a model."""
+    """Put `fresh` in the place of `target`, and what was there in its own."""
     if not target.exists():
         os.rename(fresh, target)
         return
-    gone = {WEIGHTS, EXITS, *DESCRIBING}
-    if any((fresh / name).exists() for name in TOKENIZER):
-        gone |= set(TOKENIZER)
     if not is_ours(target) and (target / CARD).is_file():
         shutil.copyfile(target / CARD, fresh / CARD)  # somebody else's, about the folder
     if not _exchange(fresh, target):
@@ -292,9 +294,30 @@ def _swap(fresh: Path, target: Path) -> None:
             raise
         os.rename(retired / "old", fresh)
         retired.rmdir()
-    for entry in fresh.iterdir():
+
+
+def _move_over(old: Path, target: Path) -> None:
+    """Move to a new folder what the old one had besides a model.
+
+    Raises:
+        ArtefactError: When some of it cannot be moved; nothing of it is lost.
+    """
+    gone = {WEIGHTS, EXITS, *DESCRIBING}
+    if any((target / name).exists() for name in TOKENIZER):
+        gone |= set(TOKENIZER)
+    stuck: dict[str, OSError] = {}
+    for entry in sorted(old.iterdir()):
         if entry.name not in gone and not os.path.lexists(target / entry.name):
-            os.rename(entry, target / entry.name)
+            try:
+                os.rename(entry, target / entry.name)
+            except OSError as failed:
+                stuck[entry.name] = failed
+    if stuck:
+        name, error = next(iter(stuck.items()))
+        raise ArtefactError(
+            f"{target} is written, but {name} of the folder that was there cannot be moved into it "
+            f"({reason_of(error)}); it is in {old}"
+        )
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lessen.artefact import CONFIG, read_json, weights_of_folder, write_text
+from lessen.artefact import read_config, read_json, weights_of_folder, write_text
 from lessen.errors import ArtefactError
 from lessen.plan import Point, Precision
 from lessen.records import Strict, parse
@@ -253,19 +253,25 @@ def path_digest(path: Sequence[Point]) -> str:
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of what a folder's answers depend on: `weights`, `tokenizer` and `form`."""
+    """SHA-256 of what a folder's answers depend on: `weights`, `tokenizer` and `form`.
+
+    Raises:
+        ArtefactError: When it is no model folder.
+    """
     tokenizer = sorted(
         path
         for path in folder.iterdir()
         if any(part in path.name for part in TOKENIZER_NAMES) and path.is_file()
     )
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config, weights = read_config(folder), [weights_of_folder(folder)]
+    if not weights[0].exists():  # of transformers, in several files
+        weights = sorted(path for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind))
     said = {field: config.get(field) for field in FORM}
     if "base" in config:
         said["base"] = config["base"]
     form = json.dumps(said, sort_keys=True)
     return {
-        "weights": _digest([weights_of_folder(folder)]),
+        "weights": _digest(weights),
         "tokenizer": _digest(tokenizer),
         "form": hashlib.sha256(form.encode()).hexdigest(),
     }

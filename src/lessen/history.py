@@ -2,7 +2,8 @@
 
 A folder that can be calibrated keeps their hashes with its answers; any other one that a run trained on rows
 or documents keeps them alone. What a model learned from before is carried along: to the result of the next
-run, and wherever it is saved. A pair of texts is one text here: neither half alone is known.
+run, and wherever it is saved. A pair of texts is one text here, and known as the document both make too:
+neither half alone is known.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from lessen.artefact import KEPT, LEARNED
-from lessen.data.table import Table, row_key
+from lessen.data.table import Table, keys_of
 from lessen.kept import content_of, keys_in, pack_keys
 
 ADVICE = "it says what the model has learned from; fetch the folder again, or compress again"
@@ -54,7 +55,7 @@ def remember(folder: Path, learned: Iterable[str], before: Iterable[str]) -> Non
 def texts_learned(tables: dict[str, Table], before: frozenset[str]) -> frozenset[str]:
     """Hashes of all a model has learned from once a run is over: what it trained on and selected steps by."""
     now = [tables[part].texts for part in ("train", "selection") if part in tables]
-    return before | {row_key(text) for texts in now for text in texts}
+    return before | {key for texts in now for text in texts for key in keys_of(text)}
 
 
 def _keys(folder: Path, name: str) -> frozenset[str]:

@@ -26,7 +26,7 @@ def content_of(path: Path, advice: str) -> Iterator[tuple[dict[str, str], dict[s
     """
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata()
+            about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         yield about, tensors
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:

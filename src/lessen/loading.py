@@ -151,9 +151,8 @@ def gguf_behind(name: str | Path) -> Path | None:
         ArtefactError: When it is not the file that is known, or the folder's plan cannot be read.
     """
     plan = Path(name) / "plan.json"
-    source = str(
-        artefact.read_json(plan, "compress the model again").get("model") if plan.is_file() else name
-    )
+    said = artefact.read_json(plan, "compress the model again") if plan.is_file() else {"model": name}
+    source = str(said.get("model")) if isinstance(said, dict) else ""
     return builtin.gguf_file(source.removeprefix("builtin:")) if source.startswith("builtin:") else None
 
 
@@ -174,6 +173,16 @@ def has_exits(name: str | Path) -> bool:
     """
     config = None if _preset(name) is not None else _config_of(_resolve(name))
     return isinstance(config, LessenConfig) and bool(config.form().exit_layers)
+
+
+def has_latents(name: str | Path) -> bool:
+    """Whether a model's binary weights are stored as what they learned by, from its config alone.
+
+    Raises:
+        InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
+    """
+    config = None if _preset(name) is not None else _config_of(_resolve(name))
+    return isinstance(config, LessenConfig) and config.form().latent is not None
 
 
 def facts_of(name: str | Path) -> Architecture:

@@ -244,7 +244,7 @@ def _say_elsewhere(place: Path, field: str, value: str) -> None:
     """Change what a file of tensors, if there is one, says it belongs to."""
     if place.is_file():
         with safe_open(place, "pt") as file:
-            about = file.metadata() | {field: value}
+            about = (file.metadata() or {}) | {field: value}
         save_file(load_file(place), place, metadata=about)
 
 

@@ -50,3 +50,12 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     place.write_text(" \n\n ")
     with pytest.raises(InputError, match="holds no text"):
         documents(str(place))
+
+
+def test_line_ends_of_windows_are_line_ends(tmp_path: Path) -> None:
+    text = " = One = \n\n first \n\n second \n\n = Two = \n\n third \n"
+    (tmp_path / "here.txt").write_bytes(text.encode())
+    (tmp_path / "windows.txt").write_bytes(text.replace("\n", "\r\n").encode())
+    here, windows = (documents(str(tmp_path / f"{name}.txt")).texts for name in ("here", "windows"))
+    assert len(here) == 2
+    assert here == windows

@@ -321,3 +321,12 @@ def test_plain_text_has_a_row_for_each_line(tmp_path: Path) -> None:
     assert table.labels is None
     with pytest.raises(InputError, match="no label column"):
         read(path, labelled=True)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_cell_may_hold_a_book(tmp_path: Path, ending: str) -> None:
+    book, mark = "word " * 40_000, {"csv": ",", "tsv": "\t"}[ending]
+    path, most = tmp_path / f"books.{ending}", csv.field_size_limit()
+    path.write_text(f"text{mark}label\n{book}{mark}good\nshort{mark}bad\n")
+    assert read(str(path)).texts == [book, "short"]
+    assert csv.field_size_limit() == most, "for others all stays as it was"

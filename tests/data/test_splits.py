@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lessen.data.splits import split, without, without_contained
-from lessen.data.table import Table, Text, row_key, words
+from lessen.data.splits import split, without, without_contained, without_keys
+from lessen.data.table import Table, Text, keys_of, row_key, words
 from lessen.errors import InputError
 
 PHRASES = st.lists(st.sampled_from(["a", "b", "c", "."]), min_size=1, max_size=5).map(" ".join)
@@ -138,3 +138,12 @@ def test_without_contained_looks_at_whole_words_in_one_text() -> None:
     left, dropped = without_contained(phrases, [others])
     assert left.texts == ["charm", "journey . it", "", "journey it"]
     assert dropped == 3
+
+
+def test_a_pair_is_known_as_the_document_it_makes_too() -> None:
+    pair, document = ("Is it so?", "It is."), "Is it so?\nIt is."
+    assert keys_of(pair) > {row_key(pair)}
+    for known, asked in ((pair, document), (document, pair), (pair, pair)):
+        table = Table("t", [asked, "another"], None, None, [])
+        rest, dropped = without_keys(table, keys_of(known))
+        assert (rest.texts, dropped) == (["another"], 1)

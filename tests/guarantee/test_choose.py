@@ -19,6 +19,7 @@ from lessen.guarantee import (
     rows_like_these,
     rows_needed,
     selective_disagreement,
+    selective_token_disagreement,
 )
 from lessen.guarantee.choose import leading
 
@@ -187,3 +188,13 @@ def test_rows_like_these_for_selective_losses() -> None:
     found = rows_like_these(losses, 0.05, 0.1)
     needed = rows_needed(0.05, 0.1, risk=0.0)
     assert needed / (15 / 200) < found < 2.5 * needed / (15 / 200)
+
+
+def test_the_risk_of_early_tokens_is_the_share_that_is_wrong() -> None:
+    early = np.array([[0.5], [0.0], [0.25]])
+    wrong = np.array([[0.05], [0.0], [0.1]])
+    losses = selective_token_disagreement(wrong, early, 0.2)
+    assert losses.risks == pytest.approx([0.15 / 0.75])
+    assert (losses.values.mean() <= 0.2) == (losses.risks[0] <= 0.2), "what is tested says the same"
+    assert losses.take([1]).risks.tolist() == [0.0], "none is early, so none is wrong"
+    assert losses.step(0).risks == pytest.approx([0.2])

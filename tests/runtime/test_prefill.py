@@ -230,6 +230,9 @@ class Words:
 
     eos_token_id = 2
 
+    def num_special_tokens_to_add(self, *, pair=False) -> int:
+        return 0
+
     def __call__(self, first, second=None, *, max_length=64, **_):
         texts = [first] if isinstance(first, str) else first
         ids = [[3 + len(word) for word in text.split()][:max_length] for text in texts]

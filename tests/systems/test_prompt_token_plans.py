@@ -14,7 +14,7 @@ from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.promise.generators import Prompting
 from lessen.runtime.answers import score_own
-from lessen.systems.prompt_tokens import ReadingPlan, _asked, lessons_of
+from lessen.systems.prompt_tokens import ReadingPlan, _asked, lessons_of, read_parts
 
 POSITIONS = 66
 LONG = "a fine film that goes on and on " * 40
@@ -77,3 +77,14 @@ def test_an_answer_that_would_be_cut_is_refused_before_anything_is_trained(model
     asked = plan("{text} It was", prompt_tokens=30, new_tokens=20).model_copy(update={"answers": answers})
     with pytest.raises(InputError, match=r"answer 'very very .* tokens, and --new-tokens is 20; raise it"):
         lessons_of(model, table, asked)
+
+
+def test_test_rows_with_fewer_labels_are_still_asked_for_all(tmp_path: Path) -> None:
+    """Chance is one in three, not one in two."""
+    for name, labels in (("train", ["calm", "glad", "sad"]), ("test", ["sad", "glad"])):
+        rows = [f"{name} text {row},{labels[row % len(labels)]}" for row in range(60)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "\n".join(rows))
+    data, test = (str(tmp_path / f"{name}.csv") for name in ("train", "test"))
+    tables = read_parts(ReadingPlan(model="m", data=data, test_data=test, prompt="{text} How is it?"))
+    assert tables["test"].label_names == tables["train"].label_names == ["calm", "glad", "sad"]
+    assert set(tables["test"].labels) == {1, 2}

@@ -10,6 +10,7 @@ import typer
 from lessen.cli.bench_kernels import bench_kernels
 from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, NO_GENERATOR, refuse_given, refuse_others
 from lessen.cli.output import (
+    MOST_SEED,
     Json,
     LabelColumn,
     PairColumn,
@@ -72,7 +73,7 @@ def command(
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time for each batch size.")] = 20.0,
     thread_count: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the choice of rows.")] = 0,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,

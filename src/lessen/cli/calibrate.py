@@ -14,6 +14,7 @@ from lessen.cli.calibrate_classifier import calibrate_classifier
 from lessen.cli.calibrate_generator import calibrate_generator
 from lessen.cli.given import AUDITED, CLASSIFIER_ROWS, GENERATOR, STORED, refuse_given, refuse_others
 from lessen.cli.output import (
+    MOST_SEED,
     Block,
     Confidence,
     DecayRate,
@@ -72,7 +73,7 @@ def command(
         typer.Option(help="Store the model there in --precision, of few bits, and certify that one."),
     ] = None,
     overwrite: Overwrite = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the random draws.")] = 0,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,

@@ -40,18 +40,19 @@ def calibrate_classifier(
     from lessen.promise.resplits import resplit
     from lessen.promise.rows import rows_for
 
+    hashed = reference is not None and Path(reference).is_dir()
+    reference_weights = one_digest(Path(reference)) if reference is not None and hashed else None
     again = partial(read_again, rows_of_split, made)
     loaded, kept, dropped = rows_for(folder, rows, reference=reference, precision=precision, again=again)
     if dropped:
         say(f"{dropped:,} rows were left out: repeated, or seen by training or the making of exit rules")
-    hashed = reference is not None and Path(reference, "config.json").exists()
     outcome = classifiers.calibrate_classifier(
         folder,
         loaded,
         kept,
         asked,
         reference=reference or "full depth",
-        reference_weights=one_digest(Path(reference)) if reference and hashed else None,
+        reference_weights=reference_weights,
         dropped=dropped,
     )
     write_card(folder, place.resolve().name)

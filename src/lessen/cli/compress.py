@@ -233,7 +233,7 @@ def _carry_out(plan: Any, out: Path, as_json: bool) -> None:
 
 def _check_out(out: Path, plan: Any, *, overwrite: bool) -> None:
     """Refuse to replace models, unless told to, or where the run that made them goes on."""
-    from lessen.systems.pipeline import latent_beside, learns_signs
+    from lessen.systems.pipeline import keeps_latents, latent_beside
     from lessen.systems.planning import CompressionPlan
     from lessen.systems.working import begun
 
@@ -241,7 +241,7 @@ def _check_out(out: Path, plan: Any, *, overwrite: bool) -> None:
         places = [out]
         if isinstance(plan, CompressionPlan):
             places += [out / target.folder for target in plan.targets if len(plan.targets) > 1]
-            places += [latent_beside(out)] if learns_signs(plan) else []
+            places += [latent_beside(out)] if keeps_latents(plan) else []
         check_free(places)
 
 

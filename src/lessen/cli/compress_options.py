@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lessen.cli.output import DATA, GENERATORS
+from lessen.cli.output import DATA, GENERATORS, MOST_SEED
 from lessen.plan import Rates
 
 SMALLER = "Smaller layers (cost-eff, layer-chop)"
@@ -285,5 +285,10 @@ WordDropout = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(min=0, help="Of the split, the order of rows and new weights.", rich_help_panel=TRAINING),
+    typer.Option(
+        min=0,
+        max=MOST_SEED,
+        help="Of the split, the order of rows and new weights.",
+        rich_help_panel=TRAINING,
+    ),
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.output import Json, asked_of, emit, percent, say, table
+from lessen.cli.output import MOST_SEED, Json, asked_of, emit, percent, say, table
 from lessen.cli.overwriting import check_free
 
 MODEL = "builtin:minilm-l6"
@@ -22,7 +22,9 @@ TIMED_SECONDS = 12.0
 def command(
     out: Annotated[Path, typer.Option(help="Folder for the model; reused if it is there.")] = Path("demo"),
     max_drop: Annotated[str, typer.Option(help="Accuracy allowed to be lost against full depth.")] = MAX_DROP,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the order of rows and new weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_SEED, help="Of the split, the order of rows and new weights.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Give MiniLM early exits on movie reviews, and time it against the dense Hugging Face model.

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lessen.cli.output import (
+    MOST_SEED,
     Json,
     Precision,
     Threads,
@@ -40,7 +41,7 @@ def command(
     top_p: Annotated[
         float | None, typer.Option(help="Draw from the likeliest that together have this probability only.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of drawing tokens.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of drawing tokens.")] = 0,
     mode: Annotated[
         str,
         typer.Option(

@@ -10,6 +10,7 @@ import typer
 from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, NO_GENERATOR, refuse_given
 from lessen.cli.output import (
     GENERATORS,
+    MOST_SEED,
     Json,
     LabelColumn,
     PairColumn,
@@ -56,7 +57,7 @@ def command(
         bool, typer.Option("--with-examples", help="Show some of the rows; else built-in sentences.")
     ] = False,
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows to time on.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the choice of rows to time on.")] = 0,
     text_column: TextColumn = None,
     pair_column: PairColumn = None,
     label_column: LabelColumn = None,

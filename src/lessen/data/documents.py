@@ -61,11 +61,12 @@ def _parts(content: str) -> list[str]:
 
 def _content(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from None
+    return content.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _sides(row: Text) -> tuple[str, ...]:

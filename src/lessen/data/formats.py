@@ -15,6 +15,9 @@ from typing import Any
 from lessen.data.table import listed
 from lessen.errors import InputError, first_line
 
+LONGEST_CELL = 2**31 - 1
+"""Signs in a cell: of whole books."""
+
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 """`NAME`, `OWNER/NAME`, either with `:CONFIG`."""
 
@@ -110,6 +113,7 @@ def _delimited(path: Path) -> Columns:
     rows: list[list[str]] = []
     lines: list[int] = []
     line = 1
+    longest = csv.field_size_limit(LONGEST_CELL)
     try:
         for cells in reader:
             start, line = line, reader.line_num + 1
@@ -127,6 +131,8 @@ def _delimited(path: Path) -> Columns:
                 lines.append(start)
     except csv.Error as error:
         raise InputError(f"{path}, line {line}: not valid CSV ({error}); check the quotes") from None
+    finally:
+        csv.field_size_limit(longest)
     header = header or []
     if len(set(header)) != len(header):
         raise InputError(f"{path}: two columns have the same name ({listed(header)}); rename one")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from lessen.data.table import Table, row_key, words
+from lessen.data.table import Table, keys_of, row_key, words
 from lessen.errors import InputError
 
 
@@ -84,9 +84,12 @@ def without(table: Table, others: Iterable[Table]) -> tuple[Table, int]:
 
 
 def without_keys(table: Table, keys: Collection[str]) -> tuple[Table, int]:
-    """Drop the rows whose text has one of some hashes (`row_key`); returns the rest, and the count."""
-    kept = [row for row, text in enumerate(table.texts) if row_key(text) not in keys] if keys else None
-    return (table, 0) if kept is None else (table.take(kept), len(table) - len(kept))
+    """Drop the rows whose text has one of some hashes (`keys_of`); returns the rest, and the count."""
+    if not keys:
+        return table, 0
+    known = frozenset(keys)
+    kept = [row for row, text in enumerate(table.texts) if known.isdisjoint(keys_of(text))]
+    return table.take(kept), len(table) - len(kept)
 
 
 def without_repeats(table: Table) -> Table:

@@ -121,6 +121,11 @@ def row_key(text: Text) -> str:
     return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+def keys_of(text: Text) -> set[str]:
+    """All hashes one text is known by: a pair's own, and that of the document its two texts make together."""
+    return {row_key(text)} if isinstance(text, str) else {row_key(text), row_key("\n".join(text))}
+
+
 def listed(names: Sequence[str], most: int = 20) -> str:
     """Names for an error message, the rest counted when there are many."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -25,6 +25,7 @@ class Losses:
             `selective-tokens`.
         counted: Selective losses: which rows count at each step, `[rows, steps]`, bool; None: all.
         paired: Whether losses can only be -1, 0 and 1: answers are right or wrong.
+        parts: Selective losses of tokens: wrong early ones and early ones, `[rows, steps, 2]`.
     """
 
     values: Array
@@ -33,6 +34,7 @@ class Losses:
     kind: str
     counted: NDArray[np.bool_] | None = None
     paired: bool = False
+    parts: Array | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or not len(self.values):
@@ -49,7 +51,10 @@ class Losses:
 
     @property
     def risks(self) -> Array:
-        """What is bounded, for each step: the mean loss, over rows that count."""
+        """What is bounded, for each step: the mean loss, over rows (or tokens) that count."""
+        if self.parts is not None:
+            differ, early = self.parts.sum(0).T
+            return np.asarray(np.divide(differ, early, out=np.zeros_like(differ), where=early > 0))
         if self.counted is None:
             return np.asarray(self.values.mean(0))
         wrong = (self.values * self.counted).sum(0)
@@ -59,12 +64,14 @@ class Losses:
         """The losses of some rows, in the order given."""
         chosen = np.asarray(rows)
         counted = None if self.counted is None else self.counted[chosen]
-        return replace(self, values=self.values[chosen], counted=counted)
+        parts = None if self.parts is None else self.parts[chosen]
+        return replace(self, values=self.values[chosen], counted=counted, parts=parts)
 
     def step(self, step: int) -> Losses:
         """Those of one step."""
         counted = None if self.counted is None else self.counted[:, [step]]
-        return replace(self, values=self.values[:, [step]], counted=counted)
+        parts = None if self.parts is None else self.parts[:, [step]]
+        return replace(self, values=self.values[:, [step]], counted=counted, parts=parts)
 
 
 def marginal_drop(reference: ArrayLike, scores: ArrayLike, *, right_or_wrong: bool = False) -> Losses:
@@ -123,5 +130,6 @@ def selective_token_disagreement(wrong: ArrayLike, early: ArrayLike, epsilon: fl
         early: Early tokens over the same length.
         epsilon: The bound it will be tested against.
     """
-    lost = epsilon + np.asarray(wrong, float) - epsilon * np.asarray(early, float)
-    return Losses(np.clip(lost, 0.0, 1.0), 0.0, 1.0, "selective-tokens")
+    parts = np.stack([np.asarray(wrong, float), np.asarray(early, float)], -1)
+    lost = epsilon + parts[..., 0] - epsilon * parts[..., 1]
+    return Losses(np.clip(lost, 0.0, 1.0), 0.0, 1.0, "selective-tokens", parts=parts)

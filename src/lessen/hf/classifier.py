@@ -41,6 +41,9 @@ class LessenForSequenceClassification(LessenPointedModel):
         teaching: What training minimises in place of `objective`, where a teacher shows how; else None.
     """
 
+    accepts_loss_kwargs = False
+    """Trainer divides the loss by its accumulation steps; left to guess, it believes that was done."""
+
     def __init__(self, config: LessenConfig) -> None:
         super().__init__(config)
         if not config.form().exits:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from lessen.config import LessenConfig
-from lessen.errors import PlanError
+from lessen.errors import InputError, PlanError
 from lessen.hf.shell import LessenPreTrainedModel, tokenizer_of
 from lessen.model.heads import pool
 from lessen.model.rows import Rows, scatter
@@ -37,6 +37,8 @@ class LessenModel(LessenPreTrainedModel):
         Raises:
             PlanError: For a Point with exits, or one that does not fit the model.
         """
+        if not isinstance(point, Point):
+            raise InputError(f"point {point!r}: give a Point; a model that only embeds has none with a name")
         check_point(point, self.config.form())
         if point.exits is not None:
             raise PlanError(f"point {point.name!r} has exits; a model that only embeds has none")

@@ -189,8 +189,6 @@ class LessenGenerator(LessenPointedModel, GenerationMixin):
         check_exits(self.config.form(), mode)
         if mode == "off" and point is not None:
             raise InputError("mode off asks no exit; leave the Point away, or use mode direct or spec")
-        if not isinstance(point, str | Point | None):
-            raise InputError(f"point {point!r}: give a Point, or the name of one")
         chosen = self._point if point is None else self._fitting(point)
         prompts = self._point if chosen.retention is None else chosen
         if mode == "spec" and point is None and (drafts := self.config.drafting()) is not None:

@@ -7,7 +7,7 @@ from typing import Any, Self
 from lessen.certificate import without_certificate
 from lessen.config import LessenConfig
 from lessen.depth.criteria import check_rule
-from lessen.errors import PlanError
+from lessen.errors import InputError, PlanError
 from lessen.hf.shell import LessenPreTrainedModel
 from lessen.plan import Point, check_point
 
@@ -77,6 +77,8 @@ class LessenPointedModel(LessenPreTrainedModel):
 
     def _fitting(self, point: str | Point) -> Point:
         """A Point, or the one of a name, if the model can keep it."""
+        if not isinstance(point, str | Point):
+            raise InputError(f"point {point!r}: give a Point, or the name of one")
         chosen = self._named(point) if isinstance(point, str) else point
         check_point(chosen, self.config.form())
         if chosen.precision not in (None, self.precision):

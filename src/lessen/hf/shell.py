@@ -68,6 +68,14 @@ class LessenPreTrainedModel(PreTrainedModel):
         """Replace the token table."""
         self.transformer.embeddings.token = value
 
+    def resize_token_embeddings(self, *arguments: Any, **options: Any) -> Any:
+        """Not to be had: the vocabulary is part of the architecture.
+
+        Raises:
+            PlanError: Always; resize the model in transformers, and load that.
+        """
+        raise PlanError("the vocabulary is fixed; resize the model in transformers, save it, and load that")
+
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Write config, weights, tokenizer (if attached) and model card.
 

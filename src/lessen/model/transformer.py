@@ -265,6 +265,11 @@ def _refuse_layers(field: str, layers: Sequence[LayerShape], count: int, archite
                 f"shape.{field}[{place}].layer: {layer.layer}, but the architecture has "
                 f"{count} layers, numbered from 0"
             )
+        if place == 0 and not layer.heads and (architecture.causal or field == "decoder_layers"):
+            raise PlanError(
+                f"shape.{field}[0].heads: none, but tokens that were read are counted by what this layer "
+                "keeps of them"
+            )
         if not _are_whole_groups(layer.heads, architecture.shared_heads):
             raise PlanError(
                 f"shape.{field}[{place}].heads: {architecture.shared_heads} neighbouring heads share keys "

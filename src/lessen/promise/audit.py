@@ -131,7 +131,7 @@ class Audited:
             return empty
         try:
             with safe_open(path, "pt") as file:
-                if file.metadata()["certificate"] != certificate.identity:
+                if (file.metadata() or {})["certificate"] != certificate.identity:
                     return empty
                 keys, turn = unpack_keys(file.get_tensor("keys")), file.get_tensor("turn").numpy()
                 first, losses = (file.get_tensor(name).double().numpy() for name in ("first", "losses"))
@@ -360,9 +360,8 @@ def _same_reference(certificate: Certificate, name: str | None, model: Any) -> A
         raise InputError(
             f"the certificate measures against {certificate.reference}; name it with --reference"
         )
-    path = Path(name)
-    if certificate.reference_weights is not None and (
-        not path.is_dir() or one_digest(path) != certificate.reference_weights
-    ):
+    path, weights = Path(name), certificate.reference_weights
+    named = weights is None and name == certificate.reference
+    if not named and not (path.is_dir() and one_digest(path) == weights):
         raise InputError(f"--reference {name} is not the model the certificate measures against")
     return reference_of(name, model)

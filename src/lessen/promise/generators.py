@@ -35,6 +35,7 @@ from lessen.promise.traces import Traces, trace
 from lessen.records import Strict
 from lessen.runtime.decoding import MOST_EARLY
 from lessen.runtime.text import encode
+from lessen.systems.working import CALIBRATING
 
 
 class LanguageAsked(Asked):
@@ -302,7 +303,7 @@ def traces_for(
     fresh = without_repeats(without_keys(data, seen)[0])
     if not len(fresh):
         raise InputError(f"{data.name}: training or the making of exit rules saw every document of it")
-    work = (work or folder.resolve().with_name(f"{folder.resolve().name}.work")) / "calibration"
+    work = (work or folder.resolve().with_name(f"{folder.resolve().name}.work")) / CALIBRATING
     options = {"kept_in": work, "watch": watch}
     traces = traces_of(model, fresh, kept.prompting, kept.tune.criteria, **options)
     shutil.rmtree(work)

@@ -206,8 +206,9 @@ def _asked(
 
 
 def identity_of(model: Transformer, asked: object) -> str:
-    """SHA-256 of weights, and of prompts and what is asked, which are JSON."""
-    content = [base_digest(model), heads_digest(model), asked]
+    """SHA-256 of weights, of the precision they run in, and of prompts and what is asked, which are JSON."""
+    precisions = sorted({str(weight.dtype) for weight in model.parameters()})
+    content = [base_digest(model), heads_digest(model), precisions, asked]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -32,6 +32,15 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, kinds in (
+            ("temperature", float | int),
+            ("top_k", int | None),
+            ("top_p", float | int | None),
+        ):
+            if not isinstance(value := getattr(self, name), kinds):
+                raise InputError(f"{name} {value!r}: expected a number")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise InputError(f"seed {self.seed!r}: expected a whole number from 0 to 2**32 - 1")
         if not 0 <= self.temperature < float("inf"):
             raise InputError(
                 f"temperature {self.temperature}: must be 0 or more, and finite; 0 takes the likeliest token"

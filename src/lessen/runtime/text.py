@@ -13,6 +13,9 @@ from lessen.data.table import Text
 from lessen.errors import InputError
 from lessen.model.rows import Rows, pack
 
+WHOLE = 1 << 40
+"""More tokens than a text has: it is not cut."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -46,10 +49,14 @@ def encode(tokenizer: Any, texts: Sequence[Text], max_tokens: int, *, strict: bo
         pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(t, str) for t in text)
         if not isinstance(text, str) and not pair:
             raise InputError(f"text {row} is neither a text nor a pair of texts: {text!r:.60}")
+        if any("\ud800" <= sign <= "\udfff" for part in (text if pair else [text]) for sign in part):
+            raise InputError(f"text {row} is not valid Unicode (not UTF-8, as it came in?): {text!r:.60}")
     first = [t if isinstance(t, str) else t[0] for t in texts]
     second = [t[1] for t in texts if not isinstance(t, str)]
     if second and len(second) != len(texts):
         raise InputError("texts mix single texts and pairs; give one kind")
+    if max_tokens < (own := tokenizer.num_special_tokens_to_add(pair=bool(second))):
+        raise InputError(f"texts cannot be cut to {max_tokens} tokens: the tokenizer adds {own} of its own")
     batch = tokenizer(
         first,
         second or None,

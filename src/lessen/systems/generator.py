@@ -105,7 +105,7 @@ class LanguagePlan(Strict):
     calibration_prompts: Size = 500
     test_prompts: Size = 500
     with_model: bool = True
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="after")
     def _thresholds_decay(self) -> LanguagePlan:

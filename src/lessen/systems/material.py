@@ -16,7 +16,7 @@ from lessen.promise.batches import KeptBatches
 from lessen.promise.generators import Prompting, prompts_of
 from lessen.promise.traces import AT_ONCE, continued, identity_of
 from lessen.runtime.source import Reply, Written, reply
-from lessen.runtime.text import encode, stretches
+from lessen.runtime.text import WHOLE, encode, stretches
 from lessen.systems.working import ANSWERED, Say
 from lessen.train.language_exits import LanguageRecipe
 
@@ -25,9 +25,6 @@ REPLIES = 4096
 
 STRETCHES = 32
 """Of tuning text that figures about exits are measured on."""
-
-LONGEST = 1 << 15
-"""Tokens of a document that are read."""
 
 
 def material(
@@ -82,7 +79,7 @@ def _replies(
 
 
 def _tokens(model: LessenGenerator, table: Table) -> list[list[int]]:
-    return [row.ids for row in encode(model.tokenizer, table.texts, LONGEST)]
+    return [row.ids for row in encode(model.tokenizer, table.texts, WHOLE)]
 
 
 def listing(exits: Sequence[LanguageExitShape], words: int, say: Say) -> list[LanguageExitShape]:

@@ -21,7 +21,7 @@ from lessen.data.table import Table
 from lessen.depth.criteria import criteria_for
 from lessen.errors import InputError, Interrupted, PlanError
 from lessen.history import remember
-from lessen.loading import load
+from lessen.loading import has_latents, load
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
 from lessen.model.few_bits import FewBits
@@ -75,9 +75,9 @@ def compress(
     check_names(plan)
     if any(isinstance(stage, Pretraining) for stage in plan.stages):
         raise InputError(f"{plan.system} has no task; systems.pretraining carries it out")
-    if learns_signs(plan):
-        check_place(latent_beside(out))
     out = out.resolve()
+    if keeps_latents(plan):
+        check_place(latent_beside(out))
     work = working_folder(plan, out)
     before = known_to(plan.model, say)
     tables = read_splits(plan, before, say)
@@ -127,13 +127,21 @@ def compress(
     return outcomes
 
 
-def learns_signs(plan: CompressionPlan) -> bool:
-    """Whether binary weights are trained, so that what they learn by is saved beside."""
-    return any(isinstance(stage, Binarizing) and stage.weight_bits == 1 for stage in plan.stages)
+def keeps_latents(plan: CompressionPlan) -> bool:
+    """Whether what binary weights learn by is saved beside: those that are trained now, or were before.
+
+    Raises:
+        InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
+    """
+    if any(isinstance(stage, Pretraining) for stage in plan.stages):
+        return False  # it is all that is saved
+    learns = any(isinstance(stage, Binarizing) and stage.weight_bits == 1 for stage in plan.stages)
+    return learns or has_latents(plan.model)
 
 
 def latent_beside(out: Path) -> Path:
     """Where what binary weights learned by is kept."""
+    out = out.resolve()
     return out.with_name(f"{out.name}-latent")
 
 

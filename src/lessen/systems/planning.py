@@ -82,7 +82,7 @@ class CompressionPlan(Strict):
     calibration_share: Share = 0.15
     test_share: Share = 0.1
     selection_share: Share | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="after")
     def _stages_fit(self) -> CompressionPlan:

@@ -41,7 +41,7 @@ from lessen.reshaping import with_shape
 from lessen.runtime.answers import answer_ids, room_of, score_own
 from lessen.runtime.asking import encode_prompts, fitted
 from lessen.runtime.retention import ratio_at
-from lessen.runtime.text import encode
+from lessen.runtime.text import WHOLE, encode
 from lessen.systems.dividing import divide, known_to
 from lessen.systems.latency_adjustable import SYSTEM
 from lessen.systems.milestone import Milestone
@@ -50,9 +50,6 @@ from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, l
 from lessen.systems.working import Say, begin_work, result_folder, working_folder
 from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
-
-LONGEST = 1 << 15
-"""Tokens of a document that are read."""
 
 TESTED = (1.5, 2.0, 3.0, 3.72)
 """Speed-ups the result is tested at, those that can be reached; 3.72 is the paper's for GPT-2."""
@@ -97,7 +94,7 @@ class ReadingPlan(Strict):
     tokens: TokenPlan = TokenPlan()
     prompting: Prompting = Prompting()
     test_share: Share = 0.1
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 @dataclass(frozen=True)
@@ -216,6 +213,8 @@ def read_parts(
 
     data = table_of(plan.data)
     named = {} if plan.test_data is None else {"test": table_of(plan.test_data, data.kind)}
+    if data.labels is not None:
+        named = {part: table.with_labels_of(data.label_names) for part, table in named.items()}
     shares = {} if named else {"test": plan.test_share}
     return divide(data, named, shares, plan.seed, learned, say)
 
@@ -230,7 +229,7 @@ def lessons_of(model: LessenGenerator, table: Table, plan: ReadingPlan) -> list[
     if plan.prompt is None:
         most = model.config.facts().max_tokens
         whole = min(plan.prompting.prompt_tokens + plan.prompting.new_tokens, most)
-        for row in encode(model.tokenizer, table.texts, LONGEST):
+        for row in encode(model.tokenizer, table.texts, WHOLE):
             for start in range(0, len(row.ids), whole):
                 piece = row.ids[start : start + whole]
                 if start and len(piece) < whole:

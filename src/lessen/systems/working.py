@@ -22,9 +22,9 @@ Say = Callable[[str], None]
 RECORD = "training.json"
 """What a run did, in its result."""
 
-PLAN, INPUTS, ANSWERED = "plan.json", "inputs.json", "replies"
-"""A run's plan, what it was begun with, and a folder of the model's own answers to learn from, each of which
-knows what it answers: they are there before the plan is."""
+PLAN, INPUTS, ANSWERED, CALIBRATING = "plan.json", "inputs.json", "replies", "calibration"
+"""A run's plan, what it was begun with, and folders of the model's own answers, to learn from and to
+calibrate on, each of which knows what it answers: they are there before, or without, a plan."""
 
 
 def working_folder(plan: Strict, out: Path) -> Path:
@@ -97,7 +97,8 @@ def _elsewhere() -> Iterator[Path]:
 
 def _begins(name: str) -> bool:
     """Whether a name is of what may be all there is where a run was killed as it began."""
-    return name in (INPUTS, ANSWERED) or any(name.startswith(f".{whole}.") for whole in (INPUTS, PLAN))
+    half = tuple(f".{whole}." for whole in (INPUTS, PLAN))
+    return name in (INPUTS, ANSWERED, CALIBRATING) or name.startswith(half)
 
 
 def begin_work(work: Path, plan: Strict, tables: Mapping[str, Table], model: Any) -> None:

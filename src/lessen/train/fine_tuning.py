@@ -86,7 +86,7 @@ class Recipe(Strict):
     rates: Rates = "one"
     word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention_dropout: float | None = 0.0
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 FALLING = 0.3

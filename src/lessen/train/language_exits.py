@@ -86,7 +86,7 @@ class LanguageRecipe(Strict):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     clip: Annotated[float, Field(gt=0)] = 1.0
     fresh: bool = False
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 def train_exits(
