@@ -94,23 +94,23 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     """
     target = target.resolve()
     check_place(target)
-    fresh: Path | None = None
+    fresh, made = None, None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         fresh.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o777 & ~_umask())
-        made = fresh.stat().st_ino
         yield fresh
         for place in fresh.iterdir():
             if place.is_file():  # safetensors lets nobody else read what it writes
                 place.chmod(0o666 & ~_umask())
+        made = fresh.stat().st_ino
         _swap(fresh, target)
     except (OSError, SafetensorError) as error:
         kept = "; what was there before is unchanged" if target.exists() else ""
         raise ArtefactError(f"cannot write {target}: {reason_of(error)}{kept}") from error
     finally:
         if fresh is not None and fresh.exists():
-            if fresh.stat().st_ino != made:  # the old folder: both have changed places
+            if made not in (None, fresh.stat().st_ino):  # the old folder: both have changed places
                 _move_over(fresh, target)
             shutil.rmtree(fresh, ignore_errors=True)
 

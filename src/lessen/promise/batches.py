@@ -10,6 +10,9 @@ from safetensors.torch import save
 
 from lessen.artefact import write_bytes
 
+CALIBRATING = "calibration"
+"""The folder, in one of unfinished work, of answers to calibrate on."""
+
 
 class KeptBatches:
     """A folder with a file for each finished batch.

@@ -26,6 +26,7 @@ from lessen.kept import content_of, keys_in, pack_keys, unpack_keys
 from lessen.loading import load
 from lessen.model.digests import base_digest, heads_digest
 from lessen.plan import Decay, Expectation, Point, Precision, Size
+from lessen.promise.batches import CALIBRATING
 from lessen.promise.calibrate import Loss
 from lessen.promise.drafting import choose_drafts
 from lessen.promise.language import Decoder, LanguageLoss, Thresholds, freeze_path, judge, measured, why_not
@@ -35,7 +36,6 @@ from lessen.promise.traces import Traces, trace
 from lessen.records import Strict
 from lessen.runtime.decoding import MOST_EARLY
 from lessen.runtime.text import encode
-from lessen.systems.working import CALIBRATING
 
 
 class LanguageAsked(Asked):

@@ -14,6 +14,7 @@ from lessen.card import write_card
 from lessen.data.table import Table
 from lessen.errors import InputError, PlanError
 from lessen.model.digests import base_digest
+from lessen.promise.batches import CALIBRATING
 from lessen.records import Strict, parse
 
 Say = Callable[[str], None]
@@ -22,9 +23,9 @@ Say = Callable[[str], None]
 RECORD = "training.json"
 """What a run did, in its result."""
 
-PLAN, INPUTS, ANSWERED, CALIBRATING = "plan.json", "inputs.json", "replies", "calibration"
-"""A run's plan, what it was begun with, and folders of the model's own answers, to learn from and to
-calibrate on, each of which knows what it answers: they are there before, or without, a plan."""
+PLAN, INPUTS, ANSWERED = "plan.json", "inputs.json", "replies"
+"""A run's plan, what it was begun with, and a folder of the model's own answers to learn from, each of which
+knows what it answers: they are there before the plan is."""
 
 
 def working_folder(plan: Strict, out: Path) -> Path:
