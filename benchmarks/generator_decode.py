@@ -56,7 +56,7 @@ from lessen.measure.generation_speed import LOSSY, Run, compare, is_greedy, mode
 from lessen.measure.rivals.generator import generator_twin
 from lessen.measure.rivals.gguf_runtimes import llama_cpp_build
 from lessen.plan import ExitRule, Point, Precision
-from lessen.promise.generators import Prompting, prompts_of
+from lessen.promise.prompts import Prompting, prompts_of
 from lessen.records import parse
 from lessen.runtime.decoding import OFF, Decoding
 from lessen.systems.generator import LanguagePlan, read_documents

@@ -36,7 +36,7 @@ from keyed import About, Ledger
 from lessen.artefact import KEPT
 from lessen.loading import facts_of, load
 from lessen.plan import FULL, Point
-from lessen.promise.generators import KeptTraces, LanguageAsked, Prompting, traces_of
+from lessen.promise.generators import LanguageAsked
 from lessen.promise.language import (
     Decoder,
     LanguageLoss,
@@ -46,6 +46,7 @@ from lessen.promise.language import (
     losses_of,
     measured,
 )
+from lessen.promise.prompts import KeptTraces, Prompting, traces_of
 from lessen.promise.resplits import resplit_prompts
 from lessen.promise.traces import Traces
 from lessen.systems.generator import (

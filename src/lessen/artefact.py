@@ -98,11 +98,11 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        fresh.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o777 & ~_umask())
         yield fresh
         for place in fresh.iterdir():
             if place.is_file():  # safetensors lets nobody else read what it writes
                 place.chmod(0o666 & ~_umask())
+        fresh.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o777 & ~_umask())
         made = fresh.stat().st_ino
         _swap(fresh, target)
     except (OSError, SafetensorError) as error:

@@ -258,12 +258,12 @@ def digests_of(folder: Path) -> dict[str, str]:
     Raises:
         ArtefactError: When it is no model folder.
     """
+    config, weights = read_config(folder), [weights_of_folder(folder)]
     tokenizer = sorted(
         path
         for path in folder.iterdir()
         if any(part in path.name for part in TOKENIZER_NAMES) and path.is_file()
     )
-    config, weights = read_config(folder), [weights_of_folder(folder)]
     if not weights[0].exists():  # of transformers, in several files
         weights = sorted(path for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind))
     said = {field: config.get(field) for field in FORM}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lessen.errors import PlanError
+
+MOST_SEED = 2**32 - 1
+"""What all sources of random numbers take."""
+
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 FORMAT_VERSION = 1
 """Of Shape and Point; a higher one in a file is refused."""

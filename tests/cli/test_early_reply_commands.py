@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 import lessen
 from lessen.artefact import KEPT
-from lessen.promise.generators import KeptTraces
+from lessen.promise.prompts import KeptTraces
 
 WORDS = ("a", "the", "film", "story", "scene", "actor", "plot", "song", "love", "house", "good", "bad")
 
@@ -113,7 +113,7 @@ def test_certified_is_what_decoding_does(made, text: Path) -> None:
     rule, layers = model.point.exits, model.config.form().exit_layers
     documents = [line for line in text.read_text().split("\n\n") if line][:40]
     from lessen.data.table import Table
-    from lessen.promise.generators import prompts_of, traces_of
+    from lessen.promise.prompts import prompts_of, traces_of
 
     table = Table("texts", documents, None, None, [])
     traces = traces_of(model, table, kept.prompting, kept.tune.criteria)

@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_one_line(
     seen.write_text(word_text.read_text())
     if "{seen}" in command:
         from lessen.data.documents import documents
-        from lessen.promise.generators import unseen
+        from lessen.promise.prompts import unseen
 
         table = documents(str(word_text))
         fresh, _ = unseen(early_talker[0], table)

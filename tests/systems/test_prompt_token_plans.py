@@ -12,7 +12,7 @@ from lessen.builtin import model_folder
 from lessen.data.prompts import TEMPLATES
 from lessen.data.table import Table
 from lessen.errors import InputError
-from lessen.promise.generators import Prompting
+from lessen.promise.prompts import Prompting
 from lessen.runtime.answers import score_own
 from lessen.systems.prompt_tokens import ReadingPlan, _asked, lessons_of, read_parts
 

@@ -10,7 +10,6 @@ import typer
 from lessen.cli.bench_kernels import bench_kernels
 from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, NO_GENERATOR, refuse_given, refuse_others
 from lessen.cli.output import (
-    MOST_SEED,
     Json,
     LabelColumn,
     PairColumn,
@@ -21,6 +20,7 @@ from lessen.cli.output import (
 )
 from lessen.cli.speedups import dialled_at, fit_here
 from lessen.errors import InputError
+from lessen.records import MOST_SEED
 
 OF_KERNELS = {"kernels", "seconds", "thread_count", "as_json"}
 """Options that `--kernels` takes."""

@@ -14,7 +14,6 @@ from lessen.cli.calibrate_classifier import calibrate_classifier
 from lessen.cli.calibrate_generator import calibrate_generator
 from lessen.cli.given import AUDITED, CLASSIFIER_ROWS, GENERATOR, STORED, refuse_given, refuse_others
 from lessen.cli.output import (
-    MOST_SEED,
     Block,
     Confidence,
     DecayRate,
@@ -40,6 +39,7 @@ from lessen.cli.output import (
 )
 from lessen.cli.overwriting import Overwrite, check_certificate, check_free
 from lessen.errors import InputError
+from lessen.records import MOST_SEED
 
 
 def command(

@@ -33,14 +33,14 @@ def calibrate_generator(
     """
     from lessen.card import write_card
     from lessen.progress import counting
-    from lessen.promise import generators
+    from lessen.promise import generators, prompts
     from lessen.promise.language import Decoder
     from lessen.promise.resplits import resplit_prompts
     from lessen.systems.working import work_of
 
     again = partial(read_again, documents_of_split, made)
     with counting("continuing prompts", "prompts") as watch:
-        loaded, kept, dropped = generators.traces_for(folder, text, precision, watch, again, work_of(place))
+        loaded, kept, dropped = prompts.traces_for(folder, text, precision, watch, again, work_of(place))
     if dropped:
         say(f"{dropped:,} documents were left out: repeated, or seen by training or the making of exit rules")
     outcome = generators.calibrate_generator(folder, loaded, kept, asked, dropped=dropped)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from lessen.cli.output import DATA, GENERATORS, MOST_SEED
+from lessen.cli.output import DATA, GENERATORS
 from lessen.plan import Rates
+from lessen.records import MOST_SEED
 
 SMALLER = "Smaller layers (cost-eff, layer-chop)"
 TOKENS = "Tokens that leave (latency-adjustable)"

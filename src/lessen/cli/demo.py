@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lessen.cli.output import MOST_SEED, Json, asked_of, emit, percent, say, table
+from lessen.cli.output import Json, asked_of, emit, percent, say, table
 from lessen.cli.overwriting import check_free
+from lessen.records import MOST_SEED
 
 MODEL = "builtin:minilm-l6"
 DATA = "builtin:movie-reviews"

@@ -40,7 +40,7 @@ def evaluate_generator(
     from lessen.data.documents import documents
     from lessen.measure.decoded import decode_all
     from lessen.progress import counting
-    from lessen.promise.generators import check_room, prompting_of, prompts_of, unseen
+    from lessen.promise.prompts import check_room, prompting_of, prompts_of, unseen
 
     began, folder = time.perf_counter(), Path(name).expanduser()
     rows, left_out = unseen(folder, documents(data, text=text_column))

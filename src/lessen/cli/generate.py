@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from lessen.cli.output import (
-    MOST_SEED,
     Json,
     Precision,
     Threads,
@@ -22,6 +21,7 @@ from lessen.cli.output import (
     say,
 )
 from lessen.errors import InputError
+from lessen.records import MOST_SEED
 
 
 def command(

@@ -16,9 +16,6 @@ from rich.text import Text
 from lessen.errors import InputError
 
 DATA = "Data"
-MOST_SEED = 2**32 - 1
-"""What all sources of random numbers take."""
-
 GENERATORS = "Generators"
 """Headings of options in a command's help."""
 

@@ -10,7 +10,6 @@ import typer
 from lessen.cli.given import CLASSIFIER_ROWS, GENERATOR, NO_GENERATOR, refuse_given
 from lessen.cli.output import (
     GENERATORS,
-    MOST_SEED,
     Json,
     LabelColumn,
     PairColumn,
@@ -25,6 +24,7 @@ from lessen.cli.output import (
 )
 from lessen.cli.own_rows import rows_of_split
 from lessen.errors import InputError
+from lessen.records import MOST_SEED
 
 FEWEST_ROWS = 20
 

@@ -37,7 +37,7 @@ def report_generator(
     from lessen.cli.generate import loaded_generator
     from lessen.data.documents import documents
     from lessen.progress import counting
-    from lessen.promise.generators import check_room, prompting_of, unseen
+    from lessen.promise.prompts import check_room, prompting_of, unseen
     from lessen.report.generator_facts import Timed, gather_generator
     from lessen.report.page import write_report
 

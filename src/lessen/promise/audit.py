@@ -59,7 +59,7 @@ class Audited:
         keys: Hashes of the rows' texts.
         first: What each certified Point lost at most, as far as was known when the row came,
             `[rows, points]`; NaN where a row does not count.
-        losses: What it lost, likewise; anything where that is not known yet.
+        losses: The same as far as is known now.
         turn: When that became known: its place in that order, `[rows]`; -1 where it is not known yet.
     """
 
@@ -290,7 +290,8 @@ def findings_of(audited: Audited, certificate: Certificate) -> tuple[Finding, ..
             found = "broken"
         elif any(each.upper is not None and each.upper <= point.epsilon for each in (of_exact, of_all)):
             found = "stands"
-        if found == "stands" and alarm(_latest(audited, place), point.epsilon, low, 1.0, alpha):
+        latest = _counted(audited.losses[:, place])
+        if found == "stands" and alarm(latest, point.epsilon, low, 1.0, alpha):
             found = "undecided"
         findings.append(
             Finding(
@@ -304,11 +305,6 @@ def findings_of(audited: Audited, certificate: Certificate) -> tuple[Finding, ..
             )
         )
     return tuple(findings)
-
-
-def _latest(audited: Audited, place: int) -> Array:
-    """What rows lost, or at most, as far as is known now; of a Point."""
-    return _counted(np.where(audited.labelled, audited.losses[:, place], audited.first[:, place]))
 
 
 def _counted(losses: Array) -> Array:

@@ -20,8 +20,8 @@ from lessen.errors import InputError
 from lessen.hf import LessenForCausalLM
 from lessen.loading import load
 from lessen.promise.audit import Audit, Audited, findings_of
-from lessen.promise.generators import KeptTraces, Prompting, traces_of
 from lessen.promise.language import Decoder, LanguageLoss, losses_of
+from lessen.promise.prompts import KeptTraces, Prompting, traces_of
 
 
 def audit_prompts(

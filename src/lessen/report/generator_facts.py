@@ -20,8 +20,9 @@ from lessen.measure.generation_speed import compare, modes_of, ours, own_tokens,
 from lessen.measure.rivals.generator import generator_twin
 from lessen.model.transformer import parameter_counts
 from lessen.plan import FULL, Point
-from lessen.promise.generators import LanguageAsked, Prompting, prompts_of, traces_of
+from lessen.promise.generators import LanguageAsked
 from lessen.promise.language import Decoder, measured
+from lessen.promise.prompts import Prompting, prompts_of, traces_of
 from lessen.promise.traces import Traces
 from lessen.report.facts import promised
 from lessen.runtime.completion import prompt_ids, stream

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lessen.errors import InputError, LessenError
 from lessen.native import native_for
+from lessen.records import MOST_SEED
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Sampling:
         ):
             if not isinstance(value := getattr(self, name), kinds):
                 raise InputError(f"{name} {value!r}: expected a number")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise InputError(f"seed {self.seed!r}: expected a whole number from 0 to 2**32 - 1")
+        if not isinstance(self.seed, int) or not 0 <= self.seed <= MOST_SEED:
+            raise InputError(f"seed {self.seed!r}: expected a whole number from 0 to {MOST_SEED}")
         if not 0 <= self.temperature < float("inf"):
             raise InputError(
                 f"temperature {self.temperature}: must be 0 or more, and finite; 0 takes the likeliest token"

@@ -49,8 +49,10 @@ def encode(tokenizer: Any, texts: Sequence[Text], max_tokens: int, *, strict: bo
         pair = isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(t, str) for t in text)
         if not isinstance(text, str) and not pair:
             raise InputError(f"text {row} is neither a text nor a pair of texts: {text!r:.60}")
-        if any("\ud800" <= sign <= "\udfff" for part in (text if pair else [text]) for sign in part):
-            raise InputError(f"text {row} is not valid Unicode (not UTF-8, as it came in?): {text!r:.60}")
+        try:
+            (text if isinstance(text, str) else "".join(text)).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"text {row} is not UTF-8 text: {text!r:.60}; convert it first") from None
     first = [t if isinstance(t, str) else t[0] for t in texts]
     second = [t[1] for t in texts if not isinstance(t, str)]
     if second and len(second) != len(texts):

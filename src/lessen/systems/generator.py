@@ -32,18 +32,12 @@ from lessen.measure.exit_quality import exit_quality, set_cuts
 from lessen.model.architecture import Architecture
 from lessen.plan import WITHOUT_RANK, LanguageExitShape, LanguageHeadKind, Size
 from lessen.progress import counting
-from lessen.promise.generators import (
-    LanguageAsked,
-    Prompting,
-    calibrate_generator,
-    check_room,
-    keep_traces,
-    traces_of,
-)
+from lessen.promise.generators import LanguageAsked, calibrate_generator
 from lessen.promise.language import Decoder, measured
+from lessen.promise.prompts import Prompting, check_room, keep_traces, traces_of
 from lessen.promise.settle import FEWEST_ROWS, Calibration
 from lessen.promise.traces import Traces
-from lessen.records import Strict, parse
+from lessen.records import Seed, Strict, parse
 from lessen.reshaping import with_language_exits
 from lessen.runtime.source import Reply, Written
 from lessen.saving import save_exits
@@ -105,7 +99,7 @@ class LanguagePlan(Strict):
     calibration_prompts: Size = 500
     test_prompts: Size = 500
     with_model: bool = True
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _thresholds_decay(self) -> LanguagePlan:

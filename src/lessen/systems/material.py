@@ -13,7 +13,7 @@ from lessen.hf import LessenGenerator
 from lessen.plan import LanguageExitShape
 from lessen.progress import Watch, counting
 from lessen.promise.batches import KeptBatches
-from lessen.promise.generators import Prompting, prompts_of
+from lessen.promise.prompts import Prompting, prompts_of
 from lessen.promise.traces import AT_ONCE, continued, identity_of
 from lessen.runtime.source import Reply, Written, reply
 from lessen.runtime.text import WHOLE, encode, stretches

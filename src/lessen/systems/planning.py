@@ -13,7 +13,7 @@ from lessen.depth.criteria import CRITERIA, criteria_for
 from lessen.errors import InputError, PlanError
 from lessen.plan import ExitShape
 from lessen.promise.settle import Asked
-from lessen.records import Strict, parse
+from lessen.records import Seed, Strict, parse
 from lessen.systems import SYSTEMS
 from lessen.systems.binarizing import Binarizing
 from lessen.systems.chopping import Chopping
@@ -82,7 +82,7 @@ class CompressionPlan(Strict):
     calibration_share: Share = 0.15
     test_share: Share = 0.1
     selection_share: Share | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _stages_fit(self) -> CompressionPlan:

@@ -11,10 +11,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 
 from lessen.data.documents import documents
 from lessen.data.prompts import (
@@ -35,8 +34,8 @@ from lessen.loading import load
 from lessen.measure.answering import evaluate_answers
 from lessen.plan import FULL, Point
 from lessen.progress import Watch, adding, counting
-from lessen.promise.generators import Prompting
-from lessen.records import Strict
+from lessen.promise.prompts import Prompting
+from lessen.records import Seed, Strict
 from lessen.reshaping import with_shape
 from lessen.runtime.answers import answer_ids, room_of, score_own
 from lessen.runtime.asking import encode_prompts, fitted
@@ -94,7 +93,7 @@ class ReadingPlan(Strict):
     tokens: TokenPlan = TokenPlan()
     prompting: Prompting = Prompting()
     test_share: Share = 0.1
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)

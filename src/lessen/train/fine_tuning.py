@@ -20,7 +20,7 @@ from lessen.memory import keep_freed_memory
 from lessen.model.latent import latents_of
 from lessen.plan import Rates, Size
 from lessen.progress import Bar
-from lessen.records import Strict
+from lessen.records import Seed, Strict
 from lessen.runtime.text import Encoded, encode
 from lessen.tokens.passes import Passes, all_stay
 from lessen.train.callbacks import Along, BestBeside, Clipping, Shown, StopAtStepEnd
@@ -86,7 +86,7 @@ class Recipe(Strict):
     rates: Rates = "one"
     word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention_dropout: float | None = 0.0
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
 
 
 FALLING = 0.3

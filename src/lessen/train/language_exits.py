@@ -36,7 +36,7 @@ from lessen.model.linear import multiply
 from lessen.model.transformer import Transformer
 from lessen.plan import Size
 from lessen.progress import Bar
-from lessen.records import Strict
+from lessen.records import Seed, Strict
 from lessen.runtime.source import Reply, Written, batch_of
 from lessen.runtime.text import stretches
 from lessen.train.callbacks import StopAtStepEnd
@@ -86,7 +86,7 @@ class LanguageRecipe(Strict):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-3
     clip: Annotated[float, Field(gt=0)] = 1.0
     fresh: bool = False
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
 
 
 def train_exits(
