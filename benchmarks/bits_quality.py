@@ -6,7 +6,7 @@
 Without a choice it does `SCHEDULE`: what has targets and what is chosen between for three seeds, on TREC and
 SST-2's phrases; other variants and tasks for one.
 Every variant has the same rows, steps and rates. The threshold of the fractional-entropy rule is chosen on
-tuning rows: the largest one that is no worse there than the same model without exits. Each run (a task, a
+tuning rows: the smallest one that saves there what was asked. Each run (a task, a
 seed, a variant) is kept under a key of all that decides it; what is there is not done again, and several
 processes may share the work. Another model or recipe has a results file of its own. Models stay in
 `.cache/bits/`.

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import lessen
 from lessen import artefact
+from lessen.certificate import digests_of
 from lessen.errors import ArtefactError, LessenError
 
 
@@ -349,3 +350,18 @@ def test_files_may_be_read_by_whom_the_user_lets(tiny_classifier, tmp_path: Path
         assert {place.stat().st_mode & 0o777 for place in (tmp_path / "n").iterdir()} == {0o600}
     finally:
         os.umask(before)
+
+
+def test_a_checkpoint_in_several_files_has_a_digest_of_all(tmp_path: Path) -> None:
+    theirs = tiny_hugging_face("bert")
+    theirs.save_pretrained(tmp_path / "m", max_shard_size="20KB")
+    files = sorted((tmp_path / "m").glob("*.safetensors"))
+    assert len(files) > 1
+    before = digests_of(tmp_path / "m")
+    tensors = load_file(files[-1])
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, files[-1], metadata={"format": "pt"})
+    after = digests_of(tmp_path / "m")
+    assert {part for part in before if before[part] != after[part]} == {"weights"}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtefactError, match=r"has no config.json"):
+        digests_of(tmp_path / "empty")

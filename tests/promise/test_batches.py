@@ -8,7 +8,7 @@ from conftest import early_generator, ragged_ids
 
 from lessen.errors import ArtefactError
 from lessen.promise.batches import KeptBatches
-from lessen.promise.traces import trace
+from lessen.promise.traces import identity_of, trace
 
 
 def test_a_part_is_read_by_the_same_work_only(tmp_path: Path) -> None:
@@ -50,3 +50,11 @@ def test_traces_from_kept_parts_are_the_same_and_others_are_made_anew(tmp_path: 
     assert traced(new_tokens=3).right.shape[2] == 3
     model.language_exits["1"].output.weight.data.neg_()
     assert traced().digest == traced(kept_in=None).digest != first.digest
+
+
+def test_other_precisions_are_other_work(tmp_path: Path) -> None:
+    """Where weights are published in bfloat16 they are the same numbers in float32, but answers are not."""
+    wide = early_generator(tmp_path / "model").transformer.bfloat16().float()
+    before = identity_of(wide, [])
+    assert identity_of(wide, []) == before
+    assert identity_of(wide.bfloat16(), []) != before

@@ -146,3 +146,11 @@ def test_pieces_are_whole_characters_and_nothing_is_lost() -> None:
     torn = Pieces(Bytes())
     assert [torn.add(token) for token in "é".encode()[:1]] == [""]
     assert torn.rest() == "\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 2**32}, {"seed": -1}, {"seed": 0.5}, {"top_k": 2.5}, {"top_p": "1"}]
+)
+def test_sampling_is_told_in_numbers_that_can_be(changes: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(changes))):
+        Sampling(temperature=1.0, **changes)

@@ -19,11 +19,11 @@ from lessen.model.rows import pack
 from lessen.plan import ExitShape
 from lessen.promise.rows import rows_for
 from lessen.promise.settle import Asked
-from lessen.reshaping import in_signs
+from lessen.reshaping import in_latents, in_signs
 from lessen.runtime.text import encode
 from lessen.systems import system_of
 from lessen.systems.binarizing import Binarizing, binarized, turning
-from lessen.systems.pipeline import compress
+from lessen.systems.pipeline import compress, keeps_latents, latent_beside
 from lessen.systems.planning import plan_for
 from lessen.train.callbacks import StopAtStepEnd
 from lessen.train.fine_tuning import _optimizer, fine_tune
@@ -329,3 +329,26 @@ def test_packed_signs_are_not_trained_by_other_systems(binary: Path, data: Path,
     with pytest.raises(PlanError, match="packed signs cannot be trained"):
         compressed(binary, data, tmp_path / "m", "early-exit", epochs=1.0)
     assert not (tmp_path / "m.work").exists()
+
+
+def test_what_signs_learn_by_is_kept_where_they_are_trained_or_were(
+    tiny_classifier, tmp_path: Path
+) -> None:
+    latent, plain = tmp_path / "latent", tmp_path / "plain"
+    in_latents(tiny_classifier).save_pretrained(latent)
+    tiny_classifier.save_pretrained(plain)
+
+    def kept(system: str, model: Path, **recipe: int) -> bool:
+        made = plan_for(system_of(system), seed=0, recipe=recipe, model=str(model), data="d.csv")
+        return keeps_latents(made)
+
+    assert kept("binarize", plain)
+    assert not kept("early-exit", plain)
+    assert kept("early-exit", latent), "it is trained on, whatever trains it"
+    assert not kept("masked-words", plain), "it saves nothing else"
+
+
+def test_the_folder_beside_is_beside_wherever_one_is(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert latent_beside(Path()) == tmp_path / "here-latent"

@@ -28,8 +28,9 @@ PRECISION = {
 
 MOST_CALIBRATION_ROWS = 300
 
-STATIC_BYTES = 2**30
-"""Memory for graphs of one fixed length, each with its own copy of the weights."""
+STATIC_BYTES = 2**32
+"""Weights of graphs of one fixed length, each of which has its own, at most; and at most a quarter of the
+machine's memory."""
 
 
 def build(
@@ -63,8 +64,9 @@ def build(
         "INFERENCE_NUM_THREADS": threads,
         **PRECISION.get(kind, {}),
     }
-    size = sum(parameter.nbytes for parameter in twin.backbone.parameters())
-    requests = _Requests(core, graph, settings, most=STATIC_BYTES // size)
+    size = sum(node.get_byte_size() for node in graph.get_ops() if node.get_type_name() == "Constant")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    requests = _Requests(core, graph, settings, most=min(STATIC_BYTES, memory // 4) // size)
 
     def answer(batch: Padded) -> Tensor:
         request = requests.of(*batch.ids.shape)
