@@ -331,9 +331,7 @@ def test_packed_signs_are_not_trained_by_other_systems(binary: Path, data: Path,
     assert not (tmp_path / "m.work").exists()
 
 
-def test_what_signs_learn_by_is_kept_where_they_are_trained_or_were(
-    tiny_classifier, tmp_path: Path
-) -> None:
+def test_what_signs_learn_by_is_kept_where_they_are_trained_or_were(tiny_classifier, tmp_path: Path) -> None:
     latent, plain = tmp_path / "latent", tmp_path / "plain"
     in_latents(tiny_classifier).save_pretrained(latent)
     tiny_classifier.save_pretrained(plain)

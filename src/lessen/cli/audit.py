@@ -26,7 +26,7 @@ def audit_and_say(
         raise InputError("--audit needs newer rows; name them with --data")
     text, pair, label, task = columns
     unit = "rows"
-    if folder.is_dir() and generates(folder):
+    if generates(folder):
         unit, unfit = "prompts", (reference, pair, label, task)
         for name, value in zip(("reference", "pair-column", "label-column", "task"), unfit, strict=True):
             if value is not None:
