@@ -1,6 +1,7 @@
 // The C ABI but for what computes: versions, instruction sets, and how weights of few bits are arranged.
 #include "lessen.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "dispatch.h"
@@ -22,8 +23,8 @@ void lessen_arrange_whole(const int8_t *rows, int8_t *arranged, int64_t n, int64
         kernel->arrange8(rows, n, k, arranged);
         return;
     }
-    std::memset(arranged, 0, lessen_whole_bytes(n, k));
-    for (int64_t c = 0; c < n; c++) std::memcpy(arranged + c * round_up(k, 64), rows + c * k, k);
+    std::fill_n(arranged, lessen_whole_bytes(n, k), int8_t(0));
+    for (int64_t c = 0; c < n; c++) std::copy_n(rows + c * k, k, arranged + c * round_up(k, 64));
 }
 
 int64_t lessen_signs_words(int64_t n, int64_t k) { return round_up(n, 8) * (round_up(k, 64) / 64); }
@@ -42,7 +43,7 @@ int64_t lessen_fours_bytes(int64_t n, int64_t k) {
 void lessen_arrange_fours(const uint8_t *rows, uint8_t *arranged, int64_t n, int64_t k) {
     constexpr int64_t stored = 20;  // bytes of a group of one row: scale, minimum, 16 bytes of numbers
     const int64_t groups = round_up(k, GROUP) / GROUP;
-    std::memset(arranged, 0, lessen_fours_bytes(n, k));
+    std::fill_n(arranged, lessen_fours_bytes(n, k), uint8_t(0));
     for (int64_t row = 0; row < n; row++)
         for (int64_t g = 0; g < groups; g++) {
             const uint8_t *from = rows + (row * groups + g) * stored;

@@ -19,8 +19,16 @@ constexpr int64_t ROWS_FOR_TILES = 24;
 
 using Panels = decltype(Kernel::panels);
 
+// Whether there is nothing to add up; then rows of the result, if there are any, are the bias.
+bool only_bias(const float *bias, float *out, int64_t m, int64_t n, int64_t k) {
+    if (m > 0 && n > 0 && k > 0) return false;
+    for (int64_t row = 0; row < m; row++)
+        for (int64_t column = 0; column < n; column++) *out++ = bias ? bias[column] : 0;
+    return true;
+}
+
 void in_panels(const Linear &product, Panels work_on, int threads) {
-    if (product.m <= 0 || product.n <= 0 || product.k <= 0) return;
+    if (only_bias(product.bias, product.out, product.m, product.n, product.k)) return;
     threads = worth(product.m * product.n * product.k, threads);
     const int64_t panels = (product.n + kernel->columns - 1) / kernel->columns;
     const int64_t step = std::max<int64_t>(1, std::min(PANELS, panels / (4 * threads)));
@@ -165,6 +173,7 @@ void linear1a32(const float *values, Signs signs, const float *scales, const flo
 
 void multiply(const lessen_matrix &matrix, const Source &values, float *out, int64_t m, int threads) {
     const int64_t n = matrix.n, k = matrix.k;
+    if (only_bias(matrix.bias, out, m, n, k)) return;
     const auto signs = static_cast<Signs>(matrix.weight);
     switch (matrix.kind) {
     case LESSEN_W8A8:
@@ -217,7 +226,7 @@ int lessen_linear_bf16(const float *values, const uint16_t *weight, const float 
 
 int lessen_linear_w8a8(const float *values, const int8_t *arranged, const float *scales, const float *bias, float *out,
                         int64_t m, int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    if (only_bias(bias, out, m, n, k)) return 0;
     return result_of([&] { linear8({Source::plain, values, k}, arranged, nullptr, scales, bias, out, m, n, k, threads); });
 }
 
@@ -228,24 +237,24 @@ int lessen_linear_w8a32(const float *values, const int8_t *weight, const float *
 
 int lessen_linear_w4a8(const float *values, const uint8_t *arranged, const float *bias, float *out, int64_t m,
                         int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    if (only_bias(bias, out, m, n, k)) return 0;
     return result_of([&] { linear4({Source::plain, values, k}, arranged, bias, out, m, n, k, threads); });
 }
 
 int lessen_linear_w1a8(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
                         float *out, int64_t m, int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    if (only_bias(bias, out, m, n, k)) return 0;
     return result_of([&] { linear8({Source::plain, values, k}, nullptr, arranged, scales, bias, out, m, n, k, threads); });
 }
 
 int lessen_linear_w1a1(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
                         float *out, int64_t m, int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    if (only_bias(bias, out, m, n, k)) return 0;
     return result_of([&] { linear1({Source::plain, values, k}, arranged, scales, bias, out, m, n, k, threads); });
 }
 
 int lessen_linear_w1a32(const float *values, const uint64_t *arranged, const float *scales, const float *bias,
                          float *out, int64_t m, int64_t n, int64_t k, int threads) {
-    if (m <= 0 || n <= 0 || k <= 0) return 0;
+    if (only_bias(bias, out, m, n, k)) return 0;
     return result_of([&] { linear1a32(values, arranged, scales, bias, out, m, n, k, threads); });
 }

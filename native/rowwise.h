@@ -49,7 +49,7 @@ static void activate(Activation activation, float centre, const float *from, int
     }
 }
 
-// The place of the largest number, the first of equal ones; -1 if there is a NaN, found by their sum.
+// The place of the largest number, the first of equal ones; -1 if there is a NaN, which their sum would tell.
 template <class V>
 int64_t largest(const float *from, int64_t count) {
     constexpr int64_t together = 64 * V::lanes;  // of these the largest is remembered, and looked for in the end
@@ -73,7 +73,9 @@ int64_t largest(const float *from, int64_t count) {
         for (; i < end; i++) most = from[i] > most ? from[i] : most, rest += from[i];
         if (most > best) best = most, place = start;
     }
-    if (const float all = V::total(sums) + rest; all != all) return -1;
+    if (const float all = V::total(sums) + rest; all != all)  // or there are infinities of both signs
+        for (int64_t i = 0; i < count; i++)
+            if (from[i] != from[i]) return -1;
     while (place < count - 1 && from[place] != best) place++;
     return place;
 }

@@ -296,6 +296,27 @@ def test_a_folder_keeps_its_permissions(folder: Path, tiny_classifier) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_weights_are_one_file(tiny_classifier, tmp_path: Path) -> None:
+    tiny_classifier.save_pretrained(tmp_path / "m", max_shard_size="20KB")
+    assert [path.name for path in (tmp_path / "m").glob("*.safetensors*")] == ["model.safetensors"]
+    lessen.load(tmp_path / "m")
+    with pytest.raises(LessenError, match="variant 'fp16': a folder has one file of weights"):
+        tiny_classifier.save_pretrained(tmp_path / "n", variant="fp16")
+    assert not (tmp_path / "n").exists()
+
+
+@pytest.mark.parametrize("left", ["nothing", "no weights", "no folder"])
+def test_it_is_saved_though_the_folder_it_came_from_is_gone(left: str, folder: Path, tmp_path: Path) -> None:
+    model = lessen.load(folder)
+    for path in folder.iterdir():
+        if left != "no weights" or path.suffix == ".safetensors":
+            path.unlink()
+    if left == "no folder":
+        folder.rmdir()
+    model.save_pretrained(tmp_path / "again")
+    assert lessen.load(tmp_path / "again").config.form() == model.config.form()
+
+
 def test_saving_works_where_folders_cannot_be_exchanged(folder: Path, tiny_classifier, monkeypatch) -> None:
     monkeypatch.setattr(artefact, "_exchange", lambda one, other: False)
     (folder / "notes.txt").write_text("mine")

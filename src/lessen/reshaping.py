@@ -63,8 +63,14 @@ def in_latents(
         embedding: Whether the token table does.
 
     Raises:
-        PlanError: When a part has few bits already, or does not exist.
+        InputError: When the model generates.
+        PlanError: When a part has few bits already, or does not exist, or is left out though it is binary
+            already.
     """
+    if model.config.facts().language_head is not None:
+        raise InputError(
+            "binary weights are for encoders; this model generates: in_few_bits has it in 8 or 4"
+        )
     state, shape = with_latents(
         model.transformer.state_dict(),
         model.config.form(),

@@ -25,6 +25,7 @@ from lessen.artefact import (
     PRIVATE,
     read_config,
     replacing_folder,
+    weights_of_folder,
     write_json,
 )
 from lessen.bits.conversion import with_precision
@@ -147,7 +148,7 @@ def push(
 def _bring_certificate(model: Any, fresh: Path) -> bool:
     """Copy what speaks of these weights, if they are unchanged; whether Points may keep their certificate."""
     source = model.folder
-    if source is None or not source.is_dir():
+    if source is None or not ((source / CONFIG).is_file() and weights_of_folder(source).is_file()):
         _carry_memory(model.origin, fresh)
         return False
     speaking: Sequence[str] = DESCRIBING

@@ -108,6 +108,17 @@ def test_products_are_what_they_say(kernels, columns: int, rows: int, tokens: in
     assert ((without - found).abs() <= 1e-5 * sizes).all()
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize(("rows", "columns"), [(0, 70), (5, 0), (0, 0)])
+def test_matrices_of_nothing(kernels, rows: int, columns: int):
+    """Layers without heads or neurons: without columns a product is its bias."""
+    ready, bias = fours.arranged(fours.fit(matrix(rows, columns)), columns, kernels), torch.randn(rows)
+    for given, expected in ((bias, bias), (None, torch.zeros(rows))):
+        assert torch.equal(
+            fours.product(matrix(4, columns), ready, given, rows, kernels), expected.expand(4, rows)
+        )
+
+
 def test_activations_keep_the_largest_of_each_group():
     values = torch.tensor([[127.0, 0.4, *[0.0] * 30, 12.7, 0.04, 0.06]])
     expected = torch.tensor([[127.0, 0.0, *[0.0] * 30, 12.7, 0.0, 0.1]])

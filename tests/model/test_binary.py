@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ragged_ids, run, tiny_hugging_face
+from conftest import ragged_ids, run, tiny_generator, tiny_hugging_face
 from safetensors.torch import load_file, save_file
 
 import lessen
@@ -13,7 +13,7 @@ from lessen.bits.binarizer import rounded_activations, scales
 from lessen.bits.packing import words_for
 from lessen.config import LessenConfig
 from lessen.depth.exits import every_exit
-from lessen.errors import ArtefactError, PlanError
+from lessen.errors import ArtefactError, InputError, PlanError
 from lessen.families.beexformer import PRESETS
 from lessen.hf import LessenForSequenceClassification
 from lessen.loading import load
@@ -337,7 +337,7 @@ def test_how_signs_are_scaled_can_be_changed():
     latent = lively_binary(scale="learned")
     plain = in_latents(latent, Latent(scale="row_mean"))
     assert not any("scales" in name for name in plain.state_dict())
-    learned = in_latents(plain, Latent(scale="learned"), layers=[1], embedding=False)
+    learned = in_latents(plain, Latent(scale="learned"))
     assert sum("scales" in name for name in learned.state_dict()) == 21
     assert answers(in_signs(learned), [3]).isfinite().all()
 
@@ -376,6 +376,18 @@ def test_chosen_layers_and_a_real_table(tmp_path: Path):
         in_latents(model, layers=[3])
     with pytest.raises(PlanError, match="layer 1 has weights of 8 bits"):
         in_latents(in_few_bits(model, "int8"))
+    with pytest.raises(PlanError, match="layer 3 is binary already; name it too"):
+        in_latents(some, layers=[0], embedding=False)
+    whole = in_latents(some)
+    assert [layer.bits for layer in whole.config.form().layers] == [1, 1, 1]
+    with pytest.raises(PlanError, match="token table is binary already; to keep it in 32 bits"):
+        in_latents(whole, embedding=False)
+
+
+def test_what_generates_is_not_binarized(tmp_path: Path):
+    tiny_generator("llama").save_pretrained(tmp_path / "m")
+    with pytest.raises(InputError, match="binary weights are for encoders"):
+        in_latents(load(tmp_path / "m"))
 
 
 def test_a_table_of_segments_and_a_projection_stay_real(tmp_path: Path):
@@ -386,9 +398,10 @@ def test_a_table_of_segments_and_a_projection_stay_real(tmp_path: Path):
 
 def test_activations_have_few_levels_and_pass_gradients():
     torch.manual_seed(0)
-    values = torch.randn(5, 40, requires_grad=True)
+    values = torch.randn(5, 2000, requires_grad=True)
     eight = rounded_activations(values, 8)
-    assert all(len(row.unique()) <= 255 for row in eight)
+    assert all(150 < len(row.unique()) <= 255 for row in eight)
+    torch.testing.assert_close(eight, values, rtol=0, atol=float(values.detach().abs().max()) / 253)
     eight.sum().backward()
     assert torch.equal(values.grad, torch.ones_like(values))
     values.grad = None

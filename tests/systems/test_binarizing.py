@@ -62,6 +62,22 @@ def test_from_scratch_and_packed(binary: Path) -> None:
     assert (binary / "model.safetensors").stat().st_size < 0.17 * 4 * 180_000
 
 
+@pytest.mark.parametrize(
+    ("options", "forms"),
+    [
+        (["--exits", "2"], {(2, "mean", 32, "relu"), (4, "mean", 32, "relu")}),
+        (["--exits", "3", "--pool", "cls"], {(3, "cls", 32, "relu"), (4, "cls", 32, "relu")}),
+        (["--exits", "1", "--exit-hidden", "8"], {(1, "mean", 8, "relu"), (4, "mean", 8, "relu")}),
+    ],
+)
+def test_exits_that_are_named_keep_the_systems_form(options, forms, data: Path, tmp_path: Path) -> None:
+    given = ["--system", "beexformer", "--data", data, "--epochs", "0.1", "--out", tmp_path / "m", *options]
+    code, _, err = run("compress", "builtin:beexformer-test", *given)
+    assert code == 0, err
+    exits = lessen.load(tmp_path / "m").config.form().exits
+    assert {(exit.layer, exit.pool, exit.hidden_size, exit.activation) for exit in exits} == forms
+
+
 def test_damage_is_named_where_a_certificate_knows_of_it_too(binary: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(binary, tmp_path / "damaged")
     assert (folder / "certificate.json").exists()

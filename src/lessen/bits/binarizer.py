@@ -34,13 +34,15 @@ def signs(weight: Tensor) -> Tensor:
 
 
 def scales(weight: Tensor, scale: WeightScale = "row_mean") -> Tensor:
-    """What each row's signs are multiplied by, `[rows, 1]`, without gradient.
+    """What each row's signs are multiplied by, `[rows, 1]`, without gradient; 0 where there are none.
 
     Args:
         weight: `[rows, columns]`.
         scale: How; what is learned starts at the row's mean.
     """
     weight = weight.detach()
+    if not weight.numel():
+        return weight.new_zeros(len(weight), 1)
     if scale in ("row_mean", "learned"):
         return weight.abs().mean(1, keepdim=True)
     if scale == "tensor_mean":

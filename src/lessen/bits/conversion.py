@@ -122,9 +122,10 @@ def with_latents(
         embedding: Whether the token table is.
 
     Raises:
-        PlanError: When one of them has few bits already, or does not exist.
+        PlanError: When one of them has few bits already, or does not exist, or is left out though it is
+            binary already.
     """
-    chosen = places_to_binarize(shape, layers)
+    chosen = places_to_binarize(shape, layers, embedding=embedding)
     shape = _with_bits(shape, {"layers": chosen}, 1, activation_bits)
     shape = shape.model_copy(
         update={"latent": latent, "embedding_bits": 1 if embedding else shape.embedding_bits}
@@ -140,11 +141,14 @@ def with_latents(
     return fresh, shape
 
 
-def places_to_binarize(shape: Shape, layers: Collection[int] | None = None) -> set[int]:
+def places_to_binarize(
+    shape: Shape, layers: Collection[int] | None = None, *, embedding: bool = True
+) -> set[int]:
     """The layers (0-based) that are to become binary: those named, or all.
 
     Raises:
-        PlanError: When one does not exist or has 8 bits, or the signs are packed already.
+        PlanError: When one does not exist, it or the token table has 4 or 8 bits, the signs are packed
+            already, or one that is left out, or the table, is binary already.
     """
     chosen = set(range(len(shape.layers))) if layers is None else set(layers)
     for place in sorted(chosen):
@@ -155,6 +159,13 @@ def places_to_binarize(shape: Shape, layers: Collection[int] | None = None) -> s
     binary = shape.embedding_bits == 1 or any(layer.bits == 1 for layer in shape.layers)
     if binary and shape.latent is None:
         raise PlanError("packed signs cannot be trained; continue from the folder that keeps the latents")
+    if embedding and shape.embedding_bits == 8:
+        raise PlanError("the token table has 8 bits; binarize the float model")
+    if not embedding and shape.embedding_bits == 1:
+        raise PlanError("the token table is binary already; to keep it in 32 bits start from the float model")
+    for place, layer in enumerate(shape.layers, start=1):
+        if layer.bits == 1 and place - 1 not in chosen:
+            raise PlanError(f"layer {place} is binary already; name it too, or start from the float model")
     return chosen
 
 

@@ -128,7 +128,7 @@ def product(
 
 def _parts(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scales and minimums, float16 `[rows, groups]`, and numbers, uint8 `[rows, groups, 32]`."""
-    each = blocks.contiguous().view(len(blocks), -1, BLOCK)
+    each = blocks.contiguous().view(len(blocks), blocks.shape[1] // BLOCK, BLOCK)
     halves = each[..., :4].contiguous().view(torch.int16).view(torch.float16)
     both = each[..., 4:]
     return halves[..., 0], halves[..., 1], torch.cat([both & 15, both >> 4], -1)

@@ -35,7 +35,7 @@ def pack(weight: Tensor) -> Tensor:
     bits = torch.zeros(rows, words_for(columns) * WORD, dtype=torch.int64, device=weight.device)
     bits[:, :columns] = weight < 0
     places = torch.arange(WORD, device=weight.device)
-    return (bits.view(rows, -1, WORD) << places).sum(-1)
+    return (bits.view(rows, words_for(columns), WORD) << places).sum(-1)
 
 
 def unpack(words: Tensor, columns: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -200,7 +200,7 @@ def command(
             data=data,
             system=system,
             alone=alone,
-            exits=exits_of(model, exits, pool, exit_hidden),
+            exits=exits_of(model, system, exits, pool, exit_hidden),
             criterion=criterion,
             tokens=_tokens(retention, token_score),
             targets=targets_of(params, size, layers),

@@ -61,8 +61,11 @@ def classifier_plan(
     )
 
 
-def exits_of(model: str, layers: str | None, pool: str | None, hidden: int | None) -> Any:
+def exits_of(model: str, system: str, layers: str | None, pool: str | None, hidden: int | None) -> Any:
     """An `ExitShape` for each layer named, and for the last; None where nothing is said.
+
+    What is not said of them is as the system has it: mean pooling and one linear layer where it has no form
+    of its own.
 
     Raises:
         InputError: Naming the option that does not fit.
@@ -71,6 +74,7 @@ def exits_of(model: str, layers: str | None, pool: str | None, hidden: int | Non
         return None
     from lessen.loading import depth_of
     from lessen.plan import ExitShape
+    from lessen.systems import system_of
 
     depth = depth_of(model)
     try:
@@ -81,8 +85,9 @@ def exits_of(model: str, layers: str | None, pool: str | None, hidden: int | Non
         raise InputError(f"--exits {layers}: the model has layers 1 to {depth}")
     if pool not in (None, "cls", "mean"):
         raise InputError(f"--pool {pool}: choose cls or mean")
-    shape: dict[str, Any] = {"pool": pool or "mean", "hidden_size": hidden}
-    return tuple(ExitShape(layer=place, **shape) for place in sorted({*places, depth}))
+    said = {key: value for key, value in (("pool", pool), ("hidden_size", hidden)) if value is not None}
+    shape = (system_of(system).exit or ExitShape(layer=1, pool="mean")).model_copy(update=said)
+    return tuple(shape.model_copy(update={"layer": place}) for place in sorted({*places, depth}))
 
 
 def carry_out(plan: Any, out: Path, as_json: bool) -> None:

@@ -109,7 +109,7 @@ ActivationBits = Annotated[
 BinaryLayers = Annotated[
     str | None,
     typer.Option(
-        help="beexformer, binarize: layers whose matrices become binary, such as 1,2,4; else all.",
+        help="Layers whose matrices become binary, such as 1,2,4; else all.",
         rich_help_panel=BITS,
     ),
 ]
@@ -117,23 +117,21 @@ FloatEmbedding = Annotated[
     bool,
     typer.Option(
         "--float-embedding",
-        help="beexformer, binarize: the token table stays in 32 bits.",
+        help="The token table stays in 32 bits.",
         rich_help_panel=BITS,
     ),
 ]
 Scale = Annotated[
     str | None,
     typer.Option(
-        help="beexformer, binarize: what signs are multiplied by: row_mean, tensor_mean, learned or "
-        "none. [row_mean]",
+        help="What signs are multiplied by: row_mean, tensor_mean, learned or none. [row_mean]",
         rich_help_panel=BITS,
     ),
 ]
 Gradient = Annotated[
     str | None,
     typer.Option(
-        help="beexformer, binarize: the surrogate signs learn by: poly, poly_unscaled, ste or "
-        "ste_clip. [poly]",
+        help="The surrogate signs learn by: poly, poly_unscaled, ste or ste_clip. [poly]",
         rich_help_panel=BITS,
     ),
 ]
@@ -159,7 +157,12 @@ Pool = Annotated[
     str | None, typer.Option(help="What a new exit reads: cls or mean. [mean]", rich_help_panel=EXITS)
 ]
 ExitHidden = Annotated[
-    int | None, typer.Option(min=1, help="Width of a dense layer in each new exit.", rich_help_panel=EXITS)
+    int | None,
+    typer.Option(
+        min=1,
+        help="Width of a dense layer in each new exit. [32 in beexformer, else none]",
+        rich_help_panel=EXITS,
+    ),
 ]
 Criterion = Annotated[
     list[str] | None, typer.Option(help="Exit criteria to choose from; repeatable.", rich_help_panel=EXITS)

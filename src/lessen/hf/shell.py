@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -81,11 +82,18 @@ class LessenPreTrainedModel(PreTrainedModel):
 
         An old folder is replaced when all is written. If the weights are still those the model was loaded
         with, the certificate and the other files about them go along; else Points are written uncertified.
+        Weights are one file whatever `max_shard_size` says.
 
         Raises:
+            InputError: For a `variant`, whose file would have another name.
             ArtefactError: When the folder cannot be written; what was there before stays.
         """
-        save(self, Path(save_directory), partial(super().save_pretrained, **kwargs))
+        if kwargs.get("variant") is not None:
+            raise InputError(
+                f"variant {kwargs['variant']!r}: a folder has one file of weights; name another folder"
+            )
+        one_file = kwargs | {"max_shard_size": sys.maxsize}
+        save(self, Path(save_directory), partial(super().save_pretrained, **one_file))
 
     def push_to_hub(
         self,

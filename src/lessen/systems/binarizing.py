@@ -55,11 +55,11 @@ def check_bits(model: Any, recipe: Binarizing) -> None:
     """Refuse a stage that could not start, before anything is trained.
 
     Raises:
-        PlanError: When it names layers the model lacks or that cannot learn, or says something of signs that
-            there are none of.
+        PlanError: When it names layers the model lacks or that cannot learn, leaves out what is binary
+            already, or says something of signs that there are none of.
     """
     if recipe.weight_bits == 1:
-        places_to_binarize(model.config.form(), _places(recipe))
+        places_to_binarize(model.config.form(), _places(recipe), embedding=recipe.embedding)
         return
     plain = Binarizing()
     for name, option in OF_SIGNS.items():
