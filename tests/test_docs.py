@@ -4,8 +4,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from lessen.depth.criteria import CRITERIA
+from lessen.depth.language_losses import LanguageObjective
+from lessen.plan import FEW_BITS, TokenScore
+from lessen.train.objectives import OBJECTIVES
+from lessen.train.teaching import DISTILLATIONS
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,6 +50,13 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{page} links to {target}"
+
+
+def test_the_guide_names_every_choice() -> None:
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    objectives = (*OBJECTIVES, *DISTILLATIONS, *get_args(LanguageObjective))
+    for name in (*CRITERIA, *objectives, *get_args(TokenScore), *FEW_BITS):
+        assert f"`{name}`" in guide, name
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
