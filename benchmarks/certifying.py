@@ -13,8 +13,9 @@ from lessen.data.reading import read
 from lessen.depth.criteria import CRITERIA
 from lessen.loading import load
 from lessen.plan import FULL, Point, Precision
-from lessen.promise.calibrate import freeze_path, judge
+from lessen.promise.judging import judge
 from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
+from lessen.promise.paths import freeze_path
 
 BOUNDS = (0.005, 0.01, 0.02)
 DELTA = 0.1

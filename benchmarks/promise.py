@@ -23,9 +23,11 @@ from results import CACHE, data_folder, write_results
 from lessen.artefact import KEPT
 from lessen.data.reading import read
 from lessen.loading import load
-from lessen.promise.calibrate import LOSSES, freeze_path, judge
+from lessen.promise.judging import judge
 from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, task_of
+from lessen.promise.paths import freeze_path
 from lessen.promise.resplits import resplit
+from lessen.promise.verdict import LOSSES
 from lessen.systems import system_of
 from lessen.systems.dividing import read_splits
 from lessen.systems.pipeline import compress

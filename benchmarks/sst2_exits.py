@@ -32,9 +32,10 @@ from lessen.loading import load
 from lessen.measure.evaluation import answers_of_every_exit, evaluate
 from lessen.measure.metrics import quality
 from lessen.plan import FULL, Point
-from lessen.promise.calibrate import judge, path_of
 from lessen.promise.classifiers import calibrate_classifier
+from lessen.promise.judging import judge
 from lessen.promise.outputs import Kept, Outputs, task_of
+from lessen.promise.paths import path_of
 from lessen.promise.rows import keep
 from lessen.promise.settle import Asked
 from lessen.runtime.text import encode

@@ -17,8 +17,8 @@ from lessen.loading import load
 from lessen.measure.metrics import quality
 from lessen.model.macs import row_macs
 from lessen.model.transformer import parameter_counts
-from lessen.promise.calibrate import path_of
 from lessen.promise.outputs import Outputs, Task
+from lessen.promise.paths import path_of
 
 __all__ = ["BOUNDS", "DELTA", "answers_of_last", "f1_of_most_frequent", "facts_of"]
 

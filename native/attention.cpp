@@ -2,6 +2,9 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "heads.h"
+#include "memory.h"
+#include "threads.h"
 
 namespace lessen {
 

@@ -4,7 +4,8 @@
 #include <atomic>
 #include <thread>
 
-#include "dispatch.h"
+#include "memory.h"
+#include "threads.h"
 
 #if defined(LESSEN_X86)
 #include <immintrin.h>

@@ -4,7 +4,11 @@
 #include <vector>
 
 #include "crew.h"
+#include "dispatch.h"
+#include "heads.h"
+#include "memory.h"
 #include "products.h"
+#include "threads.h"
 
 namespace lessen {
 namespace {
@@ -62,7 +66,7 @@ void place(const lessen_decoder &layer, const float *cosine, const float *sine, 
         const int64_t token = item / turning, head = item % turning;
         float *values = qkv + (token * (turning + layer.key_heads) + head) * dim;
         const lessen_norm &norm = head < layer.heads ? layer.query_norm : layer.key_norm;
-        if (norm.weight) kernel->norm_row(values, norm_of(norm), true, dim, values);
+        if (norm.weight) kernel->norm_row(values, norm, true, dim, values);
         const float *cosines = cosine + token * layer.turned, *sines = sine + token * layer.turned;
         for (int64_t i = 0; i < half; i++) {
             const float a = values[i], b = values[i + half];
@@ -154,7 +158,7 @@ void run_layers(void *data) {
     const lessen_decoder &layer = *all.layers[all.count - 1];
     for (int64_t row = 0; all.last && row < all.m; row++) {
         float *line = all.hidden + row * layer.rest.output.n;
-        kernel->norm_row(line, norm_of(*all.last), layer.rest.rms, layer.rest.output.n, line);
+        kernel->norm_row(line, *all.last, layer.rest.rms, layer.rest.output.n, line);
     }
 }
 

@@ -1,10 +1,6 @@
-// Instruction sets from best to plainest, and the fork of the OpenMP runtime the caller has.
+// Instruction sets from best to plainest.
 #include "dispatch.h"
 
-#include "crew.h"
-
-#include <algorithm>
-#include <atomic>
 #include <cstring>
 
 #if defined(LESSEN_X86)
@@ -14,8 +10,6 @@
 namespace lessen {
 namespace {
 
-// Multiplications below which a second thread costs more than it saves.
-constexpr int64_t SMALL = 1 << 16;
 constexpr int SETS = 4;
 
 #if defined(LESSEN_X86)
@@ -48,7 +42,6 @@ const Kernel *best() {
 }  // namespace
 
 const Kernel *kernel = best();
-lessen_fork fork_with = nullptr;
 
 bool use(const char *isa) {
     for (int place = 0; place < SETS; place++)
@@ -57,33 +50,6 @@ bool use(const char *isa) {
             return true;
         }
     return false;
-}
-
-namespace {
-
-// Work of several threads, out of which no exception may come.
-struct Guarded {
-    void (*work)(void *);
-    void *data;
-    std::atomic<bool> failed{false};
-};
-
-void guarded(void *data) {
-    auto &all = *static_cast<Guarded *>(data);
-    if (result_of([&] { all.work(all.data); })) all.failed.store(true);
-}
-
-}  // namespace
-
-void run(void (*work)(void *), void *data, int threads) {
-    if (threads <= 1) return work(data);
-    Guarded all{work, data};
-    if (!shared(guarded, &all)) fork_with(guarded, &all, static_cast<unsigned>(threads), 0);
-    if (all.failed.load()) throw std::bad_alloc();
-}
-
-int worth(int64_t multiplications, int threads) {
-    return fork_with && multiplications >= SMALL ? std::max(1, threads) : 1;
 }
 
 }  // namespace lessen

@@ -1,6 +1,9 @@
 // What an encoder's layers begin with: rows of tables, summed and normed.
 #include "crew.h"
 #include "dispatch.h"
+#include "memory.h"
+#include "products.h"
+#include "threads.h"
 
 namespace lessen {
 namespace {
@@ -63,7 +66,7 @@ int lessen_embed(const lessen_embeddings *tables, const int64_t *ids, const int6
             float *to = out + token * width;
             if (tables->segment)
                 for (int64_t i = 0; i < width; i++) to[i] += tables->segment[tokens[token].segment * width + i];
-            const Norm norm = norm_of(tables->norm);
+            const Norm &norm = tables->norm;
             if (tables->position)
                 kernel->add_norm(to, tables->position + tokens[token].position * width, nullptr, norm, width, to);
             else

@@ -4,6 +4,8 @@
 
 #include "crew.h"
 #include "dispatch.h"
+#include "memory.h"
+#include "products.h"
 
 namespace lessen {
 namespace {
@@ -23,7 +25,7 @@ void ask(void *data) {
     thread_local Space<float> of_normed, of_down, of_up, of_elsewhere, of_words;
     float *normed = of_normed.of(m * width);
     for (int64_t row = 0; row < m; row++)
-        kernel->norm_row(asked.hidden + row * width, norm_of(head.norm), head.rms, width, normed + row * width);
+        kernel->norm_row(asked.hidden + row * width, head.norm, head.rms, width, normed + row * width);
     if (head.down.n) {
         float *down = of_down.of(m * head.down.n), *up = of_up.of(m * width);
         product_of(head.down, normed, down, m, asked.threads);

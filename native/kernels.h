@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "lessen.h"
+
 // For members through which sums in registers are reached: of another function, they would have to lie in memory.
 #define ALWAYS_INLINE __attribute__((always_inline))
 
@@ -106,10 +108,7 @@ struct Signed {
 
 enum class Activation { gelu, gelu_by_tanh, relu, silu, sigmoid, tanh };
 
-struct Norm {
-    const float *weight, *bias;
-    float eps;
-};
+using Norm = lessen_norm;
 
 // A row of a table, as it is stored; `scale` is that of bytes and signs, words of which are not arranged.
 struct Stored {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "dispatch.h"
+#include "threads.h"
 
 using namespace lessen;
 

@@ -3,6 +3,10 @@
 
 #include <algorithm>
 
+#include "dispatch.h"
+#include "memory.h"
+#include "threads.h"
+
 namespace lessen {
 namespace {
 

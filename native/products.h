@@ -1,7 +1,7 @@
 // Products with matrices of any kind, of activations that may be made on the way into them.
 #pragma once
 
-#include "dispatch.h"
+#include "kernels.h"
 
 namespace lessen {
 
@@ -27,10 +27,13 @@ const float *plain_rows(const Source &source, int64_t m, int64_t k, int threads)
 // out = rows of the source . matrix^T, whatever the kind of the matrix.
 void multiply(const lessen_matrix &matrix, const Source &values, float *out, int64_t m, int threads);
 
+// out = values . matrix^T, whatever the kind of the matrix.
+void product_of(const lessen_matrix &matrix, const float *values, float *out, int64_t m, int threads);
+
 // Rows [m][k] normed, into `to`.
 inline Source normed(const float *from, const lessen_norm &norm, bool rms, int64_t k, float *to) {
     Source source{Source::normed, from, k, to};
-    source.norm = norm_of(norm), source.rms = rms;
+    source.norm = norm, source.rms = rms;
     return source;
 }
 

@@ -3,7 +3,11 @@
 #include <algorithm>
 
 #include "crew.h"
+#include "dispatch.h"
+#include "heads.h"
+#include "memory.h"
 #include "products.h"
+#include "threads.h"
 
 namespace lessen {
 namespace {
@@ -27,10 +31,10 @@ void rest_of_layer(const lessen_rest *rest, const float *context, const float *h
         return;
     }
     Source summed{Source::summed, hidden, width, middle};
-    summed.added = projected, summed.norm = norm_of(rest->norms[0]);
+    summed.added = projected, summed.norm = rest->norms[0];
     Source last{Source::summed, middle, width, out};
     last.factor = feed_forward(*rest, summed, down, m, threads);
-    last.added = down, last.norm = norm_of(rest->norms[1]);
+    last.added = down, last.norm = rest->norms[1];
     plain_rows(last, m, width, threads);
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,19 @@ from hypothesis import settings
 
 settings.register_profile("lessen", deadline=None)
 settings.load_profile("lessen")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hasty() -> Iterator[None]:
+    """Timings need not be precise here: nothing rests and warms up between two of them."""
+    from lessen.measure import generation_speed, latency
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "REST_SECONDS", 0)
+        patch.setattr(generation_speed, "REST_SECONDS", 0)
+        patch.setattr(latency, "WARM_SECONDS", 0)
+        yield
+
 
 SIZES: dict[str, Any] = {
     "vocab_size": 101,

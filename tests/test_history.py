@@ -52,7 +52,7 @@ def test_its_test_rows_are_found_again(small: Path, twice: tuple[Path, str]) -> 
     plan = CompressionPlan.model_validate_json((out / "plan.json").read_text())
     test = read_splits(plan, learned_before(out))["test"]
     assert not {row_key(text) for text in test.texts} & learned_by(out)
-    code, said, err = run("report", out, "--out", out.parent / "page.html")
+    code, said, err = run("report", out, "--out", out.parent / "page.html", "--seconds", 0.1, "--batch", "1")
     assert code == 0, err
     assert "seen" not in err, said
 

@@ -5,7 +5,8 @@
 #include <vector>
 
 #include "check.h"
-#include "dispatch.h"
+#include "memory.h"
+#include "threads.h"
 
 static void threads(void (*task)(void *), void *data, unsigned count, unsigned) {
     std::vector<std::thread> all;

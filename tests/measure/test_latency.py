@@ -42,6 +42,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         clock.now += seconds
 
     monkeypatch.setattr(latency, "sleep", sleep)
+    monkeypatch.setattr(latency, "REST_SECONDS", 0.12)
+    monkeypatch.setattr(latency, "WARM_SECONDS", 0.02)
     return clock
 
 

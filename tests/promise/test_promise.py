@@ -22,12 +22,14 @@ from lessen.data.table import Table, row_key
 from lessen.depth.criteria import criteria_for
 from lessen.errors import ArtefactError, InputError, LessenError, PlanError
 from lessen.plan import Point
-from lessen.promise.calibrate import LOSSES, Loss, freeze_path, judge, losses_of, path_of
 from lessen.promise.classifiers import calibrate_classifier, no_better_than_one_answer
+from lessen.promise.judging import judge, losses_of
 from lessen.promise.outputs import Kept, Outputs, Task
+from lessen.promise.paths import freeze_path, path_of
 from lessen.promise.resplits import resplit
 from lessen.promise.rows import rows_for
 from lessen.promise.settle import Asked
+from lessen.promise.verdict import LOSSES, Loss
 
 TASK = Task("single_label_classification", (1, 2, 3, 4))
 NAMES = ["LABEL_0", "LABEL_1", "LABEL_2"]

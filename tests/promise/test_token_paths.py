@@ -17,9 +17,10 @@ from lessen.guarantee.pvalues import binomial
 from lessen.measure.evaluation import answers_at
 from lessen.plan import FULL
 from lessen.promise.audit import audit_folder
-from lessen.promise.calibrate import freeze_path, judge, losses_of, path_of
 from lessen.promise.classifiers import calibrate_classifier
+from lessen.promise.judging import judge, losses_of
 from lessen.promise.outputs import Kept, Outputs, Task, outputs_of, settings_of, task_of
+from lessen.promise.paths import freeze_path, path_of
 from lessen.promise.settle import Asked
 from lessen.runtime.text import encode
 

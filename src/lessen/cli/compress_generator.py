@@ -43,8 +43,8 @@ def language_asked(
     Raises:
         InputError: Naming the option.
     """
-    from lessen.promise.calibrate import RULES
     from lessen.promise.generators import LanguageAsked
+    from lessen.promise.verdict import RULES
     from lessen.records import parse
 
     chosen = loss or "disagreement"

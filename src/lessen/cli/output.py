@@ -140,8 +140,8 @@ def asked_of(max_drop: list[str] | None, confidence: str, loss: str | None, rule
     Raises:
         InputError: Naming the option.
     """
-    from lessen.promise.calibrate import LOSSES, RULES
     from lessen.promise.settle import Asked
+    from lessen.promise.verdict import LOSSES, RULES
     from lessen.records import parse
 
     loss = loss or "drop"

@@ -30,7 +30,7 @@ from lessen.errors import ArtefactError, InputError
 from lessen.guarantee.monitor import Verdict, alarm, bounds
 from lessen.kept import pack_keys, unpack_keys
 from lessen.loading import load
-from lessen.promise.calibrate import losses_of
+from lessen.promise.judging import losses_of
 from lessen.promise.outputs import Outputs, Task, outputs_of, settings_of, task_of
 from lessen.promise.rows import classifier_of, fitting, kept_in, reference_of
 

@@ -12,8 +12,9 @@ import numpy as np
 from lessen.certificate import SCORES
 from lessen.measure.metrics import METRIC_OF, as_labels, best_single_answer, quality, row_scores
 from lessen.plan import Expectation, Point
-from lessen.promise.calibrate import freeze_path, judge, why_not
+from lessen.promise.judging import judge, why_not
 from lessen.promise.outputs import Kept, Outputs, Task, task_of
+from lessen.promise.paths import freeze_path
 from lessen.promise.record import Basis, count_attempt
 from lessen.promise.settle import Asked, Calibration, check_enough, settle
 

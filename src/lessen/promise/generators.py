@@ -12,13 +12,13 @@ from lessen.errors import InputError
 from lessen.hf import LessenGenerator
 from lessen.model.digests import base_digest, heads_digest
 from lessen.plan import Decay, Expectation, Point, Size
-from lessen.promise.calibrate import Loss
 from lessen.promise.drafting import choose_drafts
 from lessen.promise.language import Decoder, LanguageLoss, Thresholds, freeze_path, judge, measured, why_not
 from lessen.promise.prompts import KeptTraces
 from lessen.promise.record import Basis, count_attempt
 from lessen.promise.settle import Asked, Calibration, check_enough, settle
 from lessen.promise.traces import Traces
+from lessen.promise.verdict import Loss
 from lessen.runtime.decoding import MOST_EARLY
 
 

@@ -29,8 +29,8 @@ from lessen.guarantee.pvalues import betting
 from lessen.model.architecture import Architecture
 from lessen.model.macs import block_equivalents
 from lessen.plan import FULL, Decay, ExitRule, Point, Shape
-from lessen.promise.calibrate import EVIDENT, Rule, Verdict, choose
 from lessen.promise.traces import Traces
+from lessen.promise.verdict import Rule, Verdict, choose, first_evident
 
 LanguageLoss = Literal["disagreement", "selective", "block"]
 
@@ -191,8 +191,7 @@ def freeze_path(
             continue
         found = losses_of(loss, tune, path, decoder, epsilon)
         if loss == "selective":
-            evident = np.flatnonzero(betting(found, epsilon) <= EVIDENT)
-            start = int(evident[0]) if len(evident) else 0
+            start = first_evident(betting(found, epsilon))
             path, found = path[start:], losses_of(loss, tune, path[start:], decoder, epsilon)
         passed = evidently_within(found, epsilon)
         cost = decoder.cost(tune, path[passed - 1].exits if passed else None)
@@ -232,7 +231,7 @@ def judge(
         bounds: Losses allowed.
         delta: Probability that any of the statements is wrong.
         loss: What is bounded.
-        rule: As in `promise.calibrate.judge`.
+        rule: As in `promise.judging.judge`.
     """
     return [_judge(traces, path, decoder, bound, delta / len(bounds), loss, rule) for bound in bounds]
 

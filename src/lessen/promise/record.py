@@ -23,9 +23,9 @@ from lessen.certificate import write_certificate as write_down
 from lessen.errors import ArtefactError
 from lessen.machine import versions
 from lessen.plan import Point, Precision, Promise
-from lessen.promise.calibrate import Loss, Rule, Verdict
 from lessen.promise.outputs import Outputs
 from lessen.promise.traces import Traces
+from lessen.promise.verdict import Loss, Rule, Verdict
 
 CALIBRATIONS = "calibrations.json"
 

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from lessen.guarantee import Losses, certify, plug_in
 from lessen.plan import Point
-from lessen.promise.calibrate import Loss, layers_of, losses_of
+from lessen.promise.judging import losses_of
 from lessen.promise.language import Decoder, LanguageLoss
 from lessen.promise.language import losses_of as losses_of_prompts
 from lessen.promise.outputs import Outputs, Task
+from lessen.promise.paths import layers_of
 from lessen.promise.traces import Traces
+from lessen.promise.verdict import Loss
 
 
 def resplit(

@@ -13,8 +13,8 @@ from lessen.artefact import CONFIG, read_config, write_json
 from lessen.certificate import Certificate, check_promises, is_certified
 from lessen.errors import InputError, LessenError
 from lessen.plan import FULL, Expectation, Point
-from lessen.promise.calibrate import Loss, Rule, Verdict
 from lessen.promise.record import Basis, certifies, point_name, points_of, write_certificate
+from lessen.promise.verdict import Loss, Rule, Verdict
 from lessen.records import Strict
 from lessen.runtime.dial import work_of
 
