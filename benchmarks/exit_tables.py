@@ -104,7 +104,7 @@ def speed_table(result: dict[str, Any]) -> str:
     columns += ["exits nobody asks cost", "exits asked in vain cost"]
     return section(
         "Exits off: how many times faster than Hugging Face",
-        "With SDPA, tightly padded in length-sorted batches, and naively padded. Asked in vain: after every layer, and "
-        "no row may leave.",
+        "With SDPA, tightly padded in length-sorted batches, and naively padded. Asked in vain: after every "
+        "layer, and no row may leave.",
         markdown(columns, rows),
     )
