@@ -36,7 +36,7 @@ from lessen.model.architecture import Architecture
 from lessen.model.digests import base_digest
 from lessen.model.few_bits import BinaryEmbedding, BinaryLinear, Int4Linear
 from lessen.model.transformer import initialise
-from lessen.plan import FEW_BITS, Precision, dense_shape
+from lessen.plan import FEW_BITS, Precision, Shape, dense_shape
 from lessen.reshaping import Model, in_few_bits, with_language_exits
 
 
@@ -175,14 +175,15 @@ def has_exits(name: str | Path) -> bool:
     return isinstance(config, LessenConfig) and bool(config.form().exit_layers)
 
 
-def has_latents(name: str | Path) -> bool:
-    """Whether a model's binary weights are stored as what they learned by, from its config alone.
+def latent_form_of(name: str | Path) -> Shape | None:
+    """The Shape of a model whose binary weights are stored as what they learn by, from its config alone.
 
     Raises:
         InputError, ArtefactError, PlanError, UnsupportedModelError: As `load`.
     """
     config = None if _preset(name) is not None else _config_of(_resolve(name))
-    return isinstance(config, LessenConfig) and config.form().latent is not None
+    form = config.form() if isinstance(config, LessenConfig) else None
+    return form if form is not None and form.latent is not None else None
 
 
 def facts_of(name: str | Path) -> Architecture:

@@ -16,7 +16,7 @@ from lessen.errors import ArtefactError, InputError, Interrupted, PlanError
 from lessen.model.few_bits import BinaryEmbedding, BinaryLinear
 from lessen.model.latent import latents_of
 from lessen.model.rows import pack
-from lessen.plan import ExitShape
+from lessen.plan import ExitShape, Latent
 from lessen.promise.rows import rows_for
 from lessen.promise.settle import Asked
 from lessen.reshaping import in_latents, in_signs
@@ -133,6 +133,34 @@ def test_what_it_learned_by_lies_beside_it_and_learns_on(binary: Path, data: Pat
     assert {(layer.bits, layer.activation_bits) for layer in layers} == {(1, 8)}
     with pytest.raises(PlanError, match="keeps the latents"):
         compressed(binary, data, tmp_path / "no")
+
+
+def test_it_goes_on_as_it_was(small: Path, data: Path, tmp_path: Path) -> None:
+    some = in_latents(
+        lessen.load(small),
+        Latent(scale="learned", gradient="ste"),
+        activation_bits=8,
+        layers=[0, 2],
+        embedding=False,
+    )
+    some.save_pretrained(tmp_path / "some")
+    given = ["--system", "beexformer", "--data", data, "--epochs", "0.1", "--max-drop", "50%"]
+    code, _, err = run("compress", tmp_path / "some", *given, "--out", tmp_path / "on")
+    assert code == 0, err
+    form = lessen.load(tmp_path / "on-latent").config.form()
+    assert form.latent == some.config.form().latent
+    assert [(layer.bits, layer.activation_bits) for layer in form.layers] == [(1, 8), (32, 32), (1, 8)]
+    assert form.embedding_bits == 32
+    code, _, err = run(
+        "compress", tmp_path / "some", *given, "--binary-layers", "1", "--out", tmp_path / "less"
+    )
+    assert code == 2
+    assert "layer 3 is binary already; name it too" in err
+    given += ["--binary-layers", "1,2,3", "--activation-bits", "32"]
+    code, _, err = run("compress", tmp_path / "some", *given, "--out", tmp_path / "more")
+    assert code == 0, err
+    layers = lessen.load(tmp_path / "more").config.form().layers
+    assert [(layer.bits, layer.activation_bits) for layer in layers] == [(1, 32)] * 3
 
 
 def latent_model():

@@ -34,7 +34,8 @@ def classifier_plan(
         criterion: To choose among, or None for the system's own.
         tokens: Of a `TokenPlan`.
         targets: Sizes to reach.
-        recipe: Options by field, None where not given.
+        recipe: Options by field, None where not given; what is not said of signs stays as a model has it that
+            was binary already.
         promise: What is asked of the result.
         seed: Of the split and the order of rows.
         sources: Data and columns.
@@ -42,17 +43,22 @@ def classifier_plan(
     Raises:
         InputError: Naming the option that does not fit.
     """
-    from lessen.loading import facts_of
+    from lessen.loading import facts_of, latent_form_of
     from lessen.systems import system_of
+    from lessen.systems.binarizing import Binarizing, as_before
     from lessen.systems.planning import plan_for
 
+    given = {key: value for key, value in recipe.items() if value is not None}
+    binarizes = any(isinstance(stage, Binarizing) for stage in system_of(system).stages)
+    if binarizes and given.get("weight_bits") != 32 and (form := latent_form_of(model)) is not None:
+        given = as_before(form) | given
     choices: dict[str, Any] = {"criteria": tuple(criterion or ()), "tokens": tokens, "targets": targets}
     return plan_for(
         system_of(system),
         seed=seed,
         alone=alone,
         hidden_size=facts_of(model).hidden_size,
-        recipe={key: value for key, value in recipe.items() if value is not None},
+        recipe=given,
         model=model,
         exits=exits,
         promise=promise,

@@ -104,12 +104,15 @@ WeightBits = Annotated[
 ]
 ActivationBits = Annotated[
     int | None,
-    typer.Option(help="Bits of what binary weights multiply: 32, 8 or 1. [32]", rich_help_panel=BITS),
+    typer.Option(
+        help="Bits of what binary weights multiply: 32, 8 or 1. [32, or as it was before]",
+        rich_help_panel=BITS,
+    ),
 ]
 BinaryLayers = Annotated[
     str | None,
     typer.Option(
-        help="Layers whose matrices become binary, such as 1,2,4; else all.",
+        help="Layers whose matrices become binary, such as 1,2,4; else all, or those of before.",
         rich_help_panel=BITS,
     ),
 ]

@@ -10,7 +10,7 @@ from pydantic import Field
 from lessen.bits.conversion import places_to_binarize
 from lessen.errors import PlanError
 from lessen.model.latent import turn
-from lessen.plan import Latent, SignGradient, Size, WeightScale
+from lessen.plan import Latent, Shape, SignGradient, Size, WeightScale
 from lessen.reshaping import in_latents
 from lessen.train.fine_tuning import Recipe
 
@@ -65,6 +65,24 @@ def check_bits(model: Any, recipe: Binarizing) -> None:
     for name, option in OF_SIGNS.items():
         if getattr(recipe, name) != getattr(plain, name):
             raise PlanError(f"{option} is about weights of 1 bit; leave it out with --weight-bits 32")
+
+
+def as_before(form: Shape) -> dict[str, Any]:
+    """Choices of a `Binarizing` by which a model that has latents goes on as it is.
+
+    Args:
+        form: With latents.
+    """
+    assert form.latent is not None
+    places = [place for place, layer in enumerate(form.layers, start=1) if layer.bits == 1]
+    activations = {form.layers[place - 1].activation_bits for place in places}
+    return {
+        "activation_bits": max(activations, default=32),
+        "scale": form.latent.scale,
+        "gradient": form.latent.gradient,
+        "layers": None if len(places) == len(form.layers) else tuple(places),
+        "embedding": form.embedding_bits == 1,
+    }
 
 
 def binarized(model: Any, recipe: Binarizing) -> Any:

@@ -21,7 +21,7 @@ from lessen.data.table import Table
 from lessen.depth.criteria import criteria_for
 from lessen.errors import InputError, Interrupted, PlanError
 from lessen.history import remember
-from lessen.loading import has_latents, load
+from lessen.loading import latent_form_of, load
 from lessen.measure.evaluation import Result, answers_of_every_exit, evaluate
 from lessen.measure.metrics import as_labels
 from lessen.model.few_bits import FewBits
@@ -136,7 +136,7 @@ def keeps_latents(plan: CompressionPlan) -> bool:
     if any(isinstance(stage, Pretraining) for stage in plan.stages):
         return False  # it is all that is saved
     learns = any(isinstance(stage, Binarizing) and stage.weight_bits == 1 for stage in plan.stages)
-    return learns or has_latents(plan.model)
+    return learns or latent_form_of(plan.model) is not None
 
 
 def latent_beside(out: Path) -> Path:
