@@ -243,6 +243,10 @@ def test_what_a_user_can_do_wrong_is_an_error_of_lessen(words, tiny_checkpoint: 
     for texts in ([None], [("a", "b", "c")]):
         with pytest.raises(InputError, match="text 1 is neither a text nor a pair"):
             words.predict(texts)
+    half = "half a \ud83d"
+    for rows in (["whole", half], [("a", "b"), ("a", half)]):
+        with pytest.raises(InputError, match="text 2 is not UTF-8 text: .*; convert it first"):
+            words.predict(rows)
     for model in (words, encoder):
         with pytest.raises(InputError, match="point 3: give a Point"):
             model.use(3)

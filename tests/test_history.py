@@ -96,6 +96,10 @@ def test_what_is_damaged_or_gone_is_said(small: Path, data: Path, tmp_path: Path
     save_file({"before": tensors["before"]}, place, metadata=about)
     with pytest.raises(ArtefactError, match=r"cannot be read \('seen'\)"):
         learned_by(folder)
+    save_file(tensors, place)  # by a tool that leaves out what a file says of itself
+    assert learned_by(folder) == learned_by(small)
+    code, _, err = run("calibrate", folder, "--max-drop", "50%")
+    assert (code, f"{place}: cannot be read" in err) == (2, True), err
     place.write_bytes(b"rubbish")
     assert run("predict", folder, "a film", "--json")[0] == 0
     place.unlink()
