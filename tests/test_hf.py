@@ -245,7 +245,7 @@ def test_what_a_user_can_do_wrong_is_an_error_of_lessen(words, tiny_checkpoint: 
             words.predict(texts)
     half = "half a \ud83d"
     for rows in (["whole", half], [("a", "b"), ("a", half)]):
-        with pytest.raises(InputError, match="text 2 is not UTF-8 text: .*; convert it first"):
+        with pytest.raises(InputError, match=r"text 2 is not UTF-8 text: .*; convert it first"):
             words.predict(rows)
     for model in (words, encoder):
         with pytest.raises(InputError, match="point 3: give a Point"):
