@@ -130,7 +130,7 @@ def smollm2(folder: Path | None = None) -> Any:
         assert model.tokenizer is not None
         chosen = spread_out(pieces(model, "validation", LENGTHS[0]), PROFILED)
         texts = [model.tokenizer.decode(ids) for _, ids in chosen]
-        model.measure_profile(texts, max_tokens=LENGTHS[0])
+        model.measure_profile(texts, score="mean", max_tokens=LENGTHS[0])
     return model
 
 

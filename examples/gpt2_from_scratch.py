@@ -110,7 +110,7 @@ def trained(seed: int, work: Path, rows: int | None = None) -> lessen.LessenForC
     learn_to_answer(model, lessons, recipe, work / "reading")
     assert model.tokenizer is not None
     prompts = [model.tokenizer.decode(ids[:PROMPT]) for ids in long_reviews(model, "train", PROFILED)]
-    model.measure_profile(prompts, max_tokens=PROMPT)
+    model.measure_profile(prompts, score="mean", max_tokens=PROMPT)
     return model
 
 

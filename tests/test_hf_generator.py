@@ -172,3 +172,21 @@ def test_a_damaged_fact_is_named(tmp_path: Path) -> None:
     place.write_text(place.read_text().replace('"causal": true', '"causal": false'))
     with pytest.raises((PlanError, ArtefactError), match="causal"):
         lessen.load(tmp_path / "ours")
+
+
+def test_inputs_it_would_pass_over_are_refused(tmp_path: Path) -> None:
+    tiny_generator("llama").save_pretrained(tmp_path)
+    model = lessen.load(tmp_path)
+    ids = torch.tensor([[3, 4, 5, 6], [0, 7, 8, 9]])
+    mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
+    plain = model(input_ids=ids, attention_mask=mask).logits
+    places = torch.tensor([[0, 1, 2, 3], [9, 0, 1, 2]])  # what padding has says nothing
+    given = {"position_ids": places, "output_attentions": False, "inputs_embeds": None}
+    assert torch.equal(model(input_ids=ids, attention_mask=mask, **given).logits, plain)
+    with pytest.raises(PlanError, match="position_ids are not those of attention_mask"):
+        model(input_ids=ids, position_ids=torch.tensor([[0, 1, 0, 1], [0, 1, 0, 1]]))
+    for wrong in ({"output_hidden_states": True}, {"attention_maskk": mask}):
+        with pytest.raises(PlanError, match=f"{next(iter(wrong))}: a model of lessen takes no such input"):
+            model(input_ids=ids, **wrong)
+    with pytest.raises(PlanError, match="a cache of a fixed size cannot be used"):
+        model.generate(input_ids=ids, attention_mask=mask, cache_implementation="static", max_new_tokens=2)

@@ -257,3 +257,11 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     card = (tmp_path / "ours" / "README.md").read_text()
     assert "A `t5` encoder-decoder model" in card
     assert "dial" not in card
+
+
+def test_inputs_it_would_pass_over_are_refused(tmp_path: Path) -> None:
+    tiny_seq2seq("t5").save_pretrained(tmp_path)
+    model, ids = lessen.load(tmp_path), torch.tensor([[3, 4, 1]])
+    for name in ("inputs_embeds", "decoder_inputs_embeds", "attention_maskk"):
+        with pytest.raises(PlanError, match=f"{name}: a model of lessen takes no such input"):
+            model(input_ids=ids, labels=ids, **{name: torch.zeros(1, 3, 36)})

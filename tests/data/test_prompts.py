@@ -83,8 +83,8 @@ def test_numbers_are_written_in_steps_and_read_back() -> None:
         text = number_text(tenth / 10)
         assert abs(number_of(text) - tenth / 10) <= 0.1 + 1e-9
         assert number_of(text.replace(".", " . ")) == number_of(text) == number_of(f" {text} ")
-    assert [number_of(text) for text in ("3", "3.", "three", "", "3.8 4", "- 1 . 5", "2,4")] == [
-        3.0, None, None, None, None, -1.5, 2.4,
+    assert [number_of(text) for text in ("3", "3.", "three", "", "3.8 4", "- 1 . 5", "2,4", "1,000")] == [
+        3.0, None, None, None, None, -1.5, 2.4, None,
     ]  # fmt: skip
 
 

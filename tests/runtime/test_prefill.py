@@ -254,6 +254,7 @@ def test_the_dial_counts_what_reading_a_prompt_costs(tmp_path: Path) -> None:
     ids = [model.tokenizer(texts[-1])["input_ids"]]
     plain = first_logits(model.transformer, ids, model.point)
     model.measure_profile(texts).dial(speedup=1.5)
+    assert model.config.retention_profile().score == "causal_norm"
     facts, shape = model.config.facts(), model.config.form()
     fewest = fewest_left(shape, facts)
     assert fewest == SINKS + RECENT

@@ -73,7 +73,7 @@ def command(
     speedup: options.Speedup = None,
     rates: options.RatesName = None,
     retention: options.Retention = None,
-    token_score: options.TokenScore = "mean",
+    token_score: options.TokenScore = None,
     weight_bits: options.WeightBits = None,
     activation_bits: options.ActivationBits = None,
     binary_layers: options.BinaryLayers = None,
@@ -252,11 +252,11 @@ def _layers(given: str | None) -> tuple[int, ...] | None:
         raise InputError(f"--binary-layers {given}: expected layer numbers such as 1,2,4") from None
 
 
-def _tokens(retention: str | None, score: str) -> dict[str, Any]:
+def _tokens(retention: str | None, score: str | None) -> dict[str, Any]:
     """The options about tokens as a `TokenPlan`; empty if none was given."""
-    if score not in get_args(TokenScore):
+    if score not in (None, *get_args(TokenScore)):
         raise InputError(f"--token-score {score}: choose {', '.join(get_args(TokenScore))}")
-    tokens: dict[str, Any] = {} if score == "mean" else {"score": score}
+    tokens: dict[str, Any] = {} if score is None else {"score": score}
     if retention in (None, "acc", "envelope", "geometric", "tilt"):
         return tokens if retention is None else tokens | {"family": retention}
     try:

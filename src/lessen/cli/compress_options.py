@@ -97,7 +97,11 @@ Retention = Annotated[
     ),
 ]
 TokenScore = Annotated[
-    str, typer.Option(help="What tokens that stay are chosen by; mean is ACC.", rich_help_panel=TOKENS)
+    str | None,
+    typer.Option(
+        help="What tokens that stay are chosen by. [mean, which is ACC; causal_norm of what only looks back]",
+        rich_help_panel=TOKENS,
+    ),
 ]
 WeightBits = Annotated[
     int | None, typer.Option(help="1, or 32 to train the same model as it is. [1]", rich_help_panel=BITS)

@@ -201,11 +201,16 @@ def number_text(value: float) -> str:
 
 
 def number_of(text: str) -> float | None:
-    """The number a text says and nothing else; None where it says none, or more than one."""
+    """The number a text says and nothing else; None where it says none, or more than one.
+
+    A comma before three digits, as in 1,000, may part thousands or what is whole: nobody can tell.
+    """
     found = NUMBER.fullmatch(text)
     if found is None:
         return None
     sign, whole, parts = found.groups()
+    if "," in text and len(parts) == 3:
+        return None
     return float(f"{sign}{whole}.{parts or 0}")
 
 

@@ -10,6 +10,8 @@ from fractions import Fraction
 from lessen.data.table import Table, keys_of, row_key, words
 from lessen.errors import InputError
 
+IN_PLAIN_TEXT = " (in a .txt texts are parted by empty lines; a .csv or .jsonl has one a row)"
+
 
 def split(table: Table, shares: Mapping[str, float], seed: int) -> dict[str, Table]:
     """Cut a table into disjoint parts of exact size, by a seeded hash of each text.
@@ -41,6 +43,7 @@ def split(table: Table, shares: Mapping[str, float], seed: int) -> dict[str, Tab
         if not parts[part]:
             raise InputError(
                 f"{table.name}: {len(table)} rows are too few, {part!r} would get none; give more rows"
+                f"{IN_PLAIN_TEXT if table.name.endswith('.txt') else ''}"
             )
     return {part: replace(table.take(sorted(parts[part])), name=f"{table.name} ({part})") for part in shares}
 

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from lessen.config import LessenConfig
 from lessen.depth.language import language_criterion
 from lessen.errors import InputError, LessenWarning, PlanError
-from lessen.hf.padded import PaddedMemory, Padding
+from lessen.hf.padded import PaddedMemory, Padding, check_positions, refuse_ignored
 from lessen.hf.pointed import LessenPointedModel
 from lessen.hf.shell import tokenizer_of
 from lessen.model.causal import Memory
@@ -245,6 +245,7 @@ class LessenForCausalLM(LessenGenerator):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        position_ids: Tensor | None = None,
         return_dict: bool = True,
         **further: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
@@ -259,17 +260,23 @@ class LessenForCausalLM(LessenGenerator):
             labels: `[batch, length]`, of which each is compared with the logits before it; -100 is left out.
             use_cache: Whether to begin a cache if none is given.
             logits_to_keep: Compute the logits of so many last places only, or of these places; 0: of all.
+            position_ids: `[batch, length]`, which must be those that follow from the mask.
             return_dict: A tuple if not.
-            further: `num_items_in_batch` of a Trainer; other options of transformers do not apply.
+            further: `num_items_in_batch` of a Trainer, and what changes no answer.
 
         Raises:
             InputError: When a row has more tokens than the model has positions.
-            PlanError: For a mask or a cache of a fixed form, which cannot be ragged.
+            PlanError: For a mask or a cache of a fixed form, which cannot be ragged, for other positions, and
+                for an input there is not.
         """
+        refuse_ignored(further)
+        if past_key_values is not None and past_key_values.is_compileable:
+            raise PlanError("a cache of a fixed size cannot be used; leave cache_implementation away")
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache()
         before = 0 if past_key_values is None else past_key_values.get_seq_length()
         mask = whole_mask(input_ids, attention_mask, before)
+        check_positions(position_ids, mask, before)
         index, rows = rows_of_mask(mask[:, before:])
         if before:
             rows = following(rows, mask[:, :before].sum(1).tolist())
@@ -290,8 +297,6 @@ class LessenForCausalLM(LessenGenerator):
     def _memory(self, cache: Cache | None, padding: Padding) -> list[Memory] | None:
         if cache is None:
             return None
-        if cache.is_compileable:
-            raise PlanError("a cache of a fixed size cannot be used; leave cache_implementation away")
         return [PaddedMemory(cache, layer, padding) for layer in range(len(self.transformer.layers))]
 
     def _logits(self, hidden: Tensor, padding: Padding, keep: int | Tensor) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import Cache, EncoderDecoderCache
 
+from lessen.errors import PlanError
 from lessen.model.causal import attend_causal, spread
 from lessen.model.cross import CrossAttention, Source
 from lessen.model.rows import Rows, rows_of_mask, scatter
@@ -169,3 +172,39 @@ class PaddedMemory:
 
     def _updated(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         return self.cache.update(self.padding.padded(key), self.padding.padded(value), self.layer)
+
+
+HARMLESS = frozenset({"num_items_in_batch", "cache_position", "token_type_ids", "return_dict"})
+"""Inputs that models of transformers are handed and that change no answer here."""
+
+
+def refuse_ignored(further: Mapping[str, Any]) -> None:
+    """Refuse inputs that would be passed over in silence.
+
+    Raises:
+        PlanError: Naming the first that says something.
+    """
+    for name, value in further.items():
+        if name not in HARMLESS and value is not None and value is not False:
+            raise PlanError(f"{name}: a model of lessen takes no such input; leave it out")
+
+
+def check_positions(given: Tensor | None, mask: Tensor, before: int) -> None:
+    """Refuse positions other than the mask's: tokens count from each row's first one.
+
+    Args:
+        given: `[batch or 1, length]`, or None.
+        mask: Which places hold a token, `[batch, before + length]`, bool.
+        before: Places that are cached.
+
+    Raises:
+        PlanError: When they differ at a token, as where several texts are packed into one row.
+    """
+    if given is None:
+        return
+    own, real = (mask.long().cumsum(1) - 1)[:, before:], mask[:, before:]
+    if given.shape[-1] != own.shape[1] or bool(((given.expand_as(own) != own) & real).any()):
+        raise PlanError(
+            "position_ids are not those of attention_mask, by which each row is one text; leave them out, "
+            "and give texts that are packed into one row a row each"
+        )

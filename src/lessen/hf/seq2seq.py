@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from lessen.config import LessenConfig
 from lessen.errors import PlanError
 from lessen.hf.generator import LessenGenerator, whole_mask
-from lessen.hf.padded import PaddedMemory, PaddedSource, Padding
+from lessen.hf.padded import PaddedMemory, PaddedSource, Padding, refuse_ignored
 from lessen.model.causal import Memory
 from lessen.model.cross import Source
 from lessen.model.rows import Rows, following, rows_of_mask, scatter
@@ -133,14 +133,15 @@ class LessenForSeq2SeqLM(LessenGenerator):
             labels: `[batch, length]`, each compared with the logits at its own place; -100 is left out.
             use_cache: Whether to begin a cache if none is given.
             return_dict: A tuple if not.
-            further: `num_items_in_batch` of a Trainer; other options of transformers do not apply.
+            further: `num_items_in_batch` of a Trainer, and what changes no answer.
 
         Raises:
             InputError: When a row has more tokens than the model takes.
-            PlanError: For a cache of a fixed form, when one side's tokens are missing, or when a mask is not
-                that of the encoder's output.
+            PlanError: For a cache of a fixed form, for an input there is not, when one side's tokens are
+                missing, or when a mask is not that of the encoder's output.
         """
         _check(past_key_values)
+        refuse_ignored(further)
         if decoder_input_ids is None:
             if labels is None:
                 raise PlanError("an encoder-decoder model needs decoder_input_ids or labels")

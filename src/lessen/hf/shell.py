@@ -23,6 +23,7 @@ from lessen.runtime.dial import check_wish
 from lessen.runtime.retention import MASS, SPEEDUPS, measured_profile, point_for, reachable
 from lessen.runtime.text import encode
 from lessen.saving import push, save
+from lessen.tokens.score import usual_score
 
 
 class LessenPreTrainedModel(PreTrainedModel):
@@ -178,7 +179,7 @@ class LessenPreTrainedModel(PreTrainedModel):
         self,
         texts: Sequence[Text],
         *,
-        score: TokenScore = "mean",
+        score: TokenScore | None = None,
         mass: float = MASS,
         max_tokens: int | None = None,
     ) -> Self:
@@ -189,7 +190,7 @@ class LessenPreTrainedModel(PreTrainedModel):
 
         Args:
             texts: Texts or pairs such as the model will see; some hundreds are enough.
-            score: What the tokens that stay will be chosen by; `mean` is ACC.
+            score: What the tokens that stay will be chosen by; `tokens.score.usual_score` if None.
             mass: Share of the attention whose holders the profile is made from.
             max_tokens: Texts are cut to this; to what the model takes if None.
 
@@ -200,6 +201,7 @@ class LessenPreTrainedModel(PreTrainedModel):
             InputError: When these make no sense.
             PlanError: When no text has a token that may leave.
         """
+        score = score or usual_score(causal=self.config.facts().causal)
         if score not in get_args(TokenScore):
             raise InputError(f"score {score!r}: choose {', '.join(get_args(TokenScore))}")
         if not 0 < mass <= 1:

@@ -30,7 +30,7 @@ from lessen.data.table import Table
 from lessen.errors import InputError, PlanError
 from lessen.hf import LessenGenerator
 from lessen.history import remember, texts_learned
-from lessen.loading import load
+from lessen.loading import facts_of, load
 from lessen.measure.answering import evaluate_answers
 from lessen.plan import FULL, Point
 from lessen.progress import Watch, adding, counting
@@ -47,6 +47,7 @@ from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
 from lessen.systems.working import Say, begin_work, result_folder, working_folder
+from lessen.tokens.score import usual_score
 from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 
@@ -114,6 +115,11 @@ class ReadingOutcome:
     results: list[dict[str, Any]]
     rows: dict[str, int]
     training: list[dict[str, Any]]
+
+
+def usual_tokens(model: str) -> dict[str, Any]:
+    """What a `TokenPlan` says of a model that writes where the user says nothing, from its config alone."""
+    return {"score": usual_score(causal=facts_of(model).causal)}
 
 
 def compress_prompt_tokens(
