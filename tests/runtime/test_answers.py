@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ragged_ids, tiny_generator, tiny_seq2seq
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.normalizers import Prepend, Replace, Sequence
+from transformers import PreTrainedTokenizerFast
 
 import lessen
 from lessen.errors import InputError, LessenError
@@ -118,6 +122,17 @@ def test_answers_end_where_their_model_ends_texts(tmp_path: Path) -> None:
     assert 2 not in answer_ids(Letters(), "no", loaded("gpt2", tmp_path / "b"))
     with pytest.raises(InputError, match="no tokens"):
         answer_ids(Letters(), "", loaded("gpt2", tmp_path / "c"))
+
+
+def test_answers_are_the_tokens_they_are_after_a_word(tmp_path: Path) -> None:
+    """Llama's own normalizer puts a mark before every text: alone, an answer would begin with two."""
+    pieces = {"<unk>": 0, "\u2581": 1, "\u2581a": 2, "\u2581n": 3, "\u2581no": 4, "a": 5, "n": 6, "o": 7}
+    merges = [("\u2581", "a"), ("\u2581", "n"), ("\u2581n", "o")]
+    fast = Tokenizer(BPE(vocab=pieces, merges=merges, unk_token="<unk>"))
+    fast.normalizer = Sequence([Prepend("\u2581"), Replace(" ", "\u2581")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=fast, unk_token="<unk>")
+    assert tokenizer(" no")["input_ids"] == [1, 4]
+    assert answer_ids(tokenizer, "no", loaded("gpt2", tmp_path)) == [4]
 
 
 @pytest.mark.parametrize(

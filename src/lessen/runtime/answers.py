@@ -23,12 +23,15 @@ from lessen.runtime.sampling import NO_NUMBERS
 NAMED_AT_ONCE = 256
 """States for which tokens are named together: each has as many logits as there are tokens."""
 
+BEFORE = "a"
+"""A word after which an answer has the tokens it has after any."""
+
 
 def answer_ids(tokenizer: Any, answer: str, model: Transformer) -> list[int]:
     """Tokens of an answer.
 
     Of an encoder-decoder model they are a text's own, with what ends it. After a prompt that is continued
-    they begin with a space and end nowhere.
+    they begin with a space, as after another word, and end nowhere.
 
     Raises:
         InputError: When there are none.
@@ -36,7 +39,11 @@ def answer_ids(tokenizer: Any, answer: str, model: Transformer) -> list[int]:
     if model.decoder is not None:
         ids = tokenizer(answer, verbose=False)["input_ids"]
     else:
-        ids = tokenizer(f" {answer}", add_special_tokens=False, verbose=False)["input_ids"]
+        before, both = (
+            tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            for text in (BEFORE, f"{BEFORE} {answer}")
+        )
+        ids = both[len(before) :]
     if not ids:
         raise InputError(f"the answer {answer!r} has no tokens")
     return list(ids)
