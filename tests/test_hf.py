@@ -282,3 +282,17 @@ def test_a_model_in_training_answers_as_a_whole_without_dropout(words) -> None:
     words.train()
     words.predict(["a film"])
     assert not any(module.training for module in words.modules())
+
+
+def test_inputs_it_would_pass_over_are_refused(words):
+    """So are ids no table knows, in training as in evaluation, with an error of ours."""
+    ids = torch.tensor([[3, 4, 5, 6]])
+    for model in (words, lessen.LessenModel(words.config).eval()):
+        plain = model(input_ids=ids, output_attentions=False, inputs_embeds=None)[0]
+        assert torch.equal(plain, model(input_ids=ids)[0])
+        for wrong in ({"output_hidden_states": True}, {"attention_maskk": ids}, {"position_ids": ids}):
+            with pytest.raises(PlanError, match=f"{next(iter(wrong))}: a model of lessen takes no such"):
+                model(input_ids=ids, **wrong)
+        for training in (False, True):
+            with pytest.raises(InputError, match="token id 99999: the model knows 0 to"):
+                model.train(training)(input_ids=torch.tensor([[3, 99999]]))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import TINY, ragged_ids, tiny_hugging_face
 
+from lessen.errors import InputError
 from lessen.loading import load
 from lessen.model.embeddings import Embeddings
 from lessen.model.rows import pack
@@ -89,12 +90,17 @@ def test_every_kind_of_table(made, threads, tmp_path, calls, monkeypatch):
 def test_what_no_table_has_is_refused(tmp_path, calls):
     model = of_family("bert", tmp_path)
     read(model, [model.config.facts().max_position_embeddings])
-    for lengths, segments in (([67], None), ([2], torch.tensor([0, 9])), ([2], torch.tensor([0, -1]))):
-        with pytest.raises(IndexError):
+    too_long = r"a row of 67 tokens is longer than the model's \d+ positions"
+    for lengths, segments, what in (
+        ([67], None, too_long),
+        ([2], torch.tensor([0, 9]), "token type 9: the model knows 0 to 1"),
+        ([2], torch.tensor([0, -1]), "token type -1"),
+    ):
+        with pytest.raises(InputError, match=what):
             read(model, lengths, segments)
     ids, rows = pack([torch.tensor([5, 101]), torch.tensor([-1, 3, 4])])
-    for wrong in (ids, ids.flip(0)):
-        with torch.no_grad(), pytest.raises(IndexError, match="out of range"):
+    for wrong, what in ((ids, 101), (ids.flip(0), -1)):
+        with torch.no_grad(), pytest.raises(InputError, match=f"token id {what}: the model knows 0 to 100"):
             model.transformer.embeddings(wrong, rows)
     assert len(calls) == 6
 
@@ -156,7 +162,7 @@ def test_a_shorter_table_has_fewer_rows(tmp_path):
     read(model)
     tables = model.transformer.embeddings
     tables.token.weight = torch.nn.Parameter(tables.token.weight[:50].clone())
-    with torch.no_grad(), pytest.raises(IndexError):
+    with torch.no_grad(), pytest.raises(InputError, match="token id 90: the model knows 0 to 49"):
         tables(*pack([torch.tensor([3, 90])]))
 
 

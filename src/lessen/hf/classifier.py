@@ -16,7 +16,7 @@ from lessen.depth.exits import every_exit
 from lessen.depth.losses import Objective, imitation, task_loss, weighted
 from lessen.errors import PlanError
 from lessen.hf.pointed import LessenPointedModel
-from lessen.hf.shell import tokenizer_of
+from lessen.hf.shell import refuse_ignored, tokenizer_of
 from lessen.model.rows import Rows
 from lessen.plan import Point
 from lessen.runtime.dial import bounded, by_layers, by_time, check_wish, usual_tokens
@@ -145,14 +145,19 @@ class LessenForSequenceClassification(LessenPointedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         return_dict: bool = True,
-        **unused: Any,
+        **further: Any,
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
         """Padded ids `[batch, length]` to logits `[batch, labels]`.
 
         Padding may stand on either side; positions count from each row's first token. In training mode every
         exit answers and the loss is `objective`. In evaluation mode rows leave as the Point says, the loss is
         the task's own on the answers given, and gradients flow only at full depth.
+
+        Raises:
+            InputError: For ids the model does not know, or a row that is too long.
+            PlanError: For an input there is not, which would be passed over otherwise.
         """
+        refuse_ignored(further)
         ids, rows, segments, _ = self._ragged(input_ids, attention_mask, token_type_ids)
         loss: Tensor | None = None
         if self.training:

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from lessen.config import LessenConfig
 from lessen.errors import InputError, PlanError
-from lessen.hf.shell import LessenPreTrainedModel, tokenizer_of
+from lessen.hf.shell import LessenPreTrainedModel, refuse_ignored, tokenizer_of
 from lessen.model.heads import pool
 from lessen.model.rows import Rows, scatter
 from lessen.plan import FULL, Point, check_point
@@ -67,9 +67,15 @@ class LessenModel(LessenPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         return_dict: bool = True,
-        **unused: Any,
+        **further: Any,
     ) -> BaseModelOutput | tuple[Tensor]:
-        """Padded ids `[batch, length]` to hidden states `[batch, length, hidden]`, zero at padding."""
+        """Padded ids `[batch, length]` to hidden states `[batch, length, hidden]`, zero at padding.
+
+        Raises:
+            InputError: For ids the model does not know, or a row that is too long.
+            PlanError: For an input there is not, which would be passed over otherwise.
+        """
+        refuse_ignored(further)
         ids, rows, segments, index = self._ragged(input_ids, attention_mask, token_type_ids)
         states = self._states(ids, rows, segments)
         states = scatter(states, index, (input_ids.shape[0], input_ids.shape[1]))

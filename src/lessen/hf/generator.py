@@ -15,9 +15,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from lessen.config import LessenConfig
 from lessen.depth.language import language_criterion
 from lessen.errors import InputError, LessenWarning, PlanError
-from lessen.hf.padded import PaddedMemory, Padding, check_positions, refuse_ignored
+from lessen.hf.padded import PaddedMemory, Padding, check_positions
 from lessen.hf.pointed import LessenPointedModel
-from lessen.hf.shell import tokenizer_of
+from lessen.hf.shell import refuse_ignored, tokenizer_of
 from lessen.model.causal import Memory
 from lessen.model.rows import Rows, following, rows_of_mask, scatter
 from lessen.plan import Point

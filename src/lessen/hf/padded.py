@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,21 +170,6 @@ class PaddedMemory:
 
     def _updated(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         return self.cache.update(self.padding.padded(key), self.padding.padded(value), self.layer)
-
-
-HARMLESS = frozenset({"num_items_in_batch", "cache_position", "token_type_ids", "return_dict"})
-"""Inputs that models of transformers are handed and that change no answer here."""
-
-
-def refuse_ignored(further: Mapping[str, Any]) -> None:
-    """Refuse inputs that would be passed over in silence.
-
-    Raises:
-        PlanError: Naming the first that says something.
-    """
-    for name, value in further.items():
-        if name not in HARMLESS and value is not None and value is not False:
-            raise PlanError(f"{name}: a model of lessen takes no such input; leave it out")
 
 
 def check_positions(given: Tensor | None, mask: Tensor, before: int) -> None:

@@ -14,7 +14,8 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from lessen.config import LessenConfig
 from lessen.errors import PlanError
 from lessen.hf.generator import LessenGenerator, whole_mask
-from lessen.hf.padded import PaddedMemory, PaddedSource, Padding, refuse_ignored
+from lessen.hf.padded import PaddedMemory, PaddedSource, Padding
+from lessen.hf.shell import refuse_ignored
 from lessen.model.causal import Memory
 from lessen.model.cross import Source
 from lessen.model.rows import Rows, following, rows_of_mask, scatter
@@ -54,16 +55,17 @@ class PaddedEncoder:
         return self.forward(**inputs)
 
     def forward(
-        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **unused: Any
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **further: Any
     ) -> PaddedStates:
         """Padded ids `[batch, length]` to what is left of them.
 
         Raises:
             InputError: When a row has more tokens than the model takes.
-            PlanError: Without ids.
+            PlanError: Without ids, or for an input there is not.
         """
         if input_ids is None:
             raise PlanError("an encoder reads input_ids; vectors (inputs_embeds) it does not take")
+        refuse_ignored(further)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         index, rows = rows_of_mask(mask)
         self.model.check_lengths(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -223,6 +223,21 @@ class LessenPreTrainedModel(PreTrainedModel):
         if token_type_ids is not None and self.transformer.embeddings.segment is not None:
             segments = token_type_ids.flatten()[index]
         return input_ids.flatten()[index], rows, segments, index
+
+
+HARMLESS = frozenset({"num_items_in_batch", "cache_position", "token_type_ids", "return_dict"})
+"""Inputs that models of transformers are handed and that change no answer here."""
+
+
+def refuse_ignored(further: Mapping[str, Any]) -> None:
+    """Refuse inputs that would be passed over in silence.
+
+    Raises:
+        PlanError: Naming the first that says something.
+    """
+    for name, value in further.items():
+        if name not in HARMLESS and value is not None and value is not False:
+            raise PlanError(f"{name}: a model of lessen takes no such input; leave it out")
 
 
 def tokenizer_of(model: LessenPreTrainedModel) -> PreTrainedTokenizerBase:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lessen.errors import InputError
 from lessen.model.architecture import Architecture
 from lessen.model.dropout import Dropout
 from lessen.model.few_bits import BinaryEmbedding, Int8Embedding
@@ -56,8 +57,26 @@ class Embeddings(nn.Module):
         """Token ids `[tokens]` (and segment ids `[tokens]`, zero if None) to `[tokens, hidden]`.
 
         Raises:
-            IndexError: When a table has no row for a token.
+            InputError: When a table has no row for a token; not known on a GPU, which stops at once.
         """
+        try:
+            return self._summed(ids, rows, segments)
+        except IndexError as error:
+            raise InputError(self._out_of_range(ids, rows, segments)) from error
+
+    def _out_of_range(self, ids: Tensor, rows: Rows, segments: Tensor | None) -> str:
+        """Which of the numbers no table has a row for."""
+        asked = [("token id", ids, self.token)]
+        if segments is not None and self.segment is not None:
+            asked.append(("token type", segments, self.segment))
+        for name, numbers, own in asked:
+            wrong = numbers[(numbers < 0) | (numbers >= len(own.weight))]
+            if len(wrong):
+                return f"{name} {int(wrong[0])}: the model knows 0 to {len(own.weight) - 1}"
+        most = 0 if self.position is None else len(self.position.weight) - self.offset
+        return f"a row of {int(rows.positions.max()) + 1} tokens is longer than the model's {most} positions"
+
+    def _summed(self, ids: Tensor, rows: Rows, segments: Tensor | None) -> Tensor:
         hidden = self._read(ids, rows, segments)
         if hidden is None:
             hidden = self.token(ids)
