@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,9 +42,9 @@ def certified_in_int8(folder: Path) -> Path:
     """A copy of the model that was calibrated in int8, on the same rows."""
     copy = FOLDER / f"{folder.name}-int8"
     if not copy.exists():
-        shutil.copytree(folder, copy)
         rows = str(FOLDER / "data" / "calibration.jsonl")
-        command = ["calibrate", str(copy), "--data", rows, "--precision", "int8", "--max-drop", "1%"]
+        asked = ["--precision", "int8", "--max-drop", "1%", "--out", str(copy)]
+        command = ["calibrate", str(folder), "--data", rows, *asked]
         subprocess.run([str(Path(sys.executable).with_name("lessen")), *command], check=True)
     return copy
 

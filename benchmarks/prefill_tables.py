@@ -55,6 +55,9 @@ LOSS_NOTES = {
     "none": "not trained further.",
     "leaving": "trained further with prompt tokens leaving.",
     "plain": "trained as much with all tokens.",
+    "cut": "the prompt's last tokens alone, as many as take the same MACs to read.",
+    "last_k": "tokens leave from the front, in the same layers as under the other scores.",
+    "compounding": "shares of layers compound, as a classifier's.",
     "smollm2": "its weights are dequantized from 4 bits; it reads WikiText-2's articles.",
     "gpt2": "a small one of `examples/gpt2_from_scratch.py`; it reads film reviews.",
 }
@@ -63,8 +66,9 @@ LOSS_NOTES = {
 
 def prefill_loss_table(result: dict[str, Any]) -> str:
     """Perplexity of what follows a prompt of which tokens left."""
-    rows = []
+    rows, lines = [], list(result["summary"]["loss"])
     for name, cells in result["summary"]["loss"].items():
+        lines += cells
         whole = cells["all"]["1"]
         rows.append([f"{name}, all tokens", f"{whole['perplexity']:.2f}", *[""] * 4, f"{whole['seeds']}"])
         for score, found in cells.items():
@@ -81,9 +85,7 @@ def prefill_loss_table(result: dict[str, Any]) -> str:
         "token above the same model's with all tokens, ± the standard error over articles.",
         markdown(["", "1x", "1.5x", "2x", "3x", "3.72x", "seeds"], rows),
         notes={
-            name: said
-            for name, said in LOSS_NOTES.items()
-            if any(name in run.split(", ") for run in result["summary"]["loss"])
+            name: said for name, said in LOSS_NOTES.items() if any(name in line.split(", ") for line in lines)
         },
     )
 

@@ -5,7 +5,9 @@ retention, beside the prediction of latencies fitted in the same rounds to whole
 lengths, and to prompts thinned at other speed-ups. Judged is each speed-up above 1x, by the worst of its
 scores: they share one prediction. Loss: the tokens after a prompt scored one by one (no token of the prompt
 itself is: latency-adjustable page, 1.9), of a model as it is and after training with prompt tokens leaving,
-or with all of them (`plain`). Of SmolLM2 on WikiText-2's test articles: half of what it learns from is film
+or with all of them (`plain`). Beside the scores: the prompt cut to its last tokens, so few that reading them
+takes as many MACs (`cut`); and as it was before, a profile whose shares compound over layers (`compounding`).
+Of SmolLM2 on WikiText-2's test articles: half of what it learns from is film
 reviews, half WikiText-2's validation articles, on which the retention profile is measured too; texts are
 spread over articles, one of each while there are enough, and errors are over articles. Of a small GPT-2
 trained from nothing on film reviews (`examples/gpt2_from_scratch.py`), on other reviews.
@@ -50,9 +52,12 @@ from lessen.runtime.answers import score_own
 from lessen.runtime.decoding import Decoding
 from lessen.runtime.generation import generate
 from lessen.runtime.latency_model import predicted_ms
-from lessen.runtime.retention import alpha_for, point_for, ratio_at
+from lessen.runtime.retention import alpha_for, macs_cost, point_for, ratio_at
 from lessen.runtime.text import Encoded
+from lessen.tokens.elimination import RECENT_SHARE
 from lessen.tokens.passes import drawn
+from lessen.tokens.profile import usual_family
+from lessen.tokens.score import usual_score
 from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 
@@ -62,6 +67,9 @@ import gpt2_from_scratch as recipe
 NAME = "prefill_tokens"
 MODELS = ("gpt2", "smollm2")
 SCORES = ("mean", "causal_norm", "last_query", "window", "random", "first_k")
+CONTROL, CUT, COMPOUNDING = "last_k", "cut", "causal_norm, compounding"
+"""Lines of the losses besides the scores."""
+
 SPEEDUPS = (1.0, 1.5, 2.0, 3.0, 3.72)
 FITTED_AT = (1.25, 1.75, 2.5, 4.0)
 """Speed-ups latencies are fitted at; none of them is predicted."""
@@ -90,6 +98,9 @@ TRAINING: dict[str, Any] = {
 
 TRAININGS = ("none", "leaving", "plain")
 
+KEEPS = {"recent": RECENT_SHARE, "family": usual_family(causal=True), "score": usual_score(causal=True)}
+"""What elimination in a prompt goes by, unless it is told otherwise; it is in what was trained with it."""
+
 FROM_SCRATCH = {
     name: getattr(recipe, name)
     for name in ("PROMPT", "FOLLOWS", "SIZES", "SHORTEST", "RATE", "BATCH", "AGAIN", "PROFILED", "BOLDEST")
@@ -107,6 +118,7 @@ SETTINGS = {
     "profiled": PROFILED,
     "reviews": REVIEWS,
     "from_scratch": FROM_SCRATCH,
+    "keeps": KEEPS,
 }
 
 
@@ -123,15 +135,12 @@ def gpt2() -> Any:
     return model
 
 
-def smollm2(folder: Path | None = None) -> Any:
-    """SmolLM2, or what was made of it, with a profile measured on WikiText's validation articles."""
-    model = load("builtin:smollm2-135m" if folder is None else folder)
-    if model.config.retention_profile() is None:
-        assert model.tokenizer is not None
-        chosen = spread_out(pieces(model, "validation", LENGTHS[0]), PROFILED)
-        texts = [model.tokenizer.decode(ids) for _, ids in chosen]
-        model.measure_profile(texts, score="mean", max_tokens=LENGTHS[0])
-    return model
+def smollm2(family: Any = None) -> Any:
+    """SmolLM2 as it is, with a profile measured on WikiText's validation articles."""
+    model = load("builtin:smollm2-135m")
+    chosen = spread_out(pieces(model, "validation", LENGTHS[0]), PROFILED)
+    texts = [model.tokenizer.decode(ids) for _, ids in chosen]
+    return model.measure_profile(texts, family=family, max_tokens=LENGTHS[0])
 
 
 def pieces(model: Any, part: str, length: int) -> list[tuple[int, list[int]]]:
@@ -160,9 +169,10 @@ def spread_out(found: Sequence[tuple[int, list[int]]], count: int) -> list[tuple
     return chosen
 
 
-def at(model: Any, speedup: float, score: str, tokens: int) -> Point:
+def at(model: Any, speedup: float, score: str, tokens: int, profile: RetentionProfile | None = None) -> Point:
     """As many tokens leave as a speed-up takes at one length, those that stay chosen by a score."""
-    profile = model.config.retention_profile().model_copy(update={"lengths": (tokens,)})
+    profile = profile or model.config.retention_profile()
+    profile = profile.model_copy(update={"lengths": (tokens,)})
     point = point_for(model.transformer, profile, speedup)
     if point.retention is None:
         return point
@@ -216,7 +226,8 @@ def times(name: str, tokens: int, count: int, seconds: float) -> dict[str, Any]:
 
 def small_gpt2(training: str, seed: int) -> Any:
     """The small GPT-2 after it read its reviews, or more after that."""
-    place = CACHE / "prefill" / f"gpt2-{key_of(FROM_SCRATCH)}"
+    way = FROM_SCRATCH | (KEEPS if training == "leaving" else {})
+    place = CACHE / "prefill" / f"gpt2-{key_of(way)}"
     out, work = place / f"{training}-seed{seed}", place / f"seed{seed}.work"
     if not (out / "config.json").exists():
         if training == "none":
@@ -228,16 +239,15 @@ def small_gpt2(training: str, seed: int) -> Any:
     return load(out)
 
 
-def taught(training: str, seed: int) -> Path | None:
-    """SmolLM2 after one of the trainings; None: as it is."""
-    if training == "none":
-        return None
-    out = (
-        CACHE / "prefill" / f"smollm2-{key_of(TRAINING | {'profiled': PROFILED})}" / f"{training}-seed{seed}"
-    )
-    if (out / "training.json").exists():
-        return out
+def taught(training: str, seed: int) -> Any:
+    """SmolLM2 after one of the trainings, with the profile it had before."""
     model = smollm2()
+    if training == "none":
+        return model
+    way = TRAINING | {"profiled": PROFILED} | KEEPS
+    out = CACHE / "prefill" / f"smollm2-{key_of(way)}" / f"{training}-seed{seed}"
+    if (out / "training.json").exists():
+        return load(out)
     lessons = lessons_of(model)
     inner, profile = model.transformer, model.config.retention_profile()
     passes = None
@@ -251,7 +261,7 @@ def taught(training: str, seed: int) -> Path | None:
     model.save_pretrained(out)
     write_json(out / "training.json", {"training": [record]})
     shutil.rmtree(work, ignore_errors=True)
-    return out
+    return load(out)
 
 
 def lessons_of(model: Any) -> list[Lesson]:
@@ -269,25 +279,39 @@ def lessons_of(model: Any) -> list[Lesson]:
 
 
 def losses(name: str, training: str, seed: int, tokens: int) -> dict[str, Any]:
-    """Nats for each token after a prompt, of every text, at every speed-up and score."""
+    """Nats for each token after a prompt, of every text, at every speed-up, in every way tokens are lost."""
     if name == "gpt2":
         model = small_gpt2(training, seed)
         chosen = list(enumerate(recipe.long_reviews(model, "test", REVIEWS)))
     else:
-        model = smollm2(taught(training, seed))
+        model = taught(training, seed)
         chosen = spread_out(pieces(model, "test", tokens + NEW_TOKENS), TEXTS)
     articles, texts = [article for article, _ in chosen], [ids for _, ids in chosen]
     prompts, follow = [ids[:tokens] for ids in texts], [ids[tokens:] for ids in texts]
+    before = smollm2("acc").config.retention_profile() if (name, training) == ("smollm2", "none") else None
+    ways = [CUT, CONTROL, *SCORES, *([] if before is None else [COMPOUNDING])]
     found: dict[str, dict[str, Any]] = {}
-    for speedup, score in [(1.0, "all"), *product(SPEEDUPS[1:], SCORES)]:
-        scored = score_own(
-            model.transformer, prompts, follow, at(model, speedup, score, tokens), batch_size=4
-        )
+    for way, speedup in [("all", 1.0), *product(ways, SPEEDUPS[1:])]:
+        read, point = prompts, FULL
+        if way == CUT:
+            last = longest_within(model, tokens, speedup)
+            read = [prompt[-last:] for prompt in prompts]
+        elif way == COMPOUNDING:
+            point = at(model, speedup, "causal_norm", tokens, before)
+        elif way != "all":
+            point = at(model, speedup, way, tokens)
+        scored = score_own(model.transformer, read, follow, point, batch_size=4)
         each = [-float(row.double().mean()) for row in scored]
         loss = float(of_articles(each, articles).mean())
-        found.setdefault(score, {})[f"{speedup:g}"] = {"loss": loss, "texts": packed_numbers(each)}
-        print(name, training, seed, tokens, speedup, score, round(loss, 4), flush=True)
+        found.setdefault(way, {})[f"{speedup:g}"] = {"loss": loss, "texts": packed_numbers(each)}
+        print(name, training, seed, tokens, speedup, way, round(loss, 4), flush=True)
     return {"curve": found, "articles": articles}
+
+
+def longest_within(model: Any, tokens: int, speedup: float) -> int:
+    """The longest prompt that takes so many times fewer MACs to read than one of these tokens."""
+    cost = macs_cost(model.transformer)
+    return max(length for length in range(1, tokens) if cost(length, None) * speedup <= cost(tokens, None))
 
 
 def of_articles(each: Any, articles: Sequence[int]) -> Any:
@@ -327,7 +351,8 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if not own:
             continue
         cells: dict[str, dict[str, Any]] = {}
-        for score, speedup in [("all", "1"), *product(SCORES, (f"{each:g}" for each in SPEEDUPS[1:]))]:
+        ways = [way for way in own[0]["curve"] if way != "all"]
+        for score, speedup in [("all", "1"), *product(ways, (f"{each:g}" for each in SPEEDUPS[1:]))]:
             values = [run["curve"][score][speedup]["loss"] for run in own]
             more = [
                 numbers(run["curve"][score][speedup]["texts"]) - numbers(run["curve"]["all"]["1"]["texts"])

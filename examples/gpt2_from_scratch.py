@@ -57,7 +57,7 @@ PROFILED, TESTED = 100, 500
 
 BOLDEST = 3.72
 SPEEDUPS = (1.0, 1.5, 2.0, 3.0, 3.72)
-SCORES = ("mean", "random", "first_k")
+SCORES = ("causal_norm", "random", "last_k")
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def _evaluate(model: Any, out: Path, rows: int | None) -> None:
     """Print the figures as they come, and save them."""
     texts, figures = long_reviews(model, "test", min(rows or TESTED, TESTED)), []
     for score in SCORES:
-        for speedup in SPEEDUPS if score == "mean" else SPEEDUPS[1:]:
+        for speedup in SPEEDUPS if score == SCORES[0] else SPEEDUPS[1:]:
             each = nats(model, texts, at(model, score, speedup))
             figures.append({"score": score, "speedup": speedup, "nats": mean(each), "texts": len(each)})
             print(f"{speedup:.2f}x {score:8} perplexity {math.exp(mean(each)):.1f}", flush=True)
@@ -110,7 +110,7 @@ def trained(seed: int, work: Path, rows: int | None = None) -> lessen.LessenForC
     learn_to_answer(model, lessons, recipe, work / "reading")
     assert model.tokenizer is not None
     prompts = [model.tokenizer.decode(ids[:PROMPT]) for ids in long_reviews(model, "train", PROFILED)]
-    model.measure_profile(prompts, score="mean", max_tokens=PROMPT)
+    model.measure_profile(prompts, max_tokens=PROMPT)
     return model
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lessen.artefact import read_config, read_json, weights_of_folder, write_text
-from lessen.errors import ArtefactError
+from lessen.artefact import KEPT, read_config, read_json, weights_of_folder, write_text
+from lessen.errors import ArtefactError, InputError
 from lessen.plan import Point, Precision
 from lessen.records import Strict, parse
 
@@ -280,6 +280,22 @@ def digests_of(folder: Path) -> dict[str, str]:
 def one_digest(folder: Path) -> str:
     """The same in one hash."""
     return hashlib.sha256(json.dumps(digests_of(folder), sort_keys=True).encode()).hexdigest()
+
+
+def check_kept(folder: Path, subject: str) -> None:
+    """Refuse a folder whose kept answers are another model's.
+
+    Args:
+        folder: Of the model.
+        subject: What `one_digest` was when the answers were kept.
+
+    Raises:
+        InputError: When it is something else now.
+    """
+    if one_digest(folder) != subject:
+        raise InputError(
+            f"{folder / KEPT}: it belongs to other weights, or another tokenizer or form; compress again"
+        )
 
 
 def _digest(paths: Iterable[Path]) -> str:

@@ -21,9 +21,21 @@ Bits = Literal[1, 4, 8, 16, 32]
 """Bits per weight or activation: 1 is a sign, 4 and 8 an integer, 16 bfloat16, 32 float32."""
 
 TokenScore = Literal[
-    "mean", "offdiag", "max_head", "last_query", "window", "causal_norm", "cumulative", "random", "first_k"
+    "mean",
+    "offdiag",
+    "max_head",
+    "last_query",
+    "window",
+    "causal_norm",
+    "cumulative",
+    "random",
+    "first_k",
+    "last_k",
 ]
 """What the tokens that stay are chosen by; `mean` is ACC. See `tokens/score.py`."""
+
+ProfileFamily = Literal["acc", "envelope", "explicit", "geometric", "tilt"]
+"""How retention falls with depth; see `RetentionProfile`."""
 
 Rates = Literal["one", "drawn", "sandwich"]
 """How many tokens leave in the steps of a training: as many in each, a number drawn for each, or passes at
@@ -335,7 +347,7 @@ class RetentionProfile(Strict):
     """
 
     version: Literal[1] = 1
-    family: Literal["acc", "envelope", "explicit", "geometric", "tilt"] = "acc"
+    family: ProfileFamily = "acc"
     base: Annotated[tuple[Fraction, ...], Field(min_length=1)]
     score: TokenScore = "mean"
     lengths: Annotated[tuple[Size, ...], Field(min_length=1)] = (128,)

@@ -22,7 +22,7 @@ from lessen.runtime.decoding import Decoding
 from lessen.runtime.engine import elimination_of
 from lessen.runtime.generation import generate
 from lessen.runtime.prefill import begin
-from lessen.tokens.elimination import RECENT, SINKS, fewest_left, left_after_layers
+from lessen.tokens.elimination import RECENT, RECENT_SHARE, SINKS, fewest_left, left_after_layers
 from lessen.tokens.score import NAMES
 
 LENGTHS = [1, 40, 8, 9, 23, 40, 3]
@@ -143,23 +143,25 @@ def test_counts_are_exact_and_both_ends_stay(score: str, tmp_path: Path) -> None
             assert kept == sorted(kept)
             assert set(kept) <= set(before)
             assert kept[:SINKS] == list(range(length))[:SINKS]
-            assert kept[-RECENT:] == list(range(length))[-RECENT:]
+            last = max(RECENT, int(RECENT_SHARE * (len(kept) - SINKS)))
+            assert kept[-last:] == list(range(length))[-last:]
             before = kept
 
 
 @torch.no_grad()
 def test_scores_choose_and_controls_do_not_read_attention(tmp_path: Path) -> None:
-    """Each score of the page keeps its own tokens; `first_k` the first, and the last that are protected.
+    """Each score keeps its own tokens; half of those that stay are the last, whatever the score.
 
     Under `mean` earlier tokens get more of even attention (page, 1.2): it may keep the same as `first_k`.
     """
     model, found = loaded("llama-grouped", tmp_path).transformer, {}
     ids, rows = pack(ragged_ids([40]))
-    for score in ("mean", "causal_norm", "last_query", "window", "random", "first_k"):
+    for score in ("mean", "causal_norm", "last_query", "window", "random", "first_k", "last_k"):
         eliminate = elimination_of(at(SHARES, score), model, ids, rows)
         model(ids, rows, None, None, eliminate)
         found[score] = [survivors_of(eliminate.kept, 0)[layer] for layer in (1, 2, 3)]
-    assert found["first_k"][0] == [*range(28 - RECENT), *range(40 - RECENT, 40)]
+    assert found["first_k"][0] == [*range(16), *range(28, 40)]
+    assert found["last_k"][0] == [*range(SINKS), *range(16, 40)]
     del found["mean"]
     assert len({str(kept) for kept in found.values()}) == len(found)
 
@@ -254,7 +256,12 @@ def test_the_dial_counts_what_reading_a_prompt_costs(tmp_path: Path) -> None:
     ids = [model.tokenizer(texts[-1])["input_ids"]]
     plain = first_logits(model.transformer, ids, model.point)
     model.measure_profile(texts).dial(speedup=1.5)
-    assert model.config.retention_profile().score == "causal_norm"
+    profile = model.config.retention_profile()
+    assert (profile.score, profile.family) == ("causal_norm", "envelope")
+    assert model.measure_profile(texts, family="acc").config.retention_profile().base != profile.base
+    with pytest.raises(InputError, match="family 'tilt': choose acc or envelope"):
+        model.measure_profile(texts, family="tilt")
+    model.measure_profile(texts).dial(speedup=1.5)
     facts, shape = model.config.facts(), model.config.form()
     fewest = fewest_left(shape, facts)
     assert fewest == SINKS + RECENT

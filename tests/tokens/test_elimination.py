@@ -4,6 +4,7 @@ Property tests of the latency-adjustable page, 1.12, by their numbers there.
 """
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -234,6 +235,17 @@ def test_15_ties_keep_the_earliest(model: torch.nn.Module) -> None:
     assert index.tolist() == [0, 1, 4, 5, 6, 10, 11, 12]
     index = survivors(torch.zeros(16), rows, (2, 3, 3), protect_last=1)
     assert index.tolist() == [0, 3, 4, 5, 9, 10, 11, 15]
+
+
+def test_so_great_a_share_of_those_that_stay_are_the_last() -> None:
+    """Half of what stays besides the first ones, rounded down, and no fewer than are protected."""
+    _, rows = pack(ragged_ids([12]))
+    scores = torch.arange(12.0, 0.0, -1.0)  # the earlier the better
+    choose = partial(survivors, scores, rows, protect_first=2, recent=0.5)
+    assert choose((7,)).tolist() == [0, 1, 2, 3, 4, 10, 11]
+    assert choose((3,)).tolist() == [0, 1, 2]
+    assert choose((7,), protect_last=4).tolist() == [0, 1, 2, 8, 9, 10, 11]
+    assert choose((12,)).tolist() == [*range(12)]
 
 
 def test_sharp_scores_are_told_apart_however_small() -> None:

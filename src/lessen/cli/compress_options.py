@@ -92,7 +92,8 @@ Retention = Annotated[
     str | None,
     typer.Option(
         help="How retention falls with depth: acc or envelope (measured), geometric, tilt, or a share "
-        "for each layer, such as 0.9,0.7,0.4, which --speedup rescales. [acc]",
+        "for each layer, such as 0.9,0.7,0.4, which --speedup rescales. "
+        "[acc; envelope of what only looks back]",
         rich_help_panel=TOKENS,
     ),
 ]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from lessen.runtime.dial import check_wish
 from lessen.runtime.retention import MASS, SPEEDUPS, measured_profile, point_for, reachable
 from lessen.runtime.text import encode
 from lessen.saving import push, save
+from lessen.tokens.profile import usual_family
 from lessen.tokens.score import usual_score
 
 
@@ -180,6 +181,7 @@ class LessenPreTrainedModel(PreTrainedModel):
         texts: Sequence[Text],
         *,
         score: TokenScore | None = None,
+        family: Literal["acc", "envelope"] | None = None,
         mass: float = MASS,
         max_tokens: int | None = None,
     ) -> Self:
@@ -191,6 +193,7 @@ class LessenPreTrainedModel(PreTrainedModel):
         Args:
             texts: Texts or pairs such as the model will see; some hundreds are enough.
             score: What the tokens that stay will be chosen by; `tokens.score.usual_score` if None.
+            family: Whether shares compound over layers (`acc`) or not; `tokens.profile.usual_family` if None.
             mass: Share of the attention whose holders the profile is made from.
             max_tokens: Texts are cut to this; to what the model takes if None.
 
@@ -201,16 +204,22 @@ class LessenPreTrainedModel(PreTrainedModel):
             InputError: When these make no sense.
             PlanError: When no text has a token that may leave.
         """
-        score = score or usual_score(causal=self.config.facts().causal)
+        causal = self.config.facts().causal
+        score, family = score or usual_score(causal=causal), family or usual_family(causal=causal)
         if score not in get_args(TokenScore):
             raise InputError(f"score {score!r}: choose {', '.join(get_args(TokenScore))}")
+        if family not in ("acc", "envelope"):
+            raise InputError(f"family {family!r}: choose acc or envelope")
         if not 0 < mass <= 1:
             raise InputError(f"mass {mass}: a share of the attention, above 0, at most 1")
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"max_tokens {max_tokens}: must be 1 or more")
         most = self.config.facts().max_tokens
         encoded = encode(tokenizer_of(self), texts, min(max_tokens or most, most))
-        profile = measured_profile(self.transformer.eval(), encoded, score=score, mass=mass)
+        envelope = family == "envelope"
+        profile = measured_profile(
+            self.transformer.eval(), encoded, score=score, mass=mass, envelope=envelope
+        )
         self.config.profile = profile.model_dump(mode="json")
         return self
 

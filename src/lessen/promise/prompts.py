@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from lessen.artefact import KEPT
-from lessen.certificate import keys_of, one_digest
+from lessen.certificate import check_kept, keys_of
 from lessen.data.splits import without_keys, without_repeats
 from lessen.data.table import Table, row_key
 from lessen.errors import InputError
@@ -250,10 +250,7 @@ def traces_for(
     if not (folder / KEPT).exists():
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
     kept = KeptTraces.load(folder / KEPT)
-    if one_digest(folder) != kept.subject:
-        raise InputError(
-            f"{folder / KEPT}: it belongs to other weights, or another tokenizer or form; compress again"
-        )
+    check_kept(folder, kept.subject)
     if data is None:
         if own == kept.precision:
             return model, kept, 0

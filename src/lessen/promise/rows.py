@@ -10,7 +10,7 @@ from typing import Any, cast
 from safetensors import SafetensorError, safe_open
 
 from lessen.artefact import KEPT
-from lessen.certificate import keys_of, one_digest
+from lessen.certificate import check_kept, keys_of
 from lessen.data.splits import without_keys, without_repeats
 from lessen.data.table import Table, listed
 from lessen.errors import InputError
@@ -73,10 +73,7 @@ def rows_for(
     kept = kept_in(folder)
     if kept is None:
         raise InputError(f"{folder} has no {KEPT}; only a folder made by `lessen compress` can be calibrated")
-    if one_digest(folder) != kept.subject:
-        raise InputError(
-            f"{folder / KEPT}: it belongs to other weights, or another tokenizer or form; compress again"
-        )
+    check_kept(folder, kept.subject)
     if data is None:
         if reference is not None:
             raise InputError("--reference needs --data: the kept answers do not include another model's")

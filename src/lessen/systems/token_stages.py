@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from lessen.artefact import read_json, write_json
 from lessen.data.table import Table
 from lessen.errors import InputError
-from lessen.plan import Fraction, RetentionProfile, TokenScore
+from lessen.plan import Fraction, ProfileFamily, RetentionProfile, TokenScore
 from lessen.records import Strict, parse
 from lessen.runtime.retention import MASS, alpha_for, measured_profile, most_reached, speedup_at, typical
 from lessen.runtime.text import Encoded, encode
@@ -40,7 +40,7 @@ class TokenPlan(Strict):
     """
 
     score: TokenScore = "mean"
-    family: Literal["acc", "envelope", "explicit", "geometric", "tilt"] = "acc"
+    family: ProfileFamily = "acc"
     mass: Annotated[float, Field(gt=0, lt=1)] = MASS
     base: tuple[Fraction, ...] | None = None
 

@@ -30,6 +30,9 @@ SINKS = 4
 RECENT = 4
 """Last tokens of a prompt that never leave; the very last names the token after it."""
 
+RECENT_SHARE = 0.5
+"""Of the tokens of a prompt that stay, so many are its last ones; a score chooses the others (H2O)."""
+
 STEPS = 2.0**19
 """Of a score's own size; what differs by less, a few roundings of float32, may count as equal."""
 
@@ -105,6 +108,7 @@ def elimination_for(
         protect_first=first,
         protect_last=last,
         sums=by_mean,
+        recent=RECENT_SHARE if architecture is not None and architecture.causal else 0.0,
         seed=seed,
         row_seeds=row_seeds,
     )
@@ -131,6 +135,7 @@ class Elimination:
         score: One of `score.NAMES`.
         protect_first: How many of a row's first tokens always stay, at least one.
         protect_last: How many of its last ones do.
+        recent: Share of the tokens that stay which are a row's last ones, whatever their scores.
         sums: Whether the states of tokens that leave are summed up (pooling by the mean).
         seed: Of `random`.
         row_seeds: Of `random`, of each row by the caller's index; None: rows of one length draw alike.
@@ -146,6 +151,7 @@ class Elimination:
         *,
         protect_first: int = 1,
         protect_last: int = 0,
+        recent: float = 0.0,
         sums: bool = False,
         seed: int = 0,
         row_seeds: Mapping[int, int] | None = None,
@@ -154,6 +160,7 @@ class Elimination:
         self.name = score
         self.protect_first = protect_first
         self.protect_last = protect_last
+        self.recent = recent
         self.sums = sums
         self.seed = seed
         self.row_seeds = row_seeds
@@ -181,8 +188,9 @@ class Elimination:
     def judge(self, scores: Tensor | None, layer: int, rows: Rows) -> Tensor:
         """What survivors are chosen by, `[tokens]`."""
         if scores is None:
-            if self.name == "first_k":
-                return -rows.positions.float()
+            if self.name in ("first_k", "last_k"):
+                places = rows.positions.float()
+                return places if self.name == "last_k" else -places
             return self._random(layer, rows)
         if self.name != "cumulative":
             return scores
@@ -279,8 +287,14 @@ class _Layer:
 
     def __call__(self, scores: Tensor | None, hidden: Tensor, rows: Rows) -> tuple[Tensor, Rows]:
         judged = self.elimination.judge(scores, self.layer, rows)
-        first, last = self.elimination.protect_first, self.elimination.protect_last
-        index = survivors(judged, rows, self.counts, protect_first=first, protect_last=last)
+        index = survivors(
+            judged,
+            rows,
+            self.counts,
+            protect_first=self.elimination.protect_first,
+            protect_last=self.elimination.protect_last,
+            recent=self.elimination.recent,
+        )
         gone = _states_gone(hidden, rows, index) if self.elimination.sums else None
         left = rows.keep(index, self.counts, gone)
         self.elimination.kept.append((self.layer, left))
@@ -340,6 +354,7 @@ def survivors(
     *,
     protect_first: int = 1,
     protect_last: int = 0,
+    recent: float = 0.0,
 ) -> Tensor:
     """Index of the tokens that stay, `[tokens left]`, ascending.
 
@@ -352,6 +367,7 @@ def survivors(
         counts: How many of each row's tokens stay; all, or as many as are protected or more.
         protect_first: So many of each row's first tokens stay, whatever their scores.
         protect_last: The same of its last ones.
+        recent: Of those that stay, but for the first ones, so great a share are the last ones.
     """
     table = scores.detach().cpu().numpy()
     parts = []
@@ -367,7 +383,8 @@ def survivors(
         else:
             worst_last = -_rounded(table[token : token + size].reshape(-1, length))
             worst_last[:, :protect_first] = -np.inf
-            worst_last[:, length - protect_last :] = -np.inf
+            last = max(protect_last, int(recent * (count - protect_first)))
+            worst_last[:, length - last :] = -np.inf
             order = np.sort(worst_last.argsort(axis=1, kind="stable")[:, :count], axis=1)
         parts.append((start + order).ravel())
         row, token = stop, token + size

@@ -54,9 +54,9 @@ SCORES: dict[str, Score] = {
     "window": window,
     "causal_norm": causal_norm,
 }
-"""From attention. `cumulative`, `random` and `first_k` need no function here (`elimination.py`)."""
+"""From attention. `cumulative`, `random`, `first_k` and `last_k` need no function here (`elimination.py`)."""
 
-NAMES = (*SCORES, "cumulative", "random", "first_k")
+NAMES = (*SCORES, "cumulative", "random", "first_k", "last_k")
 
 
 def usual_score(*, causal: bool) -> TokenScore:
