@@ -150,13 +150,12 @@ def quality_verdicts(
     """
     found, twin, frequent = [], variants.get("float twin"), baselines.get("most frequent label", 0.0)
     empty = twin is not None and twin["last"] < frequent + LEARNED
-    nothing = f"undecided, the float twin is hardly above the most frequent label's {100 * frequent:.1f}"
+    nothing = f"undecided, the float twin learned nothing (the most frequent label: {100 * frequent:.1f})"
     for name, allowed in SCRATCH.items():
         loss = variants.get(name, {}).get("loss")
-        said = NOT_YET if loss is None else nothing if empty else loss_verdict(allowed, loss)
+        said = nothing if empty else NOT_YET if loss is None else loss_verdict(allowed, loss)
         found.append((f"{task}: {name} loses at most {100 * allowed:g} to its float twin", said))
-    said = saving(variants)
-    said = nothing if empty and said != NOT_YET else said
+    said = nothing if empty else saving(variants)
     return [*found, (f"{task}: exits save {100 * SAVED:g}% of MACs without loss", said)]
 
 

@@ -138,7 +138,7 @@ def test_losses_from_scratch_and_what_exits_save(made) -> None:
     assert said(gain=difference(-0.005))[exits].startswith("missed: ")
     assert said(macs_saved=0.4)[exits].startswith("missed: 40.0 ± 0.6% saved (missed)")
     assert said(macs_saved=0.55)[exits].startswith("undecided: ")
-    nothing = "undecided, the float twin is hardly above the most frequent label's 70.0"
+    nothing = "undecided, the float twin learned nothing (the most frequent label: 70.0)"
     assert set(said(twin=0.715).values()) == {nothing}
     assert all(each == "not measured yet" for _, each in verdicts.quality_verdicts("trec", {}, {}))
 
