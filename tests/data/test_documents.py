@@ -2,11 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from transformers import AutoTokenizer
 
+from lessen.builtin import model_folder
 from lessen.data.documents import documents
+from lessen.data.table import Table
 from lessen.errors import InputError
+from lessen.systems.material import _tokens
 
 WIKI = " \n = A = \n \n One . \n \n = = Part = = \n Two . \n \n = B of C = \n \n Three . \n"
 
@@ -59,3 +64,10 @@ def test_line_ends_of_windows_are_line_ends(tmp_path: Path) -> None:
     here, windows = (documents(str(tmp_path / f"{name}.txt")).texts for name in ("here", "windows"))
     assert len(here) == 2
     assert here == windows
+
+
+def test_exits_learn_from_the_whole_of_a_long_document() -> None:
+    """A book of 40,000 words loses none of them, however few tokens the model takes at once."""
+    tokenizer = AutoTokenizer.from_pretrained(model_folder("minilm-l6"))
+    book = Table("book", ["a film " * 20_000], None, None, [])
+    assert [len(ids) for ids in _tokens(SimpleNamespace(tokenizer=tokenizer), book)] == [40_002]

@@ -112,12 +112,14 @@ def test_facts_that_do_not_fit_are_refused(changes: dict) -> None:
 def test_shapes_that_do_not_fit_are_refused() -> None:
     facts, fitting = Architecture(**FACTS), dense_shape(2, 2, 8, decoder_layers=2)
     assert Transformer(facts, fitting, 1).decoder.depth == 2
+    bare = [layer.model_copy(update={"heads": ()}) for layer in fitting.decoder_layers]
     in_signs = [layer.model_copy(update={"bits": 1}) for layer in fitting.decoder_layers]
     for layers, named in (
         ((), "decoder_layers: 0"),
         (dense_shape(2, 2, 8, decoder_layers=3).decoder_layers, "numbered from 0"),
         (dense_shape(2, 3, 8, decoder_layers=2).decoder_layers, "heads: 2"),
         (in_signs, "no weights of 1 bit"),
+        (bare, r"decoder_layers\[0\].heads: none, but tokens that were read are counted"),
     ):
         with pytest.raises(PlanError, match=named):
             Transformer(facts, fitting.model_copy(update={"decoder_layers": tuple(layers)}), 1)

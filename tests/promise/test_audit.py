@@ -13,7 +13,8 @@ from lessen.artefact import AUDITED
 from lessen.certificate import read_certificate
 from lessen.data.table import Table
 from lessen.errors import ArtefactError, InputError
-from lessen.promise.audit import Audited, audit_folder, extended, findings_of, sentence_of
+from lessen.loading import load
+from lessen.promise.audit import Audited, _same_reference, audit_folder, extended, findings_of, sentence_of
 from lessen.promise.outputs import Outputs, Task
 
 
@@ -192,3 +193,17 @@ def test_refusals(folder: Path) -> None:
     (folder / "certificate.json").unlink()
     with pytest.raises(InputError, match="no certificate to audit"):
         audit_folder(folder, newer(10, 1000))
+
+
+def test_a_reference_may_be_known_by_its_name_alone(folder: Path, small: Path) -> None:
+    """As one of a hub is, whose weights nobody hashed: that name will do, another model's folder will not."""
+    certificate = read_certificate(folder).model_copy(
+        update={"reference": str(small), "reference_weights": None}
+    )
+    model = load(folder)
+    assert _same_reference(certificate, str(small), model).label_names == model.label_names
+    for other in (str(folder), "somebody/else"):
+        with pytest.raises(InputError, match="is not the model the certificate measures against"):
+            _same_reference(certificate, other, model)
+    with pytest.raises(InputError, match="name it with --reference"):
+        _same_reference(certificate, None, model)
