@@ -15,10 +15,11 @@ from lessen.data.prompts import Template, templates_of
 from lessen.data.table import Table
 from lessen.errors import InputError
 from lessen.measure import answering
-from lessen.measure.answering import evaluate_answers
+from lessen.measure.answering import evaluate_answers, written
 from lessen.measure.rouge import rouge_l
 from lessen.plan import FULL, Point
 from lessen.runtime.answers import score_answers
+from lessen.runtime.text import Encoded
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,15 @@ def test_numbers_are_written_read_back_and_counted_where_they_are_none(folder: P
     expected = np.corrcoef([0.2, 1.0, 2.5, 5.0], table.labels)[0, 1]
     assert (found.metric, found.unread) == ("pearson", 1)
     assert found.value == pytest.approx(expected)
+
+
+def test_a_model_that_goes_on_is_read_to_the_end_of_its_line(tmp_path: Path, monkeypatch) -> None:
+    tiny_generator("llama").save_pretrained(tmp_path)
+    model, lines = lessen.load(tmp_path), ["\n3.4\nScore this:", " 2.0", "4.0 or so\n1.0"]
+    monkeypatch.setattr(answering, "complete", lambda *_, **__: [Said(text) for text in lines])
+    monkeypatch.setattr(answering, "batches", lambda *_: [range(3)])
+    asked = [Encoded([3, 4], None, False)] * 3
+    assert written(model, asked, templates_of("score")[0], FULL) == ["3.4", "2.0", "4.0 or so"]
 
 
 class Said:

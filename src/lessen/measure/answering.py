@@ -127,6 +127,8 @@ def written(
 ) -> list[str]:
     """What a model writes after each prompt: the likeliest tokens, as many as numbers or sentences have.
 
+    Of a model that goes on with its prompt, which may never stop, the first line that says something.
+
     Args:
         model: As in `evaluate_answers`.
         encoded: The prompts.
@@ -148,7 +150,10 @@ def written(
         said |= {row: one.text for row, one in zip(batch, found, strict=True)}
         if told is not None:
             told(len(batch))
-    return [said[row] for row in range(len(encoded))]
+    texts = [said[row] for row in range(len(encoded))]
+    if model.transformer.architecture.causal:
+        return [text.strip().partition("\n")[0] for text in texts]
+    return texts
 
 
 def _compared(
