@@ -138,6 +138,7 @@ def gpt2() -> Any:
 def smollm2(family: Any = None) -> Any:
     """SmolLM2 as it is, with a profile measured on WikiText's validation articles."""
     model = load("builtin:smollm2-135m")
+    assert model.tokenizer is not None
     chosen = spread_out(pieces(model, "validation", LENGTHS[0]), PROFILED)
     texts = [model.tokenizer.decode(ids) for _, ids in chosen]
     return model.measure_profile(texts, family=family, max_tokens=LENGTHS[0])
