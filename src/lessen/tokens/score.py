@@ -62,7 +62,7 @@ NAMES = (*SCORES, "cumulative", "random", "first_k", "last_k")
 def usual_score(*, causal: bool) -> TokenScore:
     """ACC, where a token is read by all others; where only later ones read it, by as many as can.
 
-    Early tokens are read by more, so plain ACC keeps them for where they stand. Where half of what stays are the
-    last tokens anyway, the two hardly differ (docs/results.md).
+    Early tokens are read by more, so plain ACC keeps them for where they stand. Where half of what stays are
+    the last tokens anyway, the two hardly differ (docs/results.md).
     """
     return "causal_norm" if causal else "mean"
