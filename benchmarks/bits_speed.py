@@ -5,8 +5,8 @@
 Products are timed beside torch's own of the same shape, quantizing of activations, scale and bias included;
 models beside their float twins; MiniLM in int8, exits off, beside OpenVINO's int8 of the same weights: all
 interleaved in one process, with 1 and with 2 threads. Weights are random but for MiniLM's: neither time nor
-size depends on them. Parts that are not asked for stay in the results file as they are; each says of which
-commit it is.
+size depends on them. Parts that are not asked for stay in the results file as they are; each says on which
+machine, when and at which commit it was measured.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from results import RESULTS, commit, write_results
 
 from lessen.artefact import WEIGHTS
 from lessen.loading import load
+from lessen.machine import machine
 from lessen.measure.kernel_speed import kernel_rows, quartiles
 from lessen.measure.latency import interleaved, threads
 from lessen.measure.side_by_side import build_rivals, must_agree, run_all
@@ -41,6 +42,9 @@ ACTIVATION_BITS: tuple[Bits, ...] = (32, 8, 1)
 TOKENS = 64
 LENGTH = 24
 """Tokens of MiniLM's rows."""
+
+FEWEST_ROWS_OF_TILES = 24
+"""Of a product of signs (`native/products.cpp`)."""
 
 
 def classifier(preset: str) -> Any:
@@ -162,9 +166,15 @@ def counts_per_ns() -> float | None:
         return float(subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout)
 
 
+def counts_bits(line: dict[str, Any]) -> bool:
+    """Whether a product counts bits on 512 at a time; AMX multiplies signs of 24 rows or more."""
+    few = line["m"] < FEWEST_ROWS_OF_TILES
+    return line["kernel"] == "w1a1" and (line["isa"] == "avx512" or (line["isa"] == "amx" and few))
+
+
 def limit_ms(line: dict[str, Any], counts: float | None) -> float | None:
     """Time of a product of one bit by one bit if its bits were only counted, by `VPOPCNTQ` on 512 bits."""
-    if counts is None or line["kernel"] != "w1a1":
+    if counts is None or not counts_bits(line):
         return None
     return line["m"] * line["n"] * line["k"] / 512 / (counts * 1e6) / line["threads"]
 
@@ -191,26 +201,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="for each shape and batch")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, parted by commas")
     options = parser.parse_args()
-    content = known()
+    parts = known()
     for part in options.only.split(","):
         found = PARTS[part](options.seconds)
         for line in found:
             print(line)
-        content |= {part: found, "commits": content.get("commits", {}) | {part: commit()}}
-        write_results(NAME, content)
+        parts[part] = {"commit": commit(), "machine": machine(), "lines": found}
+        write_results(NAME, {"parts": parts})
 
 
 def known() -> dict[str, Any]:
-    """What the results file holds already."""
+    """The parts the results file holds already."""
     path = RESULTS / f"{NAME}.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return {key: found[key] for key in (*PARTS, "commits") if key in found}
+    return json.loads(path.read_text())["parts"] if path.exists() else {}
 
 
 def kernels(seconds: float) -> list[dict[str, Any]]:
-    """Products with 1 and with 2 threads."""
+    """Products with 1 and with 2 threads, with the limit of counting bits where they are counted."""
     lines = [line for count in (1, 2) for line in kernel_rows(thread_count=count, seconds=seconds)]
-    counts = counts_per_ns() if lines[0]["isa"] in ("avx512", "amx") else None
+    counts = counts_per_ns() if any(map(counts_bits, lines)) else None
     return [line | {"counts_per_ns": counts, "limit_ms": limit_ms(line, counts)} for line in lines]
 
 

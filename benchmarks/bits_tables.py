@@ -16,6 +16,7 @@ RIVALS = ("torch_fp32", "torch_bf16", "int8", "int8_linear")
 
 def bits_speed_table(result: dict[str, Any]) -> str:
     """Targets, products of few bits, whole models, int8 beside OpenVINO, and bytes."""
+    result = {part: facts["lines"] for part, facts in result.get("parts", {}).items()}
     latency = read("exit_latency")
     targets = [*speed_verdicts(result), exits_verdict(latency["rows"] if latency else [])]
     parts = [

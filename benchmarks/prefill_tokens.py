@@ -54,7 +54,7 @@ from lessen.runtime.generation import generate
 from lessen.runtime.latency_model import predicted_ms
 from lessen.runtime.retention import alpha_for, macs_cost, point_for, ratio_at
 from lessen.runtime.text import Encoded
-from lessen.tokens.elimination import RECENT_SHARE
+from lessen.tokens.elimination import RECENT_SHARE, SPAN, SPANS
 from lessen.tokens.passes import drawn
 from lessen.tokens.profile import usual_family
 from lessen.tokens.score import usual_score
@@ -98,7 +98,12 @@ TRAINING: dict[str, Any] = {
 
 TRAININGS = ("none", "leaving", "plain")
 
-KEEPS = {"recent": RECENT_SHARE, "family": usual_family(causal=True), "score": usual_score(causal=True)}
+KEEPS = {
+    "recent": RECENT_SHARE,
+    "span": [SPAN, SPANS],
+    "family": usual_family(causal=True),
+    "score": usual_score(causal=True),
+}
 """What elimination in a prompt goes by, unless it is told otherwise; it is in what was trained with it."""
 
 FROM_SCRATCH = {
@@ -245,10 +250,17 @@ def taught(training: str, seed: int) -> Any:
     model = smollm2()
     if training == "none":
         return model
-    way = TRAINING | {"profiled": PROFILED} | KEEPS
+    way = TRAINING | ({"profiled": PROFILED} | KEEPS if training == "leaving" else {})
     out = CACHE / "prefill" / f"smollm2-{key_of(way)}" / f"{training}-seed{seed}"
-    if (out / "training.json").exists():
-        return load(out)
+    if not (out / "training.json").exists():
+        learn_on(model, training, seed, out)
+    after = load(out)
+    after.config.profile = model.config.profile
+    return after
+
+
+def learn_on(model: Any, training: str, seed: int, out: Path) -> None:
+    """Train SmolLM2 further, with prompt tokens leaving or not, and save it."""
     lessons = lessons_of(model)
     inner, profile = model.transformer, model.config.retention_profile()
     passes = None
@@ -262,7 +274,6 @@ def taught(training: str, seed: int) -> Any:
     model.save_pretrained(out)
     write_json(out / "training.json", {"training": [record]})
     shutil.rmtree(work, ignore_errors=True)
-    return load(out)
 
 
 def lessons_of(model: Any) -> list[Lesson]:

@@ -93,14 +93,21 @@ def tables(chosen: Mapping[str, Table]) -> str:
     parts = []
     for name, table in chosen.items():
         if (result := read(name)) is not None:
-            machine = result["machine"]
-            place = f"{machine['processor']}, {machine['date'][:10]}, `benchmarks/results/{name}.json`"
-            if commits := measured_at(result):
-                place += f", commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
+            place = f"`benchmarks/results/{name}.json`: {measured(result)}"
             parts.append(f"{table(result)}\n<sub>{place}</sub>\n")
         elif name in NOT_RUN:
             parts.append(f"### {NOT_RUN[name]}\n\nNot run yet (`benchmarks/{name}.py`).\n")
     return "\n".join(parts)
+
+
+def measured(result: Mapping[str, Any]) -> str:
+    """On what, when and at which commits; of each part, where a file has some that are run by themselves."""
+    if "parts" in result:
+        return "; ".join(f"{part} {measured(facts)}" for part, facts in result["parts"].items())
+    found = f"{result['machine']['processor']}, {result['machine']['date'][:10]}"
+    if commits := measured_at(result):
+        found += f", commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
+    return found
 
 
 def measured_at(result: Mapping[str, Any]) -> list[str]:

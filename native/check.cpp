@@ -199,7 +199,8 @@ float lessen_self_check(int thorough) {
     for (int64_t m : {1, 2, 3, 4, 5, 7, 11})
         for (int64_t n : {1, 3, 8, 17})
             for (int64_t k : {1, 15, 16, 33, 2061}) worst = worst_of({worst, wrong_in_linear(m, n, k)});
-    worst = worst_of({worst, wrong_in_low_bits(5, 19, 70), wrong_in_low_bits(26, 9, 1), wrong_in_low_bits(2, 3, 0)});
+    worst = worst_of({worst, wrong_in_low_bits(5, 19, 70), wrong_in_low_bits(26, 9, 1), wrong_in_low_bits(2, 3, 0),
+                      wrong_in_low_bits(33, 39, 200)});
     for (int64_t m : {1, 2, 3, 9}) worst = worst_of({worst, wrong_in_fours(m, 37, 70), wrong_in_fours(m, 16, 64)});
     for (int64_t m : {1, 3, 16, 17, 33, 64})
         for (int64_t n : {1, 8, 39, 64})

@@ -32,7 +32,7 @@ static inline float quantize_group(const float *row, int8_t *to, float *total) {
     uint32_t sum = 0;  // as in whole_numbers
     for (int64_t i = 0; i < GROUP; i++) sum += static_cast<uint32_t>(whole[i] = rounded(row[i] * inverse));
     for (int64_t i = 0; i < GROUP; i++) to[i] = static_cast<int8_t>(whole[i]);
-    const float step = largest / 127.0f;
+    const float step = step_of(largest);
     *total = step * static_cast<float>(static_cast<int32_t>(sum));
     return step;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace lessen {
 
@@ -33,6 +34,12 @@ static inline float largest_size(const float *from, int64_t count) {
     return largest;
 }
 
+// What whole numbers are times, where the largest was this; NaN where it is none or infinite, so that a row with such a
+// number becomes NaN, as it does where torch divides by it.
+static inline float step_of(float largest) {
+    return largest <= std::numeric_limits<float>::max() ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
+}
+
 // Numbers as whole ones from -127 to 127 times a step, the largest becoming 127. Returns the step.
 static inline float whole_numbers(const float *from, int64_t count, int8_t *__restrict to, int32_t *total) {
     const float largest = largest_size(from, count);
@@ -44,7 +51,7 @@ static inline float whole_numbers(const float *from, int64_t count, int8_t *__re
         sum += static_cast<uint32_t>(whole);
     }
     *total = static_cast<int32_t>(sum);
-    return largest / 127.0f;
+    return step_of(largest);
 }
 
 }  // namespace lessen

@@ -1,5 +1,7 @@
 """Products with few bits: kernels and reference agree at any size, in any memory, on any threads (T10)."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -171,6 +173,22 @@ def test_tiny_numbers_count_as_nothing_and_not_as_infinite(kernels, kind):
     stored = stored_as(kind, weight)
     found = product(kind, values, arranged(kind, stored, 70, kernels), scales, bias, kernels)
     torch.testing.assert_close(found[1], bias)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("kind", ["w8a8", "w1a8"])
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_a_row_with_no_finite_numbers_says_so_and_leaves_the_others_alone(kernels, kind, number):
+    """Nothing can be a whole number of infinite steps: NaN, as where torch divides by them."""
+    values, weight, scales, bias = matrices(40, 70, 30)
+    stored = stored_as(kind, weight)
+    ready = arranged(kind, stored, 70, kernels)
+    exact = product(kind, values, ready, scales, bias, kernels)
+    values[3, 7] = number
+    found = product(kind, values, ready, scales, bias, kernels)
+    assert found[3].isnan().all()
+    others = [row for row in range(30) if row != 3]
+    torch.testing.assert_close(found[others], exact[others])
 
 
 @compiled

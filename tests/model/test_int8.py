@@ -84,6 +84,15 @@ def test_it_does_not_train(model):
         every_exit(small.transformer, ids, rows)
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-weights", "int4"])
+def test_it_answers_where_gradients_are_on_and_asks_for_none(model, precision):
+    small = in_few_bits(model, precision).eval()
+    ids, rows = pack(ragged_ids([4, 4]))
+    found = torch.stack(every_exit(small.transformer, ids, rows))
+    assert not found.requires_grad
+    torch.testing.assert_close(found, answers(small, [4, 4]), rtol=1e-4, atol=1e-4)
+
+
 def test_points_stay_and_predictions_come(small: Path, tmp_path: Path):
     whole, few = lessen.load(small), lessen.load(small, precision="int8")
     assert list(few.points) == list(whole.points)

@@ -85,6 +85,15 @@ def test_commands_say_it_in_a_line(not_built, small: Path):
     assert line.startswith("lessen: ")
 
 
+@pytest.mark.parametrize(
+    ("given", "off"),
+    [("1", True), ("true", True), ("yes", True), ("", False), ("0", False), ("False", False)],
+)
+def test_the_switch_is_understood_as_people_write_it(monkeypatch, given, off):
+    monkeypatch.setenv("LESSEN_DISABLE_NATIVE", given)
+    assert binding.switched_off() is off
+
+
 def test_switched_off_it_is_not_said():
     code = "from lessen.native import native; assert native() is None"
     done = subprocess.run(

@@ -158,6 +158,7 @@ def test_scores_choose_and_controls_do_not_read_attention(tmp_path: Path) -> Non
     ids, rows = pack(ragged_ids([40]))
     for score in ("mean", "causal_norm", "last_query", "window", "random", "first_k", "last_k"):
         eliminate = elimination_of(at(SHARES, score), model, ids, rows)
+        eliminate.span = 1
         model(ids, rows, None, None, eliminate)
         found[score] = [survivors_of(eliminate.kept, 0)[layer] for layer in (1, 2, 3)]
     assert found["first_k"][0] == [*range(16), *range(28, 40)]

@@ -27,6 +27,7 @@ from lessen.tokens.elimination import (
     count_left,
     layers_passed,
     left_after_layers,
+    of_spans,
     seeds_of,
     survivors,
 )
@@ -246,6 +247,20 @@ def test_so_great_a_share_of_those_that_stay_are_the_last() -> None:
     assert choose((3,)).tolist() == [0, 1, 2]
     assert choose((7,), protect_last=4).tolist() == [0, 1, 2, 8, 9, 10, 11]
     assert choose((12,)).tolist() == [*range(12)]
+
+
+def test_a_span_has_the_mean_of_those_of_it_that_are_left() -> None:
+    """Spans are of places in the text, and of fewer tokens in short texts, whatever shares the batch."""
+    _, rows = pack(ragged_ids([12, 64]))
+    rows = rows.keep(torch.tensor([*range(12), *range(12, 24), 30, 31, 75]), (12, 15))
+    scores = torch.arange(27.0)
+    found = of_spans(scores, rows, 32)
+    assert found[:12].tolist() == scores[:12].tolist()  # one token a span
+    assert found[12:].tolist() == [13.5] * 4 + [17.5] * 4 + [21.5] * 4 + [24.5] * 2 + [26.0]
+    assert of_spans(scores, rows, 3)[12:15].tolist() == [13.0] * 3
+    _, alone = pack(ragged_ids([64]))
+    alone = alone.keep(rows.positions[12:], (15,))
+    assert of_spans(scores[12:], alone, 32).tolist() == found[12:].tolist()
 
 
 def test_sharp_scores_are_told_apart_however_small() -> None:

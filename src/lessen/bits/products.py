@@ -32,10 +32,6 @@ def reference(
 
 
 def _by_torch(kind: LowBits, values: Tensor, factors: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
-    packed = kind == "w8a32" and values.is_cpu and values.dtype == scales.dtype == torch.float32
-    if packed and factors.numel() and len(values):
-        result = torch._weight_int8pack_mm(values.contiguous(), factors, scales)
-        return result if bias is None else result + bias
     factors = factors.to(values.dtype)
     if kind in ("w8a8", "w1a8"):
         values, steps = quantized(values)

@@ -27,8 +27,9 @@ KERNELS = (*LOW_BITS, "w4a8")
 SHAPES = ((1, 768, 3072), (24, 768, 3072), (128, 768, 3072))
 """Rows, inputs and outputs: one token, a sentence, and a batch, through BERT-base's widest matrix."""
 
-FEWEST_ROWS_INT8 = 17
-"""torch's product of whole numbers wants at least so many; fewer are padded."""
+LAYOUTS = ("int8 by columns", "int8 by rows")
+"""torch's product of whole numbers with weights `[n, k]` written out by columns, and as they lie: which is
+faster depends on shape and processor, so the faster one is its time."""
 
 RIVALS = ("torch_fp32", "torch_bf16", "int8", "int8_linear")
 """What each kernel is timed beside."""
@@ -51,7 +52,8 @@ def kernel_rows(
     Returns:
         `kernel`, `m`, `n`, `k`, `threads`, `isa`, the instruction set or `torch`; and, as medians in ms, `ms`
         of the bare product, `module_ms` of the layer that models call, and of torch `torch_fp32_ms`,
-        `torch_bf16_ms`, `int8_ms` (`_int_mm` on numbers that are whole already) and `int8_linear_ms` (its
+        `torch_bf16_ms`, `int8_ms` (`_int_mm` on numbers that are whole already, weights in the faster of two
+        layouts) and `int8_linear_ms` (its
         dynamic int8 linear, which makes activations small too; None where this torch has none). `gb_per_s` is
         of weights as they are stored, `read_gb_per_s` of adding up as many bytes as the matrix has weights.
         `spread` has for each time its 10th and 90th percentile in ms, `runs` how often each ran, `faster` how
@@ -74,11 +76,12 @@ def kernel_rows(
             candidates |= {f"{kind} layer": each.layer for kind, each in ours.items()}
             candidates["read"] = torch.ones(max(1, n * k // 8), dtype=torch.int64).sum
             timings = interleaved(candidates, seconds=seconds)
+        timings["int8"] = min((timings[layout] for layout in LAYOUTS), key=lambda each: each.median_ms)
         facts = {"m": m, "n": n, "k": k, "threads": thread_count, "isa": kernels.isa if kernels else "torch"}
         facts["read_gb_per_s"] = _speed(max(1, n * k // 8) * 8, timings["read"])
         for kind, each in ours.items():
             speed = {"gb_per_s": _speed(each.stored, timings[kind])}
-            rows.append(_row(kind, facts | speed, timings, rivals))
+            rows.append(_row(kind, facts | speed, timings))
     return rows
 
 
@@ -87,10 +90,9 @@ def _speed(count: int, timing: Timing) -> float:
     return float(f"{count / timing.median_ms / 1e6:.3g}") if timing.median_ms else 0.0
 
 
-def _row(
-    kind: str, facts: dict[str, Any], timings: dict[str, Timing], rivals: dict[str, Any]
-) -> dict[str, Any]:
+def _row(kind: str, facts: dict[str, Any], timings: dict[str, Timing]) -> dict[str, Any]:
     """One kernel's row."""
+    rivals = [name for name in RIVALS if name in timings]
     named = {"ms": kind, "module_ms": f"{kind} layer"} | {f"{name}_ms": name for name in RIVALS}
     found = {field: timings.get(name) for field, name in named.items()}
     return {
@@ -162,14 +164,13 @@ def _layer(kind: str, stored: Tensor, scales: Tensor | None, bias: Tensor, colum
 
 def _rivals(values: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Callable[[], Tensor]]:
     half = [tensor.bfloat16() for tensor in (values, weight, bias)]
-    more = values.new_zeros(max(0, FEWEST_ROWS_INT8 - len(values)), values.shape[1])
-    whole = quantized(torch.cat([values, more]))[0].to(torch.int8)
-    columns = quantized(weight)[0].to(torch.int8).T.contiguous()
+    whole, columns = (quantized(each)[0].to(torch.int8) for each in (values, weight))
+    layouts = columns.T.contiguous(), columns.T
     rivals: dict[str, Callable[[], Tensor]] = {
         "torch_fp32": partial(functional.linear, values, weight, bias),
         "torch_bf16": partial(functional.linear, *half),
-        "int8": partial(torch._int_mm, whole, columns),
     }
+    rivals |= {name: partial(torch._int_mm, whole, each) for name, each in zip(LAYOUTS, layouts, strict=True)}
     dynamic = _dynamic(values, weight, bias)
     return rivals if dynamic is None else rivals | {"int8_linear": dynamic}
 

@@ -77,13 +77,13 @@ class Stored(nn.Module):
         """`[tokens, in_features]` to `[tokens, out_features]`.
 
         Raises:
-            PlanError: When gradients are wanted.
+            PlanError: When gradients are wanted, or in training mode where they could be.
         """
         return self.activated(values, None)
 
     def activated(self, values: Tensor, activation: str | None) -> Tensor:
         """The same through the activation of this name."""
-        if torch.is_grad_enabled() and values.requires_grad:
+        if torch.is_grad_enabled() and (self.training or values.requires_grad):
             raise PlanError(self.frozen)
         result = self.multiplied(values)
         return activate(result, activation)

@@ -71,6 +71,8 @@ class Transformer(nn.Module):
         writer = architecture.decoder
         self.decoder = None if writer is None else Decoder(writer, shape.decoder_layers, shape.latent)
         self._short_lists: list[ShortList] = []
+        if shape.few_bits and shape.latent is None:  # norms would ask for gradients through what has none
+            self.requires_grad_(False)
 
     @property
     def depth(self) -> int:

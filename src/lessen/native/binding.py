@@ -13,6 +13,9 @@ from lessen.native.matrix import LOW_BITS
 ABI = 13
 NAMES = ("liblessen.so", "liblessen.dylib")
 
+SWITCH = "LESSEN_DISABLE_NATIVE"
+"""Set to 1, torch computes instead of the kernels."""
+
 TOLERANCE = 1e-6
 """What the self-check may differ by, per product summed."""
 
@@ -20,7 +23,7 @@ TOLERANCE = 1e-6
 def opened() -> tuple[ctypes.CDLL | None, str | None]:
     """The library, or None and why, in a few words."""
     if switched_off():
-        return None, "switched off by LESSEN_DISABLE_NATIVE=1"
+        return None, f"switched off by {SWITCH}={os.environ[SWITCH]}"
     place = _place()
     if place is None:
         return None, "not built: install lessen where a C++ compiler is"
@@ -41,8 +44,8 @@ def opened() -> tuple[ctypes.CDLL | None, str | None]:
 
 
 def switched_off() -> bool:
-    """Whether the user wants torch to compute."""
-    return os.environ.get("LESSEN_DISABLE_NATIVE") == "1"
+    """Whether the user wants torch to compute: the switch is set, and not to what means no."""
+    return os.environ.get(SWITCH, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def _place() -> Path | None:

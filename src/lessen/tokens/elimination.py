@@ -33,6 +33,10 @@ RECENT = 4
 RECENT_SHARE = 0.5
 """Of the tokens of a prompt that stay, so many are its last ones; a score chooses the others (H2O)."""
 
+SPAN, SPANS = 32, 16
+"""So many tokens of a prompt in a row are judged together, as a passage is worth more than words out of it;
+fewer where there would not be so many passages to choose from."""
+
 STEPS = 2.0**19
 """Of a score's own size; what differs by less, a few roundings of float32, may count as equal."""
 
@@ -101,6 +105,7 @@ def elimination_for(
         architecture: As in `protected`.
     """
     first, last = protected(shape, architecture)
+    continued = architecture is not None and architecture.causal
     by_mean = any(exit.pool == "mean" for exit in shape.exits)
     return Elimination(
         retention,
@@ -108,7 +113,8 @@ def elimination_for(
         protect_first=first,
         protect_last=last,
         sums=by_mean,
-        recent=RECENT_SHARE if architecture is not None and architecture.causal else 0.0,
+        recent=RECENT_SHARE if continued else 0.0,
+        span=SPAN if continued else 1,
         seed=seed,
         row_seeds=row_seeds,
     )
@@ -136,6 +142,8 @@ class Elimination:
         protect_first: How many of a row's first tokens always stay, at least one.
         protect_last: How many of its last ones do.
         recent: Share of the tokens that stay which are a row's last ones, whatever their scores.
+        span: So many positions in a row, or a part of `SPANS` of it, have one score: the mean of theirs that
+            are still there.
         sums: Whether the states of tokens that leave are summed up (pooling by the mean).
         seed: Of `random`.
         row_seeds: Of `random`, of each row by the caller's index; None: rows of one length draw alike.
@@ -152,6 +160,7 @@ class Elimination:
         protect_first: int = 1,
         protect_last: int = 0,
         recent: float = 0.0,
+        span: int = 1,
         sums: bool = False,
         seed: int = 0,
         row_seeds: Mapping[int, int] | None = None,
@@ -161,6 +170,7 @@ class Elimination:
         self.protect_first = protect_first
         self.protect_last = protect_last
         self.recent = recent
+        self.span = span
         self.sums = sums
         self.seed = seed
         self.row_seeds = row_seeds
@@ -187,11 +197,13 @@ class Elimination:
 
     def judge(self, scores: Tensor | None, layer: int, rows: Rows) -> Tensor:
         """What survivors are chosen by, `[tokens]`."""
-        if scores is None:
-            if self.name in ("first_k", "last_k"):
-                places = rows.positions.float()
-                return places if self.name == "last_k" else -places
-            return self._random(layer, rows)
+        if self.name in ("first_k", "last_k"):
+            places = rows.positions.float()
+            return places if self.name == "last_k" else -places
+        own = self._random(layer, rows) if scores is None else self._of_tokens(scores, rows)
+        return own if self.span == 1 else of_spans(own, rows, self.span)
+
+    def _of_tokens(self, scores: Tensor, rows: Rows) -> Tensor:
         if self.name != "cumulative":
             return scores
         if self._sums is None:
@@ -218,6 +230,27 @@ class Elimination:
         full = torch.tensor(rows.full_lengths, device=rows.device)
         starts = (full.cumsum(0) - full).repeat_interleave(torch.tensor(rows.lengths, device=rows.device))
         return table[starts + rows.positions]
+
+
+def of_spans(scores: Tensor, rows: Rows, span: int) -> Tensor:
+    """The mean score of the tokens of each row's span that are still there, for every one of them.
+
+    Args:
+        scores: `[tokens]`.
+        rows: Layout of the batch; spans are of positions in the text, so they stay what they were.
+        span: Positions in each, or fewer, so that a text has `SPANS` of them.
+
+    Returns:
+        `[tokens]`, float64.
+    """
+    spans = [max(1, min(span, length // SPANS)) for length in rows.full_lengths]
+    most = max(-(-length // own) for length, own in zip(rows.full_lengths, spans, strict=True))
+    row = torch.arange(len(rows), device=rows.device)
+    row = row.repeat_interleave(torch.tensor(rows.lengths, device=rows.device))
+    place = row * most + rows.positions // torch.tensor(spans, device=rows.device)[row]
+    sums = scores.new_zeros(len(rows) * most, dtype=torch.float64)
+    counts = place.bincount(minlength=len(sums))
+    return (sums.index_add(0, place, scores.double()) / counts)[place]
 
 
 def _states_gone(hidden: Tensor, rows: Rows, stay: Tensor) -> Tensor:
