@@ -101,7 +101,6 @@ VARIANTS = {
     "W1A1, gradual": Variant({"activation_bits": 1, "gradual": 0.5}),
     "float twin, words first": Variant(FLOAT, words_first=True),
     "W1A32, words first": Variant(words_first=True),
-    "W1A1, words first": Variant({"activation_bits": 1}, words_first=True),
 }
 HEADLINE = ("float twin", "W1A32", "W1A8", "W1A1", "W1A32, no exits", "float twin, no exits")
 CHOICES = ("W1A32, ste_clip", "W1A32, FFN", "2 layers in float", "W1A32, gradual", "W1A1, gradual")

@@ -5,8 +5,8 @@
 Products are timed beside torch's own of the same shape, quantizing of activations, scale and bias included;
 models beside their float twins; MiniLM in int8, exits off, beside OpenVINO's int8 of the same weights: all
 interleaved in one process, with 1 and with 2 threads. Weights are random but for MiniLM's: neither time nor
-size depends on them. Parts that are not asked for stay in the results file as they are; each says on which
-machine, when and at which commit it was measured.
+size depends on them. Of another machine, and parts that are not asked for, results stay in the file as they
+are; each part says when and at which commit it was measured.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from results import RESULTS, commit, write_results
 
 from lessen.artefact import WEIGHTS
 from lessen.loading import load
-from lessen.machine import machine
+from lessen.machine import machine, processor
 from lessen.measure.kernel_speed import kernel_rows, quartiles
 from lessen.measure.latency import interleaved, threads
 from lessen.measure.side_by_side import build_rivals, must_agree, run_all
 from lessen.measure.size import bytes_by_part
 from lessen.model.rows import pack
+from lessen.native import native
 from lessen.plan import FULL, Bits, ExitShape
 from lessen.reshaping import in_latents, in_signs, with_exits
 from lessen.runtime.engine import run
@@ -201,19 +202,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="for each shape and batch")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, parted by commas")
     options = parser.parse_args()
-    parts = known()
+    machines = known()
+    own = machines.setdefault(place(), {})
     for part in options.only.split(","):
         found = PARTS[part](options.seconds)
         for line in found:
             print(line)
-        parts[part] = {"commit": commit(), "machine": machine(), "lines": found}
-        write_results(NAME, {"parts": parts})
+        own[part] = {"commit": commit(), "machine": machine(), "lines": found}
+        write_results(NAME, {"machines": machines})
+
+
+def place() -> str:
+    """What results are kept under: processor and the kernels' instruction set."""
+    kernels = native()
+    return f"{processor()}, {kernels.isa if kernels else 'torch'}"
 
 
 def known() -> dict[str, Any]:
-    """The parts the results file holds already."""
+    """The machines, and parts of each, that the results file holds already."""
     path = RESULTS / f"{NAME}.json"
-    return json.loads(path.read_text())["parts"] if path.exists() else {}
+    return json.loads(path.read_text())["machines"] if path.exists() else {}
 
 
 def kernels(seconds: float) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ FIRST = 0
 """The seed candidates are tried with."""
 
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "W1A32": ("W1A32", "W1A32, gradual", "W1A32, phrases", "W1A32, phrases twice"),
-    "W1A8": ("W1A8", "W1A8, gradual", "W1A8, phrases", "W1A8, phrases twice"),
+    "W1A32": ("W1A32", "W1A32, gradual", "W1A32, phrases"),
+    "W1A8": ("W1A8", "W1A8, gradual", "W1A8, phrases"),
 }
 """By bits: what is tried before one is chosen."""
 

@@ -101,9 +101,10 @@ def tables(chosen: Mapping[str, Table]) -> str:
 
 
 def measured(result: Mapping[str, Any]) -> str:
-    """On what, when and at which commits; of each part, where a file has some that are run by themselves."""
-    if "parts" in result:
-        return "; ".join(f"{part} {measured(facts)}" for part, facts in result["parts"].items())
+    """On what, when and at which commits; of each part, where a file has parts of several machines."""
+    if "machines" in result:
+        each = (found for parts in result["machines"].values() for found in parts.items())
+        return "; ".join(f"{part} {measured(facts)}" for part, facts in each)
     found = f"{result['machine']['processor']}, {result['machine']['date'][:10]}"
     if commits := measured_at(result):
         found += f", commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"

@@ -250,14 +250,18 @@ def test_a_warm_start_is_chosen_on_tuning_rows(made) -> None:
     assert 'W1A32 as "W1A32, gradual" (W1A32 88.0, W1A32, gradual 89.0)' in text
 
 
+def at_machines(parts: dict) -> dict:
+    return {"machines": {"a processor, avx512": {name: {"lines": lines} for name, lines in parts.items()}}}
+
+
 def test_the_table_of_speed_shows_what_was_run(made, monkeypatch) -> None:
     tables = made("bits_tables")
     monkeypatch.setattr(tables, "read", lambda name: None)
-    text = tables.bits_speed_table({"parts": {name: {"lines": lines} for name, lines in speed().items()}})
+    text = tables.bits_speed_table(at_machines(speed()))
     first = "| W1A1, 128 x 768 x 3072, 1 threads | 0.400 | 0.500 | 26.0x | 10.0x | 4.0x | 1.2x | 75% |"
     assert first in text
     assert "| lessen int8, 1 x 64, 1 threads | 1.00 | 1.10x (1.05 to 1.15) |" in text
-    bare = tables.bits_speed_table({})
+    bare = tables.bits_speed_table(at_machines({}))
     assert "Products with few bits" not in bare
     assert bare.count("not measured yet") == 11
 
@@ -268,9 +272,9 @@ def test_every_part_says_where_and_when_it_was_measured(made) -> None:
 
     measured = made("tables").measured
     assert measured(at("old", "2026-01-02")) == "old, 2026-01-02, commit 02"
-    parts = {"sizes": at("old", "2026-01-02"), "models": at("new", "2026-01-03")}
+    machines = {"a": {"sizes": at("old", "2026-01-02")}, "b": {"models": at("new", "2026-01-03")}}
     said = "sizes old, 2026-01-02, commit 02; models new, 2026-01-03, commit 03"
-    assert measured(at("new", "2026-01-03") | {"parts": parts}) == said
+    assert measured(at("new", "2026-01-03") | {"machines": machines}) == said
 
 
 def test_shares_of_the_limit_are_of_products_that_count(made) -> None:
