@@ -49,8 +49,11 @@ def switched_off() -> bool:
 
 
 def _place() -> Path | None:
-    """Beside this file; an editable install has it where other packages are."""
-    folders = (Path(__file__).parent, Path(sysconfig.get_path("platlib")) / "lessen" / "native")
+    """Beside this file; of an editable install it lies where packages are, alone: else it is another's."""
+    installed = Path(sysconfig.get_path("platlib")) / "lessen"
+    folders = [Path(__file__).parent]
+    if not (installed / "__init__.py").exists():
+        folders.append(installed / "native")
     places = (folder / name for folder in folders for name in NAMES)
     return next((place for place in places if place.exists()), None)
 
