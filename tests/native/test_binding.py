@@ -63,6 +63,19 @@ def test_a_file_that_is_no_library_is_refused(monkeypatch, tmp_path: Path):
     assert "cannot be loaded" in why
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_library_of_another_install_is_left_alone(monkeypatch, tmp_path, whole):
+    """Where packages are, an editable install has the library alone, another one all of the package."""
+    installed, source = tmp_path / "packages" / "lessen", tmp_path / "source" / "native" / "binding.py"
+    (installed / "native").mkdir(parents=True)
+    (installed / "native" / "liblessen.so").touch()
+    if whole:
+        (installed / "__init__.py").touch()
+    monkeypatch.setattr(binding.sysconfig, "get_path", lambda name: str(tmp_path / "packages"))
+    monkeypatch.setattr(binding, "__file__", str(source))
+    assert binding._place() == (None if whole else installed / "native" / "liblessen.so")
+
+
 @pytest.fixture
 def not_built(monkeypatch):
     monkeypatch.delenv("LESSEN_DISABLE_NATIVE", raising=False)
