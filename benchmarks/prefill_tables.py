@@ -64,10 +64,24 @@ LOSS_NOTES = {
 """What the names of models and trainings mean, said of those that were run."""
 
 
-def prefill_loss_table(result: dict[str, Any]) -> str:
-    """Perplexity of what follows a prompt of which tokens left."""
-    rows, lines = [], list(result["summary"]["loss"])
-    for name, cells in result["summary"]["loss"].items():
+SAID = {
+    "loss": (
+        "loss of what follows",
+        "Perplexity of the 64 tokens after a prompt",
+    ),
+    "recall": (
+        "is its middle still known?",
+        "A prompt ends with 16 tokens out of its own middle: perplexity of the 64 that followed them there",
+    ),
+}
+"""What a table of losses is called, and of."""
+
+
+def prefill_loss_table(result: dict[str, Any], what: str = "loss") -> str:
+    """Perplexity of what follows a prompt of which tokens left, or of a passage of it that is asked for."""
+    rows, lines = [], list(result["summary"][what])
+    title, said = SAID[what]
+    for name, cells in result["summary"][what].items():
         lines += cells
         whole = cells["all"]["1"]
         rows.append([f"{name}, all tokens", f"{whole['perplexity']:.2f}", *[""] * 4, f"{whole['seeds']}"])
@@ -80,9 +94,9 @@ def prefill_loss_table(result: dict[str, Any]) -> str:
             ]
             rows.append([f"{name}, {score}", "", *line, f"{whole['seeds']}"])
     return section(
-        "Prompt tokens that leave: loss of what follows",
-        "Perplexity of the 64 tokens after a prompt, by the speed-up of reading it; in brackets the nats a "
-        "token above the same model's with all tokens, ± the standard error over articles.",
+        f"Prompt tokens that leave: {title}",
+        f"{said}, by the speed-up of reading it; in brackets the nats a token above the same model's with "
+        "all tokens, ± the standard error over articles.",
         markdown(["", "1x", "1.5x", "2x", "3x", "3.72x", "seeds"], rows),
         notes={
             name: said for name, said in LOSS_NOTES.items() if any(name in line.split(", ") for line in lines)
@@ -91,11 +105,10 @@ def prefill_loss_table(result: dict[str, Any]) -> str:
 
 
 def prefill_tables(result: dict[str, Any]) -> str:
-    """Both, as far as there are runs."""
+    """All three, as far as there are runs."""
     told = result["summary"]
-    parts = [
-        make(result) for make, of in ((prefill_time_table, "time"), (prefill_loss_table, "loss")) if told[of]
-    ]
+    parts = [prefill_time_table(result)] if told["time"] else []
+    parts += [prefill_loss_table(result, what) for what in SAID if told.get(what)]
     if not told["loss"]:
         parts.append("Loss of the text that follows: not run yet.\n")
     return "\n".join(parts)

@@ -7,13 +7,16 @@ scores: they share one prediction. Loss: the tokens after a prompt scored one by
 itself is: latency-adjustable page, 1.9), of a model as it is and after training with prompt tokens leaving,
 or with all of them (`plain`). Beside the scores: the prompt cut to its last tokens, so few that reading them
 takes as many MACs (`cut`); and as it was before, a profile whose shares compound over layers (`compounding`).
-Of SmolLM2 on WikiText-2's test articles: half of what it learns from is film
-reviews, half WikiText-2's validation articles, on which the retention profile is measured too; texts are
-spread over articles, one of each while there are enough, and errors are over articles. Of a small GPT-2
-trained from nothing on film reviews (`examples/gpt2_from_scratch.py`), on other reviews.
+Recall: the same of prompts that end with words out of their own middle, scored on what followed there: who
+has lost the middle cannot know.
 
-    LESSEN_DATA=/path/to/data python benchmarks/prefill_tokens.py [--what time,loss] [--models gpt2,smollm2]
-        [--seeds 0,1,2] [--trainings none,leaving,plain] [--threads 2,1] [--again]
+Of SmolLM2 on WikiText-2's test articles: half of what it learns from is film reviews, half WikiText-2's
+validation articles, on which the retention profile is measured too; texts are spread over articles, one of
+each while there are enough, and errors are over articles. Of a small GPT-2 trained from nothing on film
+reviews (`examples/gpt2_from_scratch.py`), on other reviews.
+
+    LESSEN_DATA=/path/to/data python benchmarks/prefill_tokens.py [--what time,loss,recall]
+        [--models gpt2,smollm2] [--seeds 0,1,2] [--trainings none,leaving,plain] [--threads 2,1] [--again]
 
 What is in the results already is not made again, but times with `--again`.
 """
@@ -56,8 +59,7 @@ from lessen.runtime.retention import alpha_for, macs_cost, point_for, ratio_at
 from lessen.runtime.text import Encoded
 from lessen.tokens.elimination import RECENT_SHARE, SPAN, SPANS
 from lessen.tokens.passes import drawn
-from lessen.tokens.profile import usual_family
-from lessen.tokens.score import usual_score
+from lessen.tokens.usual import usual_elimination
 from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 
@@ -67,12 +69,15 @@ import gpt2_from_scratch as recipe
 NAME = "prefill_tokens"
 MODELS = ("gpt2", "smollm2")
 SCORES = ("mean", "causal_norm", "last_query", "window", "random", "first_k")
-CONTROL, CUT, COMPOUNDING = "last_k", "cut", "causal_norm, compounding"
+CONTROL, CUT, COMPOUNDING = "last_k", "cut", "window, compounding"
 """Lines of the losses besides the scores."""
 
 SPEEDUPS = (1.0, 1.5, 2.0, 3.0, 3.72)
 FITTED_AT = (1.25, 1.75, 2.5, 4.0)
 """Speed-ups latencies are fitted at; none of them is predicted."""
+
+LOSSES = ("loss", "recall")
+"""What is scored: the text that follows, or one of the prompt's own passages."""
 
 LENGTHS = (512, 1024)
 NEW_TOKENS = 64
@@ -83,6 +88,9 @@ OFF = 0.2
 
 TEXTS, PROFILED = 48, 24
 """Prompts of SmolLM2 scored, and prompts a profile is measured on; at most."""
+
+RECALLED, CUE = 24, 16
+"""Prompts whose middle is asked for, at most, and tokens they ask with."""
 
 REVIEWS = 300
 """Prompts of the small GPT-2 scored."""
@@ -101,8 +109,7 @@ TRAININGS = ("none", "leaving", "plain")
 KEEPS = {
     "recent": RECENT_SHARE,
     "span": [SPAN, SPANS],
-    "family": usual_family(causal=True),
-    "score": usual_score(causal=True),
+    **usual_elimination(causal=True)._asdict(),
 }
 """What elimination in a prompt goes by, unless it is told otherwise; it is in what was trained with it."""
 
@@ -122,6 +129,7 @@ SETTINGS = {
     "training": TRAINING,
     "profiled": PROFILED,
     "reviews": REVIEWS,
+    "recall": [RECALLED, CUE],
     "from_scratch": FROM_SCRATCH,
     "keeps": KEEPS,
 }
@@ -239,10 +247,13 @@ def small_gpt2(training: str, seed: int) -> Any:
         if training == "none":
             recipe.trained(seed, work).save_pretrained(out)
         else:
-            recipe.again(small_gpt2("none", seed), seed, work, leaving=training == "leaving").save_pretrained(
-                out
-            )
-    return load(out)
+            start = small_gpt2("none", seed)
+            recipe.again(start, seed, work, leaving=training == "leaving").save_pretrained(out)
+    model = load(out)
+    if training == "none":
+        return recipe.profiled(model)
+    model.config.profile = small_gpt2("none", seed).config.profile
+    return model
 
 
 def taught(training: str, seed: int) -> Any:
@@ -290,16 +301,24 @@ def lessons_of(model: Any) -> list[Lesson]:
     return [Lesson(ids[:-ends], ids[-ends:]) for ids in long]
 
 
-def losses(name: str, training: str, seed: int, tokens: int) -> dict[str, Any]:
-    """Nats for each token after a prompt, of every text, at every speed-up, in every way tokens are lost."""
+def losses(what: str, name: str, training: str, seed: int, tokens: int) -> dict[str, Any]:
+    """Nats for each token after a prompt, of every text, at every speed-up, in every way tokens are lost.
+
+    Of `recall` the prompt ends with a cue, words out of its middle, and what is scored is what followed them.
+    """
     if name == "gpt2":
         model = small_gpt2(training, seed)
         chosen = list(enumerate(recipe.long_reviews(model, "test", REVIEWS)))
     else:
         model = taught(training, seed)
-        chosen = spread_out(pieces(model, "test", tokens + NEW_TOKENS), TEXTS)
+        count = RECALLED if what == "recall" else TEXTS
+        chosen = spread_out(pieces(model, "test", tokens + NEW_TOKENS), count)
     articles, texts = [article for article, _ in chosen], [ids for _, ids in chosen]
     prompts, follow = [ids[:tokens] for ids in texts], [ids[tokens:] for ids in texts]
+    if what == "recall":
+        cue, then = tokens // 2 - 2 * CUE, tokens // 2 - CUE
+        prompts = [ids[: tokens - CUE] + ids[cue:then] for ids in texts]
+        follow = [ids[then : then + NEW_TOKENS] for ids in texts]
     before = smollm2("acc").config.retention_profile() if (name, training) == ("smollm2", "none") else None
     ways = [CUT, CONTROL, *SCORES, *([] if before is None else [COMPOUNDING])]
     found: dict[str, dict[str, Any]] = {}
@@ -309,14 +328,14 @@ def losses(name: str, training: str, seed: int, tokens: int) -> dict[str, Any]:
             last = longest_within(model, tokens, speedup)
             read = [prompt[-last:] for prompt in prompts]
         elif way == COMPOUNDING:
-            point = at(model, speedup, "causal_norm", tokens, before)
+            point = at(model, speedup, KEEPS["score"], tokens, before)
         elif way != "all":
             point = at(model, speedup, way, tokens)
         scored = score_own(model.transformer, read, follow, point, batch_size=4)
         each = [-float(row.double().mean()) for row in scored]
         loss = float(of_articles(each, articles).mean())
         found.setdefault(way, {})[f"{speedup:g}"] = {"loss": loss, "texts": packed_numbers(each)}
-        print(name, training, seed, tokens, speedup, way, round(loss, 4), flush=True)
+        print(what, name, training, seed, tokens, speedup, way, round(loss, 4), flush=True)
     return {"curve": found, "articles": articles}
 
 
@@ -355,10 +374,11 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     time = {
         f"{r['model']}, {r['tokens']} tokens, {r['threads']} threads": r for r in runs if r["what"] == "time"
     }
-    told: dict[str, Any] = {"loss": {}}
+    told: dict[str, Any] = {what: {} for what in LOSSES}
     told["time"] = {name: judged(run["lines"]) for name, run in time.items()}
-    for name, training, tokens in product(MODELS, TRAININGS, (recipe.PROMPT, *LENGTHS)):
-        of = {"what": "loss", "model": name, "training": training, "tokens": tokens}
+    each = product(LOSSES, MODELS, TRAININGS, (recipe.PROMPT, *LENGTHS))
+    for what, name, training, tokens in each:
+        of = {"what": what, "model": name, "training": training, "tokens": tokens}
         own = [run for run in runs if of.items() <= run.items()]
         if not own:
             continue
@@ -380,13 +400,13 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 "seeds": len(own),
                 "articles": len(over),
             }
-        told["loss"][f"{name}, {training}, {tokens} tokens"] = cells
+        told[what][f"{name}, {training}, {tokens} tokens"] = cells
     return told
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--what", default="time,loss")
+    parser.add_argument("--what", default="time,loss,recall")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--trainings", default=",".join(TRAININGS))
     parser.add_argument("--lengths", default=",".join(map(str, LENGTHS)))
@@ -401,12 +421,14 @@ def main() -> None:
         each = product(options.models.split(","), lengths, map(int, options.threads.split(",")))
         here = {"what": "time", "processor": processor()}
         asked += [here | {"model": m, "tokens": n, "threads": count} for m, n, count in each]
-    if "loss" in options.what.split(","):
+    for what in (each for each in LOSSES if each in options.what.split(",")):
         seeds = list(map(int, options.seeds.split(",")))
         for model, training in product(options.models.split(","), options.trainings.split(",")):
+            if what == "recall" and model == "gpt2":  # it writes no word again
+                continue
             own = seeds[:1] if (model, training) == ("smollm2", "none") else seeds
             asked += [
-                {"what": "loss", "model": model, "training": training, "tokens": tokens, "seed": seed}
+                {"what": what, "model": model, "training": training, "tokens": tokens, "seed": seed}
                 for tokens, seed in product((recipe.PROMPT,) if model == "gpt2" else lengths, own)
             ]
     for run in asked:
@@ -416,7 +438,7 @@ def main() -> None:
         if run["what"] == "time":
             found = times(run["model"], run["tokens"], run["threads"], options.seconds)
         else:
-            found = losses(run["model"], run["training"], run["seed"], run["tokens"])
+            found = losses(run["what"], run["model"], run["training"], run["seed"], run["tokens"])
         found["date"] = datetime.now(UTC).isoformat(timespec="seconds")
         add_run(NAME, SETTINGS, run | found, summary)
 

@@ -203,6 +203,12 @@ def test_losses_are_means_over_articles_and_so_are_their_errors(prefill) -> None
     by_mean = " | ".join(["7.39 (+0.000 ± 0.000)", *["10.10 (+0.312 ± 0.312)"] * 3])
     assert f"| smollm2, leaving, 512 tokens, mean |  | {by_mean} | 2 |" in text
     assert "none, 512 tokens" not in text
+    assert not found["recall"]
+    again = tokens.summary([run | {"what": "recall"} for run in runs])
+    assert (again["recall"], again["loss"]) == (found["loss"], {})
+    recall = tables.prefill_loss_table({"summary": again}, "recall")
+    assert f"| smollm2, leaving, 512 tokens, mean |  | {by_mean} | 2 |" in recall
+    assert "is its middle still known?" in recall
 
 
 def test_texts_are_spread_over_articles(prefill) -> None:

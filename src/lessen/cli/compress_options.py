@@ -100,7 +100,7 @@ Retention = Annotated[
 TokenScore = Annotated[
     str | None,
     typer.Option(
-        help="What tokens that stay are chosen by. [mean, which is ACC; causal_norm of what only looks back]",
+        help="What tokens that stay are chosen by. [mean, which is ACC; window of what only looks back]",
         rich_help_panel=TOKENS,
     ),
 ]

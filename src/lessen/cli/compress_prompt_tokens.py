@@ -36,7 +36,7 @@ def reading_plan(
     from lessen.data.prompts import templates_of
     from lessen.records import parse
     from lessen.systems.planning import option_of
-    from lessen.systems.prompt_tokens import STAGES, ReadingPlan, usual_tokens
+    from lessen.systems.prompt_tokens import STAGES, ReadingPlan, usual_for
 
     given = {key: value for key, value in recipe.items() if value is not None}
     if given.get("speedup", 2) <= 1:
@@ -57,7 +57,7 @@ def reading_plan(
             own |= {key: given[key] for key in ("speedup", "rates") if key in given}
             own |= {"as_far_as_rows_allow": False} if "speedup" in given else {}
         stages.append(stage.model_dump() | own)
-    tokens = usual_tokens(sources["model"]) | tokens
+    tokens = usual_for(sources["model"]) | tokens
     raw = {"prompt": prompt, "answers": words, "stages": stages, "seed": seed, **sources}
     return parse(ReadingPlan, raw | {"tokens": tokens, "prompting": prompting}, "plan")
 

@@ -23,8 +23,7 @@ from lessen.runtime.dial import check_wish
 from lessen.runtime.retention import MASS, SPEEDUPS, measured_profile, point_for, reachable
 from lessen.runtime.text import encode
 from lessen.saving import push, save
-from lessen.tokens.profile import usual_family
-from lessen.tokens.score import usual_score
+from lessen.tokens.usual import usual_elimination
 
 
 class LessenPreTrainedModel(PreTrainedModel):
@@ -192,8 +191,8 @@ class LessenPreTrainedModel(PreTrainedModel):
 
         Args:
             texts: Texts or pairs such as the model will see; some hundreds are enough.
-            score: What the tokens that stay will be chosen by; `tokens.score.usual_score` if None.
-            family: Whether shares compound over layers (`acc`) or not; `tokens.profile.usual_family` if None.
+            score: What the tokens that stay will be chosen by; as in `usual_elimination` if None.
+            family: Whether shares compound over layers (`acc`) or not; as in `usual_elimination` if None.
             mass: Share of the attention whose holders the profile is made from.
             max_tokens: Texts are cut to this; to what the model takes if None.
 
@@ -204,8 +203,8 @@ class LessenPreTrainedModel(PreTrainedModel):
             InputError: When these make no sense.
             PlanError: When no text has a token that may leave.
         """
-        causal = self.config.facts().causal
-        score, family = score or usual_score(causal=causal), family or usual_family(causal=causal)
+        usual = usual_elimination(causal=self.config.facts().causal)
+        score, family = score or usual.score, family or usual.family
         if score not in get_args(TokenScore):
             raise InputError(f"score {score!r}: choose {', '.join(get_args(TokenScore))}")
         if family not in ("acc", "envelope"):

@@ -47,8 +47,7 @@ from lessen.systems.milestone import Milestone
 from lessen.systems.planning import Columns, Share
 from lessen.systems.token_stages import TokenPlan, check_tokens, give_profile, leaving, passes_of
 from lessen.systems.working import Say, begin_work, result_folder, working_folder
-from lessen.tokens.profile import usual_family
-from lessen.tokens.score import usual_score
+from lessen.tokens.usual import usual_elimination
 from lessen.train.fine_tuning import Recipe
 from lessen.train.lessons import Lesson, learn_to_answer
 
@@ -118,10 +117,9 @@ class ReadingOutcome:
     training: list[dict[str, Any]]
 
 
-def usual_tokens(model: str) -> dict[str, Any]:
+def usual_for(model: str) -> dict[str, Any]:
     """What a `TokenPlan` says of a model that writes where the user says nothing, from its config alone."""
-    causal = facts_of(model).causal
-    return {"score": usual_score(causal=causal), "family": usual_family(causal=causal)}
+    return usual_elimination(causal=facts_of(model).causal)._asdict()
 
 
 def compress_prompt_tokens(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,15 +28,6 @@ LARGEST = 1e4
 """Solving tries `FIRST`, doubles it up to this, then halves the last step so often."""
 
 SMALLEST_SHARE = 1e-6
-
-
-def usual_family(*, causal: bool) -> Literal["acc", "envelope"]:
-    """`acc`; of a model that only looks back `envelope`.
-
-    Over the thirty layers of a language model shares that compound leave the upper ones only what never
-    leaves, at a speed-up that classifiers bear easily, and what it writes then is poor (docs/results.md).
-    """
-    return "envelope" if causal else "acc"
 
 
 def retention_of(profile: RetentionProfile, alpha: float) -> tuple[float, ...]:

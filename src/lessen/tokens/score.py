@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lessen.model.attention import Counted, Score, over_queries, received
-from lessen.plan import TokenScore
 
 WINDOW = 8
 """Queries that `window` listens to, the last ones of a row."""
@@ -57,12 +56,3 @@ SCORES: dict[str, Score] = {
 """From attention. `cumulative`, `random`, `first_k` and `last_k` need no function here (`elimination.py`)."""
 
 NAMES = (*SCORES, "cumulative", "random", "first_k", "last_k")
-
-
-def usual_score(*, causal: bool) -> TokenScore:
-    """ACC, where a token is read by all others; where only later ones read it, by as many as can.
-
-    Early tokens are read by more, so plain ACC keeps them for where they stand. Where half of what stays are
-    the last tokens anyway, the two hardly differ (docs/results.md).
-    """
-    return "causal_norm" if causal else "mean"
