@@ -258,7 +258,7 @@ def test_the_dial_counts_what_reading_a_prompt_costs(tmp_path: Path) -> None:
     plain = first_logits(model.transformer, ids, model.point)
     model.measure_profile(texts).dial(speedup=1.5)
     profile = model.config.retention_profile()
-    assert (profile.score, profile.family) == ("causal_norm", "envelope")
+    assert (profile.score, profile.family) == ("window", "envelope")
     assert model.measure_profile(texts, family="acc").config.retention_profile().base != profile.base
     with pytest.raises(InputError, match="family 'tilt': choose acc or envelope"):
         model.measure_profile(texts, family="tilt")
