@@ -96,7 +96,7 @@ def prefill_loss_table(result: dict[str, Any], what: str = "loss") -> str:
     return section(
         f"Prompt tokens that leave: {title}",
         f"{said}, by the speed-up of reading it; in brackets the nats a token above the same model's with "
-        "all tokens, ± the standard error over articles.",
+        "all tokens, ± the standard error over articles. In bfloat16.",
         markdown(["", "1x", "1.5x", "2x", "3x", "3.72x", "seeds"], rows),
         notes={
             name: said for name, said in LOSS_NOTES.items() if any(name in line.split(", ") for line in lines)
