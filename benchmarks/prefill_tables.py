@@ -70,8 +70,8 @@ SAID = {
         "Perplexity of the 64 tokens after a prompt",
     ),
     "recall": (
-        "is its middle still known?",
-        "A prompt ends with 16 tokens out of its own middle: perplexity of the 64 that followed them there",
+        "are its passages still known?",
+        "A prompt ends with 16 tokens out of itself, of any place: perplexity of the 64 that followed them there",
     ),
 }
 """What a table of losses is called, and of."""

@@ -7,8 +7,8 @@ scores: they share one prediction. Loss: the tokens after a prompt scored one by
 itself is: latency-adjustable page, 1.9), of a model as it is and after training with prompt tokens leaving,
 or with all of them (`plain`). Beside the scores: the prompt cut to its last tokens, so few that reading them
 takes as many MACs (`cut`); and as it was before, a profile whose shares compound over layers (`compounding`).
-Recall: the same of prompts that end with words out of their own middle, scored on what followed there: who
-has lost the middle cannot know.
+Recall: the same of prompts that end with words out of themselves, scored on what followed there: who has lost
+the passage cannot know. It is another place in each text, from its beginning to its end.
 
 Of SmolLM2 on WikiText-2's test articles: half of what it learns from is film reviews, half WikiText-2's
 validation articles, on which the retention profile is measured too; texts are spread over articles, one of
@@ -93,7 +93,7 @@ TEXTS, PROFILED = 48, 24
 """Prompts of SmolLM2 scored, and prompts a profile is measured on; at most."""
 
 RECALLED, CUE = 24, 16
-"""Prompts whose middle is asked for, at most, and tokens they ask with."""
+"""Prompts of which a passage is asked for, at most, and tokens they ask with."""
 
 REVIEWS = 300
 """Prompts of the small GPT-2 scored."""
@@ -308,7 +308,8 @@ def lessons_of(model: Any) -> list[Lesson]:
 def losses(what: str, name: str, training: str, seed: int, tokens: int) -> dict[str, Any]:
     """Nats for each token after a prompt, of every text, at every speed-up, in every way tokens are lost.
 
-    Of `recall` the prompt ends with a cue, words out of its middle, and what is scored is what followed them.
+    Of `recall` the prompt ends with a cue, words out of itself, and what is scored is what followed them; the
+    first text is asked for its beginning, the last for its end, others for what lies between.
     """
     if name == "gpt2":
         model = small_gpt2(training, seed)
@@ -321,9 +322,10 @@ def losses(what: str, name: str, training: str, seed: int, tokens: int) -> dict[
     articles, texts = [article for article, _ in chosen], [ids for _, ids in chosen]
     prompts, follow = [ids[:tokens] for ids in texts], [ids[tokens:] for ids in texts]
     if what == "recall":
-        cue, then = tokens // 2 - 2 * CUE, tokens // 2 - CUE
-        prompts = [ids[: tokens - CUE] + ids[cue:then] for ids in texts]
-        follow = [ids[then : then + NEW_TOKENS] for ids in texts]
+        cues = np.linspace(0, tokens - 2 * CUE - NEW_TOKENS, len(texts)).astype(int).tolist()
+        asked = list(zip(cues, texts, strict=True))
+        prompts = [ids[: tokens - CUE] + ids[cue : cue + CUE] for cue, ids in asked]
+        follow = [ids[cue + CUE : cue + CUE + NEW_TOKENS] for cue, ids in asked]
     before = smollm2("acc").config.retention_profile() if (name, training) == ("smollm2", "none") else None
     ways = [CUT, CONTROL, *SCORES, *([] if before is None else [COMPOUNDING])]
     found: dict[str, dict[str, Any]] = {}

@@ -208,7 +208,7 @@ def test_losses_are_means_over_articles_and_so_are_their_errors(prefill) -> None
     assert (again["recall"], again["loss"]) == (found["loss"], {})
     recall = tables.prefill_loss_table({"summary": again}, "recall")
     assert f"| smollm2, leaving, 512 tokens, mean |  | {by_mean} | 2 |" in recall
-    assert "is its middle still known?" in recall
+    assert "are its passages still known?" in recall
 
 
 def test_texts_are_spread_over_articles(prefill) -> None:
