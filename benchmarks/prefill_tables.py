@@ -71,7 +71,7 @@ SAID = {
     ),
     "recall": (
         "are its passages still known?",
-        "A prompt ends with 16 tokens out of itself, of any place: perplexity of the 64 that followed them there",
+        "A prompt ends with 16 tokens out of itself, from any place: perplexity of the 64 that came after them",
     ),
 }
 """What a table of losses is called, and of."""
