@@ -71,7 +71,7 @@ SAID = {
     ),
     "recall": (
         "are its passages still known?",
-        "A prompt ends with 16 tokens out of itself, from any place: perplexity of the 64 that came after them",
+        "A prompt ends with 16 of its own tokens, from any place: perplexity of the 64 after them there",
     ),
 }
 """What a table of losses is called, and of."""
