@@ -1,6 +1,6 @@
 """Few bits in time and in bytes: products, whole models, and size on disk.
 
-    python benchmarks/bits_speed.py [--seconds 20] [--only sizes,kernels,models,int8]
+    python benchmarks/bits_speed.py [--seconds 20] [--only sizes,kernels,models,int8,exits]
 
 Products are timed beside torch's own of the same shape, quantizing of activations, scale and bias included;
 models beside their float twins; MiniLM in int8, exits off, beside OpenVINO's int8 of the same weights: all
@@ -15,6 +15,7 @@ import argparse
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -22,13 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results import RESULTS, commit, write_results
+from bits_verdicts import EARLY
+from exit_latency import certified_in_int8
+from results import CACHE, RESULTS, commit, write_results
 
 from lessen.artefact import WEIGHTS
+from lessen.data.reading import read
 from lessen.loading import load
 from lessen.machine import machine, processor
 from lessen.measure.kernel_speed import kernel_rows, quartiles
 from lessen.measure.latency import interleaved, threads
+from lessen.measure.rivals.batching import Rival
 from lessen.measure.side_by_side import build_rivals, must_agree, run_all
 from lessen.measure.size import bytes_by_part
 from lessen.model.rows import pack
@@ -36,16 +41,13 @@ from lessen.native import native
 from lessen.plan import FULL, Bits, ExitShape
 from lessen.reshaping import in_latents, in_signs, with_exits
 from lessen.runtime.engine import run
-from lessen.runtime.text import Encoded
+from lessen.runtime.text import Encoded, encode
 from lessen.systems import system_of
 
 ACTIVATION_BITS: tuple[Bits, ...] = (32, 8, 1)
 TOKENS = 64
-LENGTH = 24
-"""Tokens of MiniLM's rows."""
-
-FEWEST_ROWS_OF_TILES = 24
-"""Of a product of signs (`native/products.cpp`)."""
+LENGTH, SENTENCES = 24, 64
+"""Tokens of MiniLM's rows, and sentences of so many that exits are timed on."""
 
 
 def classifier(preset: str) -> Any:
@@ -125,6 +127,52 @@ def int8_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
     return lines
 
 
+def exit_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
+    """Milliseconds of a batch of the SST-2 model in int8 with certified exits, beside OpenVINO's int8.
+
+    The model is that of `sst2_exits.py` (seed 0), certified anew in int8 as in `exit_latency.py`; it reads
+    the first 64 sentences of its test part that have 24 tokens.
+    """
+    folder = CACHE / "sst2" / "depth_weighted-seed0"
+    if not folder.exists():
+        sys.exit("run benchmarks/sst2_exits.py first: it makes the model timed here")
+    whole, small = load(folder), load(certified_in_int8(folder), precision="int8")
+    parts = [read(str(CACHE / "sst2" / "data" / f"{part}.jsonl")).texts for part in ("tune", "test")]
+    calibration, test = (encode(whole.tokenizer, texts, 512) for texts in parts)
+    rows = [row for row in test if len(row.ids) == LENGTH][:SENTENCES]
+    points = {EARLY: small.points["drop-1%"], "lessen int8, SST-2": FULL}
+    with threads(thread_count):
+        rival = build_rivals(["openvino-int8"], whole, thread_count, calibration[:300])["openvino-int8"]
+        lines = []
+        for batch in (1, 8):
+            chunks = [rows[at : at + batch] for at in range(0, len(rows), batch)]
+            candidates: dict[str, Callable[[], object]] = {
+                name: partial(run_all, small, rows, point, batch) for name, point in points.items()
+            }
+            candidates["openvino-int8, SST-2"] = partial(one_by_one, rival, chunks)
+            timings = interleaved(candidates, seconds=seconds)
+            lines += [
+                {
+                    "name": name,
+                    "batch": batch,
+                    "tokens": LENGTH,
+                    "threads": thread_count,
+                    "ms": timing.median_ms / len(rows) * batch,
+                    "spread": [each / len(rows) * batch for each in (timing.low_ms, timing.high_ms)],
+                    "runs": timing.runs,
+                    "faster": quartiles(timings["openvino-int8, SST-2"], timing),
+                }
+                for name, timing in timings.items()
+            ]
+    return lines
+
+
+def one_by_one(rival: Rival, chunks: list[list[Encoded]]) -> None:
+    """A rival's answers, batch by batch."""
+    for chunk in chunks:
+        rival(chunk)
+
+
 def rows_of(count: int, tokens: int) -> list[Encoded]:
     """Rows of random tokens."""
     generator = torch.Generator().manual_seed(tokens)
@@ -167,15 +215,9 @@ def counts_per_ns() -> float | None:
         return float(subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout)
 
 
-def counts_bits(line: dict[str, Any]) -> bool:
-    """Whether a product counts bits on 512 at a time; AMX multiplies signs of 24 rows or more."""
-    few = line["m"] < FEWEST_ROWS_OF_TILES
-    return line["kernel"] == "w1a1" and (line["isa"] == "avx512" or (line["isa"] == "amx" and few))
-
-
 def limit_ms(line: dict[str, Any], counts: float | None) -> float | None:
     """Time of a product of one bit by one bit if its bits were only counted, by `VPOPCNTQ` on 512 bits."""
-    if counts is None or not counts_bits(line):
+    if counts is None or line["kernel"] != "w1a1":
         return None
     return line["m"] * line["n"] * line["k"] / 512 / (counts * 1e6) / line["threads"]
 
@@ -225,9 +267,9 @@ def known() -> dict[str, Any]:
 
 
 def kernels(seconds: float) -> list[dict[str, Any]]:
-    """Products with 1 and with 2 threads, with the limit of counting bits where they are counted."""
+    """Products with 1 and with 2 threads, with the limit of counting bits where they can be counted so."""
     lines = [line for count in (1, 2) for line in kernel_rows(thread_count=count, seconds=seconds)]
-    counts = counts_per_ns() if any(map(counts_bits, lines)) else None
+    counts = counts_per_ns() if lines[0]["isa"] in ("avx512", "amx") else None
     return [line | {"counts_per_ns": counts, "limit_ms": limit_ms(line, counts)} for line in lines]
 
 
@@ -241,12 +283,18 @@ def int8(seconds: float) -> list[dict[str, Any]]:
     return [line for count in (1, 2) for line in int8_rows(count, seconds)]
 
 
+def exits(seconds: float) -> list[dict[str, Any]]:
+    """MiniLM in int8 with certified exits, with 1 and with 2 threads."""
+    return [line for count in (1, 2) for line in exit_rows(count, seconds)]
+
+
 NAME = "bits_speed"
 PARTS: dict[str, Callable[[float], list[dict[str, Any]]]] = {
     "sizes": lambda _: sizes(),
     "kernels": kernels,
     "models": models,
     "int8": int8,
+    "exits": exits,
 }
 """What is measured; sizes do not depend on how busy the machine is."""
 

@@ -19,6 +19,7 @@ OF_LIMIT = 0.7
 MODEL_FASTER = {"W1A1": 8.0, "W1A8": 3.0}
 SMALLER = {"beexformer-small": 22.0}
 OPENVINO_EXITS = 1.7
+EARLY = "lessen int8, SST-2, exits"
 WARM = {"W1A32": 0.02, "W1A8": 0.03}
 SCRATCH = {"W1A32": 0.01, "W1A8": 0.02, "W1A1": 0.04}
 """Points lost."""
@@ -33,7 +34,7 @@ def speed_verdicts(result: Mapping[str, Any]) -> list[Verdict]:
     return [
         *kernel_verdicts(result.get("kernels", [])),
         *model_verdicts(result.get("models", [])),
-        *int8_verdicts(result.get("int8", [])),
+        *int8_verdicts(result.get("int8", []), result.get("exits", [])),
         *size_verdicts(result.get("sizes", [])),
     ]
 
@@ -97,10 +98,17 @@ def model_verdicts(lines: Sequence[Line]) -> list[Verdict]:
     ]
 
 
-def int8_verdicts(lines: Sequence[Line]) -> list[Verdict]:
-    """MiniLM against OpenVINO, exits off."""
-    ours = [line for line in lines if line["name"] == "lessen int8"]
-    return [("MiniLM in int8, exits off: at least on par with OpenVINO's int8", over(ours, 1.0))]
+def int8_verdicts(off: Sequence[Line], on: Sequence[Line]) -> list[Verdict]:
+    """MiniLM against OpenVINO on rows of one length, exits off and on."""
+    plain = [line for line in off if line["name"] == "lessen int8"]
+    early = [line for line in on if line["name"] == EARLY]
+    return [
+        ("MiniLM in int8, exits off: at least on par with OpenVINO's int8", over(plain, 1.0)),
+        (
+            f"MiniLM in int8, exits certified within 1%: at least {OPENVINO_EXITS:g}x OpenVINO's int8",
+            over(early, OPENVINO_EXITS),
+        ),
+    ]
 
 
 def over(lines: Sequence[Line], target: float) -> str:
@@ -123,10 +131,11 @@ def size_verdicts(lines: Sequence[Line]) -> list[Verdict]:
     return found
 
 
-def exits_verdict(rows: Sequence[Line]) -> Verdict:
-    """Of exit_latency.py: int8 with certified exits against OpenVINO's int8, by batches and threads.
+def mixed_verdict(rows: Sequence[Line]) -> Verdict:
+    """Of exit_latency.py: the same on sentences of mixed lengths, by batches and threads.
 
-    Only medians and percentiles are kept there, so the error is that of single runs: 10th to 90th.
+    OpenVINO takes longer for those than for rows of one length, with exits off too. Only medians and
+    percentiles are kept there, so the error is that of single runs: 10th to 90th.
     """
     verdicts, figures = [], []
     times = {(row["kind"], row["name"], row["threads"], row["batch"]): row for row in rows}
@@ -138,7 +147,10 @@ def exits_verdict(rows: Sequence[Line]) -> Verdict:
             verdicts.append(verdict(ratio - OPENVINO_EXITS, ratio * off))
             figures.append(f"{ratio:.2f} ± {ratio * off:.2f}x at batch {batch} x {threads}")
     said = f"{counted(verdicts)}, {', '.join(figures)}" if verdicts else NOT_YET
-    return f"MiniLM in int8, exits certified within 1%: at least {OPENVINO_EXITS:g}x OpenVINO's int8", said
+    return (
+        f"The same on sentences of mixed lengths, which OpenVINO takes longer for: {OPENVINO_EXITS:g}x",
+        said,
+    )
 
 
 def quality_verdicts(

@@ -55,13 +55,18 @@ def line(own: dict[int, Any], dense: dict[int, Any]) -> dict[str, Any]:
     each = list(own.values())
     last = [facts["test"]["exits"][-1] for facts in each]
     seeds = sorted(own.keys() & dense.keys())
-    before, after = ([side[seed]["test"]["answers"][-1:] for seed in seeds] for side in (dense, own))
+
+    def loss(part: str) -> dict[str, float | None] | None:
+        before, after = ([side[seed][part]["answers"][-1:] for seed in seeds] for side in (dense, own))
+        return difference(before, after, each[0][part]["rows"]) if seeds else None
+
     return {
         "seeds": len(each),
         "last": mean(last),
         "last_sd": stdev(last) if len(last) > 1 else None,
         "tune": mean(facts["tune"]["exits"][-1] for facts in each),
-        "loss": difference(before, after, each[0]["test"]["rows"]) if seeds else None,
+        "loss": loss("test"),
+        "tune_loss": loss("tune"),
         "shuffled": mean(facts["shuffled"] for facts in each),
         "exits": [mean(values) for values in zip(*(f["test"]["exits"] for f in each), strict=True)],
     }

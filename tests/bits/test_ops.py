@@ -47,6 +47,20 @@ def test_a_layer_is_exported_with_them(kind: str) -> None:
     assert torch.equal(exported(values), Layer()(values))
 
 
+@pytest.mark.parametrize("kind", LOW_BITS)
+def test_a_layer_is_exported_once_for_any_number_of_tokens(kind: str) -> None:
+    values, weight, scales, bias = operands(kind)
+
+    class Layer(torch.nn.Module):
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            return getattr(torch.ops.lessen, f"linear_{kind}")(given, weight, scales, bias)
+
+    tokens = {"given": {0: torch.export.Dim("tokens", min=1, max=100)}}
+    exported = torch.export.export(Layer(), (values,), dynamic_shapes=tokens).module()
+    for some in (values[:2], values.repeat(3, 1)):
+        assert torch.equal(exported(some), Layer()(some))
+
+
 def test_one_weight_serves_two_products() -> None:
     values, weight, scales, bias = operands("w8a8")
     for _ in range(2):

@@ -40,7 +40,7 @@ def _computed(kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bia
 
 def _imagined(kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
     _check(kind, values, weight, scales, bias)
-    return values.new_empty(len(values), len(scales))
+    return values.new_empty(values.shape[0], scales.shape[0])  # len would fix a number that may vary
 
 
 def _check(kind: LowBits, values: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:

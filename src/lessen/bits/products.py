@@ -27,12 +27,16 @@ def reference(
         weight: Of 8 bits `[out_features, in_features]`, of one bit packed `[out_features, words]`.
         scales: `[out_features]`.
         bias: `[out_features]`, or None.
+
+    Returns:
+        `[tokens, out_features]`, of the type of `values`.
     """
     return _by_torch(kind, values, arranged(kind, weight, values.shape[1], None), scales, bias)
 
 
 def _by_torch(kind: LowBits, values: Tensor, factors: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
-    factors = factors.to(values.dtype)
+    dtype = values.dtype
+    factors = factors.to(dtype)
     if kind in ("w8a8", "w1a8"):
         values, steps = quantized(values)
     elif kind == "w1a1":
@@ -41,7 +45,7 @@ def _by_torch(kind: LowBits, values: Tensor, factors: Tensor, scales: Tensor, bi
     else:
         steps = values.new_ones(len(values), 1)
     result = (values @ factors.T) * (steps * scales)
-    return result if bias is None else result + bias
+    return (result if bias is None else result + bias).to(dtype)
 
 
 def arranged(kind: LowBits, weight: Tensor, columns: int, kernels: Native | None) -> Tensor:

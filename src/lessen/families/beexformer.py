@@ -6,6 +6,7 @@ All sizes are ours; the paper's are unknown.
 from __future__ import annotations
 
 import string
+from typing import Literal
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
@@ -38,6 +39,7 @@ def _preset(
     tokens: int = 128,
     *,
     shared: bool = False,
+    form: Literal["slfn", "slfn_lstm", "ffn"] = "slfn",
 ) -> Architecture:
     return Architecture(
         family="beexformer",
@@ -51,7 +53,7 @@ def _preset(
         intermediate_size=inner,
         max_position_embeddings=tokens,
         norm_eps=1e-6,
-        feed_forward="slfn",
+        feed_forward=form,
         shared_layers=shared,
         attention_dropout=0.0,
     )
@@ -63,9 +65,12 @@ PRESETS: dict[str, Architecture] = {
     "beexformer-shared": _preset(256, 4, 256, 6, shared=True),
     "beexformer-medium": _preset(512, 8, 512, 6),
     "beexformer-base": _preset(768, 12, 768, 12),
+    "beexformer-small-lstm": _preset(256, 4, 256, 6, form="slfn_lstm"),
+    "beexformer-small-ffn": _preset(256, 4, 512, 6, form="ffn"),
 }
 """As in the page's table; without attention dropout, as our recipes train all models. Of
-`beexformer-shared` all layers are one block, as in the author's earlier network (page, 1.6)."""
+`beexformer-shared` all layers are one block, as in the author's earlier network (page, 1.6); the last two are
+the other reading of SLFN, and two plain matrices with as many weights in its place."""
 
 
 def characters() -> Tokenizer:
