@@ -23,8 +23,9 @@ def usual_elimination(*, causal: bool) -> Usual:
     """ACC where every token is read by all others; where only by later ones, what the last few read.
 
     Under plain ACC early tokens of a text that is only read forwards get more for where they stand. What the
-    last tokens read (SnapKV) is about what comes next: of the scores it loses least of a passage that is
-    asked for again, and of the text that follows about as little as any (docs/results.md).
+    last tokens read (SnapKV) is about what comes next: up to twice as fast it loses least, of the scores from
+    attention, of a passage that is asked for again, and of the text that follows about as little as any
+    (docs/results.md).
 
     Over the thirty layers of a language model shares that compound leave the upper ones only what never
     leaves, at a speed-up that classifiers bear easily, and what it writes then is poor (docs/results.md).
