@@ -81,6 +81,19 @@ def test_presets_have_the_pages_parameters_and_bytes(preset, width, parameters, 
     assert stored == pytest.approx(packed_bytes, rel=0.006)
 
 
+@pytest.mark.parametrize(
+    ("preset", "form"), [("small", "slfn"), ("small-lstm", "slfn_lstm"), ("small-ffn", "ffn")]
+)
+def test_other_forms_of_the_feed_forward_half_have_presets(preset, form):
+    """Of plain matrices as many weights as of SLFN, to a thousandth."""
+    model = in_signs(in_latents(load(f"builtin:beexformer-{preset}")))
+    assert model.config.facts().feed_forward == form
+    assert torch.isfinite(model.embed(["a film"])).all()
+    if form == "ffn":
+        slfn = parameter_counts(load("builtin:beexformer-small").transformer)["encoder"]
+        assert parameter_counts(model.transformer)["encoder"] == pytest.approx(slfn, rel=1e-3)
+
+
 def test_one_block_can_be_all_layers(tmp_path: Path):
     facts = PRESETS["beexformer-test"].model_dump() | {"shared_layers": True}
     config = LessenConfig(
