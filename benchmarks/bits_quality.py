@@ -95,6 +95,7 @@ VARIANTS = {
     "W1A32, ste_clip": Variant({"gradient": "ste_clip"}),
     "W1A32, no scale": Variant({"scale": "none"}),
     "W1A32, FFN": Variant({}, {"feed_forward": "ffn"}),
+    "W1A32, LSTM": Variant({}, {"feed_forward": "slfn_lstm"}),
     "W1A32, shared layers": Variant({}, {"shared_layers": True}),
     "W1A32, deeper exits weigh more": Variant({"objective": "depth_weighted"}),
     "W1A32, gradual": Variant({"gradual": 0.5}),
@@ -114,6 +115,8 @@ SCHEDULE: Wanted = (
     ("movie-reviews", (0,), (*HEADLINE, *BEFORE)),
     ("mrpc", (0,), ("float twin", "W1A32", *BEFORE)),
     ("boolq", (0,), ("float twin", "W1A32")),
+    ("trec", (0, 1, 2), ("W1A32, LSTM",)),
+    ("sst2-phrases", (0, 1, 2), ("W1A32, ste_clip", "W1A32, FFN", "2 layers in float")),
 )
 """Tasks, seeds and variants, what is wanted most first."""
 

@@ -26,7 +26,7 @@ SAVED = 0.5485
 START_OTHERWISE = ("no exits", "words first")
 """Changes that a float twin was trained with too."""
 
-OTHER_LAYERS = ("FFN", "shared layers")
+OTHER_LAYERS = ("FFN", "LSTM", "shared layers")
 """Changes to the model itself, without a float twin."""
 
 
