@@ -158,6 +158,15 @@ def test_matrices_of_nothing(kernels, kind, rows, columns):
         assert torch.equal(found, expected.expand(30, rows))
 
 
+@pytest.mark.parametrize("kind", LOW_BITS)
+def test_results_are_of_the_type_of_the_values(kind):
+    values, weight, scales, bias = matrices(9, 70, 4)
+    for dtype in (torch.bfloat16, torch.float64):
+        found = reference(kind, values.to(dtype), stored_as(kind, weight), scales, bias)
+        assert found.dtype == OPERATORS[kind](values.to(dtype), stored_as(kind, weight), scales, bias).dtype
+        assert found.dtype == dtype
+
+
 def test_whole_numbers_keep_the_largest():
     values = torch.tensor([[1.0, -2.0, 0.5], [0, 0, 0]])
     whole, steps = quantized(values)

@@ -53,9 +53,9 @@ def kernel_rows(
         `kernel`, `m`, `n`, `k`, `threads`, `isa`, the instruction set or `torch`; and, as medians in ms, `ms`
         of the bare product, `module_ms` of the layer that models call, and of torch `torch_fp32_ms`,
         `torch_bf16_ms`, `int8_ms` (`_int_mm` on numbers that are whole already, weights in the faster of two
-        layouts) and `int8_linear_ms` (its
-        dynamic int8 linear, which makes activations small too; None where this torch has none). `gb_per_s` is
-        of weights as they are stored, `read_gb_per_s` of adding up as many bytes as the matrix has weights.
+        layouts) and `int8_linear_ms` (its dynamic int8 linear, which makes activations small too; None where
+        this torch has none). `gb_per_s` is of weights as they are stored, `read_gb_per_s` of adding up as
+        many bytes as the matrix has weights.
         `spread` has for each time its 10th and 90th percentile in ms, `runs` how often each ran, `faster` how
         many times faster `ms` is than each, as quartiles over rounds of the quotient within a round, and
         `module_faster` the same of the layer.
