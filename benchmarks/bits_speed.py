@@ -3,10 +3,11 @@
     python benchmarks/bits_speed.py [--seconds 20] [--only sizes,kernels,models,int8,exits]
 
 Products are timed beside torch's own of the same shape, quantizing of activations, scale and bias included;
-models beside their float twins; MiniLM in int8, exits off, beside OpenVINO's int8 of the same weights: all
-interleaved in one process, with 1 and with 2 threads. Weights are random but for MiniLM's: neither time nor
-size depends on them. Of another machine, and parts that are not asked for, results stay in the file as they
-are; each part says when and at which commit it was measured.
+models beside their float twins; MiniLM in int8 beside OpenVINO's int8 of the same weights, exits off, and
+certified exits of the model `sst2_exits.py` makes: all interleaved in one process, with 1 and with 2 threads.
+Weights are random but for MiniLM's: neither time nor size depends on them. Of another machine, and parts that
+are not asked for, results stay in the file as they are; each part says when and at which commit it was
+measured.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from lessen.data.reading import read
 from lessen.loading import load
 from lessen.machine import machine, processor
 from lessen.measure.kernel_speed import kernel_rows, quartiles
-from lessen.measure.latency import interleaved, threads
+from lessen.measure.latency import Timing, interleaved, threads
 from lessen.measure.rivals.batching import Rival
 from lessen.measure.side_by_side import build_rivals, must_agree, run_all
 from lessen.measure.size import bytes_by_part
@@ -61,13 +62,38 @@ def classifier(preset: str) -> Any:
     return with_exits(base, exits=exits, labels=["no", "yes"])
 
 
+def timed(
+    timings: dict[str, Timing], rival: str, facts: dict[str, Any], name: str = "name", *, batches: int = 1
+) -> list[dict[str, Any]]:
+    """A line for each candidate: ms of a batch, and how many times faster than the rival.
+
+    Args:
+        timings: Of all candidates.
+        rival: One of them.
+        facts: What else a line says.
+        name: Field that says which candidate it is.
+        batches: That were timed in one run.
+    """
+    return [
+        {
+            name: candidate,
+            **facts,
+            "ms": timing.median_ms / batches,
+            "spread": [timing.low_ms / batches, timing.high_ms / batches],
+            "runs": timing.runs,
+            "faster": quartiles(timings[rival], timing),
+        }
+        for candidate, timing in timings.items()
+    ]
+
+
 def model_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
     """Milliseconds of a batch through the medium preset at full depth, by mode."""
     twin = classifier("beexformer-medium")
     models = {"float32 twin": twin} | {
         f"W1A{bits}": in_signs(in_latents(twin, activation_bits=bits)) for bits in ACTIVATION_BITS
     }
-    lines = []
+    lines: list[dict[str, Any]] = []
     for batch in (1, 8):
         generator = torch.Generator().manual_seed(0)
         ids, rows = pack([torch.randint(1000, 30_000, (TOKENS,), generator=generator) for _ in range(batch)])
@@ -76,19 +102,8 @@ def model_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
         }
         with threads(thread_count), torch.inference_mode():
             timings = interleaved(candidates, seconds=seconds)
-        lines += [
-            {
-                "mode": name,
-                "batch": batch,
-                "tokens": TOKENS,
-                "threads": thread_count,
-                "ms": timing.median_ms,
-                "spread": [timing.low_ms, timing.high_ms],
-                "runs": timing.runs,
-                "faster": quartiles(timings["float32 twin"], timing),
-            }
-            for name, timing in timings.items()
-        ]
+        facts = {"batch": batch, "tokens": TOKENS, "threads": thread_count}
+        lines += timed(timings, "float32 twin", facts, "mode")
     return lines
 
 
@@ -103,7 +118,7 @@ def int8_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
         small = load(place, promises=False, precision="int8")
     with threads(thread_count):
         rivals = build_rivals(["openvino-int8", "openvino"], whole, thread_count, rows_of(64, LENGTH))
-        lines = []
+        lines: list[dict[str, Any]] = []
         for batch in (1, 8):
             rows = rows_of(batch, LENGTH)
             must_agree("openvino", rivals["openvino"](rows), run_all(whole, rows, FULL, batch))
@@ -111,19 +126,8 @@ def int8_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
             candidates |= {"lessen": partial(run_all, whole, rows, FULL, batch)}
             candidates |= {kind: partial(rival, rows) for kind, rival in rivals.items()}
             timings = interleaved(candidates, seconds=seconds)
-            lines += [
-                {
-                    "name": name,
-                    "batch": batch,
-                    "tokens": LENGTH,
-                    "threads": thread_count,
-                    "ms": timing.median_ms,
-                    "spread": [timing.low_ms, timing.high_ms],
-                    "runs": timing.runs,
-                    "faster": quartiles(timings["openvino-int8"], timing),
-                }
-                for name, timing in timings.items()
-            ]
+            facts = {"batch": batch, "tokens": LENGTH, "threads": thread_count}
+            lines += timed(timings, "openvino-int8", facts)
     return lines
 
 
@@ -143,7 +147,7 @@ def exit_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
     points = {EARLY: small.points["drop-1%"], "lessen int8, SST-2": FULL}
     with threads(thread_count):
         rival = build_rivals(["openvino-int8"], whole, thread_count, calibration[:300])["openvino-int8"]
-        lines = []
+        lines: list[dict[str, Any]] = []
         for batch in (1, 8):
             chunks = [rows[at : at + batch] for at in range(0, len(rows), batch)]
             candidates: dict[str, Callable[[], object]] = {
@@ -151,19 +155,8 @@ def exit_rows(thread_count: int, seconds: float) -> list[dict[str, Any]]:
             }
             candidates["openvino-int8, SST-2"] = partial(one_by_one, rival, chunks)
             timings = interleaved(candidates, seconds=seconds)
-            lines += [
-                {
-                    "name": name,
-                    "batch": batch,
-                    "tokens": LENGTH,
-                    "threads": thread_count,
-                    "ms": timing.median_ms / len(rows) * batch,
-                    "spread": [each / len(rows) * batch for each in (timing.low_ms, timing.high_ms)],
-                    "runs": timing.runs,
-                    "faster": quartiles(timings["openvino-int8, SST-2"], timing),
-                }
-                for name, timing in timings.items()
-            ]
+            facts = {"batch": batch, "tokens": LENGTH, "threads": thread_count}
+            lines += timed(timings, "openvino-int8, SST-2", facts, batches=len(chunks))
     return lines
 
 

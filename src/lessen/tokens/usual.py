@@ -24,7 +24,7 @@ def usual_elimination(*, causal: bool) -> Usual:
 
     Under plain ACC early tokens of a text that is only read forwards get more for where they stand. What the
     last tokens read (SnapKV) is about what comes next: up to twice as fast it loses least, of the scores from
-    attention, of a passage that is asked for again, and of the text that follows about as little as any
+    attention, of a passage that is asked for again; of running text that follows ACC loses less
     (docs/results.md).
 
     Over the thirty layers of a language model shares that compound leave the upper ones only what never
